@@ -1,0 +1,103 @@
+"""Spectral bands: the Sentinel-1 and Sentinel-2 tables, plain colours, and named band sets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data.errors import RequestError, unknown
+
+
+@dataclass(frozen=True)
+class Band:
+    """One band of an image.
+
+    Args:
+        name: unique within a dataset, such as ``B04``, ``VV`` or ``red``.
+        sensor: ``S2``, ``S1`` or ``RGB`` (an 8-bit picture).
+        wavelength_um: centre wavelength in micrometres as foundation models expect it; None if unknown.
+        gsd_m: ground sampling distance in metres; None if unknown.
+        colour: ``red``, ``green``, ``blue`` where the band is one of them.
+    """
+
+    name: str
+    sensor: str
+    wavelength_um: float | None = None
+    gsd_m: float | None = None
+    colour: str | None = None
+
+
+# Centre wavelengths as DOFA (Xiong et al. 2024, arXiv:2403.15356) uses them; ESA's Sentinel-2 user handbook
+# gives the resolutions. Sentinel-1 (C band, 5.405 GHz) stands at 3.75 in DOFA's v1 weights.
+SENTINEL2 = {
+    band.name: band
+    for band in (
+        Band("B01", "S2", 0.443, 60),
+        Band("B02", "S2", 0.490, 10, "blue"),
+        Band("B03", "S2", 0.560, 10, "green"),
+        Band("B04", "S2", 0.665, 10, "red"),
+        Band("B05", "S2", 0.705, 20),
+        Band("B06", "S2", 0.740, 20),
+        Band("B07", "S2", 0.783, 20),
+        Band("B08", "S2", 0.842, 10),
+        Band("B8A", "S2", 0.865, 20),
+        Band("B09", "S2", 0.945, 60),
+        Band("B10", "S2", 1.375, 60),
+        Band("B11", "S2", 1.610, 20),
+        Band("B12", "S2", 2.190, 20),
+    )
+}
+SENTINEL1 = {band.name: band for band in (Band("VV", "S1", 3.75, 10), Band("VH", "S1", 3.75, 10))}
+RGB = {
+    band.name: band
+    for band in (
+        Band("red", "RGB", 0.665, None, "red"),
+        Band("green", "RGB", 0.560, None, "green"),
+        Band("blue", "RGB", 0.490, None, "blue"),
+    )
+}
+
+# DOFA was pretrained with the nine bands of s2-9 and loses when given all (FACTS of the DOFA paper's section 3).
+BAND_SETS = {
+    "rgb": ("red", "green", "blue"),
+    "s2-9": ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B11", "B12"),
+    "s2-10": ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"),
+    "s2-12": ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"),
+    "s2-13": ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12"),
+    "s1": ("VV", "VH"),
+}
+BAND_SETS["s1s2"] = BAND_SETS["s1"] + BAND_SETS["s2-12"]
+
+
+def choose_bands(available: Sequence[Band], spec: str) -> tuple[Band, ...]:
+    """Pick bands by the name of a set, ``all``, or a comma-separated list, in the order asked for.
+
+    Args:
+        available: the dataset's bands.
+        spec: ``rgb``, ``s2-9``, ``all``, ``B04,B08``... Colours also find the band of that colour.
+
+    Raises:
+        RequestError: an unknown set, a band the dataset lacks, or a band named twice.
+    """
+    if spec == "all":
+        return tuple(available)
+    by_name = {band.colour: band for band in available if band.colour} | {band.name: band for band in available}
+    wanted = BAND_SETS.get(spec) or tuple(part.strip() for part in spec.split(","))
+    absent = [name for name in wanted if name not in by_name]
+    if absent and len(wanted) == 1:
+        raise unknown("band or band set", spec, ["all", *BAND_SETS, *(band.name for band in available)])
+    if absent:
+        have = ", ".join(band.name for band in available)
+        raise RequestError(f"--bands {spec}: this dataset has no {', '.join(absent)}; it has {have}")
+    chosen = tuple(by_name[name] for name in wanted)
+    if len(set(chosen)) < len(chosen):
+        raise RequestError(f"--bands {spec}: a band is named twice; name each band once")
+    return chosen
+
+
+def name_bands(bands: Sequence[Band]) -> str:
+    """Shortest readable name of a choice of bands, for folder names: a set's name, else the names joined."""
+    names = tuple(band.name for band in bands)
+    colours = tuple(band.colour for band in bands)
+    for set_name, members in BAND_SETS.items():
+        if names == members or (set_name == "rgb" and colours == members):
+            return set_name
+    return "+".join(names) if len(names) <= 4 else f"{len(names)}bands"

@@ -1,0 +1,175 @@
+"""EODataset: raw samples in their own units and resolution, with ids, labels, bands and statistics."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.bands import Band
+from data.errors import RequestError, unknown
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Mean and standard deviation of a band in its native units."""
+
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class DatasetRequest:
+    """What a command asks of a dataset.
+
+    Args:
+        split: ``train``, ``val`` or ``test``.
+        root: the folder that holds this dataset's files (``--data-root``).
+        cache_dir: where archives are unpacked and indexes kept; None means beside the archive.
+        variant: ``--dataset-variant``; None means the dataset's default.
+        download: fetch missing files first.
+    """
+
+    split: str
+    root: Path
+    cache_dir: Path | None = None
+    variant: str | None = None
+    download: bool = False
+
+
+class EODataset(ABC):
+    """One split of one dataset. Values are native (digital numbers, 8-bit, dB); encoders do all scaling.
+
+    A source in `data/sources` subclasses this, calls `super().__init__` and defines `read`; its module has
+    ``open_dataset(request: DatasetRequest) -> EODataset`` and a literal ``CARD``. Instances are pickled to
+    reader processes: keep no open files.
+
+    Args:
+        name: the dataset's command-line name.
+        variant: the variant, None when the dataset has only one.
+        split: ``train``, ``val`` or ``test``.
+        ids: N unique names, in the dataset's own order.
+        labels: (N, K) uint8 of 0 and 1 for multi-label, (N,) int64 class numbers otherwise.
+        class_names: K names.
+        bands: what `read` can give.
+        statistics: by band name, in native units.
+        lonlat: (N, 2) float64 WGS 84 patch centres in degrees, or None.
+        provenance: what else decides the samples' values (seed, version); JSON-able; equal for all splits.
+        files_digest: digest of the source files of this split where their contents may change unnoticed.
+
+    Raises:
+        RequestError: no samples, duplicate ids, or labels and ids that differ in number.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        variant: str | None,
+        split: str,
+        ids: Sequence[str],
+        labels: np.ndarray,
+        class_names: Sequence[str],
+        bands: Sequence[Band],
+        statistics: Mapping[str, Statistic],
+        lonlat: np.ndarray | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        files_digest: str | None = None,
+    ) -> None:
+        self.name, self.variant, self.split = name, variant, split
+        self.ids, self.labels, self.class_names = list(ids), labels, tuple(class_names)
+        self.bands, self.statistics = tuple(bands), dict(statistics)
+        self.lonlat, self.provenance, self.files_digest = lonlat, dict(provenance or {}), files_digest
+        where = f"{name}, split {split}"
+        if not self.ids:
+            raise RequestError(f"{where}: no samples; check the folder and the split files")
+        if len(labels) != len(self.ids):
+            raise RequestError(f"{where}: {len(self.ids)} ids but {len(labels)} labels; the source is inconsistent")
+        if len(set(self.ids)) < len(self.ids):
+            twice = [key for key, count in Counter(self.ids).items() if count > 1]
+            raise RequestError(f"{where}: {len(twice)} ids occur twice, first '{twice[0]}'; ids must be unique")
+        if self.multilabel and labels.shape[1] != len(self.class_names):
+            raise RequestError(f"{where}: {labels.shape[1]} label columns for {len(self.class_names)} classes")
+
+    @abstractmethod
+    def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
+        """Read one sample: a (H, W) array for each band asked for, native type and resolution.
+
+        Raises:
+            RequestError: the sample cannot be read; the message names the file.
+        """
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a sample may have several classes."""
+        return self.labels.ndim == 2
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Subset(EODataset):
+    """Some samples of another dataset, in that dataset's order."""
+
+    def __init__(self, whole: EODataset, indices: Sequence[int]) -> None:
+        self.whole, self.indices = whole, [int(i) for i in indices]
+        super().__init__(
+            name=whole.name,
+            variant=whole.variant,
+            split=whole.split,
+            ids=[whole.ids[i] for i in self.indices],
+            labels=whole.labels[self.indices],
+            class_names=whole.class_names,
+            bands=whole.bands,
+            statistics=whole.statistics,
+            lonlat=None if whole.lonlat is None else whole.lonlat[self.indices],
+            provenance=whole.provenance,
+            files_digest=whole.files_digest,
+        )
+
+    def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
+        """See `EODataset.read`."""
+        return self.whole.read(self.indices[index], bands)
+
+
+def limited(dataset: EODataset, limit: int | None) -> EODataset:
+    """At most `limit` samples, spread evenly over the dataset, so that sorted classes all occur."""
+    if limit is None or limit >= len(dataset):
+        return dataset
+    if limit < 1:
+        raise RequestError(f"--limit {limit}: must be at least 1")
+    return Subset(dataset, np.linspace(0, len(dataset) - 1, limit).round().astype(int).tolist())
+
+
+def measured_statistics(dataset: EODataset, *, samples: int = 500) -> dict[str, Statistic]:
+    """Mean and deviation of every band over evenly spread samples, for datasets without published figures."""
+    total = {band.name: np.zeros(3) for band in dataset.bands}
+    some = limited(dataset, samples)
+    for index in range(len(some)):
+        for band, pixels in zip(dataset.bands, some.read(index, dataset.bands), strict=True):
+            values = pixels.astype(np.float64)
+            total[band.name] += (values.size, values.sum(), np.square(values).sum())
+    return {
+        name: Statistic(mean=s / n, std=float(np.sqrt(max(ss / n - (s / n) ** 2, 0.0))))
+        for name, (n, s, ss) in total.items()
+    }
+
+
+def check_split(name: str, split: str) -> None:
+    """Raise a RequestError unless the split is one of train, val, test."""
+    if split not in SPLITS:
+        raise unknown(f"split of {name}", split, SPLITS)
+
+
+def check_variant(name: str, variant: str | None, variants: Sequence[str]) -> str:
+    """The variant asked for, or the first one; an unknown one is a RequestError."""
+    if variant is None:
+        return variants[0]
+    if variant not in variants:
+        raise unknown(f"variant of {name}", variant, variants)
+    return variant

@@ -1,0 +1,71 @@
+"""Where every artefact lives; no other module joins these paths."""
+
+import os
+from pathlib import Path
+
+DEFAULT_OUT = Path("runs")
+
+
+def data_root(given: Path | None) -> Path:
+    """Folder of the raw data: the flag, else ``EO_DATA_ROOT``, else ``datasets``."""
+    return given or Path(os.environ.get("EO_DATA_ROOT", "datasets"))
+
+
+def feature_root(out: Path) -> Path:
+    """Folder of all feature sets under an output folder."""
+    return out / "features"
+
+
+def feature_folder(out: Path, dataset: str, encoder: str) -> Path:
+    """Folder of one feature set: one dataset seen by one encoder, a file a split."""
+    return feature_root(out) / dataset / encoder
+
+
+def feature_file(folder: Path, split: str) -> Path:
+    """The published features of one split."""
+    return folder / f"{split}.h5"
+
+
+def parts_folder(feature_file: Path) -> Path:
+    """Where an unfinished split collects its parts and journal."""
+    return feature_file.with_suffix(".parts")
+
+
+def lock_file(feature_file: Path) -> Path:
+    """Names the process that is writing a split."""
+    return feature_file.with_suffix(".lock")
+
+
+def feature_folders(out: Path) -> list[Path]:
+    """Every folder below `out` that holds published features, sorted."""
+    return sorted({path.parent for path in feature_root(out).glob("*/*/*.h5")})
+
+
+def probe_root(out: Path) -> Path:
+    """Folder of all probe runs under an output folder."""
+    return out / "probes"
+
+
+def run_folder(out: Path, dataset: str, encoder: str, run: str) -> Path:
+    """Folder of one probe run (``run`` is ``<kind>-<hash>``)."""
+    return probe_root(out) / dataset / encoder / run
+
+
+def run_folders(out: Path) -> list[Path]:
+    """Every folder below `out` that holds a finished run, sorted."""
+    return sorted(path.parent for path in probe_root(out).glob("*/*/*/run.json"))
+
+
+def analysis_folder(out: Path, view: str) -> Path:
+    """Folder of one view's figures and tables."""
+    return out / "analysis" / view
+
+
+def layout_cache(out: Path) -> Path:
+    """Folder where computed UMAP layouts are kept, by identity."""
+    return out / "analysis" / "cache"
+
+
+def report_folder(out: Path) -> Path:
+    """Folder of the report and its ``index.html``."""
+    return out / "report"

@@ -1,0 +1,526 @@
+"""Feature files on disk: identity, writer, reader, verify.
+
+One HDF5 file a split holds ``features`` (N, D), ``labels`` (N, K) or (N,), ``ids`` (N,) and, where known,
+``lonlat`` (N, 2). The attribute ``identity`` is all that decides the values; ``environment`` is recorded and
+never compared. While a split is being written it is a folder of parts and a journal; a part counts once it is
+in the journal, and the finished file appears by one rename.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import numpy as np
+
+from data import paths
+from data.dataset import SPLITS, EODataset
+from data.errors import RequestError
+from data.files import canonical_json, explained, fsync_folder, published, short_hash
+
+SCHEMA = 1
+CHUNK_ROWS = 1024
+DEFAULT_PART_ROWS = 1024
+
+
+# ---------------------------------------------------------------------------------------------- identity
+
+
+def make_identity(dataset: EODataset, encoder: dict[str, Any], *, limit: int | None = None) -> dict[str, Any]:
+    """All that decides the values of one feature file.
+
+    Args:
+        dataset: one split.
+        encoder: the encoder's own identity (see `featurize.encoder.Encoder.identity`).
+        limit: ``--limit``, if one was given.
+    """
+    return {
+        "schema": SCHEMA,
+        "dataset": {
+            "name": dataset.name,
+            "variant": dataset.variant,
+            "provenance": dataset.provenance,
+            "limit": limit,
+            "class_names": list(dataset.class_names),
+        },
+        "encoder": encoder,
+        "split": {
+            "name": dataset.split,
+            "rows": len(dataset),
+            "ids_sha256": digest_ids(dataset.ids),
+            "labels_sha256": digest_array(dataset.labels),
+            "files_sha256": dataset.files_digest,
+        },
+    }
+
+
+def digest_ids(ids: Sequence[str]) -> str:
+    """sha256 of the ordered ids."""
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+
+
+def digest_array(array: np.ndarray) -> str:
+    """sha256 of an array's bytes."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def dataset_slug(identity: dict[str, Any]) -> str:
+    """Folder name of a dataset: its name, with the variant where there is one."""
+    dataset = identity["dataset"]
+    return f"{dataset['name']}-{dataset['variant']}" if dataset["variant"] else dataset["name"]
+
+
+def encoder_slug(identity: dict[str, Any]) -> str:
+    """Folder name of a feature set: readable settings and a hash of all settings that the splits share."""
+    encoder = identity["encoder"]
+    shared = {key: identity[key] for key in ("schema", "dataset", "encoder")}
+    size = encoder["image_size"] or "native"
+    words = [encoder["name"], encoder["variant"], *(["random"] if encoder["weights"]["source"] == "random" else [])]
+    model = "-".join(word for word in words if word)
+    return f"{model}_{encoder['bands_name']}_{size}_{encoder['pooling']}_{short_hash(shared)}"
+
+
+def differing_fields(one: Any, other: Any, prefix: str = "") -> list[str]:
+    """Dotted names of the fields in which two identities differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return [
+            name
+            for key in sorted(one.keys() | other.keys())
+            for name in differing_fields(one.get(key), other.get(key), f"{prefix}{key}.")
+        ]
+    return [] if one == other else [prefix.rstrip(".")]
+
+
+# ------------------------------------------------------------------------------------------------ writer
+
+
+class FeatureWriter:
+    """Writes one split part by part; use as a context manager, which holds the lock.
+
+    Rows are cut into parts of `part_rows`; `missing` lists the parts still to be computed, `write_part` adds
+    one, `finish` joins them. Several processes may each write some parts under one lock holder's plan.
+
+    Args:
+        file: the feature file to publish.
+        identity: see `make_identity`.
+        rows: N.
+        dim: D.
+        dtype: type of ``features``, ``float16`` or ``float32``.
+        part_rows: rows in a part; a kill loses at most one part.
+
+    Raises:
+        RequestError: another process is writing this split; the parts on disk have another identity; or the
+            disk cannot hold the result.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        identity: dict[str, Any],
+        *,
+        rows: int,
+        dim: int,
+        dtype: str,
+        part_rows: int = DEFAULT_PART_ROWS,
+    ) -> None:
+        self.file, self.identity = file, identity
+        self.rows, self.dim, self.dtype, self.part_rows = rows, dim, np.dtype(dtype), part_rows
+        self.parts = paths.parts_folder(file)
+        self.journal = self.parts / "journal.jsonl"
+        self._lock = Lock(paths.lock_file(file))
+
+    def __enter__(self) -> Self:
+        self._lock.acquire()
+        try:
+            self._plan()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._lock.release()
+
+    def bounds(self, part: int) -> tuple[int, int]:
+        """First row and row after the last of a part."""
+        return part * self.part_rows, min((part + 1) * self.part_rows, self.rows)
+
+    def missing(self) -> list[int]:
+        """Parts that are not in the journal, or whose file no longer matches it."""
+        journal = self._read_journal()
+        return [part for part in range(-(-self.rows // self.part_rows)) if not self._intact(part, journal.get(part))]
+
+    def write_part(self, part: int, features: np.ndarray) -> None:
+        """Write one part: temporary name, flush, fsync, rename, then the journal.
+
+        Args:
+            part: number of the part.
+            features: (rows of the part, D).
+
+        Raises:
+            RequestError: the disk is full; parts already in the journal stay.
+        """
+        start, stop = self.bounds(part)
+        assert features.shape == (stop - start, self.dim), f"part {part}: {features.shape}"
+        buffer = io.BytesIO()  # HDF5 in memory first: a full disk then fails in one plain write, not in HDF5's cache
+        with h5py.File(buffer, "w") as file:
+            file.create_dataset("features", data=features.astype(self.dtype), fletcher32=True, chunks=True)
+            file.attrs["start"], file.attrs["stop"] = start, stop
+        content = buffer.getvalue()
+        with published(self._part_file(part)) as temporary:
+            temporary.write_bytes(content)
+        line = {"part": part, "start": start, "stop": stop, "sha256": hashlib.sha256(content).hexdigest()}
+        _append_line(self.journal, canonical_json(line))
+
+    def finish(self, dataset: EODataset, environment: dict[str, Any]) -> Path:
+        """Join the parts with ids, labels and locations into the feature file; remove the parts.
+
+        Args:
+            dataset: the split whose rows the parts hold.
+            environment: what is recorded but never compared (versions, device, time, images/s).
+
+        Raises:
+            RequestError: parts are missing, or the disk is full.
+        """
+        if missing := self.missing():
+            raise RequestError(f"{self.file}: {len(missing)} parts are missing or damaged; run featurize again")
+        arrays: dict[str, np.ndarray] = {"labels": dataset.labels, "ids": np.array([i.encode() for i in dataset.ids])}
+        if dataset.lonlat is not None:
+            arrays["lonlat"] = dataset.lonlat.astype(np.float64)
+        digest = hashlib.sha256()
+        with published(self.file) as temporary, h5py.File(temporary, "w") as file:
+            chunks = (min(CHUNK_ROWS, self.rows), self.dim)
+            features = file.create_dataset(
+                "features", (self.rows, self.dim), self.dtype, chunks=chunks, fletcher32=True
+            )
+            for part in range(-(-self.rows // self.part_rows)):
+                start, stop = self.bounds(part)
+                with h5py.File(self._part_file(part), "r") as source:
+                    block = source["features"][:]
+                features[start:stop] = block
+                digest.update(np.ascontiguousarray(block).tobytes())
+            for name, array in arrays.items():
+                chunks = (min(CHUNK_ROWS, len(array)), *array.shape[1:])
+                file.create_dataset(name, data=array, chunks=chunks, fletcher32=True)
+            checksums = {"features": digest.hexdigest()} | {name: digest_array(a) for name, a in arrays.items()}
+            file.attrs["identity"] = canonical_json(self.identity)
+            file.attrs["environment"] = canonical_json(environment)
+            file.attrs["class_names"] = canonical_json(list(dataset.class_names))
+            file.attrs["checksums"] = canonical_json(checksums)
+        shutil.rmtree(self.parts)
+        return self.file
+
+    def _plan(self) -> None:
+        """Start the parts folder, or check that the one on disk belongs to this identity."""
+        plan = {"identity": self.identity, "rows": self.rows, "dim": self.dim, "dtype": self.dtype.name}
+        plan_file = self.parts / "plan.json"
+        try:
+            self.parts.mkdir(parents=True, exist_ok=True)
+            if plan_file.exists():
+                found = json.loads(plan_file.read_text())
+                self.part_rows = found.pop("part_rows")  # resuming keeps the cuts of the first start
+                if fields := differing_fields(found, json.loads(canonical_json(plan))):
+                    raise RequestError(
+                        f"{self.parts} holds parts made with another {', '.join(fields)}; use --overwrite to drop them"
+                    )
+            else:
+                need = 2 * self.rows * self.dim * self.dtype.itemsize  # the parts, then the file joined from them
+                free = shutil.disk_usage(self.parts).free
+                if need > free:
+                    raise RequestError(
+                        f"no space left: {self.file} needs {need / 1e6:.0f} MB, {free / 1e6:.0f} MB are free; "
+                        "free some or choose another --out"
+                    )
+                with published(plan_file) as temporary:
+                    temporary.write_text(canonical_json(plan | {"part_rows": self.part_rows}))
+        except OSError as error:
+            raise explained(error, self.parts) from error
+
+    def _part_file(self, part: int) -> Path:
+        return self.parts / f"part-{part:05d}.h5"
+
+    def _read_journal(self) -> dict[int, str]:
+        entries: dict[int, str] = {}
+        if self.journal.exists():
+            for line in self.journal.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    entry = json.loads(line)
+                    entries[entry["part"]] = entry["sha256"]
+                except (json.JSONDecodeError, KeyError, TypeError):
+                    continue  # a line cut short by a kill: its part is computed again
+        return entries
+
+    def _intact(self, part: int, sha256: str | None) -> bool:
+        file = self._part_file(part)
+        return bool(sha256) and file.exists() and hashlib.sha256(file.read_bytes()).hexdigest() == sha256
+
+
+def _append_line(path: Path, line: str) -> None:
+    try:
+        with path.open("ab") as file:
+            file.write(f"{line}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
+        fsync_folder(path.parent)
+    except OSError as error:
+        raise explained(error, path) from error
+
+
+def discard(file: Path) -> None:
+    """Remove a feature file and its unfinished parts (``--overwrite``)."""
+    with Lock(paths.lock_file(file)):
+        file.unlink(missing_ok=True)
+        shutil.rmtree(paths.parts_folder(file), ignore_errors=True)
+
+
+class Lock:
+    """A lock file naming host and process; needs no file locking, which fails on network disks."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+    def acquire(self) -> None:
+        """Take the lock; a lock left by a dead process of this host is taken over.
+
+        Raises:
+            RequestError: a living process, or one of another host, holds it.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        me = canonical_json({"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())})
+        mine = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        try:
+            mine.write_text(me)
+            for _ in range(3):
+                try:
+                    os.link(mine, self.path)  # fails if it exists, and appears with its content or not at all
+                    return
+                except FileExistsError:
+                    self._remove_if_dead()
+        except OSError as error:
+            raise explained(error, self.path) from error
+        finally:
+            mine.unlink(missing_ok=True)
+        raise RequestError(f"{self.path} keeps coming back: another process is writing this split; wait for it")
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self.path.unlink(missing_ok=True)
+
+    def _remove_if_dead(self) -> None:
+        try:
+            owner = json.loads(self.path.read_text())
+        except FileNotFoundError:
+            return
+        except json.JSONDecodeError as error:
+            raise RequestError(f"{self.path} is not readable as a lock; delete it if nothing is writing") from error
+        here = owner["host"] == socket.gethostname()
+        if not here or (_started(owner["pid"]) or None) == owner["started"]:
+            raise RequestError(
+                f"{self.path.with_suffix('.h5')} is being written by process {owner['pid']} on {owner['host']}; "
+                f"wait for it, or delete {self.path} if that process is dead"
+            )
+        stale = self.path.with_name(f"{self.path.name}.stale-{os.getpid()}")
+        try:
+            self.path.rename(stale)  # of two that find it dead, one renames
+        except FileNotFoundError:
+            return
+        stale.unlink(missing_ok=True)
+
+
+def _started(pid: int) -> str | None:
+    """When a process started, which tells it from a later one with the same number; None if there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        fields = stat.rpartition(")")[2].split()
+        return None if fields[0] == "Z" else fields[19]
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    if Path("/proc/self/stat").exists():
+        return None
+    try:  # no /proc (macOS): a living process is all that can be known
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return "alive"
+
+
+# ------------------------------------------------------------------------------------------------ reader
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """One split's features in memory.
+
+    Args:
+        file: where it came from.
+        features: (N, D) float16 or float32.
+        labels: (N, K) uint8 or (N,) int64.
+        ids: N names.
+        lonlat: (N, 2) degrees, or None.
+        class_names: K names.
+        identity: what decided the values.
+        environment: what was recorded with them.
+    """
+
+    file: Path
+    features: np.ndarray
+    labels: np.ndarray
+    ids: list[str]
+    lonlat: np.ndarray | None
+    class_names: tuple[str, ...]
+    identity: dict[str, Any]
+    environment: dict[str, Any]
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a sample may have several classes."""
+        return self.labels.ndim == 2
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the samples were generated, not observed; results must say so."""
+        return bool(self.identity["dataset"]["provenance"].get("simulated"))
+
+
+def read_features(file: Path) -> FeatureSet:
+    """Read one feature file.
+
+    Raises:
+        RequestError: absent, not HDF5, damaged, or of another schema.
+    """
+    if not file.exists():
+        raise RequestError(f"no features at {file}; make them with featurize")
+    try:
+        with h5py.File(file, "r") as source:
+            identity, environment = _attributes(source)
+            return FeatureSet(
+                file=file,
+                features=source["features"][:],
+                labels=source["labels"][:],
+                ids=[value.decode() for value in source["ids"][:]],
+                lonlat=source["lonlat"][:] if "lonlat" in source else None,
+                class_names=tuple(identity["dataset"]["class_names"]),
+                identity=identity,
+                environment=environment,
+            )
+    except (OSError, KeyError, json.JSONDecodeError) as error:
+        raise _unreadable(file, error) from error
+
+
+def read_identity(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Identity and environment of a feature file, without reading its arrays.
+
+    Raises:
+        RequestError: as `read_features`.
+    """
+    try:
+        with h5py.File(file, "r") as source:
+            return _attributes(source)
+    except (OSError, KeyError, json.JSONDecodeError) as error:
+        raise _unreadable(file, error) from error
+
+
+def _attributes(source: h5py.File) -> tuple[dict[str, Any], dict[str, Any]]:
+    identity = json.loads(source.attrs["identity"])
+    if identity["schema"] != SCHEMA:
+        raise RequestError(f"{source.filename} has schema {identity['schema']}, this version reads {SCHEMA}")
+    return identity, json.loads(source.attrs["environment"])
+
+
+def _unreadable(file: Path, error: Exception) -> RequestError:
+    return RequestError(
+        f"{file} is not a readable feature file ({type(error).__name__}); delete it and run featurize again"
+    )
+
+
+def find_features(out: Path, *, model: str | None = None, dataset: str | None = None) -> Path:
+    """The one feature folder under `out` that fits; a feature set is a folder with a file a split.
+
+    Args:
+        out: output folder.
+        model: model name; None fits all.
+        dataset: dataset name, or its folder name with the variant; None fits all.
+
+    Raises:
+        RequestError: none fits, or several do; the message lists them and says which flag chooses.
+    """
+    fitting = []
+    for folder in paths.feature_folders(out):
+        identity, _ = read_identity(next(iter(sorted(folder.glob("*.h5")))))
+        if model not in (None, identity["encoder"]["name"]):
+            continue
+        if dataset not in (None, identity["dataset"]["name"], dataset_slug(identity)):
+            continue
+        fitting.append(folder)
+    if not fitting:
+        wanted = " ".join(f"--{k} {v}" for k, v in (("model", model), ("dataset", dataset)) if v)
+        raise RequestError(
+            f"no features {f'for {wanted} ' if wanted else ''}under {paths.feature_root(out)}; make them with featurize"
+        )
+    if len(fitting) > 1:
+        raise RequestError(
+            f"{len(fitting)} feature sets fit; choose with --model, --dataset or --features: "
+            + ", ".join(str(folder) for folder in fitting)
+        )
+    return fitting[0]
+
+
+# ------------------------------------------------------------------------------------------------ verify
+
+
+def verify(file: Path) -> list[str]:
+    """What is wrong with a feature file, one line a finding; empty when all is well.
+
+    Checks checksums of every array, row counts, unique ids, labels in range, NaN and infinities, and features
+    that have collapsed (no variance).
+    """
+    try:
+        read_identity(file)
+        with h5py.File(file, "r") as source:
+            arrays = {name: source[name][:] for name in source}
+            checksums = json.loads(source.attrs["checksums"])
+    except (RequestError, OSError, KeyError, json.JSONDecodeError) as error:
+        return [f"{file}: unreadable ({error})"]
+    set_ = read_features(file)
+    problems = [f"'{name}' is absent" for name in checksums if name not in arrays]
+    problems += [
+        f"checksum of '{name}' does not match"
+        for name, array in arrays.items()
+        if checksums.get(name) != digest_array(array)
+    ]
+    counts = {name: len(array) for name, array in arrays.items()}
+    if set(counts.values()) != {set_.identity["split"]["rows"]}:
+        problems.append(f"row counts differ: {counts}, identity says {set_.identity['split']['rows']}")
+    if digest_ids(set_.ids) != set_.identity["split"]["ids_sha256"]:
+        problems.append("ids do not match the identity")
+    if digest_array(set_.labels) != set_.identity["split"]["labels_sha256"]:
+        problems.append("labels do not match the identity")
+    if len(set(set_.ids)) < len(set_.ids):
+        problems.append(f"{len(set_.ids) - len(set(set_.ids))} ids are duplicates")
+    finite = np.isfinite(set_.features).all(axis=1)
+    if not finite.all():
+        problems.append(f"{(~finite).sum()} rows hold NaN or infinity, first at row {int(np.argmin(finite))}")
+    elif len(set_.features) > 1 and float(set_.features.astype(np.float64).std(axis=0).max()) < 1e-6:
+        problems.append("features have collapsed: no dimension varies")
+    return [f"{file}: {problem}" for problem in problems]
+
+
+def splits_in(folder: Path) -> list[str]:
+    """Splits published in a feature folder, in the usual order."""
+    return [split for split in SPLITS if paths.feature_file(folder, split).exists()]
