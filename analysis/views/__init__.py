@@ -1,0 +1,1 @@
+"""One file a view; the file's name is the subcommand."""

@@ -1,0 +1,99 @@
+"""What the three commands share: one-line errors with exit code 2, and progress with a rate and time left."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import cyclopts
+from cyclopts import App, CycloptsError
+
+from data.errors import RequestError
+from data.files import NO_SPACE
+
+PLAIN_LINE_EVERY_S = 30
+
+
+def new_app(name: str, help_text: str) -> App:
+    """A cyclopts application whose errors `run` words and whose help is plain text."""
+    return App(
+        name=name,
+        help=help_text,
+        help_format="plaintext",
+        version_flags=["--version"],
+        default_parameter=cyclopts.Parameter(negative_iterable=(), show_env_var=False),
+    )
+
+
+def run(app: App, arguments: list[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 done, 1 the work found something wrong, 2 a wrong request.
+
+    Args:
+        app: the application.
+        arguments: words of the command line; None means the process's own.
+    """
+    name = app.name[0]
+    try:
+        result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        return result if isinstance(result, int) else 0
+    except (RequestError, CycloptsError) as error:
+        message = " ".join(str(error).split())
+    except KeyboardInterrupt:
+        print(f"\n{name}: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        message = f"no space left to write {error.filename or 'a file'}; free some or choose another --out"
+    print(f"{name}: {message}", file=sys.stderr)
+    return 2
+
+
+@contextmanager
+def progress(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """Show done of total, the rate and the time left on standard error; yields ``advance(count)``.
+
+    On a terminal a rich bar; elsewhere a plain line every 30 s.
+
+    Args:
+        label: what is being done.
+        total: how many there are.
+        unit: what is counted, such as ``images``.
+    """
+    if sys.stderr.isatty():
+        with _bar(label, total, unit) as advance:
+            yield advance
+        return
+    start = last = time.monotonic()
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal last, done
+        done += count
+        now = time.monotonic()
+        if now - last >= PLAIN_LINE_EVERY_S and done:
+            last = now
+            rate = done / (now - start)
+            left = (total - done) / rate
+            print(f"{label}: {done:,}/{total:,} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left", file=sys.stderr)
+
+    yield advance
+
+
+@contextmanager
+def _bar(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console  # deferred: rich costs start-up time that --help need not pay
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    rate = TextColumn("{task.fields[rate]:.1f} " + f"{unit}/s")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    start, done = time.monotonic(), 0
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=total, rate=0.0)
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            bar.update(task, advance=count, rate=done / max(time.monotonic() - start, 1e-6))
+
+        yield advance

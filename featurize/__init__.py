@@ -1,0 +1,1 @@
+"""Frozen foundation models over satellite patches: the `featurize` command."""

@@ -1,0 +1,1 @@
+"""Ways to run the pipeline: one process, many GPUs, many machines."""

@@ -1,0 +1,1 @@
+"""Classical classifiers on kept embeddings: the `probe` command."""
