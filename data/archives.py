@@ -1,0 +1,197 @@
+"""Zip archives of a dataset: fetched when asked for, unpacked once into a cache folder that can be trusted."""
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import stat
+import sys
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from data.command import progress
+from data.errors import RequestError
+from data.files import NO_SPACE
+
+MARKER = ".unpacked.json"
+# What zipfile raises for damaged, encrypted or unknown-method members besides OSError.
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+
+
+def unpacked(archive: Path, *, cache_dir: Path | None) -> Path:
+    """Folder that holds the archive's files, unpacked now if they are not already.
+
+    The folder's name carries a hash of the archive's name, size and time of change, and a marker inside repeats
+    them: another archive is another folder. It appears by one rename, so a kill leaves nothing that looks whole.
+
+    Args:
+        archive: a zip file.
+        cache_dir: where to unpack; None means beside the archive or, where that folder is read-only, in
+            ``$XDG_CACHE_HOME/frozen-earth`` (``~/.cache`` if unset).
+
+    Raises:
+        RequestError: the archive is damaged or unsafe, the disk is full, or no folder can be written to.
+    """
+    about = archive.stat()
+    identity = {"archive": archive.name, "size": about.st_size, "mtime_ns": about.st_mtime_ns}
+    name = f"{archive.stem}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:10]}"
+    for folder in [cache_dir] if cache_dir else [archive.parent, user_cache()]:
+        if _is_unpacked(folder / name, identity):
+            return folder / name
+    target = cache_folder(archive.parent, cache_dir=cache_dir) / name
+    with _alone(target) as alone:
+        if _is_unpacked(target, identity):  # another process was faster
+            return target
+        if alone:
+            for leftover in target.parent.glob(f"{name}.tmp-*"):  # of a killed process: the lock says nobody is here
+                shutil.rmtree(leftover, ignore_errors=True)
+        if target.exists():
+            raise RequestError(f"{target} exists but was not unpacked by this program; move it away and try again")
+        if not cache_dir and target.parent != archive.parent:
+            print(f"{archive.parent} is read-only: unpacking {archive.name} into {target}", file=sys.stderr)
+        _unpack(archive, target, identity)
+    return target
+
+
+def cache_folder(beside: Path, *, cache_dir: Path | None) -> Path:
+    """Folder for what is derived from the files in `beside`: `cache_dir`, else there, else the user's cache.
+
+    Raises:
+        RequestError: none of them can be written to.
+    """
+    candidates = [cache_dir] if cache_dir else [beside, user_cache()]
+    for folder in candidates:
+        if _writable(folder, create=folder is not beside):
+            return folder
+    tried = " and ".join(str(folder) for folder in candidates)
+    raise RequestError(f"cannot write to {tried}; name a folder for unpacked files with --cache-dir")
+
+
+def user_cache() -> Path:
+    """The user's cache folder for this program, as the XDG base directory specification places it."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "frozen-earth"
+
+
+def fetched(url: str, folder: Path, *, sha256: str | None = None, md5: str | None = None) -> Path:
+    """Download a file into a folder with torchgeo's downloader, unless it is there already.
+
+    Args:
+        url: where from; its last part is the file's name.
+        folder: where to.
+        sha256: expected checksum in hexadecimal digits.
+        md5: the same, where only that is published.
+
+    Raises:
+        RequestError: no connection, a wrong checksum, a full disk; the message says what to fetch by hand.
+    """
+    path = folder / url.rpartition("/")[2]
+    if path.exists():
+        return path
+    if not _writable(folder, create=True):
+        raise RequestError(f"--download: cannot write to {folder}; choose another --data-root")
+    from torchgeo.datasets.utils import download_url  # deferred: torchgeo takes seconds to import
+
+    try:
+        download_url(url, folder, md5=md5, sha256=sha256)
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong checksum is a RuntimeError
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            raise RequestError(f"no space left to download {path}; free some or choose another --data-root") from error
+        if isinstance(error, RuntimeError):
+            path.unlink(missing_ok=True)  # torchgeo leaves a file with the wrong checksum in place
+        raise RequestError(f"cannot download {url} ({error}); fetch it elsewhere and put it at {path}") from error
+    return path
+
+
+def _is_unpacked(folder: Path, identity: dict) -> bool:
+    try:
+        return json.loads((folder / MARKER).read_text(encoding="utf-8")) == identity
+    except (OSError, ValueError):
+        return False
+
+
+def _writable(folder: Path, *, create: bool) -> bool:
+    """Whether files can be made there, found by trying; a folder without any write permission is left alone.
+
+    Root may write into a folder whose mode forbids it to everyone, but whoever set that mode did not want it.
+    """
+    trial = folder / f".writable-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        if create:
+            folder.mkdir(parents=True, exist_ok=True)
+        if not folder.stat().st_mode & 0o222:
+            return False
+        trial.mkdir()
+        trial.rmdir()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[bool]:
+    """Wait until no other process unpacks into `target`; yields False where the disk has no file locks.
+
+    Without locks two processes both unpack and the second rename loses, which is wasteful but right.
+    """
+    lock = target.with_name(f".{target.name}.lock")
+    with lock.open("w") as file:
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"waiting for another process that unpacks into {target}", file=sys.stderr)
+                fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            yield False
+            return
+        yield True  # the lock file stays: removing it would let two waiting processes lock different files
+
+
+def _unpack(archive: Path, target: Path, identity: dict) -> None:
+    temporary = target.with_name(f"{target.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with zipfile.ZipFile(archive) as source:
+            members = [_checked(member, archive) for member in source.infolist()]
+            _check_space(archive, members, target.parent)
+            temporary.mkdir()
+            with progress(f"unpacking {archive.name}", len(members), "files") as advance:
+                for member in members:
+                    source.extract(member, temporary)  # compares the CRC
+                    advance(1)
+        (temporary / MARKER).write_text(json.dumps(identity), encoding="utf-8")
+        os.sync()  # the files must reach the disk before the name that vouches for them
+        temporary.rename(target)
+    except DAMAGED as error:
+        raise RequestError(f"{archive} is damaged or incomplete ({error}); fetch it again") from error
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise _no_space(archive, target.parent) from error
+        if not target.is_dir():  # else another process was faster
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _checked(member: zipfile.ZipInfo, archive: Path) -> zipfile.ZipInfo:
+    parts = PurePosixPath(member.filename.replace("\\", "/"))
+    link = stat.S_ISLNK(member.external_attr >> 16)
+    if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0] or link:
+        raise RequestError(f"{archive} holds the unsafe path '{member.filename}'; nothing was unpacked")
+    return member
+
+
+def _check_space(archive: Path, members: list[zipfile.ZipInfo], folder: Path) -> None:
+    needed = sum(member.file_size for member in members)
+    if needed > shutil.disk_usage(folder).free:
+        raise _no_space(archive, folder, f", which needs {needed / 1e9:.1f} GB")
+
+
+def _no_space(archive: Path, folder: Path, needs: str = "") -> RequestError:
+    return RequestError(
+        f"no space left in {folder} to unpack {archive.name}{needs}; free some or name another --cache-dir"
+    )

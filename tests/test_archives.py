@@ -1,0 +1,213 @@
+"""Archives are unpacked once, whole or not at all, into a folder that says what it was made from."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from data import archives
+from data.errors import RequestError
+
+
+@pytest.fixture(autouse=True)
+def own_user_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+
+
+def make_zip(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.fixture
+def archive(tmp_path):
+    return make_zip(tmp_path / "data" / "Tiny.zip", {"a/1.txt": b"one", "a/2.txt": b"two" * 1000})
+
+
+def folders_beside(archive):
+    return sorted(path.name for path in archive.parent.iterdir() if path.is_dir())
+
+
+def test_unpacks_beside_the_archive_and_only_once(archive, monkeypatch):
+    folder = archives.unpacked(archive, cache_dir=None)
+    assert folder.parent == archive.parent
+    assert (folder / "a" / "1.txt").read_bytes() == b"one"
+    monkeypatch.setattr(archives, "_unpack", None)  # a second unpacking would call None
+    assert archives.unpacked(archive, cache_dir=None) == folder
+
+
+def test_cache_dir_is_used_and_made(archive, tmp_path):
+    folder = archives.unpacked(archive, cache_dir=tmp_path / "deep" / "cache")
+    assert folder.parent == tmp_path / "deep" / "cache"
+    assert folders_beside(archive) == []
+
+
+def test_another_archive_of_the_same_name_is_another_folder(archive):
+    first = archives.unpacked(archive, cache_dir=None)
+    make_zip(archive, {"a/1.txt": b"changed"})
+    second = archives.unpacked(archive, cache_dir=None)
+    assert second != first
+    assert (second / "a" / "1.txt").read_bytes() == b"changed"
+
+
+def test_read_only_folder_falls_back_to_the_users_cache_and_says_so(archive, tmp_path, capsys):
+    archive.parent.chmod(0o555)
+    folder = archives.unpacked(archive, cache_dir=None)
+    archive.parent.chmod(0o755)
+    assert folder.parent == tmp_path / "xdg" / "frozen-earth"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is read-only: unpacking Tiny.zip into" in line
+    assert folders_beside(archive) == []
+
+
+def test_nowhere_to_write_names_cache_dir(archive, tmp_path, monkeypatch):
+    (tmp_path / "xdg").write_text("a file where the cache folder should be")
+    archive.parent.chmod(0o555)
+    with pytest.raises(RequestError, match="--cache-dir"):
+        archives.unpacked(archive, cache_dir=None)
+    archive.parent.chmod(0o755)
+
+
+def test_kill_in_the_middle_leaves_nothing_that_looks_whole(archive):
+    killed = (
+        "import os, zipfile, sys\n"
+        "from pathlib import Path\n"
+        "from data import archives\n"
+        "real = zipfile.ZipFile.extract\n"
+        "def extract(self, member, path):\n"
+        "    if member.filename.endswith('2.txt'): os._exit(9)\n"  # as a SIGKILL: no clean-up runs
+        "    return real(self, member, path)\n"
+        "zipfile.ZipFile.extract = extract\n"
+        f"archives.unpacked(Path({str(archive)!r}), cache_dir=None)\n"
+    )
+    project = Path(archives.__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", killed], cwd=project).returncode == 9
+    (leftover,) = folders_beside(archive)
+    assert ".tmp-" in leftover
+    folder = archives.unpacked(archive, cache_dir=None)
+    assert (folder / "a" / "2.txt").read_bytes() == b"two" * 1000
+    assert folders_beside(archive) == [folder.name]  # and the leftover is gone
+
+
+def test_two_processes_at_once_both_get_the_whole_folder(archive):
+    code = (
+        "from pathlib import Path; from data import archives\n"
+        f"print((archives.unpacked(Path({str(archive)!r}), cache_dir=None) / 'a' / '2.txt').stat().st_size)"
+    )
+    project = Path(archives.__file__).parents[1]
+    runs = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=project, stdout=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    assert [run.communicate()[0].strip() for run in runs] == ["3000"] * 4
+    assert len(folders_beside(archive)) == 1
+
+
+def test_without_file_locks_the_slower_process_uses_the_faster_ones_folder(archive, monkeypatch):
+    def no_locks(*_):
+        raise OSError("no locks on this disk")
+
+    monkeypatch.setattr(archives.fcntl, "flock", no_locks)
+    real = archives._check_space
+
+    def overtaken(*arguments):  # another process finishes while this one is at work
+        monkeypatch.setattr(archives, "_check_space", real)
+        archives.unpacked(archive, cache_dir=None)
+
+    monkeypatch.setattr(archives, "_check_space", overtaken)
+    folder = archives.unpacked(archive, cache_dir=None)
+    assert folders_beside(archive) == [folder.name]
+
+
+@pytest.mark.parametrize("keep", [0, 100, 0.9])
+def test_truncated_archive_is_refused(archive, keep):
+    content = archive.read_bytes()
+    archive.write_bytes(content[: int(keep * len(content)) if keep < 1 else keep])
+    with pytest.raises(RequestError, match="Tiny.zip is damaged or incomplete"):
+        archives.unpacked(archive, cache_dir=None)
+    assert folders_beside(archive) == []
+
+
+def test_flipped_byte_is_refused(archive):
+    content = bytearray(archive.read_bytes())
+    content[content.index(b"a/1.txt") + len("a/1.txt")] ^= 0xFF  # first byte of the member's data
+    archive.write_bytes(content)
+    with pytest.raises(RequestError, match="is damaged or incomplete"):
+        archives.unpacked(archive, cache_dir=None)
+    assert folders_beside(archive) == []
+
+
+@pytest.mark.parametrize("name", ["../out.txt", "/etc/out.txt", "a/../../out.txt", "..\\out.txt", "C:/out.txt"])
+def test_path_out_of_the_folder_is_refused(tmp_path, name):
+    archive = make_zip(tmp_path / "data" / "Bad.zip", {"good.txt": b"", name: b"bad"})
+    with pytest.raises(RequestError, match="unsafe path"):
+        archives.unpacked(archive, cache_dir=None)
+    assert folders_beside(archive) == []
+
+
+def test_link_in_the_archive_is_refused(tmp_path):
+    link = zipfile.ZipInfo("link")
+    link.external_attr = 0o120777 << 16
+    path = tmp_path / "Link.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+    with pytest.raises(RequestError, match="unsafe path 'link'"):
+        archives.unpacked(path, cache_dir=None)
+
+
+def test_too_little_space_is_found_before_unpacking(archive, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    with pytest.raises(RequestError, match=r"no space left .* to unpack Tiny.zip, which needs .* --cache-dir"):
+        archives.unpacked(archive, cache_dir=None)
+
+
+def test_disk_that_fills_up_is_a_request_error(archive, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "extract", full)
+    with pytest.raises(RequestError, match="no space left .* --cache-dir"):
+        archives.unpacked(archive, cache_dir=None)
+    assert folders_beside(archive) == []
+
+
+def test_foreign_folder_in_the_way_is_not_taken_for_ours(archive):
+    folder = archives.unpacked(archive, cache_dir=None)
+    (folder / archives.MARKER).unlink()
+    with pytest.raises(RequestError, match="was not unpacked by this program"):
+        archives.unpacked(archive, cache_dir=None)
+
+
+def test_failed_download_names_the_address_and_the_place(tmp_path, monkeypatch):
+    import torchgeo.datasets.utils as downloads
+
+    def unreachable(*_, **__):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(downloads, "download_url", unreachable)
+    with pytest.raises(RequestError, match=r"cannot download https://example.org/x/Tiny.zip .* put it at .*Tiny.zip"):
+        archives.fetched("https://example.org/x/Tiny.zip", tmp_path, sha256="0" * 64)
+
+
+def test_download_with_a_wrong_checksum_is_removed(tmp_path, monkeypatch):
+    import torchgeo.datasets.utils as downloads
+
+    def wrong(url, root, **_):
+        (root / "Tiny.zip").write_bytes(b"not it")
+        raise RuntimeError("checksum does not match")
+
+    monkeypatch.setattr(downloads, "download_url", wrong)
+    with pytest.raises(RequestError, match="checksum does not match"):
+        archives.fetched("https://example.org/Tiny.zip", tmp_path, sha256="0" * 64)
+    assert not (tmp_path / "Tiny.zip").exists()
+
+
+def test_present_file_is_not_downloaded_again(tmp_path, monkeypatch):
+    (tmp_path / "Tiny.zip").write_bytes(b"mine")
+    monkeypatch.setitem(sys.modules, "torchgeo.datasets.utils", None)  # importing it would fail
+    assert archives.fetched("https://example.org/Tiny.zip", tmp_path).read_bytes() == b"mine"
