@@ -1,0 +1,290 @@
+"""Reading JPEG, PNG and TIFF files into band arrays, and what their headers tell without the pixels.
+
+Plain TIFFs, as EuroSAT and BigEarthNet are stored (not tiled, not compressed), are read straight from their
+bytes: GDAL spends a millisecond on opening a file of a few kilobytes. All others go through rasterio.
+"""
+
+import io
+import mmap
+import struct
+import warnings
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyproj
+import rasterio
+from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from data.errors import RequestError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about itself before its pixels are read.
+
+    Args:
+        count: number of bands.
+        dtype: numpy name of the pixels' type.
+        names: the bands' names where the file gives them, else None for each.
+        crs: coordinate reference system as pyproj takes it, None if the file has none.
+        centre: x and y of the image's centre in that system.
+    """
+
+    count: int
+    dtype: str
+    names: tuple[str | None, ...]
+    crs: str | None = None
+    centre: tuple[float, float] | None = None
+
+
+def read_header(path: Path, *, alpha: bool = False) -> Header:
+    """Read a file's header.
+
+    Args:
+        path: a JPEG, PNG or TIFF file.
+        alpha: count the fourth channel of an RGBA picture as a band.
+
+    Raises:
+        RequestError: the file is absent, damaged, or of another kind.
+    """
+    with _worded(path):
+        start = _first_bytes(path)
+        if _is_tiff(start):
+            return _plain_header(path) or _rasterio_header(path)
+        if _is_deep_png(start):
+            return _rasterio_header(path)
+        with Image.open(path, formats=("JPEG", "PNG")) as image:
+            bands = len(_mode(image, alpha=alpha))
+            return Header(bands, "uint8", (None,) * bands)
+
+
+def read_bands(path: Path, indices: Sequence[int], *, count: int, alpha: bool = False) -> list[np.ndarray]:
+    """Read some bands of a file.
+
+    Args:
+        path: a JPEG, PNG or TIFF file.
+        indices: which bands, counted from 0.
+        count: how many bands the file must have.
+        alpha: as for `read_header`. Otherwise the alpha channel must be opaque and is left out, and a palette
+            is looked up.
+
+    Returns:
+        A (H, W) array for each index, in the file's own type.
+
+    Raises:
+        RequestError: the file is absent, damaged or of another kind, has another number of bands, or is partly
+            transparent.
+    """
+    with _worded(path):
+        data = path.read_bytes()
+        if not _is_tiff(data) and not _is_deep_png(data):
+            pixels = _picture(data, alpha=alpha)
+        elif (pixels := _plain_pixels(data)) is None:
+            with _opened(path) as source:
+                _check_count(path, source.count, count)
+                return list(source.read([index + 1 for index in indices]))
+        _check_count(path, pixels.shape[2], count)
+        return [np.ascontiguousarray(pixels[:, :, index]) for index in indices]
+
+
+def lonlat_of(headers: Sequence[Header]) -> np.ndarray | None:
+    """WGS 84 longitude and latitude of image centres, (N, 2) float64, or None if any file has no location."""
+    if any(header.crs is None for header in headers):
+        return None
+    systems = np.array([header.crs for header in headers])
+    centres = np.array([header.centre for header in headers], dtype=np.float64)
+    lonlat = np.empty_like(centres)
+    for system in np.unique(systems):
+        here = systems == system
+        transform = pyproj.Transformer.from_crs(str(system), "EPSG:4326", always_xy=True).transform
+        lonlat[here] = np.column_stack(transform(*centres[here].T))
+    return lonlat
+
+
+@contextmanager
+def _worded(path: Path) -> Iterator[None]:
+    """Any way in which a file cannot be read as one RequestError that names it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise RequestError(f"no file {path}; it is listed but absent: restore it or drop it from the list") from None
+    except (RasterioError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        why = str(error).removesuffix(".").replace(f" {str(path)!r}", "")  # the path is named already
+        raise RequestError(f"cannot read {path} ({why}); restore, replace or remove it") from error
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(26)
+
+
+def _is_tiff(start: bytes) -> bool:
+    return start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def _is_deep_png(start: bytes) -> bool:
+    # Pillow quietly reduces 16-bit colour to 8 bits; byte 24 of a PNG is its bit depth
+    return start[:8] == b"\x89PNG\r\n\x1a\n" and start[24:25] == b"\x10"
+
+
+# --- pictures
+
+
+def _mode(image: Image.Image, *, alpha: bool) -> str:
+    """The mode to read a picture in: one letter a band."""
+    if image.mode in ("1", "L"):
+        return "L"
+    if image.mode in ("RGB", "P"):
+        return "RGB"
+    if image.mode == "RGBA":
+        return "RGBA" if alpha else "RGB"
+    raise ValueError(f"its colour mode {image.mode} is not supported; save it as RGB")
+
+
+def _picture(data: bytes, *, alpha: bool) -> np.ndarray:
+    with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+        mode = _mode(image, alpha=alpha)
+        if mode == "RGB" and image.mode != "RGB":  # a palette, or a fourth channel that is left out
+            image = image.convert("RGBA")
+            if image.getchannel("A").getextrema() != (255, 255):
+                raise ValueError("it is partly transparent, and transparent pixels have no value; save it as RGB")
+        pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+# --- TIFF through rasterio
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path, driver=["GTiff", "PNG"], sharing=False) as source:
+            yield source
+
+
+def _rasterio_header(path: Path) -> Header:
+    with _opened(path) as source:
+        if len(set(source.dtypes)) > 1:
+            raise ValueError(f"its bands differ in type: {', '.join(source.dtypes)}")
+        header = Header(source.count, source.dtypes[0], tuple(source.descriptions))
+        if source.crs is None or source.transform.is_identity:
+            return header
+        centre = source.transform * (source.width / 2, source.height / 2)
+        return replace(header, crs=source.crs.to_wkt(), centre=centre)
+
+
+def _check_count(path: Path, count: int, expected: int) -> None:
+    if count != expected:
+        raise RequestError(f"{path} has {count} bands, {expected} were expected; replace or remove it")
+
+
+# --- plain TIFF (Adobe, TIFF revision 6.0, 1992; OGC 19-008r4, GeoTIFF 1.1)
+
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, OFFSETS, SAMPLES = 256, 257, 258, 259, 262, 273, 277
+LENGTHS, PLANAR, PREDICTOR, TILE_WIDTH, SAMPLE_FORMAT = 279, 284, 317, 322, 339
+PIXEL_SCALE, TIEPOINT, MATRIX, GEO_KEYS, GDAL_METADATA = 33550, 33922, 34264, 34735, 42112
+FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d"}
+KINDS = {1: "u", 2: "i", 3: "f"}
+MODEL_TYPE, RASTER_TYPE, GEOGRAPHIC, PROJECTED = 1024, 1025, 2048, 3072
+USER_DEFINED = 32767
+
+
+def _tags(data: bytes | mmap.mmap) -> tuple[str, dict[int, tuple]] | None:
+    """Byte order and tags of a classic TIFF's first image; None where it is a BigTIFF or not well formed."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
+    if order is None:
+        return None
+    tags = {}
+    try:
+        (start,) = struct.unpack_from(f"{order}I", data, 4)
+        (entries,) = struct.unpack_from(f"{order}H", data, start)
+        for entry in range(start + 2, start + 2 + 12 * entries, 12):
+            tag, kind, number = struct.unpack_from(f"{order}HHI", data, entry)
+            if kind not in FORMATS or number == 0:
+                continue
+            layout = f"{order}{number}{FORMATS[kind]}"
+            small = struct.calcsize(layout) <= 4
+            at = entry + 8 if small else struct.unpack_from(f"{order}I", data, entry + 8)[0]
+            tags[tag] = struct.unpack_from(layout, data, at)
+    except struct.error:
+        return None
+    return order, tags
+
+
+def _pixel_type(order: str, tags: dict[int, tuple]) -> np.dtype | None:
+    bits, kinds = set(tags.get(BITS, (1,))), set(tags.get(SAMPLE_FORMAT, (1,)))
+    if len(bits) > 1 or len(kinds) > 1 or not bits < {8, 16, 32, 64} or not kinds <= set(KINDS):
+        return None
+    name = f"{KINDS[kinds.pop()]}{bits.pop() // 8}"
+    return np.dtype(order + name) if name != "f1" else None
+
+
+def _plain_pixels(data: bytes) -> np.ndarray | None:
+    """(H, W, C) pixels of an uncompressed TIFF in strips; None for any other, whole or damaged."""
+    if (found := _tags(data)) is None or not {WIDTH, HEIGHT, OFFSETS, LENGTHS} <= found[1].keys():
+        return None
+    order, tags = found
+    dtype = _pixel_type(order, tags)
+    compressed = tags.get(COMPRESSION, (1,)) != (1,) or tags.get(PREDICTOR, (1,)) != (1,)
+    if dtype is None or compressed or TILE_WIDTH in tags or tags.get(PHOTOMETRIC, (1,)) not in ((1,), (2,)):
+        return None
+    height, width, count = tags[HEIGHT][0], tags[WIDTH][0], tags.get(SAMPLES, (1,))[0]
+    strips = zip(tags[OFFSETS], tags[LENGTHS], strict=True)
+    joined = b"".join([data[offset : offset + length] for offset, length in strips])
+    if len(joined) != height * width * count * dtype.itemsize:
+        return None
+    values = np.frombuffer(joined, dtype)
+    if order == ">":
+        values = values.astype(dtype.newbyteorder("="))
+    if tags.get(PLANAR, (1,)) == (2,):
+        return np.moveaxis(values.reshape(count, height, width), 0, -1)
+    return values.reshape(height, width, count)
+
+
+def _plain_header(path: Path) -> Header | None:
+    """Header of a classic TIFF; None where only GDAL can tell."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if (found := _tags(data)) is None:
+            return None
+    order, tags = found
+    dtype = _pixel_type(order, tags)
+    if dtype is None or WIDTH not in tags or HEIGHT not in tags:
+        return None
+    count = tags.get(SAMPLES, (1,))[0]
+    names = _band_names(tags, count)
+    if GEO_KEYS not in tags:
+        return Header(count, dtype.newbyteorder("=").name, names)
+    keys = {key: value for key, where, _, value in _fours(tags[GEO_KEYS][4:]) if where == 0}
+    code = keys.get({1: PROJECTED, 2: GEOGRAPHIC}.get(keys.get(MODEL_TYPE, 0), 0), USER_DEFINED)
+    if code == USER_DEFINED or PIXEL_SCALE not in tags or len(tags.get(TIEPOINT, ())) != 6 or MATRIX in tags:
+        return None
+    column, row, _, x, y, _ = tags[TIEPOINT]
+    half = 0.5 if keys.get(RASTER_TYPE) == 2 else 0.0  # the tie point is a pixel's centre, not its corner
+    step_x, step_y, _ = tags[PIXEL_SCALE]
+    centre = (
+        x + (tags[WIDTH][0] / 2 - column - half) * step_x,
+        y - (tags[HEIGHT][0] / 2 - row - half) * step_y,
+    )
+    return Header(count, dtype.newbyteorder("=").name, names, f"EPSG:{code}", centre)
+
+
+def _fours(values: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
+    return zip(values[0::4], values[1::4], values[2::4], values[3::4], strict=False)
+
+
+def _band_names(tags: dict[int, tuple], count: int) -> tuple[str | None, ...]:
+    names: list[str | None] = [None] * count
+    if GDAL_METADATA in tags:
+        for item in ElementTree.fromstring(tags[GDAL_METADATA][0].rstrip(b"\0").decode("utf-8", "replace")):
+            sample = item.get("sample")
+            if item.get("role") == "description" and sample and int(sample) < count:
+                names[int(sample)] = item.text
+    return tuple(names)
