@@ -1,0 +1,91 @@
+"""Scores of any scikit-learn estimator as one (N, K) array, and the thresholds that turn them into decisions."""
+
+from typing import Any
+
+import numpy as np
+
+from probes.metrics import f_beta, one_hot
+
+HALF = 0.5
+
+
+def score(estimator: Any, features: np.ndarray, *, classes: int, multilabel: bool) -> np.ndarray:
+    """Probability of each class for each sample, whatever form the estimator gives it in.
+
+    Multi-label forests and neighbours give a list of K arrays, (N, 2), or (N, 1) for a class that was constant
+    in train; networks give (N, K); single-label estimators give a column for each class they saw in train. A
+    class that an estimator never saw scores 0.
+
+    Args:
+        estimator: fitted, with ``predict_proba`` and ``classes_``.
+        features: (N, D).
+        classes: K.
+        multilabel: whether the columns are independent labels.
+
+    Returns:
+        (N, K) float32, as stored with a run: decisions made later from the file equal those made now.
+    """
+    given = estimator.predict_proba(features)
+    if isinstance(given, list):
+        columns = [_probability_of_one(p, seen) for p, seen in zip(given, estimator.classes_, strict=True)]
+        return np.stack(columns, axis=1).astype(np.float32)
+    if multilabel and classes == 1:
+        return _probability_of_one(given, estimator.classes_)[:, None].astype(np.float32)
+    result = np.zeros((len(features), classes), np.float32)
+    result[:, np.asarray(estimator.classes_, int)] = given
+    return result
+
+
+def _probability_of_one(given: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """(N,) probability of label 1 from one label's (N, number of values seen in train)."""
+    at = np.flatnonzero(np.asarray(seen) == 1)
+    return given[:, at[0]] if len(at) else np.zeros(len(given))
+
+
+def half_thresholds(classes: int) -> np.ndarray:
+    """The 0.5 rule for K classes."""
+    return np.full(classes, HALF)
+
+
+def best_thresholds(truth: np.ndarray, scores: np.ndarray, *, beta: float = 2) -> np.ndarray:
+    """For each class, the threshold with the highest F-beta on these samples.
+
+    Candidates are the midpoints between neighbouring distinct scores, and 0, which calls every sample. Of equals
+    the highest wins: the fewest samples called. A class without positives keeps 0.5.
+
+    Args:
+        truth: (N, K) booleans, of val.
+        scores: (N, K), not negative.
+        beta: 2 weighs recall over precision.
+
+    Returns:
+        (K,) float64; a sample is called where its score reaches the threshold.
+    """
+    thresholds = half_thresholds(truth.shape[1])
+    for k in np.flatnonzero(truth.any(axis=0)):
+        order = np.argsort(-scores[:, k], kind="stable")
+        ranked = scores[order, k].astype(np.float64)
+        tp = np.cumsum(truth[order, k])
+        called = np.arange(1, len(ranked) + 1)
+        ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # equal scores are called together
+        candidates = np.append((ranked[ends[:-1]] + ranked[ends[:-1] + 1]) / 2, 0.0)
+        values = f_beta(tp[ends], called[ends] - tp[ends], tp[-1] - tp[ends], beta)
+        thresholds[k] = candidates[np.argmax(values)]
+    return thresholds
+
+
+def decide(scores: np.ndarray, thresholds: np.ndarray | None) -> np.ndarray:
+    """Decisions from scores.
+
+    Args:
+        scores: (N, K).
+        thresholds: (K,): a class is called where its score reaches its threshold. None: the highest score is
+            called and nothing else (single-label); of equals the first.
+
+    Returns:
+        (N, K) booleans.
+    """
+    if thresholds is None:
+        return one_hot(scores.argmax(axis=1), scores.shape[1])
+    # float64: a midpoint between two float32 neighbours would be rounded onto one of them
+    return scores.astype(np.float64) >= np.asarray(thresholds, np.float64)
