@@ -11,6 +11,13 @@ def data_root(given: Path | None) -> Path:
     return given or Path(os.environ.get("EO_DATA_ROOT", "datasets"))
 
 
+def dataset_root(given: Path | None, dataset: str, *, download: bool = False) -> Path:
+    """Folder of one dataset's files: the data root's folder of that name where there is one, else the root itself."""
+    root = data_root(given)
+    own = root / dataset
+    return own if own.is_dir() or (download and not any(root.glob("*"))) else root
+
+
 def feature_root(out: Path) -> Path:
     """Folder of all feature sets under an output folder."""
     return out / "features"

@@ -521,6 +521,38 @@ def verify(file: Path) -> list[str]:
     return [f"{file}: {problem}" for problem in problems]
 
 
+def export(file: Path, to: str) -> Path:
+    """Write a feature file as ``parquet`` or ``npz`` beside it, for other tools.
+
+    Raises:
+        RequestError: as `read_features`, or the disk is full.
+    """
+    features = read_features(file)
+    target = file.with_suffix(f".{to}")
+    with published(target) as temporary:
+        if to == "npz":
+            with temporary.open("wb") as stream:
+                np.savez(
+                    stream,
+                    features=features.features,
+                    labels=features.labels,
+                    ids=np.array(features.ids),
+                    class_names=np.array(features.class_names),
+                    identity=canonical_json(features.identity),
+                )
+            return target
+        import pandas as pd  # deferred: only this format needs it
+
+        truth = (
+            {name: features.labels[:, k] for k, name in enumerate(features.class_names)}
+            if features.multilabel
+            else {"label": features.labels, "class": np.array(features.class_names)[features.labels]}
+        )
+        values = {f"f{d:04d}": column for d, column in enumerate(features.features.T)}
+        pd.DataFrame({"id": features.ids, **truth, **values}).to_parquet(temporary, index=False)
+    return target
+
+
 def splits_in(folder: Path) -> list[str]:
     """Splits published in a feature folder, in the usual order."""
     return [split for split in SPLITS if paths.feature_file(folder, split).exists()]

@@ -1,0 +1,196 @@
+"""The `featurize` command; imports of torch and numpy wait until there is work, so that --help is quick."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from data import command, paths
+from data.errors import RequestError, unknown
+from data.registry import DATASETS, MODELS
+
+app = command.new_app(
+    "featurize",
+    "Run satellite patches once through a frozen foundation model and keep the embeddings in HDF5.\n\n"
+    f"Models: {', '.join(MODELS.names())}.\nDatasets: {', '.join(DATASETS.names())}.",
+)
+
+Switch = Parameter(negative="")
+
+
+@app.default
+def featurize(
+    *,
+    model: str,
+    dataset: str = "simulated",
+    split: str = "all",
+    bands: str | None = None,
+    image_size: int | None = None,
+    pooling: str | None = None,
+    normalize: str | None = None,
+    weights: str | None = None,
+    variant: str | None = None,
+    dataset_variant: str | None = None,
+    data_root: Path | None = None,
+    cache_dir: Path | None = None,
+    out: Path = paths.DEFAULT_OUT,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 64,
+    workers: int | None = None,
+    part_rows: int = 1024,
+    limit: int | None = None,
+    download: Annotated[bool, Switch] = False,
+    overwrite: Annotated[bool, Switch] = False,
+) -> None:
+    """Extract features, or reuse them where they were made with the same settings; a killed run goes on.
+
+    Args:
+        model: See `featurize list`.
+        dataset: See `featurize list`.
+        split: train, val, test or all.
+        bands: rgb, s2-9, s2-10, s2-12, s2-13, s1, s1s2, all, or names such as B04,B08. Default: the model's.
+        image_size: Side in pixels to resize to. Default: the model's own, or the images' size.
+        pooling: How tokens become one embedding: cls, mean, cls+mean, mean+std. Default: the model's.
+        normalize: How band values are scaled: zscore, imagenet, satlas, none. Default: the model's.
+        weights: pretrained, random (untrained, and its name says so), or the path of a weights file or folder.
+        variant: The model's variant, such as small or base. Default: the first that `featurize list` shows.
+        dataset_variant: The dataset's variant, such as spatial for eurosat.
+        data_root: Folder that holds the data. Default: EO_DATA_ROOT, then datasets.
+        cache_dir: Where archives are unpacked. Default: beside them.
+        out: Where results are kept.
+        device: auto, cpu, cuda or cuda:1.
+        precision: auto, fp32, bf16 or fp16. Auto is bf16 where the hardware computes in it.
+        batch_size: Images embedded at once.
+        workers: Reader processes. Default: chosen by the number of images.
+        part_rows: Images in a part; a kill loses at most one part.
+        limit: At most so many images a split, spread evenly over it.
+        download: Fetch missing data first.
+        overwrite: Make the features anew where they exist.
+    """
+    MODELS.check(model)
+    DATASETS.check(dataset)
+    splits = ("train", "val", "test") if split == "all" else (split,)
+    if split not in ("all", "train", "val", "test"):
+        raise unknown("split", split, ("all", "train", "val", "test"))
+    for name, value in (("--batch-size", batch_size), ("--part-rows", part_rows)):
+        if value < 1:
+            raise RequestError(f"{name} {value}: must be at least 1")
+
+    from data import store  # deferred, as all below: torch takes seconds to import
+    from data.dataset import DatasetRequest, EODataset, limited
+
+    def open_split(name: str) -> EODataset:
+        root = paths.dataset_root(data_root, dataset, download=download)
+        request = DatasetRequest(name, root, cache_dir, dataset_variant, download)
+        return limited(DATASETS.load(dataset).open_dataset(request), limit)
+
+    opened = {name: open_split(name) for name in splits}
+
+    from featurize.encoder import EncoderRequest, build_encoder
+    from featurize.pipeline import Plan, choose_device, choose_precision, choose_workers, featurize_split
+
+    first = next(iter(opened.values()))
+    request = EncoderRequest(
+        bands=(),
+        statistics=first.statistics,
+        training=lambda: opened.get("train") or open_split("train"),
+        variant=variant,
+        image_size=image_size,
+        pooling=pooling,
+        normalize=normalize,
+        weights=weights,
+    )
+    where = choose_device(device)
+    encoder = build_encoder(model, first, bands, request)
+    level = choose_precision(precision, where, encoder)
+    for samples in opened.values():
+        plan = Plan(where, level, batch_size, choose_workers(workers, len(samples)), part_rows)
+        identity = store.make_identity(samples, encoder.identity(level), limit=limit)
+        folder = paths.feature_folder(out, store.dataset_slug(identity), store.encoder_slug(identity))
+        file = paths.feature_file(folder, samples.split)
+        if overwrite:
+            store.discard(file)
+        _, line = featurize_split(samples, encoder, file, plan, limit=limit)
+        print(line, flush=True)
+        if problems := store.verify(file):
+            raise RequestError("; ".join(problems))
+
+
+@app.command(name="list")
+def list_() -> None:
+    """Show models and datasets, with variants, bands, dimensions, licences and where they come from."""
+    from rich.console import Console
+    from rich.table import Table
+
+    models = Table("model", "variants", "dim", "bands", "pooling", "size", "weights", "licence", "citation", title="Models")
+    for name in MODELS.names():
+        card = MODELS.card(name)
+        size = str(card["image_size"] or "native")
+        lists = {key: ", ".join(card[key]) or "-" for key in ("variant", "pooling", "weights")}
+        models.add_row(
+            name, lists["variant"], card["dim"], card["bands"], lists["pooling"], size, lists["weights"],
+            card["licence"], card["citation"],
+        )  # fmt: skip
+    datasets = Table("dataset", "what", "classes", "labels", "bands", "variants", "licence", "source", title="Datasets")
+    for name in DATASETS.names():
+        card = DATASETS.card(name)
+        datasets.add_row(
+            name, card["title"], str(card["classes"]), card["labels"], card["bands"],
+            ", ".join(card["variants"]) or "-", card["licence"], card["source"],
+        )  # fmt: skip
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(models)
+    console.print(datasets)
+
+
+@app.command
+def verify(*path: Path, out: Path = paths.DEFAULT_OUT) -> int:
+    """Check feature files: checksums, row counts, ids, NaN, collapse; exit 1 when anything is wrong.
+
+    Args:
+        path: Feature files, or folders of them. Default: all below --out.
+        out: Where results are kept.
+    """
+    files: list[Path] = []
+    for one in path or (paths.feature_root(out),):
+        if not one.exists():
+            raise RequestError(f"nothing at {one} to verify; name a feature file or folder")
+        files += sorted(one.rglob("*.h5")) if one.is_dir() else [one]
+    files = [file for file in files if not file.parent.name.endswith(".parts")]
+    if not files:
+        raise RequestError(f"no feature files below {', '.join(map(str, path)) or paths.feature_root(out)}")
+
+    from data import store  # deferred: numpy and h5py
+
+    wrong = 0
+    for file in files:
+        problems = store.verify(file)
+        wrong += bool(problems)
+        print("\n".join(problems) if problems else f"{file}: good")
+    print(f"{len(files) - wrong} of {len(files)} files are good")
+    return 1 if wrong else 0
+
+
+@app.command
+def export(path: Path, *, to: str = "parquet") -> None:
+    """Write a feature file as a table for other tools, beside it.
+
+    Args:
+        path: Feature file.
+        to: parquet (id, label columns and one column a dimension) or npz (the arrays).
+    """
+    if to not in ("parquet", "npz"):
+        raise unknown("format", to, ("parquet", "npz"))
+
+    from data import store  # deferred: numpy and h5py
+
+    print(f"wrote {store.export(path, to)}")
+
+
+def main() -> None:
+    """Entry point of the command."""
+    sys.exit(command.run(app))

@@ -1,0 +1,127 @@
+"""Presto: a pretrained pixel time-series transformer, read here with one date, a pixel or block at a time."""
+
+import torch
+from torch import Tensor
+from torchgeo.models.presto import BANDS_GROUPS_IDX, NUM_DYNAMIC_WORLD_CLASSES, Presto, Presto_Weights
+
+from data.errors import RequestError
+from featurize.encoder import Encoder, EncoderRequest
+from featurize.normalization import unscaled
+from featurize.weights import load_weights, random_module
+
+CARD = {
+    "title": "Presto",
+    "variant": [],
+    "pooling": ["mean", "mean+std"],
+    "normalize": ["presto"],
+    "weights": ["pretrained", "random", "PATH"],
+    "image_size": 16,
+    "default_bands": ["VV,VH,B02,B03,B04,B05,B06,B07,B08,B8A,B11,B12", "s2-10", "s1"],
+    "dim": "128 (mean), 256 (mean+std)",
+    "bands": "Sentinel-1 VV VH and Sentinel-2 B02-B08 B8A B11 B12, by whole groups; needs locations",
+    "licence": "MIT",
+    "citation": "Tseng et al. 2023, arXiv:2304.14065",
+}
+
+# Order of the 17 channels (torchgeo's BANDS_GROUPS_IDX counts in it).
+CHANNELS = ("VV", "VH", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
+N_CHANNELS, NDVI = 17, 16
+# The authors' EuroSAT evaluation, whose images have no date, takes month 1 (0 is January) for all.
+MONTH = 1
+# Pixels in one pass: bounds memory, 7 tokens of 128 numbers a pixel.
+PIXELS_A_PASS = 16384
+
+
+def build(request: EncoderRequest) -> Encoder:
+    """See the module. ``--image-size N`` cuts the patch into N x N block means; its own side gives each pixel.
+
+    Raises:
+        RequestError: bands that Presto does not take, or half a group of bands.
+    """
+    names = [band.name for band in request.bands]
+    if foreign := [name for name in names if name not in CHANNELS]:
+        raise RequestError(f"presto does not take {', '.join(foreign)}; it takes {', '.join(CHANNELS)}")
+    for group in BANDS_GROUPS_IDX.values():
+        members = [CHANNELS[i] for i in group if i < len(CHANNELS)]
+        absent = [name for name in members if name not in names]
+        if absent and len(absent) < len(members):
+            raise RequestError(f"presto takes {', '.join(members)} together or not at all; {', '.join(absent)} absent")
+    return PrestoEncoder(request)
+
+
+class PrestoEncoder(Encoder):
+    """torchgeo's Presto encoder; its tokens are averaged, then pooled over the patch's pixels or blocks."""
+
+    def __init__(self, request: EncoderRequest) -> None:
+        model = random_module(Presto)
+        weights = load_weights(
+            model,
+            request.weights,
+            hub=lambda: Presto_Weights.PRESTO.get_state_dict(check_hash=True, weights_only=True, map_location="cpu"),
+            hub_name=Presto_Weights.PRESTO.url,
+        )
+        super().__init__(
+            request,
+            dim=128 * (2 if request.pooling == "mean+std" else 1),
+            normalization=unscaled(request.bands, "presto"),
+            weights=weights,
+            dtype="float32",
+            interpolation="area",
+            settings={"month": MONTH},
+        )
+        self.encoder = model.encoder
+        names = [band.name for band in request.bands]
+        self.places = [CHANNELS.index(name) for name in names]
+        self.radar = torch.tensor([band.sensor == "S1" for band in request.bands])[:, None, None]
+        self.ndvi_of = (names.index("B08"), names.index("B04")) if {"B08", "B04"} <= set(names) else None
+        known = {*self.places, *([NDVI] if self.ndvi_of else [])}
+        self.mask = torch.tensor([0.0 if channel in known else 1.0 for channel in range(N_CHANNELS)])
+
+    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+        """See `Encoder.embed`; images are block means in native units (digital numbers, dB).
+
+        Raises:
+            RequestError: the dataset has no locations.
+        """
+        if lonlat is None:
+            raise RequestError("presto needs locations, and this dataset has none; use georeferenced images")
+        channels = self.channels(images)  # (B, P, 17)
+        count, pixels = channels.shape[:2]
+        latlon = lonlat.flip(1).float().repeat_interleave(pixels, dim=0)
+        flat = channels.reshape(-1, 1, N_CHANNELS)
+        tokens = torch.cat(
+            [
+                self.pixel_embeddings(flat[start : start + PIXELS_A_PASS], latlon[start : start + PIXELS_A_PASS])
+                for start in range(0, len(flat), PIXELS_A_PASS)
+            ]
+        ).reshape(count, pixels, -1)
+        mean = tokens.mean(1)
+        if self.request.pooling == "mean+std":
+            return torch.cat((mean, tokens.std(1, correction=0)), dim=1)
+        return mean
+
+    def channels(self, images: Tensor) -> Tensor:
+        """Presto's 17 scaled channels of every pixel: (B, C, H, W) to (B, H * W, 17)."""
+        scaled = torch.where(self.radar.to(images.device), (images + 25.0) / 25.0, images / 10_000.0)
+        full = images.new_zeros(len(images), N_CHANNELS, *images.shape[-2:])
+        full[:, self.places] = scaled
+        if self.ndvi_of:
+            near, red = (scaled[:, i] for i in self.ndvi_of)
+            total = near + red
+            full[:, NDVI] = torch.where(total > 0, (near - red) / total.clamp_min(1e-9), torch.zeros_like(total))
+        return full.flatten(2).transpose(1, 2)
+
+    def pixel_embeddings(self, x: Tensor, latlon: Tensor) -> Tensor:
+        """Embed pixels.
+
+        Args:
+            x: (P, 1, 17), one date.
+            latlon: (P, 2) degrees.
+
+        Returns:
+            (P, 128), the mean of the encoder's tokens.
+        """
+        unknown_cover = torch.full((len(x), 1), NUM_DYNAMIC_WORLD_CLASSES, dtype=torch.long, device=x.device)
+        mask = self.mask.to(x.device).expand(len(x), 1, -1)
+        tokens, _, _ = self.encoder(x, unknown_cover, latlon, mask, MONTH)
+        return tokens.mean(dim=1)

@@ -1,0 +1,47 @@
+"""Image statistics: each band's mean, standard deviation, minimum and maximum (the baseline to beat)."""
+
+import torch
+from torch import Tensor
+
+from featurize.encoder import Encoder, EncoderRequest
+from featurize.normalization import make_normalization
+from featurize.weights import NO_WEIGHTS
+
+CARD = {
+    "title": "Image statistics",
+    "variant": [],
+    "pooling": ["mean+std+min+max"],
+    "normalize": ["none", "zscore"],
+    "weights": [],
+    "image_size": None,
+    "default_bands": ["all"],
+    "dim": "4 a band",
+    "bands": "any",
+    "licence": "MIT",
+    "citation": "Corley et al. 2024, arXiv:2305.13456 (a baseline)",
+}
+
+
+def build(request: EncoderRequest) -> Encoder:
+    """See the module."""
+    return Statistics(request)
+
+
+class Statistics(Encoder):
+    """Mean, population deviation, minimum and maximum, each over all bands in turn."""
+
+    def __init__(self, request: EncoderRequest) -> None:
+        super().__init__(
+            request,
+            dim=4 * len(request.bands),
+            normalization=make_normalization(request.normalize, request.bands, request.statistics),
+            weights=NO_WEIGHTS,
+            dtype="float32",
+            autocast=False,
+        )
+
+    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+        """See `Encoder.embed`."""
+        pixels = images.flatten(2)
+        low, high = pixels.aminmax(dim=-1)
+        return torch.cat((pixels.mean(-1), pixels.std(-1, correction=0), low, high), dim=1)
