@@ -164,9 +164,10 @@ def _picture(data: bytes, *, alpha: bool) -> np.ndarray:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
+    driver = "PNG" if _is_deep_png(_first_bytes(path)) else "GTiff"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path, driver=["GTiff", "PNG"], sharing=False) as source:
+        with rasterio.open(path, driver=driver, sharing=False) as source:
             yield source
 
 
@@ -177,7 +178,9 @@ def _rasterio_header(path: Path) -> Header:
         header = Header(source.count, source.dtypes[0], tuple(source.descriptions))
         if source.crs is None or source.transform.is_identity:
             return header
-        centre = source.transform * (source.width / 2, source.height / 2)
+        to = source.transform
+        column, row = source.width / 2, source.height / 2
+        centre = (to.a * column + to.b * row + to.c, to.d * column + to.e * row + to.f)
         return replace(header, crs=source.crs.to_wkt(), centre=centre)
 
 

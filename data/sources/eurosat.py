@@ -77,15 +77,15 @@ def open_dataset(request: DatasetRequest) -> EODataset:
     published_lists = {split: request.root / f"eurosat-spatial-{split}.txt" for split in SPLITS}
     how = "eurosat-{train,val,test}.txt"
     if variant == "spatial" and any(path.exists() for path in published_lists.values()):
+        for path in published_lists.values():  # some published, some computed here would overlap
+            read_list(path)
         lists, how = published_lists, "eurosat-spatial-{train,val,test}.txt"
+    folder = _image_folder(request)
+    centres = _centres(folder, request)
     if variant == "random" or lists is published_lists:
         ids = read_list(lists[request.split])
-        folder = _image_folder(request)
-        centres = _centres(folder, request)
     else:
         everything = [name for path in lists.values() for name in read_list(path)]
-        folder = _image_folder(request)
-        centres = _centres(folder, request)
         check_present(everything, centres, folder)
         ids = west_to_east(everything, centres)[request.split]
         how = f"{len(everything)} tiles of eurosat-{{train,val,test}}.txt by longitude, west to east 60/20/20"

@@ -56,8 +56,9 @@ def open_dataset(request: DatasetRequest) -> EODataset:
     home = _home(request.root)
     if request.download:
         _download(home)
-    ids = read_list(home / f"eurosat-{request.split}.txt")
     folder = _image_folder(home, request)
+    beside = home / f"eurosat-{request.split}.txt"
+    ids = read_list(beside if beside.is_file() else request.root / beside.name)
     check_present(ids, listed_files(folder, ".jpg"), folder)
     return EuroSATRGB(
         folder=folder,

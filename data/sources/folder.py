@@ -34,6 +34,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -258,7 +259,10 @@ def _cut(images: list[Path], root: Path) -> dict[Path, str]:
 
 def _read_table(table: Path) -> Listing:
     rows = _rows(table)
-    names = [set(_names(value)) for value in rows["labels" if "labels" in rows else "label"]]
+    several = "labels" in rows
+    names = [set(_names(value, several=several)) for value in rows["labels" if several else "label"]]
+    if not several and any(len(chosen) > 1 for chosen in names):
+        raise RequestError(f"{table}: the column label holds lists; call it labels for a multi-label set")
     _refuse(table, rows, [not name for name in names], "have no label; give each at least one, or drop the row")
     class_names = sorted(set().union(*names))
     splits = [SPLIT_NAMES.get(str(value).strip().lower()) for value in rows["split"]]
@@ -270,12 +274,12 @@ def _read_table(table: Path) -> Listing:
     _refuse(table, rows, _repeated(ids), "repeat an id; ids must be unique", column="id")
     absent = [not path or not (table.parent / path).exists() for path in paths]
     _refuse(table, rows, absent, f"name a file that is not in {table.parent}", column="path")
-    if "labels" in rows:
+    if several:
         labels = np.array([[name in chosen for name in class_names] for chosen in names], dtype=np.uint8)
     else:
         labels = np.array([class_names.index(chosen.pop()) for chosen in names], dtype=np.int64)
     known_splits = [split for split in splits if split]
-    return Listing(paths, ids, known_splits, labels, class_names, _table_lonlat(table, rows), f"{table.name}")
+    return Listing(paths, ids, known_splits, labels, class_names, _table_lonlat(table, rows), table.name)
 
 
 def _rows(table: Path) -> pd.DataFrame:
@@ -298,11 +302,14 @@ def _rows(table: Path) -> pd.DataFrame:
     return rows.reset_index(drop=True)
 
 
-def _names(value: str | Sequence[str] | None) -> list[str]:
-    """Class names in a cell."""
-    if value is None or isinstance(value, float):  # a null in Parquet
-        return []
-    parts = re.split(r"[;|]", value) if isinstance(value, str) else [str(part) for part in value]
+def _names(value: Any, *, several: bool) -> list[str]:
+    """Class names in a cell: of a string with separators or a list where there may be several, else one."""
+    if np.ndim(value):
+        parts = [str(part) for part in value]
+    elif pd.isna(value):  # a null in Parquet
+        parts = []
+    else:
+        parts = re.split(r"[;|]", str(value)) if several else [str(value)]
     return [part.strip() for part in parts if part.strip()]
 
 
