@@ -9,16 +9,15 @@ import platform
 import time
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import joblib
 import numpy as np
-import skops.io
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
@@ -202,11 +201,13 @@ def run_probe(
     names = list(splits["train"].class_names)
     arrays = {split: set_.features.astype(np.float32) for split, set_ in splits.items()}
     truth = {split: _truth(set_) for split, set_ in splits.items()}
-    best, tried = _search(plan, arrays, splits["train"].labels, truth, n_jobs=n_jobs, report=report)
-    searched = time.perf_counter()
-
-    test_scores = score(best.estimator, arrays["test"], classes=len(names), multilabel=plan.multilabel)
-    scored = time.perf_counter()
+    # One BLAS thread: its threads wait for each other more than they gain at these sizes, and the sums they
+    # split would make the last digit depend on the number of cores.
+    with threadpool_limits(1, user_api="blas"):
+        best, tried = _search(plan, arrays, splits["train"].labels, truth, n_jobs=n_jobs, report=report)
+        searched = time.perf_counter()
+        test_scores = score(best.estimator, arrays["test"], classes=len(names), multilabel=plan.multilabel)
+        scored = time.perf_counter()
     scores = {"val": best.scores, "test": test_scores}
     rules = _rules(truth["val"], best.scores, multilabel=plan.multilabel)
     decisions = {rule: {split: decide(scores[split], rules[rule]) for split in scores} for rule in RULES}
@@ -266,16 +267,16 @@ def _search(
     """The best candidate on val (of equals the first, the simplest) and all of them without their models."""
     module = PROBES.load(plan.kind)
     inside = module.CARD["parallel"] == "estimator"  # forests share out their trees; the others one candidate a core
-    best, tried = None, []
-    # One BLAS thread: its threads wait for each other more than they gain at these sizes, and the sums they
-    # split would make the last digit depend on the number of cores.
-    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
+    best: Trial | None = None
+    tried = []
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # told below from n_iter_, for the candidate concerned
         pool = joblib.Parallel(n_jobs=1 if inside else n_jobs, backend="threading", return_as="generator")
-        trials = pool(
+        work = (
             joblib.delayed(_try)(plan, module, params, arrays, labels, truth["val"], n_jobs if inside else 1)
             for params in plan.candidates
         )
+        trials = cast(Iterator[Trial], pool(work))
         for number, trial in enumerate(trials, 1):
             told = " ".join(f"{name}={value}" for name, value in trial.params.items())
             value = "undefined" if trial.value is None else f"{trial.value:.4f}"
@@ -397,6 +398,8 @@ def _version(package: str) -> str | None:
 
 def save_model(estimator: Any, path: Path) -> None:
     """Write a fitted estimator as a skops file, which runs no code on loading."""
+    import skops.io  # deferred: it imports all of scikit-learn and torch, seconds that a reused run need not pay
+
     skops.io.dump(estimator, path, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
 
 
@@ -408,6 +411,8 @@ def load_model(path: Path) -> Any:
     """
     if not path.exists():
         raise RequestError(f"no model at {path}; run the probe again")
+    import skops.io  # deferred, see `save_model`
+
     if foreign := sorted(set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED_TYPES)):
         raise RequestError(f"{path} holds types that no probe writes ({', '.join(foreign)}); it is not loaded")
     return skops.io.load(path, trusted=list(TRUSTED_TYPES))

@@ -10,6 +10,7 @@ Conventions, the same everywhere in this project:
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -154,7 +155,7 @@ def class_rows(
     predicted: np.ndarray,
     scores: np.ndarray,
     thresholds: np.ndarray | None,
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """One row a class, in class order: one-vs-rest counts and what follows from them.
 
     Args:

@@ -1,0 +1,119 @@
+"""Scores of every form of estimator, and thresholds."""
+
+import numpy as np
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from probes.kinds import linear
+from probes.metrics import confusion_counts, f_beta
+from probes.scores import best_thresholds, decide, half_thresholds, score
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((60, 4)).astype(np.float32)
+
+
+def _labels():
+    labels = (X[:, :3] > 0).astype(np.uint8)
+    constant = labels.copy()
+    constant[:, 1], constant[:, 2] = 0, 1  # never, always
+    return labels, constant
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        RandomForestClassifier(5, random_state=0),
+        KNeighborsClassifier(3),
+        MLPClassifier((), solver="lbfgs", random_state=0),
+        make_pipeline(StandardScaler(), RandomForestClassifier(5, random_state=0)),
+    ],
+    ids=["forest", "neighbours", "network", "pipeline"],
+)
+def test_multilabel_scores_are_rows_by_classes_also_for_constant_classes(estimator):
+    labels, constant = _labels()
+    scores = score(estimator.fit(X, labels), X, classes=3, multilabel=True)
+    assert scores.shape == (60, 3) and scores.dtype == np.float32
+    assert ((scores >= 0.5) == labels).mean() > 0.85
+    scores = score(estimator.fit(X, constant), X, classes=3, multilabel=True)
+    assert (scores[:, 1] < 0.5).all() and (scores[:, 2] > 0.5).all()
+
+
+def test_a_forest_gives_one_column_for_a_constant_class_which_would_crash_the_usual_reading():
+    """The guard's guard: scikit-learn still returns (N, 1) there, so `p[:, 1]` would fail."""
+    constant = np.zeros((60, 2), int)
+    constant[:30, 0] = 1
+    given = RandomForestClassifier(2, random_state=0).fit(X, constant).predict_proba(X)
+    assert given[1].shape == (60, 1)
+    with pytest.raises(IndexError):
+        given[1][:, 1]
+
+
+def test_single_label_scores_have_a_zero_column_for_a_class_absent_from_train():
+    labels = np.array([0, 2, 4])[np.arange(60) % 3]
+    for estimator in (RandomForestClassifier(5, random_state=0), LogisticRegression(), KNeighborsClassifier(3)):
+        scores = score(estimator.fit(X, labels), X, classes=5, multilabel=False)
+        assert scores.shape == (60, 5)
+        assert (scores[:, [1, 3]] == 0).all()
+        np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
+
+
+def test_one_label_is_one_column():
+    scores = score(LogisticRegression().fit(X, X[:, 0] > 0), X, classes=1, multilabel=True)
+    assert scores.shape == (60, 1) and ((scores[:, 0] >= 0.5) == (X[:, 0] > 0)).mean() > 0.9
+
+
+@pytest.mark.parametrize("c", [0.01, 1.0, 10.0])
+def test_the_joint_linear_probe_equals_one_regression_a_class(c):
+    rng = np.random.default_rng(1)
+    features = rng.standard_normal((800, 10)) * np.linspace(1, 5, 10)
+    labels = (features @ rng.standard_normal((10, 4)) / 5 + rng.standard_normal((800, 4)) > 0.8).astype(np.uint8)
+    joint = linear.build({"C": c}, seed=0, multilabel=True, n_jobs=1)
+    joint.set_params(mlpclassifier__tol=1e-7, mlpclassifier__max_iter=5000).fit(features, labels)
+    scaled = StandardScaler().fit_transform(features)
+    each = np.stack([LogisticRegression(C=c, tol=1e-7).fit(scaled, y).coef_[0] for y in labels.T], axis=1)
+    np.testing.assert_allclose(joint[-1].coefs_[0], each, atol=3e-3)
+
+
+def _f2(truth, scores, threshold):
+    tp, fp, _, fn = confusion_counts(truth[:, None], (scores >= threshold)[:, None])
+    return f_beta(tp, fp, fn, 2)[0]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_thresholds_are_the_optimum_that_brute_force_finds(seed):
+    rng = np.random.default_rng(seed)
+    truth = rng.random((50, 3)) < 0.3
+    scores = np.clip(truth * 0.3 + rng.random((50, 3)) * 0.7, 0, 1).round(1 + seed % 3).astype(np.float32)
+    truth[0] = True
+    found = best_thresholds(truth, scores)
+    for k in range(3):
+        everywhere = np.concatenate([[0], np.unique(scores[:, k]).astype(float), np.linspace(0, 1, 201)])
+        best = max(_f2(truth[:, k], scores[:, k], t) for t in everywhere)
+        assert _f2(truth[:, k], scores[:, k], found[k]) == pytest.approx(best)
+
+
+def test_a_class_without_positives_keeps_a_half_and_useless_scores_call_everything():
+    truth = np.array([[0, 1], [0, 0], [0, 1]], bool)
+    scores = np.array([[0.9, 0.2], [0.1, 0.2], [0.4, 0.2]])
+    assert best_thresholds(truth, scores).tolist() == [0.5, 0.0]
+    assert decide(scores, best_thresholds(truth, scores))[:, 1].all()
+
+
+def test_a_midpoint_between_float32_neighbours_still_separates_them():
+    low = np.float32(0.3)
+    scores = np.array([[low], [np.nextafter(low, np.float32(1))]])
+    truth = np.array([[False], [True]])
+    assert (decide(scores, best_thresholds(truth, scores)) == truth).all()
+
+
+def test_half_calls_scores_that_reach_a_half():
+    assert decide(np.array([[0.5, 0.4999, 0.9]]), half_thresholds(3)).tolist() == [[True, False, True]]
+
+
+def test_without_thresholds_the_first_highest_score_is_called():
+    assert decide(np.array([[0.2, 0.4, 0.4]]), None).tolist() == [[False, True, False]]
