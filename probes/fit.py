@@ -32,7 +32,7 @@ BETA = 2
 RULES = ("half", "tuned")
 PACKAGES = ("frozen-earth", "joblib", "numpy", "scikit-learn", "scipy", "skops")
 # What a saved probe may hold beyond skops' own list of harmless types; anything else in a file is refused.
-TRUSTED_TYPES = ("sklearn.neural_network._stochastic_optimizers.AdamOptimizer",)
+TRUSTED_TYPES = ("sklearn.neural_network._stochastic_optimizers.AdamOptimizer", "sklearn.tree._tree.Tree")
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def read_splits(folder: Path) -> dict[str, store.FeatureSet]:
         _check(split, features)
         if fields := store.differing_fields(_shared(features.identity), _shared(train.identity)):
             raise RequestError(
-                f"{features.file} and {train.file} differ in {', '.join(fields)}; make the splits with the same settings"
+                f"{features.file} and {train.file} differ in {', '.join(fields)}; make them with the same settings"
             )
         if features.features.shape[1] != train.features.shape[1]:
             raise RequestError(
@@ -201,13 +201,11 @@ def run_probe(
     names = list(splits["train"].class_names)
     arrays = {split: set_.features.astype(np.float32) for split, set_ in splits.items()}
     truth = {split: _truth(set_) for split, set_ in splits.items()}
-    # One BLAS thread: its threads wait for each other more than they gain at these sizes, and the sums they
-    # split would make the last digit depend on the number of cores.
-    with threadpool_limits(1, user_api="blas"):
-        best, tried = _search(plan, arrays, splits["train"].labels, truth, n_jobs=n_jobs, report=report)
-        searched = time.perf_counter()
-        test_scores = score(best.estimator, arrays["test"], classes=len(names), multilabel=plan.multilabel)
-        scored = time.perf_counter()
+    best, tried = _search(plan, arrays, splits["train"].labels, truth, n_jobs=n_jobs, report=report)
+    searched = time.perf_counter()
+
+    test_scores = score(best.estimator, arrays["test"], classes=len(names), multilabel=plan.multilabel)
+    scored = time.perf_counter()
     scores = {"val": best.scores, "test": test_scores}
     rules = _rules(truth["val"], best.scores, multilabel=plan.multilabel)
     decisions = {rule: {split: decide(scores[split], rules[rule]) for split in scores} for rule in RULES}
@@ -269,7 +267,9 @@ def _search(
     inside = module.CARD["parallel"] == "estimator"  # forests share out their trees; the others one candidate a core
     best: Trial | None = None
     tried = []
-    with warnings.catch_warnings():
+    # One BLAS thread: its threads wait for each other more than they gain at these sizes, and the sums they
+    # split would make the last digit depend on the number of cores.
+    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # told below from n_iter_, for the candidate concerned
         pool = joblib.Parallel(n_jobs=1 if inside else n_jobs, backend="threading", return_as="generator")
         work = (
@@ -407,7 +407,7 @@ def load_model(path: Path) -> Any:
     """Read a fitted estimator; a file that holds any type not known to be harmless is refused.
 
     Raises:
-        RequestError: absent, or it holds other types.
+        RequestError: absent, or it holds other types, or a tree that would lead out of its own memory.
     """
     if not path.exists():
         raise RequestError(f"no model at {path}; run the probe again")
@@ -415,4 +415,17 @@ def load_model(path: Path) -> Any:
 
     if foreign := sorted(set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED_TYPES)):
         raise RequestError(f"{path} holds types that no probe writes ({', '.join(foreign)}); it is not loaded")
-    return skops.io.load(path, trusted=list(TRUSTED_TYPES))
+    model = skops.io.load(path, trusted=list(TRUSTED_TYPES))
+    for member in getattr(model, "estimators_", []):
+        if not _sound(member.tree_, model.n_features_in_):
+            raise RequestError(f"{path}: a tree is not sound; it is not used. Run the probe again")
+    return model
+
+
+def _sound(tree: Any, features: int) -> bool:
+    """Whether every step through a tree stays inside it: scikit-learn itself follows nodes without looking."""
+    inner = np.flatnonzero(tree.children_left != -1)
+    children = np.stack([tree.children_left[inner], tree.children_right[inner]])
+    asked = tree.feature[inner]
+    forward = (children > inner).all() and (children < tree.node_count).all()  # forward: no circles either
+    return bool(forward and (asked >= 0).all() and (asked < features).all())

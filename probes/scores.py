@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from probes.metrics import f_beta, one_hot
 
@@ -25,7 +26,9 @@ def score(estimator: Any, features: np.ndarray, *, classes: int, multilabel: boo
     Returns:
         (N, K) float32, as stored with a run: decisions made later from the file equal those made now.
     """
-    given = estimator.predict_proba(features)
+    # One BLAS thread, else the last digit would depend on the number of cores.
+    with threadpool_limits(1, user_api="blas"):
+        given = estimator.predict_proba(features)
     if isinstance(given, list):
         columns = [_probability_of_one(p, seen) for p, seen in zip(given, estimator.classes_, strict=True)]
         return np.stack(columns, axis=1).astype(np.float32)

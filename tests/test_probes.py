@@ -1,0 +1,351 @@
+"""Every probe kind from features to a run on disk, and the inputs that must stop it."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+from helpers import make_features, make_split
+from sklearn.ensemble import IsolationForest, RandomForestClassifier
+
+from data import runs, store
+from data.dataset import SPLITS
+from data.errors import RequestError
+from data.registry import PROBES
+from probes import fit, metrics
+
+KINDS = PROBES.names()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    out = tmp_path_factory.mktemp("features")
+    return {
+        True: make_features(out, multilabel=True, dataset="many"),
+        False: make_features(out, multilabel=False, dataset="one", dtype="float16", simulated=True),
+    }
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Two candidates a kind: the search is the same, only shorter."""
+    for name in KINDS:
+        module = PROBES.load(name)
+        few = module.candidates(1000)[1::4][:2]
+        monkeypatch.setattr(module, "candidates", lambda rows, few=few: [c for c in few if c.get("k", 0) <= rows])
+
+
+def _run(folder, out, kind="linear", *, seed=0, n_jobs=1):
+    splits = fit.read_splits(folder)
+    return fit.run_probe(fit.plan_probe(kind, splits, out, seed=seed), splits, n_jobs=n_jobs)
+
+
+def _write(folder, split, labels, features, **changes):
+    names = changes.pop("names", ["a", "b", "c"])
+    return make_split(folder / f"{split}.h5", labels, features, names, **changes)
+
+
+def _three(folder, labels, *, dim=6, seed=0, **changes):
+    """Features that carry their labels, for labels given by split."""
+    rng = np.random.default_rng(seed)
+    directions = rng.standard_normal((3, dim)) * 2
+    for split in SPLITS:
+        signal = labels[split] if labels[split].ndim == 2 else np.eye(3)[labels[split]]
+        features = (signal @ directions + rng.standard_normal((len(signal), dim))).astype(np.float32)
+        _write(folder, split, labels[split], features, **changes)
+    return folder
+
+
+def _random_labels(rows=(60, 30, 30), seed=0):
+    rng = np.random.default_rng(seed)
+    return {split: (rng.random((count, 3)) < 0.4).astype(np.uint8) for split, count in zip(SPLITS, rows, strict=True)}
+
+
+# ---------------------------------------------------------------------------------------- shared contract
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_describes_itself_and_lists_distinct_candidates(kind):
+    module = PROBES.load(kind)
+    assert PROBES.summary(kind).endswith(".")
+    assert {"title", "tunes", "parallel"} <= PROBES.card(kind).keys() and PROBES.card(kind) == module.CARD
+    candidates = module.candidates(1000)
+    assert len({json.dumps(c, sort_keys=True) for c in candidates}) == len(candidates) >= 2
+    for params in candidates:
+        module.build(params, seed=0, multilabel=True, n_jobs=1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("multilabel", [True, False], ids=["multi-label", "single-label"])
+def test_a_probe_learns_the_signal_and_fulfils_the_run_contract(kind, multilabel, folders, tmp_path):
+    run = _run(folders[multilabel], tmp_path, kind, n_jobs=2)
+    record = json.loads((run.folder / "run.json").read_text())
+    assert record == run.record == runs.read_run(run.folder).record
+    assert run.folder.name.startswith(f"{kind}-") and run.simulated is (not multilabel)
+    names = metrics.MULTILABEL if multilabel else metrics.SINGLE_LABEL
+    for split in ("val", "test"):
+        for rule in fit.RULES:
+            assert list(record["metrics"][split][rule]) == list(names)
+    assert record["rows"] == {"train": 200, "val": 80, "test": 80}
+    test = record["metrics"]["test"]["tuned"]
+    assert test["map_macro" if multilabel else "accuracy"] > 0.85
+    for rule in fit.RULES:
+        assert set(record["intervals"]["test"][rule]) == set(names)
+        for name, (low, high) in record["intervals"]["test"][rule].items():
+            assert low <= record["metrics"]["test"][rule][name] <= high
+        rows = record["per_class"][rule]
+        assert [row["name"] for row in rows] == record["class_names"]
+        assert all(row["tp"] + row["fp"] + row["tn"] + row["fn"] == 80 for row in rows)
+    if multilabel:
+        assert {row["threshold"] for row in record["per_class"]["half"]} == {0.5}
+        val = record["metrics"]["val"]
+        assert val["tuned"]["f2_macro"] >= val["half"]["f2_macro"]  # chosen there for just this
+    else:
+        assert record["metrics"]["test"]["half"] == test  # a threshold cannot promise exactly one class
+        assert {row["threshold"] for row in record["per_class"]["tuned"]} == {None}
+    # the stored scores reproduce the stored metrics
+    stored = run.predictions("test")
+    truth = stored.labels.astype(bool) if multilabel else metrics.one_hot(stored.labels, 5)
+    wanted = metrics.average_precision(truth, stored.scores)
+    np.testing.assert_array_equal([row["ap"] for row in record["per_class"]["half"]], wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("multilabel", [True, False], ids=["multi-label", "single-label"])
+def test_a_saved_model_is_loaded_through_the_whitelist_and_scores_the_same(kind, multilabel, folders, tmp_path, quick):
+    run = _run(folders[multilabel], tmp_path, kind)
+    features = store.read_features(folders[multilabel] / "test.h5").features.astype(np.float32)
+    model = fit.load_model(run.folder / "model.skops")
+    again = fit.score(model, features, classes=5, multilabel=multilabel)
+    np.testing.assert_array_equal(again, run.predictions("test").scores)
+
+
+def test_a_model_file_with_another_type_is_refused(tmp_path):
+    class Foreign:
+        pass
+
+    Foreign.__qualname__ = "Foreign"
+    globals()["Foreign"] = Foreign
+    forest = IsolationForest()
+    forest.extra = Foreign()
+    fit.save_model(forest, tmp_path / "model.skops")
+    with pytest.raises(RequestError, match=r"holds types that no probe writes \(.*Foreign"):
+        fit.load_model(tmp_path / "model.skops")
+    with pytest.raises(RequestError, match="run the probe again"):
+        fit.load_model(tmp_path / "absent.skops")
+
+
+@pytest.mark.parametrize("field", ["left_child", "right_child", "feature"])
+def test_a_forest_file_whose_trees_point_outside_themselves_is_refused(field, tmp_path):
+    """scikit-learn walks trees without bounds checks: predicting with such a file would read foreign memory."""
+    labels = np.arange(40) % 2
+    forest = RandomForestClassifier(3, random_state=0).fit(labels[:, None] + np.eye(40)[:, :3], labels)
+    fit.save_model(forest, tmp_path / "good.skops")
+    assert fit.load_model(tmp_path / "good.skops").predict([[1, 1, 1]]) == 1
+    tree = forest.estimators_[1].tree_
+    state = tree.__getstate__()
+    state["nodes"] = state["nodes"].copy()
+    state["nodes"][field][0] = 10**6
+    tree.__setstate__(state)
+    fit.save_model(forest, tmp_path / "bad.skops")
+    with pytest.raises(RequestError, match="tree is not sound; it is not used"):
+        fit.load_model(tmp_path / "bad.skops")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_seed_gives_the_same_run_byte_for_byte_whatever_n_jobs(kind, folders, tmp_path, quick):
+    texts = []
+    for n_jobs in (1, 2):
+        run = _run(folders[True], tmp_path / str(n_jobs), kind, seed=3, n_jobs=n_jobs)
+        record = json.loads((run.folder / "run.json").read_text())
+        for changing in ("seconds", "created", "versions"):
+            del record[changing]
+        texts.append(json.dumps(record))
+    assert texts[0] == texts[1]
+
+
+def test_another_seed_is_another_run(folders, tmp_path):
+    splits = fit.read_splits(folders[True])
+    one, two = (fit.plan_probe("mlp", splits, tmp_path, seed=seed) for seed in (0, 1))
+    assert one.folder != two.folder
+
+
+def test_val_chooses_and_of_equals_the_simplest(folders, tmp_path, monkeypatch):
+    module = PROBES.load("linear")
+    monkeypatch.setattr(module, "C_VALUES", (0.01, 0.01 + 1e-12, 1e-9))
+    record = _run(folders[True], tmp_path).record
+    tried = {c["C"]: c["map_macro"] for c in record["candidates"]}
+    assert record["chosen"] == {"C": 0.01} and tried[0.01] == max(tried.values())
+
+
+def test_a_finished_run_is_found_only_for_the_same_plan(folders, tmp_path, quick):
+    splits = fit.read_splits(folders[True])
+    plan = fit.plan_probe("knn", splits, tmp_path, seed=0)
+    assert fit.finished(plan) is None
+    fit.run_probe(plan, splits)
+    assert fit.finished(plan) is not None
+    record = json.loads((plan.folder / "run.json").read_text())
+    record["seed"] = 5  # a folder of that name is not enough: what it records must match
+    (plan.folder / "run.json").write_text(json.dumps(record))
+    assert fit.finished(plan) is None
+
+
+# --------------------------------------------------------------------------------------------- edge cases
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_classes_absent_or_constant_in_a_split_are_scored_and_told(kind, tmp_path, quick):
+    labels = _random_labels()
+    labels["train"][:, 0] = 0
+    labels["train"][:, 1] = 1
+    labels["val"][:, 2] = 0
+    labels["test"][:, 2] = 0
+    run = _run(_three(tmp_path, labels), tmp_path, kind)
+    record = run.record
+    assert "class 'a' does not occur in train: it scores 0 everywhere" in record["warnings"]
+    assert "class 'b' is on every train sample: there is nothing to learn" in record["warnings"]
+    assert any(w.startswith("class 'c' does not occur in test") for w in record["warnings"])
+    assert record["per_class"]["tuned"][2]["threshold"] == 0.5  # no positives on val to choose by
+    assert record["per_class"]["half"][2]["ap"] is None
+    assert (run.predictions("test").scores[:, 0] < 0.5).all() and (run.predictions("test").scores[:, 1] > 0.5).all()
+    assert "NaN" not in (run.folder / "run.json").read_text()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_single_label_classes_may_be_absent_from_train_and_test(kind, tmp_path, quick):
+    rng = np.random.default_rng(0)
+    labels = {"train": rng.integers(0, 2, 60), "val": rng.integers(0, 3, 30), "test": rng.integers(1, 3, 30)}
+    run = _run(_three(tmp_path, labels), tmp_path, kind)
+    assert (run.predictions("test").scores[:, 2] == 0).all()
+    rows = run.record["per_class"]["half"]
+    assert rows[2]["tp"] == 0 and rows[2]["recall"] == 0 and rows[0]["support"] == 0 and rows[0]["ap"] is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_split_may_have_one_sample(kind, tmp_path, quick):
+    labels = _random_labels((40, 1, 1))
+    record = _run(_three(tmp_path, labels), tmp_path, kind).record
+    assert record["rows"]["test"] == 1
+    low, high = record["intervals"]["test"]["half"]["hamming_loss"]
+    assert low == high == record["metrics"]["test"]["half"]["hamming_loss"]
+
+
+def test_nearest_neighbours_never_ask_for_more_than_there_are(tmp_path):
+    record = _run(_three(tmp_path, _random_labels((7, 5, 5))), tmp_path, "knn").record
+    assert {c["k"] for c in record["candidates"]} == {5, 3, 1}
+
+
+def test_val_without_any_positive_takes_the_first_candidate(tmp_path, quick):
+    labels = _random_labels()
+    labels["val"][:] = 0
+    record = _run(_three(tmp_path, labels), tmp_path, "linear").record
+    assert record["chosen"] == {k: v for k, v in record["candidates"][0].items() if k != "map_macro"}
+    assert record["metrics"]["val"]["half"]["map_macro"] is None
+
+
+def test_no_prediction_at_all_counts_as_zero(tmp_path, monkeypatch):
+    monkeypatch.setattr(PROBES.load("linear"), "C_VALUES", (1e-9, 1e-8))  # so weak a fit that all scores are the share
+    labels = {split: (np.arange(60)[:, None] % 4 == np.arange(3)).astype(np.uint8) for split in SPLITS}
+    record = _run(_three(tmp_path, labels), tmp_path).record
+    half = record["metrics"]["test"]["half"]
+    assert half["precision_macro"] == half["recall_micro"] == half["f2_macro"] == 0
+    assert record["metrics"]["test"]["tuned"]["f2_macro"] > 0.5
+
+
+def test_an_unconverged_candidate_is_named(folders, tmp_path, monkeypatch):
+    module = PROBES.load("linear")
+    monkeypatch.setattr(module, "MAX_ITERATIONS", 2)
+    monkeypatch.setattr(module, "C_VALUES", (100.0,))
+    told = ["C=100.0 stopped at its iteration limit before it converged"]
+    assert _run(folders[True], tmp_path / "many").record["warnings"] == told
+    assert _run(folders[False], tmp_path / "one").record["warnings"] == told
+
+
+def test_ids_shared_between_splits_are_told(tmp_path, quick):
+    folder = _three(tmp_path, _random_labels((40, 20, 20)))
+    train = store.read_features(folder / "train.h5")
+    (folder / "test.h5").unlink()
+    _write(folder, "test", train.labels[:10], train.features[:10], ids=train.ids[:10])
+    record = _run(folder, tmp_path).record
+    assert "10 of 10 test ids are also in train: test metrics are too good" in record["warnings"]
+
+
+# --------------------------------------------------------------------------------------- refused requests
+
+
+def test_nan_features_are_refused_with_file_and_count(tmp_path):
+    labels = _random_labels()
+    folder = _three(tmp_path, labels)
+    bad = np.ones((30, 6), np.float32)
+    bad[[3, 9], 2] = np.nan, np.inf
+    (folder / "val.h5").unlink()
+    file = _write(folder, "val", labels["val"], bad)
+    with pytest.raises(RequestError, match="2 of 30 rows hold NaN or infinity; see featurize verify") as error:
+        fit.read_splits(folder)
+    assert str(file) in str(error.value)
+
+
+def test_labels_and_features_that_differ_in_number_are_refused(tmp_path):
+    folder = _three(tmp_path, _random_labels())
+    with h5py.File(folder / "test.h5", "r+") as file:
+        short = file["labels"][:-1]
+        del file["labels"]
+        file["labels"] = short
+    with pytest.raises(RequestError, match="30 features, 29 labels, 30 ids: rows do not line up"):
+        fit.read_splits(folder)
+
+
+def test_labels_out_of_range_are_refused(tmp_path):
+    labels = {split: np.arange(10) % 3 for split in SPLITS}
+    folder = _three(tmp_path, labels)
+    (folder / "test.h5").unlink()
+    _write(folder, "test", np.arange(10) % 4, np.ones((10, 6), np.float32))
+    with pytest.raises(RequestError, match=r"labels outside 0 \.\.\. 2"):
+        fit.read_splits(folder)
+
+
+def test_an_absent_split_is_told_with_the_command_that_makes_it(tmp_path):
+    folder = _three(tmp_path, _random_labels())
+    (folder / "val.h5").unlink()
+    with pytest.raises(
+        RequestError, match="no val features .* featurize --model stats --dataset simulated --split val"
+    ):
+        fit.read_splits(folder)
+    with pytest.raises(RequestError, match="make them with featurize"):
+        fit.read_splits(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"names": ["a", "b", "x"]}, "dataset.class_names"),
+        ({"model": "rcf"}, "encoder.name"),
+        ({"seed": 9}, "dataset.provenance.seed"),
+    ],
+)
+def test_splits_that_differ_in_what_they_share_are_refused(changes, field, tmp_path):
+    labels = _random_labels()
+    folder = _three(tmp_path, labels)
+    (folder / "test.h5").unlink()
+    _write(folder, "test", labels["test"], np.ones((30, 6), np.float32), **changes)
+    with pytest.raises(RequestError, match=rf"differ in {field}; make them with the same settings"):
+        fit.read_splits(folder)
+
+
+def test_splits_of_another_width_or_another_name_are_refused(tmp_path):
+    labels = _random_labels()
+    folder = _three(tmp_path, labels)
+    (folder / "test.h5").unlink()
+    _write(folder, "test", labels["test"], np.ones((30, 7), np.float32))
+    with pytest.raises(RequestError, match="has 7 features a row"):
+        fit.read_splits(folder)
+    (folder / "val.h5").rename(folder / "test.h5")
+    _write(folder, "val", labels["val"], np.ones((30, 6), np.float32))
+    with pytest.raises(RequestError, match="holds split 'val'"):
+        fit.read_splits(folder)
+
+
+def test_one_class_in_train_is_refused(tmp_path):
+    labels = {split: np.zeros(10, int) for split in SPLITS}
+    with pytest.raises(RequestError, match="one class only"):
+        fit.read_splits(_three(tmp_path, labels))
