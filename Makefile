@@ -1,4 +1,4 @@
-# The verbs a newcomer needs: make demo, make test. Works on a fresh machine with Python 3 and make.
+# The verbs a newcomer needs: make demo, make test. They need make, Python 3 and the Python package index.
 
 .PHONY: setup demo test lint bench clean
 .DEFAULT_GOAL := demo
@@ -18,3 +18,26 @@ setup: .venv/.ready
 	$(UV) venv --quiet --allow-existing .venv
 	VIRTUAL_ENV=.venv $(UV) pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+# the main job on simulated scenes: features of two encoders, four probes on each, every figure, a report
+demo: setup
+	$(BIN)/featurize --model stats --dataset simulated --limit 1200 --out $(DEMO_OUT)
+	$(BIN)/featurize --model rcf --dataset simulated --limit 1200 --image-size 40 --out $(DEMO_OUT)
+	$(BIN)/probe --kind all --model stats --out $(DEMO_OUT)
+	$(BIN)/probe --kind all --model rcf --out $(DEMO_OUT)
+	$(BIN)/analyze report --out $(DEMO_OUT)
+
+# one thread a test process: two that each take every core only get in each other's way
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+bench: setup
+	$(BIN)/python -m tests.bench --out results
+
+clean:
+	rm -rf .venv .uv runs/demo

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from data.command import progress
 from data.errors import RequestError
 from data.files import NO_SPACE
+from data.paths import user_cache
 
 MARKER = ".unpacked.json"
 # What zipfile raises for damaged, encrypted or unknown-method members besides OSError.
@@ -70,11 +71,6 @@ def cache_folder(beside: Path, *, cache_dir: Path | None) -> Path:
             return folder
     tried = " and ".join(str(folder) for folder in candidates)
     raise RequestError(f"cannot write to {tried}; name a folder for unpacked files with --cache-dir")
-
-
-def user_cache() -> Path:
-    """The user's cache folder for this program, as the XDG base directory specification places it."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "frozen-earth"
 
 
 def fetched(url: str, folder: Path, *, sha256: str | None = None, md5: str | None = None) -> Path:

@@ -12,7 +12,7 @@ class Band:
 
     Args:
         name: unique within a dataset, such as ``B04``, ``VV`` or ``red``.
-        sensor: ``S2``, ``S1`` or ``RGB`` (an 8-bit picture).
+        sensor: ``S2``, ``S1``, ``RGB`` (an 8-bit picture) or ``other`` (described by the user).
         wavelength_um: centre wavelength in micrometres as foundation models expect it; None if unknown.
         gsd_m: ground sampling distance in metres; None if unknown.
         colour: ``red``, ``green``, ``blue`` where the band is one of them.

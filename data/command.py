@@ -36,8 +36,10 @@ def run(app: App, arguments: list[str] | None = None) -> int:
     try:
         result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) else 0
-    except (RequestError, CycloptsError) as error:
+    except RequestError as error:
         message = " ".join(str(error).split())
+    except CycloptsError as error:
+        message = f"{' '.join(str(error).split())} See {name} --help"
     except KeyboardInterrupt:
         print(f"\n{name}: stopped; the same command goes on from here", file=sys.stderr)
         return 130
@@ -61,8 +63,8 @@ def progress(label: str, total: int, unit: str) -> Iterator[Callable[[int], None
         unit: what is counted, such as ``images``.
     """
     if sys.stderr.isatty():
-        with _bar(label, total, unit) as advance:
-            yield advance
+        with _bar(label, total, unit) as bar:
+            yield bar
         return
     start = last = time.monotonic()
     done = 0

@@ -155,7 +155,7 @@ def measured_statistics(dataset: EODataset, *, samples: int = 500) -> dict[str, 
             values = pixels.astype(np.float64)
             total[band.name] += (values.size, values.sum(), np.square(values).sum())
     return {
-        name: Statistic(mean=s / n, std=float(np.sqrt(max(ss / n - (s / n) ** 2, 0.0))))
+        name: Statistic(mean=float(s / n), std=float(np.sqrt(max(ss / n - (s / n) ** 2, 0.0))))
         for name, (n, s, ss) in total.items()
     }
 

@@ -11,6 +11,11 @@ def data_root(given: Path | None) -> Path:
     return given or Path(os.environ.get("EO_DATA_ROOT", "datasets"))
 
 
+def user_cache() -> Path:
+    """Where this program may keep what it can make again: ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "frozen-earth"
+
+
 def dataset_root(given: Path | None, dataset: str, *, download: bool = False) -> Path:
     """Folder of one dataset's files: the data root's folder of that name where there is one, else the root itself."""
     root = data_root(given)

@@ -13,6 +13,7 @@ import numpy as np
 from data import paths
 from data.errors import RequestError
 from data.files import canonical_json, explained, fsync_folder, short_hash
+from data.store import open_hdf5
 
 SCHEMA = 1
 
@@ -77,7 +78,7 @@ class Run:
         """
         file = self.folder / "predictions.h5"
         try:
-            with h5py.File(file, "r") as source:
+            with open_hdf5(file) as source:
                 group = source[split]
                 ids = [value.decode() for value in group["ids"][:]]
                 return Predictions(ids=ids, labels=group["labels"][:], scores=group["scores"][:])
@@ -156,9 +157,7 @@ def read_run(folder: Path) -> Run:
     return Run(folder, record)
 
 
-def all_runs(
-    out: Path, *, model: str | None = None, dataset: str | None = None, kind: str | None = None
-) -> list[Run]:
+def all_runs(out: Path, *, model: str | None = None, dataset: str | None = None, kind: str | None = None) -> list[Run]:
     """Every run under `out` that fits the given names, sorted by folder.
 
     Raises:

@@ -202,7 +202,7 @@ class FeatureWriter:
             )
             for part in range(-(-self.rows // self.part_rows)):
                 start, stop = self.bounds(part)
-                with h5py.File(self._part_file(part), "r") as source:
+                with open_hdf5(self._part_file(part)) as source:
                     block = source["features"][:]
                 features[start:stop] = block
                 digest.update(np.ascontiguousarray(block).tobytes())
@@ -265,7 +265,7 @@ class FeatureWriter:
 def _append_line(path: Path, line: str) -> None:
     try:
         with path.open("ab") as file:
-            file.write(f"{line}\n".encode())
+            file.write(f"\n{line}\n".encode())  # led by a line break: the line before may have been cut short by a kill
             file.flush()
             os.fsync(file.fileno())
         fsync_folder(path.parent)
@@ -398,6 +398,11 @@ class FeatureSet:
         return bool(self.identity["dataset"]["provenance"].get("simulated"))
 
 
+def open_hdf5(file: Path) -> Any:
+    """Open an HDF5 file for reading; typed loosely, as h5py cannot tell what a name in a file holds."""
+    return h5py.File(file, "r")
+
+
 def read_features(file: Path) -> FeatureSet:
     """Read one feature file.
 
@@ -407,7 +412,7 @@ def read_features(file: Path) -> FeatureSet:
     if not file.exists():
         raise RequestError(f"no features at {file}; make them with featurize")
     try:
-        with h5py.File(file, "r") as source:
+        with open_hdf5(file) as source:
             identity, environment = _attributes(source)
             return FeatureSet(
                 file=file,
@@ -430,13 +435,13 @@ def read_identity(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         RequestError: as `read_features`.
     """
     try:
-        with h5py.File(file, "r") as source:
+        with open_hdf5(file) as source:
             return _attributes(source)
     except (OSError, KeyError, json.JSONDecodeError) as error:
         raise _unreadable(file, error) from error
 
 
-def _attributes(source: h5py.File) -> tuple[dict[str, Any], dict[str, Any]]:
+def _attributes(source: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     identity = json.loads(source.attrs["identity"])
     if identity["schema"] != SCHEMA:
         raise RequestError(f"{source.filename} has schema {identity['schema']}, this version reads {SCHEMA}")
@@ -492,7 +497,7 @@ def verify(file: Path) -> list[str]:
     """
     try:
         read_identity(file)
-        with h5py.File(file, "r") as source:
+        with open_hdf5(file) as source:
             arrays = {name: source[name][:] for name in source}
             checksums = json.loads(source.attrs["checksums"])
     except (RequestError, OSError, KeyError, json.JSONDecodeError) as error:

@@ -124,7 +124,9 @@ def list_() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    models = Table("model", "variants", "dim", "bands", "pooling", "size", "weights", "licence", "citation", title="Models")
+    models = Table(
+        "model", "variants", "dim", "bands", "pooling", "size", "weights", "licence", "citation", title="Models"
+    )
     for name in MODELS.names():
         card = MODELS.card(name)
         size = str(card["image_size"] or "native")

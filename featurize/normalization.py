@@ -81,9 +81,7 @@ def make_normalization(method: str, bands: Sequence[Band], statistics: Mapping[s
                 "leave the band out or choose another --normalize"
             )
         chosen = [statistics[band.name] for band in bands]
-        return Normalization(
-            "zscore", (1.0,) * len(bands), tuple(s.mean for s in chosen), tuple(s.std for s in chosen)
-        )
+        return Normalization("zscore", (1.0,) * len(bands), tuple(s.mean for s in chosen), tuple(s.std for s in chosen))
     if method == "imagenet":
         off = [band.name for band in bands if band.colour not in IMAGENET]
         if off:

@@ -230,9 +230,7 @@ def embed_parts(
 
 
 @torch.inference_mode()
-def embed_batch(
-    raw: Sequence[Batch], rows: int, lonlat: Tensor | None, encoder: Encoder, plan: Plan
-) -> np.ndarray:
+def embed_batch(raw: Sequence[Batch], rows: int, lonlat: Tensor | None, encoder: Encoder, plan: Plan) -> np.ndarray:
     """Embed one raw batch.
 
     Args:

@@ -1,6 +1,7 @@
 """DINOv2: a vision transformer trained on natural images without labels (transformers)."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from transformers.utils import logging
 from data.errors import RequestError
 from featurize.encoder import Encoder, EncoderRequest
 from featurize.normalization import make_normalization
-from featurize.weights import Weights, digest_state, load_strictly, random_module, read_state
+from featurize.weights import RANDOM_SEED, Weights, digest_state, random_module, read_state
 
 CARD = {
     "title": "DINOv2",
@@ -27,7 +28,7 @@ CARD = {
 }
 
 # Widths, depths and heads of the published checkpoints (Oquab et al. 2023, table 17); trained at 518 pixels.
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "small": {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6},
     "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
     "large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
@@ -71,31 +72,36 @@ class DINOv2Encoder(Encoder):
 
 
 def load_model(variant: str, weights: str) -> tuple[Dinov2Model, Weights]:
-    """The model of that size with its weights: ``pretrained``, ``random``, a folder or a file."""
-    if weights == "pretrained" or Path(weights).is_dir():
-        name = f"facebook/dinov2-{variant}" if weights == "pretrained" else weights
-        try:
-            model, info = Dinov2Model.from_pretrained(
-                name, output_loading_info=True, local_files_only=weights != "pretrained"
-            )
-        except Exception as error:  # the hub's client raises its own kinds for absent files, network and damage
-            reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
-            raise RequestError(
-                f"cannot load {name} ({reason}); fetch its config.json and model.safetensors on a machine with network "
-                "and pass the folder with --weights PATH, or ask for untrained weights with --weights random"
-            ) from error
-        wrong = {what: sorted(map(str, keys)) for what, keys in info.items() if keys and what != "error_msgs"}
-        if wrong:
-            raise RequestError(f"{name} does not fit DINOv2: {wrong}")
-        if model.config.hidden_size != SIZES[variant]["hidden_size"]:
-            raise RequestError(
-                f"{name} has width {model.config.hidden_size}, {variant} has {SIZES[variant]['hidden_size']}; "
-                "give the --variant that fits"
-            )
-        return model, Weights("loaded", digest_state(model.state_dict()), name)
+    """The model of that size with its weights: ``pretrained``, ``random``, a folder or a file.
+
+    transformers' own loader reads all but random ones: it knows the key layout of the published files.
+    """
     config = Dinov2Config(image_size=518, patch_size=PATCH, **SIZES[variant])
-    model = random_module(lambda: Dinov2Model(config))
     if weights == "random":
-        return model, Weights("random", digest_state(model.state_dict()), "seed 0")  # type: ignore[return-value]
-    load_strictly(model, read_state(Path(weights)), weights)
-    return model, Weights("loaded", digest_state(model.state_dict()), weights)  # type: ignore[return-value]
+        model: Any = random_module(lambda: Dinov2Model(config))
+        return model, Weights("random", digest_state(model.state_dict()), f"seed {RANDOM_SEED}")
+    options: dict[str, Any] = {}
+    if weights == "pretrained":
+        source, options = f"facebook/dinov2-{variant}", {}  # the hub client honours HF_HOME and HF_HUB_OFFLINE
+    elif Path(weights).is_dir():
+        source, options = weights, {"local_files_only": True}
+    else:
+        source, options = None, {"config": config, "state_dict": read_state(Path(weights))}
+    try:
+        loaded: Any = Dinov2Model.from_pretrained(source, output_loading_info=True, **options)
+        model, info = loaded
+    except Exception as error:  # the hub's client raises its own kinds for absent files, network and damage
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        raise RequestError(
+            f"cannot load {source or weights} ({reason}); fetch its config.json and model.safetensors on a machine "
+            "with network and pass the folder with --weights PATH, or ask for untrained weights with --weights random"
+        ) from error
+    wrong = [
+        f"{what.replace('_', ' ')}: {', '.join(sorted(map(str, keys))[:4])}" for what, keys in info.items() if keys
+    ]
+    if wrong:
+        raise RequestError(f"{source or weights} does not fit dinov2 {variant}: {'; '.join(wrong)}; check --variant")
+    width = SIZES[variant]["hidden_size"]
+    if model.config.hidden_size != width:
+        raise RequestError(f"{source} has width {model.config.hidden_size}, {variant} has {width}; check --variant")
+    return model, Weights("loaded", digest_state(model.state_dict()), source or weights)

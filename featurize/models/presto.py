@@ -1,5 +1,7 @@
 """Presto: a pretrained pixel time-series transformer, read here with one date, a pixel or block at a time."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchgeo.models.presto import BANDS_GROUPS_IDX, NUM_DYNAMIC_WORLD_CLASSES, Presto, Presto_Weights
@@ -69,7 +71,7 @@ class PrestoEncoder(Encoder):
             interpolation="area",
             settings={"month": MONTH},
         )
-        self.encoder = model.encoder
+        self.encoder: Any = model.encoder
         names = [band.name for band in request.bands]
         self.places = [CHANNELS.index(name) for name in names]
         self.radar = torch.tensor([band.sensor == "S1" for band in request.bands])[:, None, None]

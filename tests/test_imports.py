@@ -1,0 +1,88 @@
+"""Import guards: quick help pages, and rooms that only look downwards."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parent.parent
+HEAVY = ("torch", "torchgeo", "transformers", "sklearn", "matplotlib", "umap", "pandas", "seaborn", "scipy")
+MAY_IMPORT = {
+    "data": {"data"},
+    "featurize": {"data", "featurize"},
+    "probes": {"data", "probes"},
+    "analysis": {"data", "analysis", "probes.metrics"},
+}
+
+
+def heavy_modules_after(statement: str, tmp_path: Path) -> set[str]:
+    """Heavy packages that a statement imports, in a process of its own."""
+    code = (
+        f"import sys\n{statement}\nprint('HEAVY', *sorted({{m.partition('.')[0] for m in sys.modules}} & set({HEAVY})))"
+    )
+    environment = {"PATH": "/usr/bin:/bin", "XDG_CACHE_HOME": str(tmp_path), "COLUMNS": "100"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT, env=environment, check=True
+    )
+    return set(done.stdout.rpartition("HEAVY")[2].split())
+
+
+@pytest.mark.parametrize("package", ["featurize", "probes", "analysis"])
+def test_a_help_page_imports_nothing_heavy(package, tmp_path):
+    statement = f"import {package}.cli\n{package}.cli.app.help_print([])"
+    assert heavy_modules_after(statement, tmp_path) == set()
+
+
+def test_the_guard_sees_a_heavy_import(tmp_path):
+    assert "pandas" in heavy_modules_after("import pandas", tmp_path)
+
+
+@pytest.mark.parametrize("package", ["featurize", "probes", "analysis"])
+def test_a_help_page_is_kept_and_made_anew_when_a_source_changes(package, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def page() -> str:
+        command = [sys.executable, "-m", package, "--help"]
+        return subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, check=True).stdout
+
+    first = page()
+    kept = list((tmp_path / "frozen-earth" / "help").iterdir())
+    assert len(kept) == 1 and kept[0].read_text() == first and "Usage:" in first
+    kept[0].write_text("from the cache")
+    assert page() == "from the cache"
+    kept[0].rename(kept[0].with_name(f"help-{package}-of-other-sources.txt"))
+    assert page() == first
+
+
+def imports_of(file: Path) -> set[str]:
+    """Dotted names that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def forbidden(room: str, imports: set[str]) -> set[str]:
+    """Those imports of our own rooms that a room may not make."""
+    ours = {name for name in imports if name.partition(".")[0] in MAY_IMPORT}
+    return {name for name in ours if not any(name == ok or name.startswith(f"{ok}.") for ok in MAY_IMPORT[room])}
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_rooms_import_only_what_they_may(room):
+    wrong = {str(file): bad for file in (PROJECT / room).rglob("*.py") if (bad := forbidden(room, imports_of(file)))}
+    assert wrong == {}
+
+
+def test_the_rule_sees_a_forbidden_import():
+    assert forbidden("data", {"featurize.encoder.Encoder", "numpy"}) == {"featurize.encoder.Encoder"}
+    assert forbidden("analysis", {"probes.metrics.scores", "probes.fit"}) == {"probes.fit"}
+
+
+def test_tests_have_no_package_that_shadows_data():
+    assert not (PROJECT / "tests" / "data").exists()

@@ -1,0 +1,262 @@
+"""Every registered model passes one contract; each is held to its reference implementation."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from pixels import PixelDataset
+from safetensors.torch import load_file
+
+from data.bands import RGB, choose_bands
+from data.dataset import Statistic
+from data.errors import RequestError
+from data.registry import MODELS
+from featurize.encoder import EncoderRequest, build_encoder
+from featurize.models.dinov2 import DINOv2Encoder
+from featurize.models.dofa import DOFAEncoder
+from featurize.models.presto import PrestoEncoder
+from featurize.models.rcf import FEATURES, RandomConvolutions
+from featurize.normalization import IMAGENET, make_normalization
+from featurize.pipeline import Plan, collate, embed_batch
+
+CPU = Plan(torch.device("cpu"), "fp32", 64, 0, 1024)
+SMALLEST = {"dinov2": "small"}
+
+
+def build(name, dataset=None, *, bands=None, **settings):
+    dataset = dataset or PixelDataset()
+    weights = "random" if "random" in MODELS.card(name)["weights"] else None
+    request = EncoderRequest((), dataset.statistics, lambda: dataset, SMALLEST.get(name), weights=weights)
+    request = EncoderRequest(**{**request.__dict__, **settings})
+    return build_encoder(name, dataset, bands, request)
+
+
+def embed(encoder, dataset, rows):
+    samples = collate([dataset.read(row, encoder.request.bands) for row in rows])
+    lonlat = None if dataset.lonlat is None else torch.from_numpy(dataset.lonlat[rows])
+    return embed_batch(samples, len(rows), lonlat, encoder, CPU)
+
+
+@pytest.fixture(scope="module")
+def built():
+    """Each model once: a vision transformer takes seconds to make."""
+    made = {}
+
+    def get(name):
+        if name not in made:
+            made[name] = build(name)
+        return made[name]
+
+    return get
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_contract(name, built):
+    encoder, dataset = built(name), PixelDataset()
+    features = embed(encoder, dataset, [0, 1, 2, 3, 4, 5, 6])
+    assert features.shape == (7, encoder.dim) and features.dtype == np.float32
+    assert np.isfinite(features.astype(encoder.dtype)).all()
+    assert features.std(axis=0).max() > 0, "different images give the same embedding"
+    identity = encoder.identity("fp32")
+    assert json.loads(json.dumps(identity)) == identity
+    assert identity["name"] == name and identity["bands"] == [band.name for band in encoder.request.bands]
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    assert not encoder.training
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_embeddings_do_not_depend_on_the_batch(name, built):
+    encoder, dataset = built(name), PixelDataset()
+    together = embed(encoder, dataset, [0, 1, 2, 3, 4, 5, 6])
+    alone = np.concatenate([embed(encoder, dataset, [row]) for row in (0, 3, 6)])
+    scale = np.abs(together).max()
+    np.testing.assert_allclose(alone, together[[0, 3, 6]], atol=1e-5 * max(scale, 1))
+
+
+@pytest.mark.parametrize("name", [n for n in MODELS.names() if n not in ("dofa", "dinov2")])
+def test_made_again_it_is_the_same(name, built):
+    assert build(name).identity("fp32") == built(name).identity("fp32")
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+@pytest.mark.parametrize("field", ["variant", "pooling", "normalize"])
+def test_a_setting_it_lacks_is_an_error_with_those_it_has(name, field):
+    with pytest.raises(RequestError, match=f"--{field} bogus: {name} has"):
+        build(name, **{field: "bogus"})
+
+
+def test_stats_are_numpys():
+    dataset = PixelDataset()
+    encoder = build("stats", bands="B02,B03")
+    got = embed(encoder, dataset, [4])[0].reshape(4, 2)
+    pixels = [band.astype(np.float64) for band in dataset.read(4, encoder.request.bands)]
+    wanted = [[f(band) for band in pixels] for f in (np.mean, np.std, np.min, np.max)]
+    np.testing.assert_allclose(got, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["gaussian", "empirical"])
+def test_rcf_is_torchgeos_forward(variant):
+    dataset = PixelDataset()
+    encoder = build("rcf", bands="rgb", variant=variant)
+    assert isinstance(encoder, RandomConvolutions) and encoder.dim == FEATURES
+    images = torch.stack([torch.from_numpy(np.stack(dataset.read(i, encoder.request.bands))).float() for i in range(5)])
+    with torch.inference_mode():
+        wanted = encoder.filters(encoder.normalization(images))
+    np.testing.assert_allclose(embed(encoder, dataset, [0, 1, 2, 3, 4]), wanted, atol=1e-5)
+
+
+def test_rcf_empirical_takes_its_filters_from_the_training_images():
+    one, other = PixelDataset(rows=20), PixelDataset(rows=17)
+    digests = {build("rcf", data, bands="rgb").weights.sha256 for data in (one, other)}
+    assert len(digests) == 2
+    assert build("rcf", one, bands="rgb", variant="gaussian").weights.sha256 not in digests
+
+
+def test_rcf_refuses_images_of_several_sizes_without_a_size():
+    ragged = PixelDataset(sizes=[30 + i for i in range(20)])
+    with pytest.raises(RequestError, match="give --image-size"):
+        build("rcf", ragged, bands="rgb")
+    assert embed(build("rcf", ragged, bands="rgb", image_size=32), ragged, [0, 5]).shape == (2, FEATURES)
+
+
+@pytest.mark.parametrize("bands", ["VV,VH", "rgb", "s2-9", "s2-12", "s1s2"])
+def test_dofa_is_torchgeos_forward_features(bands, built):
+    dataset = PixelDataset()
+    encoder = built("dofa")
+    assert isinstance(encoder, DOFAEncoder)
+    chosen = build_bands(dataset, bands)
+    images = torch.randn(2, len(chosen), 224, 224, generator=torch.Generator().manual_seed(0))
+    waves = [band.wavelength_um for band in chosen]
+    with torch.inference_mode():
+        wanted = encoder.model.forward_features(images, waves)
+        encoder.wavelengths, kept = waves, encoder.wavelengths
+        got = encoder.embed(images, None)
+        encoder.wavelengths = kept
+    assert (got - wanted).abs().max() < 1e-4
+
+
+def build_bands(dataset, spec):
+    return choose_bands([band for band in dataset.bands if band.sensor != "RGB"], spec)
+
+
+def test_dinov2_pools_cls_and_patch_tokens_as_transformers_gives_them(built):
+    encoder = built("dinov2")
+    assert isinstance(encoder, DINOv2Encoder)
+    images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        tokens = encoder.model(pixel_values=images).last_hidden_state
+    assert tokens.shape == (2, 16 * 16 + 1, 384)
+    for pooling, wanted in {"cls": tokens[:, 0], "mean": tokens[:, 1:].mean(1)}.items():
+        again = build("dinov2", pooling=pooling)
+        with torch.inference_mode():
+            assert (again.embed(images, None) - wanted).abs().max() < 1e-5
+    assert build("dinov2", pooling="cls+mean").dim == 768
+
+
+def test_dinov2_loads_a_folder_and_a_file_strictly(tmp_path, built):
+    model = built("dinov2").model
+    model.save_pretrained(tmp_path / "folder")
+    digest = built("dinov2").weights.sha256
+    from_folder = build("dinov2", weights=str(tmp_path / "folder"))
+    assert from_folder.weights.sha256 == digest and from_folder.weights.source == "loaded"
+    assert build("dinov2", weights=str(tmp_path / "folder" / "model.safetensors")).weights.sha256 == digest
+    state = load_file(tmp_path / "folder" / "model.safetensors")
+    assert "encoder.layer.0.attention.attention.key.bias" in state, "the layout of the published files"
+    del state["layernorm.weight"]
+    torch.save(state, tmp_path / "cut.pth")
+    with pytest.raises(RequestError, match="missing keys: layernorm.weight"):
+        build("dinov2", weights=str(tmp_path / "cut.pth"))
+    with pytest.raises(RequestError, match="width 384, base has 768"):
+        build("dinov2", weights=str(tmp_path / "folder"), variant="base")
+
+
+def test_imagenet_scaling_is_that_of_transformers_image_processor():
+    from transformers import BitImageProcessor
+
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 20, 20), dtype=np.uint8)
+    scale = make_normalization("imagenet", build_rgb(), {})
+    mean, std = zip(*IMAGENET.values(), strict=True)
+    processor = BitImageProcessor(do_resize=False, do_center_crop=False, image_mean=mean, image_std=std)
+    wanted = processor(pixels, return_tensors="pt")["pixel_values"]
+    assert (scale(torch.from_numpy(pixels[None]).float()) - wanted).abs().max() < 1e-5
+
+
+def build_rgb():
+    return tuple(RGB.values())
+
+
+def test_zscore_without_statistics_is_an_error():
+    with pytest.raises(RequestError, match="no usable mean and deviation of green, blue"):
+        make_normalization("zscore", build_rgb(), {"red": Statistic(1.0, 1.0), "green": Statistic(1.0, 0.0)})
+
+
+def test_imagenet_scaling_of_other_bands_is_an_error():
+    with pytest.raises(RequestError, match="not B05"):
+        make_normalization("imagenet", build_bands(PixelDataset(), "B05"), {})
+
+
+def test_presto_needs_locations_and_whole_groups():
+    nowhere = PixelDataset(located=False)
+    with pytest.raises(RequestError, match="needs locations"):
+        embed(build("presto", nowhere), nowhere, [0])
+    with pytest.raises(RequestError, match="B02, B03, B04 together or not at all; B02, B03 absent"):
+        build("presto", bands="B04,B08")
+    with pytest.raises(RequestError, match="presto does not take B01"):
+        build("presto", bands="s2-12")
+
+
+def test_presto_is_torchgeos_encoder_on_the_real_weights(shared):
+    """One pixel written out by hand against the embedding of a patch of such pixels."""
+    weights = shared / "weights" / "presto" / "default_model.pt"
+    dataset = PixelDataset()
+    encoder = build("presto", bands="s2-10", weights=str(weights), image_size=1)
+    assert isinstance(encoder, PrestoEncoder) and encoder.weights.source == "loaded"
+    got = embed(encoder, dataset, [2])[0]
+    means = {b.name: dataset.read(2, [b])[0].mean(dtype=np.float64) for b in encoder.request.bands}
+    x = torch.zeros(1, 1, 17)
+    order = ["B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"]
+    x[0, 0, 2:12] = torch.tensor([means[name] / 10_000 for name in order])
+    x[0, 0, 16] = (means["B08"] - means["B04"]) / (means["B08"] + means["B04"])
+    mask = torch.ones(1, 1, 17)
+    mask[0, 0, [*range(2, 12), 16]] = 0
+    latlon = torch.tensor(dataset.lonlat[[2]][:, ::-1].copy()).float()
+    with torch.inference_mode():
+        tokens, *_ = encoder.encoder(x, torch.full((1, 1), 9), latlon, mask, month=1)
+    assert tokens.shape[1] == 7  # location, RGB, red edge, NIR 10 m, NIR 20 m, SWIR, NDVI: as the authors test it
+    np.testing.assert_allclose(got, tokens.mean(1)[0], atol=1e-4)
+
+
+def test_presto_pools_mean_and_deviation_over_blocks():
+    dataset = PixelDataset()
+    mean = embed(build("presto", bands="s2-10", image_size=4), dataset, [0, 1])
+    both = embed(build("presto", bands="s2-10", image_size=4, pooling="mean+std"), dataset, [0, 1])
+    assert both.shape == (2, 256) and (both[:, 128:] >= 0).all()
+    np.testing.assert_allclose(both[:, :128], mean, atol=1e-6)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\x80\x04cos\nsystem\n."])
+def test_a_damaged_or_dangerous_weights_file_is_refused(tmp_path, content):
+    (tmp_path / "model.pth").write_bytes(content)
+    with pytest.raises(RequestError, match="--weights .*model.pth"):
+        build("presto", weights=str(tmp_path / "model.pth"))
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(RequestError, match="not readable as weights"):
+        build("presto", weights=str(tmp_path / "model.safetensors"))
+
+
+def test_absent_weights_are_named():
+    with pytest.raises(RequestError, match="--weights nowhere.pth: no such file"):
+        build("presto", weights="nowhere.pth")
+
+
+def test_no_network_names_what_to_fetch(monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", unreachable)
+    with pytest.raises(RequestError, match=r"cannot fetch https.*pass it with --weights PATH"):
+        build("presto", weights="pretrained")
+    with pytest.raises(RequestError, match="cannot load facebook/dinov2-small"):
+        build("dinov2", weights="pretrained")

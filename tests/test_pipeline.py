@@ -1,0 +1,133 @@
+"""One split through an encoder: order, resuming, ragged images, errors that name the sample."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from pixels import PixelDataset
+
+from data import store
+from data.errors import RequestError
+from featurize.encoder import EncoderRequest, build_encoder
+from featurize.pipeline import Plan, choose_device, choose_precision, collate, featurize_split, prepare
+
+CPU = torch.device("cpu")
+
+
+def plan(**changes):
+    return Plan(**{"device": CPU, "precision": "fp32", "batch_size": 4, "workers": 0, "part_rows": 8, **changes})
+
+
+def stats(dataset, *, bands="rgb", **settings):
+    return build_encoder("stats", dataset, bands, EncoderRequest((), dataset.statistics, lambda: dataset, **settings))
+
+
+def run(dataset, file, **changes):
+    return featurize_split(dataset, stats(dataset), file, plan(**changes), limit=None)
+
+
+def test_rows_are_in_the_datasets_order(tmp_path):
+    dataset = PixelDataset(rows=21)
+    file, line = run(dataset, tmp_path / "train.h5")
+    got = store.read_features(file)
+    assert got.ids == dataset.ids and "21 images x 12" in line
+    red = [dataset.read(i, dataset.bands[-3:-2])[0].mean() for i in range(21)]
+    np.testing.assert_allclose(got.features[:, 0], red, rtol=1e-6)
+    np.testing.assert_array_equal(got.labels, dataset.labels)
+    np.testing.assert_array_equal(got.lonlat, dataset.lonlat)
+    assert got.environment["images_per_s"] > 0 and got.environment["device"] == "cpu"
+
+
+@pytest.mark.parametrize("changes", [{"workers": 2}, {"batch_size": 3}, {"part_rows": 100}])
+def test_how_it_runs_does_not_change_the_features(tmp_path, changes):
+    dataset = PixelDataset(rows=21)
+    one, _ = run(dataset, tmp_path / "one" / "train.h5")
+    other, _ = run(dataset, tmp_path / "other" / "train.h5", **changes)
+    np.testing.assert_allclose(store.read_features(one).features, store.read_features(other).features, rtol=1e-6)
+
+
+def test_a_second_run_reuses_and_another_identity_is_an_error(tmp_path):
+    dataset = PixelDataset()
+    file, _ = run(dataset, tmp_path / "train.h5")
+    before = file.stat().st_mtime_ns
+    assert run(dataset, file)[1].startswith("reused")
+    assert file.stat().st_mtime_ns == before
+    encoder = stats(dataset, normalize="zscore")
+    with pytest.raises(RequestError, match="another encoder.normalization.*--overwrite"):
+        featurize_split(dataset, encoder, file, plan(), limit=None)
+
+
+def test_a_broken_sample_stops_with_its_name_and_keeps_finished_parts(tmp_path):
+    file = tmp_path / "train.h5"
+    for workers in (0, 1):
+        with pytest.raises(RequestError, match="sample train-13 is truncated"):
+            run(PixelDataset(rows=21, broken=[13]), file, workers=workers)
+    assert not file.exists()
+    journal = (tmp_path / "train.parts" / "journal.jsonl").read_text().split()
+    assert [json.loads(line)["part"] for line in journal] == [0]
+    _, line = run(PixelDataset(rows=21), file)
+    assert "8 kept from before" in line and store.verify(file) == []
+
+
+def test_resumed_features_are_those_of_an_uninterrupted_run(tmp_path):
+    whole, _ = run(PixelDataset(rows=21), tmp_path / "whole" / "train.h5")
+    with pytest.raises(RequestError):
+        run(PixelDataset(rows=21, broken=[20]), tmp_path / "cut" / "train.h5")
+    cut, _ = run(PixelDataset(rows=21), tmp_path / "cut" / "train.h5")
+    with h5py.File(whole) as one, h5py.File(cut) as other:
+        for name in ("features", "labels", "ids"):
+            assert one[name][:].tobytes() == other[name][:].tobytes()
+
+
+def test_images_of_several_sizes_keep_their_places():
+    dataset = PixelDataset(rows=6, sizes=[20, 30, 20, 40, 30, 20])
+    encoder = stats(dataset)
+    batches = collate([dataset.read(i, encoder.request.bands) for i in range(6)])
+    assert [batch.rows for batch in batches] == [[0, 2, 5], [1, 4], [3]]
+    native = prepare(batches, encoder, CPU)
+    assert [tuple(images.shape[-2:]) for _, images in native] == [(20, 20), (30, 30), (40, 40)]
+    ((rows, images),) = prepare(batches, stats(dataset, image_size=16), CPU)
+    assert rows == [0, 2, 5, 1, 4, 3] and images.shape == (6, 3, 16, 16)
+
+
+def test_bands_of_several_resolutions_meet_at_the_finest():
+    dataset = PixelDataset(rows=2)
+    encoder = stats(dataset, bands="s2-12")
+    batches = collate([dataset.read(i, encoder.request.bands) for i in range(2)])
+    assert [tuple(pixels.shape) for _, pixels in batches[0].stacks] == [(2, 2, 8, 8), (2, 4, 48, 48), (2, 6, 24, 24)]
+    ((_, images),) = prepare(batches, encoder, CPU)
+    assert images.shape == (2, 12, 48, 48)
+    fine = encoder.request.bands.index(next(b for b in dataset.bands if b.name == "B04"))
+    np.testing.assert_array_equal(images[1, fine], dataset.read(1, [encoder.request.bands[fine]])[0])
+
+
+def test_resizing_is_bilinear_with_half_pixel_centres():
+    """Two pixels 0 and 4 become four: centres fall at -1/4, 1/4, 3/4, 5/4 of the way: 0, 1, 3, 4."""
+    encoder = stats(PixelDataset())
+    row = encoder.resize(torch.tensor([[[[0.0, 4.0], [0.0, 4.0]]]]), (4, 4))[0, 0, 0]
+    assert row.tolist() == [0.0, 1.0, 3.0, 4.0]
+
+
+def test_an_embedding_that_is_not_finite_names_the_sample(tmp_path):
+    dataset = PixelDataset()
+    encoder = stats(dataset)
+    encoder.embed = lambda images, lonlat: torch.full((len(images), encoder.dim), float("nan"))  # type: ignore
+    with pytest.raises(RequestError, match="stats gives NaN or infinity for 4 images, first 'train-0'"):
+        featurize_split(dataset, encoder, tmp_path / "train.h5", plan(), limit=None)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta"])
+def test_a_device_that_is_not_there(name):
+    with pytest.raises(RequestError, match=f"--device {name}"):
+        choose_device(name)
+
+
+def test_precision():
+    encoder = stats(PixelDataset())
+    assert choose_precision("auto", CPU, encoder) == "fp32"
+    with pytest.raises(RequestError, match="stats runs in fp32 only"):
+        choose_precision("bf16", CPU, encoder)
+    with pytest.raises(RequestError, match="use auto, fp32"):
+        choose_precision("fp8", CPU, encoder)

@@ -1,0 +1,268 @@
+"""The feature contract: identity, parts and journal, locks, publication, verify."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from helpers import TinyDataset, encoder_identity
+
+from data import files, paths, store
+from data.errors import RequestError
+
+ROWS, DIM, PART = 50, 6, 16
+
+
+@pytest.fixture
+def dataset():
+    labels = (np.random.default_rng(0).random((ROWS, 3)) < 0.4).astype(np.uint8)
+    return TinyDataset("train", labels, ["a", "b", "c"], lonlat=np.zeros((ROWS, 2)))
+
+
+@pytest.fixture
+def features():
+    return np.random.default_rng(1).normal(size=(ROWS, DIM)).astype(np.float32)
+
+
+def writer_for(file, dataset, **changes):
+    identity = store.make_identity(dataset, encoder_identity(**changes))
+    return store.FeatureWriter(file, identity, rows=ROWS, dim=DIM, dtype="float32", part_rows=PART)
+
+
+def write_all(file, dataset, features):
+    with writer_for(file, dataset) as writer:
+        for part in writer.missing():
+            writer.write_part(part, features[slice(*writer.bounds(part))])
+        return writer.finish(dataset, {"device": "cpu"})
+
+
+def test_what_is_written_is_read_back(tmp_path, dataset, features):
+    got = store.read_features(write_all(tmp_path / "train.h5", dataset, features))
+    np.testing.assert_array_equal(got.features, features)
+    np.testing.assert_array_equal(got.labels, dataset.labels)
+    assert got.ids == dataset.ids and got.class_names == ("a", "b", "c") and got.multilabel
+    assert store.verify(got.file) == []
+    with h5py.File(got.file) as file:
+        assert file["features"].chunks == (ROWS, DIM) and file["features"].fletcher32
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.h5"]
+
+
+def test_interrupted_write_resumes_where_it_stopped(tmp_path, dataset, features):
+    file = tmp_path / "train.h5"
+    with writer_for(file, dataset) as writer:
+        assert writer.missing() == [0, 1, 2, 3]
+        writer.write_part(0, features[:16])
+        writer.write_part(2, features[32:48])
+    with writer_for(file, dataset) as writer:
+        assert writer.missing() == [1, 3]
+    with pytest.raises(RequestError, match="2 parts are missing"), writer_for(file, dataset) as writer:
+        writer.finish(dataset, {})
+    np.testing.assert_array_equal(store.read_features(write_all(file, dataset, features)).features, features)
+
+
+def test_a_part_that_exists_but_is_not_in_the_journal_is_not_trusted(tmp_path, dataset, features):
+    with writer_for(tmp_path / "train.h5", dataset) as writer:
+        writer.write_part(0, features[:16])
+        writer.journal.write_text("")
+        assert 0 in writer.missing()
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+def test_a_damaged_part_is_computed_again(tmp_path, dataset, features, damage):
+    with writer_for(tmp_path / "train.h5", dataset) as writer:
+        writer.write_part(0, features[:16])
+        part = writer.parts / "part-00000.h5"
+        content = bytearray(part.read_bytes())
+        content[len(content) // 2] ^= 1
+        if damage == "remove":
+            part.unlink()
+        else:
+            part.write_bytes(content if damage == "flip" else content[:-10])
+        assert writer.missing() == [0, 1, 2, 3]
+
+
+def test_a_journal_line_cut_short_loses_one_part_only(tmp_path, dataset, features):
+    with writer_for(tmp_path / "train.h5", dataset) as writer:
+        writer.write_part(0, features[:16])
+        writer.write_part(1, features[16:32])
+        writer.journal.write_text(writer.journal.read_text()[:-20])
+        assert writer.missing() == [1, 2, 3]
+        writer.write_part(1, features[16:32])  # the new line must not grow onto the torn one
+        assert writer.missing() == [2, 3]
+
+
+def test_parts_of_another_identity_are_not_mixed_in(tmp_path, dataset, features):
+    with writer_for(tmp_path / "train.h5", dataset) as writer:
+        writer.write_part(0, features[:16])
+    with pytest.raises(RequestError, match="another identity.encoder.pooling"):
+        writer_for(tmp_path / "train.h5", dataset, pooling="cls").__enter__()
+    assert not paths.lock_file(tmp_path / "train.h5").exists()
+
+
+def test_a_second_writer_stops(tmp_path, dataset):
+    with (
+        writer_for(tmp_path / "train.h5", dataset),
+        pytest.raises(RequestError, match=f"being written by process {os.getpid()}"),
+    ):
+        writer_for(tmp_path / "train.h5", dataset).__enter__()
+
+
+def test_a_dead_writers_lock_is_taken_over(tmp_path, dataset, features):
+    file = tmp_path / "train.h5"
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    lock = {"host": store.socket.gethostname(), "pid": int(dead.stdout), "started": "1"}
+    paths.lock_file(file).write_text(json.dumps(lock))
+    assert write_all(file, dataset, features) == file
+    lock["pid"] = os.getpid()  # the number given to another process since
+    paths.lock_file(file).write_text(json.dumps(lock))
+    with store.Lock(paths.lock_file(file)):
+        pass
+
+
+def test_another_hosts_lock_is_respected(tmp_path, dataset):
+    paths.lock_file(tmp_path / "train.h5").write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": "1"}))
+    with pytest.raises(RequestError, match="process 1 on elsewhere.*delete .*train.lock"):
+        writer_for(tmp_path / "train.h5", dataset).__enter__()
+
+
+@pytest.mark.parametrize("where", ["part", "finish", "plan"])
+def test_a_full_disk_is_one_clear_error_and_loses_no_part(tmp_path, dataset, features, monkeypatch, where):
+    file = tmp_path / "train.h5"
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def run():
+        with writer_for(file, dataset) as writer:
+            writer.write_part(0, features[:16])
+            if where == "part":
+                monkeypatch.setattr(files.os, "fsync", full)
+            writer.write_part(1, features[16:32])
+            for part in (2, 3):
+                writer.write_part(part, features[slice(*writer.bounds(part))])
+            monkeypatch.setattr(files.os, "fsync", full)
+            writer.finish(dataset, {})
+
+    if where == "plan":
+        monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(RequestError, match="no space left to write"):
+        run()
+    monkeypatch.undo()
+    assert not file.exists() and not list(tmp_path.rglob("*.tmp-*"))
+    if where == "part":
+        with writer_for(file, dataset) as writer:
+            assert writer.missing() == [1, 2, 3]
+    np.testing.assert_array_equal(store.read_features(write_all(file, dataset, features)).features, features)
+
+
+def test_too_little_space_is_known_before_work_starts(tmp_path, dataset, monkeypatch):
+    usage = store.shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(RequestError, match="no space left: .* needs"):
+        writer_for(tmp_path / "train.h5", dataset).__enter__()
+
+
+def break_flip(path):
+    with h5py.File(path, "r+") as file:
+        file["features"][3, 2] += 1
+
+
+def break_labels(path):
+    with h5py.File(path, "r+") as file:
+        file["labels"][0, 0] ^= 1
+
+
+def break_ids(path):
+    with h5py.File(path, "r+") as file:
+        file["ids"][1] = file["ids"][0]
+
+
+def break_nan(path):
+    with h5py.File(path, "r+") as file:
+        file["features"][5, 0] = np.nan
+
+
+def break_truncate(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def break_text(path):
+    path.write_text("not HDF5")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (break_flip, "checksum of 'features'"),
+        (break_labels, "labels do not match"),
+        (break_ids, "1 ids are duplicates"),
+        (break_nan, "1 rows hold NaN or infinity, first at row 5"),
+        (break_truncate, "unreadable"),
+        (break_text, "unreadable"),
+    ],
+)
+def test_verify_finds_damage(tmp_path, dataset, features, damage, words):
+    file = write_all(tmp_path / "train.h5", dataset, features)
+    damage(file)
+    assert words in " ".join(store.verify(file))
+
+
+def test_verify_finds_collapse(tmp_path, dataset):
+    file = write_all(tmp_path / "train.h5", dataset, np.ones((ROWS, DIM), np.float32))
+    assert "collapsed" in " ".join(store.verify(file))
+
+
+def test_every_raw_byte_of_the_arrays_is_guarded(tmp_path, dataset, features):
+    """A bit flipped on the disk, not through HDF5, is seen too."""
+    file = write_all(tmp_path / "train.h5", dataset, features)
+    with h5py.File(file) as source:
+        where = {name: source[name].id.get_chunk_info(0).byte_offset for name in source}
+    content = file.read_bytes()
+    for name, offset in where.items():
+        flipped = bytearray(content)
+        flipped[offset + 5] ^= 16
+        file.write_bytes(flipped)
+        assert store.verify(file), name
+
+
+def test_an_unreadable_file_is_one_clear_error(tmp_path):
+    (tmp_path / "train.h5").write_text("nonsense")
+    with pytest.raises(RequestError, match="not a readable feature file"):
+        store.read_features(tmp_path / "train.h5")
+    with pytest.raises(RequestError, match="no features at"):
+        store.read_features(tmp_path / "absent.h5")
+
+
+def test_another_setting_is_another_folder_and_the_split_is_not(dataset):
+    other = TinyDataset("test", dataset.labels, ["a", "b", "c"])
+    one = store.encoder_slug(store.make_identity(dataset, encoder_identity()))
+    assert one == store.encoder_slug(store.make_identity(other, encoder_identity()))
+    assert one.startswith("stats_s2-12_native_mean_")
+    changed = [encoder_identity(pooling="cls"), encoder_identity(weights={"source": "random", "sha256": "1"})]
+    assert len({one, *(store.encoder_slug(store.make_identity(dataset, e)) for e in changed)}) == 3
+    assert "random" in store.encoder_slug(store.make_identity(dataset, changed[1]))
+    assert one != store.encoder_slug(store.make_identity(dataset, encoder_identity(), limit=10))
+
+
+def test_differing_fields_are_named():
+    assert store.differing_fields({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}) == ["a.c", "d"]
+
+
+def test_several_feature_sets_are_listed(tmp_path, dataset, features):
+    for model in ("stats", "rcf"):
+        identity = store.make_identity(dataset, encoder_identity(model))
+        folder = paths.feature_folder(tmp_path, store.dataset_slug(identity), store.encoder_slug(identity))
+        with store.FeatureWriter(
+            paths.feature_file(folder, "train"), identity, rows=ROWS, dim=DIM, dtype="float32"
+        ) as writer:
+            writer.write_part(0, features)
+            writer.finish(dataset, {})
+    with pytest.raises(RequestError, match="2 feature sets fit; choose with --model"):
+        store.find_features(tmp_path)
+    assert store.find_features(tmp_path, model="rcf").name.startswith("rcf_")
+    with pytest.raises(RequestError, match="no features for --model dofa"):
+        store.find_features(tmp_path, model="dofa")
