@@ -1,0 +1,73 @@
+"""The `analyze` command: one subcommand for every file in `analysis/views`; light imports only."""
+
+import inspect
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from analysis.view import Rule, ViewRequest, run_view
+from data import command, paths
+from data.registry import VIEWS
+
+HELP = "Tables, figures and a report from probe runs and features."
+
+# name: (type, default, help, the inputs whose views have it)
+COMMON: dict[str, tuple[Any, Any, str, tuple[str, ...]]] = {
+    "model": (str | None, None, "Only this model.", ("runs", "features")),
+    "dataset": (str | None, None, "Only this dataset.", ("runs", "features")),
+    "kind": (str | None, None, "Only this kind of probe.", ("runs",)),
+    "rule": (Rule, "both", "Decisions at 0.5 (half), at thresholds chosen on val (tuned), or both.", ("runs",)),
+    "features": (Path | None, None, "A feature folder, where several would fit.", ("features",)),
+    "split": (Literal["train", "val", "test", "all"], "test", "Split to draw.", ("features",)),
+    "out": (Path, paths.DEFAULT_OUT, "Folder that holds everything the commands write.", ("runs", "features")),
+    "folder": (Path | None, None, "Write here instead of below --out.", ("runs", "features")),
+}
+
+
+def new_app() -> App:
+    """The application, with every view as a subcommand; no view is imported until it runs."""
+    app = command.new_app("analyze", HELP)
+    for name in VIEWS.names():
+        app.command(_subcommand(name), name=name, help=VIEWS.summary(name))
+    return app
+
+
+def _subcommand(name: str) -> Any:
+    """A function with the flags that the view's card asks for."""
+    card = VIEWS.card(name)
+    options = card.get("options", {})
+    common = [flag for flag, (_, _, _, inputs) in COMMON.items() if card["input"] in inputs]
+
+    def subcommand(**given: Any) -> None:
+        request = ViewRequest(**{flag: value for flag, value in given.items() if flag in common})
+        outputs = run_view(name, request, **{option: value for option, value in given.items() if option in options})
+        for output in outputs:
+            print(output.files[0] if len(output.files) == 1 else _together(output.files))
+
+    flags = [_flag(option, type(spec["default"]), spec["default"], spec["help"]) for option, spec in options.items()]
+    flags += [_flag(flag, *COMMON[flag][:3]) for flag in common]
+    subcommand.__signature__ = inspect.Signature(flags)  # type: ignore[attr-defined]
+    return subcommand
+
+
+def _flag(name: str, kind: Any, default: Any, text: str) -> inspect.Parameter:
+    annotation = Annotated[kind, Parameter(help=text)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _together(files: tuple[Path, ...]) -> str:
+    """Files that differ in their ending only, in one line: ``folder/name.{png,svg,csv}``."""
+    first = files[0]
+    if any(file.with_suffix("") != first.with_suffix("") for file in files):
+        return " ".join(str(file) for file in files)
+    return f"{first.with_suffix('')}.{{{','.join(file.suffix[1:] for file in files)}}}"
+
+
+app = new_app()
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(command.run(app))

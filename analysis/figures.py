@@ -1,0 +1,141 @@
+"""Drawing helpers that all views share: style, colours, names that fit, titles that say 'simulated', saving."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from data.files import published
+from data.registry import PROBES
+
+DPI = 200
+INK, GREY, FAINT = "#1b1f24", "#5f6873", "#d5dade"
+
+# Okabe and Ito (2008), "Color Universal Design", less black; told apart with every common colour blindness.
+PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7F7F7F", "#F0E442"]
+RIGHT, WRONG = PALETTE[0], PALETTE[5]
+
+# Beyond eight, shades of the same hues: a plot that uses them names its classes beside the colours.
+MORE = ["#003F63", "#8A5F00", "#00543D", "#7A3F60", "#1F6E97", "#7A3400", "#3F3F3F", "#8C8510"]
+
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.edgecolor": FAINT,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "svg.hashsalt": "frozen-earth",  # equal data give equal bytes
+    "svg.fonttype": "path",
+}
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure in the house style, in inches; outside pyplot, so that nothing keeps it alive."""
+    sns.set_theme(style="white")
+    matplotlib.rcParams.update(STYLE)
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def colours(count: int) -> list[str]:
+    """That many colours; the first eight are colour-blind safe, after sixteen they come again."""
+    both = PALETTE + MORE
+    return [both[i % len(both)] for i in range(count)]
+
+
+def kind_colours(kinds: Sequence[str]) -> list[str]:
+    """A colour for each run by its probe kind, the same in every figure; runs of one kind get different ones."""
+    registered = PROBES.names()
+    taken: list[int] = []
+    for kind in kinds:
+        first = registered.index(kind) if kind in registered else 0
+        taken.append(next(i for i in range(first, first + len(kinds) + 1) if i not in taken))
+    available = colours(max(taken, default=0) + 1)
+    return [available[i] for i in taken]
+
+
+def shades(colour: str = RIGHT) -> Colormap:
+    """White to a colour, for shares from 0 to 1."""
+    return LinearSegmentedColormap.from_list("shades", ["white", colour])
+
+
+def wrapped(name: str, width: int = 34) -> str:
+    """A long class name on several lines."""
+    return "\n".join(textwrap.wrap(name, width, break_long_words=True)) or name
+
+
+def put_title(figure: Figure, what: str, where: str, *, simulated: bool, note: str = "") -> None:
+    """Title above, a note below; both say so when the data are simulated.
+
+    Args:
+        figure: the finished figure.
+        what: what is shown.
+        where: dataset and model.
+        simulated: whether the samples were generated.
+        note: how to read it.
+    """
+    width = max(30, int(figure.get_figwidth() * 11))
+    title = f"{what} (simulated data)" if simulated else what
+    lines = [*textwrap.wrap(title, width), *textwrap.wrap(where, width)]
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10.5, linespacing=1.35)
+    note = "   ".join(
+        part for part in ("SIMULATED DATA: not a result about the Earth." if simulated else "", note) if part
+    )
+    if note:
+        wrapped_note = "\n".join(textwrap.wrap(note, int(figure.get_figwidth() * 14.5)))
+        figure.supxlabel(wrapped_note, x=0.01, ha="left", fontsize=7.5, color=GREY)
+
+
+def without_frame(ax: Axes) -> None:
+    """Remove the box and ticks around a panel."""
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    ax.tick_params(length=0)
+
+
+def write_values(ax: Axes, shares: np.ndarray, texts: Sequence[Sequence[str]], *, fontsize: float = 8) -> None:
+    """Write a text in every cell of a heat map, white on dark cells.
+
+    Args:
+        ax: the heat map's axes, cell (row, column) centred at (column + 0.5, row + 0.5).
+        shares: (rows, columns) from 0 to 1, the colour of each cell.
+        texts: as many texts.
+        fontsize: in points.
+    """
+    for row, line in enumerate(texts):
+        for column, text in enumerate(line):
+            colour = "white" if shares[row, column] > 0.85 else INK  # the better contrast of the two
+            ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=fontsize, color=colour)
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A rate as text; an undefined one as a dash."""
+    return "–" if np.isnan(value) else f"{value:.{digits}f}"
+
+
+def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
+    """Write a figure as ``<stem>.png`` and ``<stem>.svg``; return both paths."""
+    files = (stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg"))
+    for file in files:
+        kind = file.suffix[1:]
+        metadata = {"Date": None} if kind == "svg" else None
+        with published(file) as temporary:
+            options: Any = {"pil_kwargs": {"compress_level": 4}} if kind == "png" else {}  # 6 takes twice as long
+            figure.savefig(temporary, format=kind, dpi=DPI, facecolor="white", metadata=metadata, **options)
+        figure.set_layout_engine("none")  # the first file settled the places; working them out is slow
+    return files

@@ -1,0 +1,150 @@
+"""Every run as tidy tables: one row a number, with all that tells the runs apart."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from data.runs import Run
+
+# What a reader is shown, in this order; a record may hold more.
+MULTILABEL_METRICS = {
+    "f2_macro": "F2 macro",
+    "f2_micro": "F2 micro",
+    "map_macro": "mAP macro",
+    "hamming_loss": "Hamming loss",
+    "precision_macro": "Precision macro",
+    "precision_micro": "Precision micro",
+    "recall_macro": "Recall macro",
+    "recall_micro": "Recall micro",
+    "f1_macro": "F1 macro",
+    "f1_micro": "F1 micro",
+    "map_micro": "mAP micro",
+    "subset_accuracy": "Subset accuracy",
+}
+SINGLE_LABEL_METRICS = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "f2_macro": "F2 macro",
+    "f1_macro": "F1 macro",
+    "precision_macro": "Precision macro",
+    "recall_macro": "Recall macro",
+}
+LOWER_IS_BETTER = {"hamming_loss"}
+COUNTS = ["tp", "fp", "tn", "fn"]
+RATES = ["precision", "recall", "specificity", "f1", "f2"]
+RULE_WORDS = {"half": "threshold 0.5", "tuned": "thresholds tuned on val"}
+
+
+def metric_names(multilabel: bool) -> dict[str, str]:
+    """Metrics in the order they are shown, with the words they are shown by."""
+    return MULTILABEL_METRICS if multilabel else SINGLE_LABEL_METRICS
+
+
+def rule_words(rule: str, multilabel: bool) -> str:
+    """How a decision rule is called in a figure."""
+    return RULE_WORDS[rule] if multilabel else "highest score"
+
+
+def metrics_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """Every metric of every run.
+
+    Returns:
+        A row a run x split x rule x metric: the columns of `run_columns`, then ``split rule metric value low
+        high``; ``low`` and ``high`` bound the bootstrap 95 % interval and are NaN where none was computed.
+    """
+    rows = []
+    for run in runs:
+        columns = run_columns(run)
+        for split, rules in run.record["metrics"].items():
+            for rule, metrics in rules.items():
+                intervals = run.record.get("intervals", {}).get(split, {}).get(rule, {})
+                for metric, value in metrics.items():
+                    low, high = intervals.get(metric) or (None, None)
+                    key = {"split": split, "rule": rule, "metric": metric}
+                    rows.append(columns | key | {"value": value, "low": low, "high": high})
+    return _frame(rows, ["value", "low", "high"])
+
+
+def per_class_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """Counts and rates of every class of every run, on test, as the runs recorded them.
+
+    Returns:
+        A row a run x rule x class: the columns of `run_columns`, then ``rule index class support tp fp tn fn
+        precision recall specificity f1 f2 ap threshold``; what a run left undefined is NaN.
+    """
+    rows = []
+    for run in runs:
+        columns = run_columns(run)
+        for rule, classes in run.record["per_class"].items():
+            for index, values in enumerate(classes):
+                values = {**values}
+                key = {"rule": rule, "index": index, "class": values.pop("name"), "support": values.pop("support")}
+                rows.append(columns | key | values)
+    return _frame(rows, [*RATES, "ap", "threshold"])
+
+
+def under_rules(frame: pd.DataFrame, rules: Sequence[str]) -> pd.DataFrame:
+    """The rows decided under these rules; single-label runs have one, the highest score, recorded under both names."""
+    single_label = ~frame["multilabel"].astype(bool)
+    return frame.loc[(frame["rule"].isin(rules) & ~single_label) | (single_label & (frame["rule"] == "half"))]
+
+
+def run_columns(run: Run) -> dict[str, Any]:
+    """What tells a run apart: ``dataset encoder run model kind seed multilabel simulated``."""
+    return {
+        "dataset": run.dataset,
+        "encoder": run.encoder,
+        "run": run.folder.name,
+        "model": model_words(run.record["features"]["encoder"]),
+        "kind": run.kind,
+        "seed": run.record["seed"],
+        "multilabel": run.multilabel,
+        "simulated": run.simulated,
+    }
+
+
+def model_words(encoder: dict[str, Any]) -> str:
+    """An encoder in a few words: model, variant, bands, size and pooling; random weights are named."""
+    words = [
+        encoder["name"],
+        encoder["variant"],
+        "random weights" if encoder["weights"]["source"] == "random" else None,
+    ]
+    size = f"{encoder['image_size']} px" if encoder["image_size"] else "native size"
+    return ", ".join([" ".join(w for w in words if w), encoder["bands_name"], size, encoder["pooling"]])
+
+
+def encoder_labels(runs: Sequence[Run]) -> dict[tuple[str, str], str]:
+    """Words for each (dataset, encoder folder), with the folder's hash where the words alone would be the same."""
+    words = {(run.dataset, run.encoder): model_words(run.record["features"]["encoder"]) for run in runs}
+    counts = Counter((dataset, text) for (dataset, _), text in words.items())
+    return {
+        (dataset, encoder): text if counts[dataset, text] == 1 else f"{text}, {encoder.rpartition('_')[2]}"
+        for (dataset, encoder), text in words.items()
+    }
+
+
+def run_labels(runs: Sequence[Run]) -> dict[tuple[str, str, str], str]:
+    """A short name for each (dataset, encoder, run folder): the kind where that is enough, else the folder."""
+    counts = Counter((run.dataset, run.encoder, run.kind) for run in runs)
+    return {
+        (run.dataset, run.encoder, run.folder.name): run.kind
+        if counts[run.dataset, run.encoder, run.kind] == 1
+        else run.folder.name
+        for run in runs
+    }
+
+
+def grouped(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
+    """Runs by dataset and encoder folder."""
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.dataset, run.encoder), []).append(run)
+    return groups
+
+
+def _frame(rows: list[dict[str, Any]], floats: list[str]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows)
+    return frame.astype({column: "float64" for column in floats if column in frame})

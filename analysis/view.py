@@ -1,0 +1,100 @@
+"""What a view is asked and what it gives back: the contract of every file in `analysis/views`.
+
+A view module has a docstring whose first line is its help, a literal ``CARD`` and ``run``::
+
+    CARD = {
+        "input": "runs",
+        "report": {"order": 60, "heading": "Calibration", "show": "figure"},
+        "options": {"bins": {"default": 10, "help": "Bins on each axis."}},
+    }
+
+    def run(request: ViewRequest, *, bins: int) -> list[Output]: ...
+
+``input`` says which flags the command has: ``runs`` (--model --dataset --kind --rule) or ``features`` (--model
+--dataset --features --split). ``report`` is the view's place in the report, and whether its ``figure``, its
+``table`` or ``both`` are shown there; without it the view is not in the report. ``options`` are the view's own
+flags. The card is read without importing the view, so ``--help`` is quick.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from data import paths
+from data.registry import VIEWS
+
+Rule = Literal["half", "tuned", "both"]
+RULES = ("half", "tuned")
+
+
+@dataclass(frozen=True)
+class ViewRequest:
+    """What a command, or the report, asks of a view.
+
+    Args:
+        out: output folder of all commands; runs and features are looked up here.
+        folder: where to write; None means ``<out>/analysis/<view>``.
+        model: only this model, or this encoder folder.
+        dataset: only this dataset, or this dataset folder.
+        kind: only this probe kind.
+        rule: only this decision rule: ``half`` (0.5, or the highest score) or ``tuned`` (thresholds chosen on val).
+        features: a feature folder, instead of looking one up.
+        split: the split whose features are drawn, or ``all``.
+        pictures: False lets a view whose table is all that is wanted leave its pictures out.
+    """
+
+    out: Path = paths.DEFAULT_OUT
+    folder: Path | None = None
+    model: str | None = None
+    dataset: str | None = None
+    kind: str | None = None
+    rule: Rule = "both"
+    features: Path | None = None
+    split: str = "test"
+    pictures: bool = True
+
+    def target(self, view: str) -> Path:
+        """Folder to write in."""
+        return self.folder or paths.analysis_folder(self.out, view)
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The decision rules asked for."""
+        return RULES if self.rule == "both" else (self.rule,)
+
+
+@dataclass(frozen=True)
+class Output:
+    """One picture with its numbers, as written.
+
+    Args:
+        title: what it shows.
+        files: what was written for it: PNG, SVG, CSV and for tables Markdown and LaTeX.
+        dataset: folder name of the dataset; None when it covers several.
+        encoder: folder name of the encoder, where it belongs to one.
+        caption: how to read it.
+        alt: what the picture says, for those who cannot see it.
+        tables: header and rows of the numbers as they are read, the first column a name; ``**bold**`` marks.
+    """
+
+    title: str
+    files: tuple[Path, ...]
+    dataset: str | None = None
+    encoder: str | None = None
+    caption: str = ""
+    alt: str = ""
+    tables: tuple[tuple[list[str], list[list[str]]], ...] = ()
+
+    def file(self, suffix: str) -> Path | None:
+        """The file of that ending, if there is one."""
+        return next((file for file in self.files if file.suffix == f".{suffix}"), None)
+
+
+def default_options(name: str) -> dict[str, Any]:
+    """A view's own options at their defaults."""
+    return {option: spec["default"] for option, spec in VIEWS.card(name).get("options", {}).items()}
+
+
+def run_view(name: str, request: ViewRequest, **options: Any) -> list[Output]:
+    """Import a view and run it; options that are not given take their defaults."""
+    return VIEWS.load(name).run(request, **default_options(name) | options)

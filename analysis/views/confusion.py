@@ -1,0 +1,185 @@
+"""Confusion matrix: classes against classes, or for multi-label data the four outcomes of every class."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import figures, frames, tables
+from analysis.view import Output, ViewRequest
+from data.runs import Run, all_runs
+
+CARD = {"input": "runs", "report": {"order": 40, "heading": "Confusion", "show": "figure"}, "options": {}}
+
+OUTCOMES = {"tp": "Found (TP)", "fn": "Missed (FN)", "fp": "False alarm (FP)", "tn": "Rightly absent (TN)"}
+
+
+def run(request: ViewRequest) -> list[Output]:
+    """Write a matrix for each run and rule; single-label runs have one rule."""
+    runs = all_runs(request.out, model=request.model, dataset=request.dataset, kind=request.kind)
+    folder = request.target("confusion")
+    outputs = []
+    for one in runs:
+        for rule in request.rules if one.multilabel else ("half",):
+            frame = compute(one, rule)
+            outputs.append(
+                _write(frame, one, rule, folder / f"confusion__{one.dataset}__{one.encoder}__{one.folder.name}__{rule}")
+            )
+    return outputs
+
+
+def compute(run: Run, rule: str = "half") -> pd.DataFrame:
+    """The confusion of one run on test.
+
+    Returns:
+        Single-label: a row a true class x predicted class with ``true predicted count share``, predicted by the
+        highest score. Multi-label: a row a class x outcome with ``class outcome count share``, from the recorded
+        counts. ``share`` is of the samples that truly have (``tp fn``) or lack (``fp tn``) the class; NaN where
+        there are none.
+    """
+    return _outcomes(run, rule) if run.multilabel else _matrix(run)
+
+
+def _matrix(run: Run) -> pd.DataFrame:
+    predictions, names = run.predictions("test"), run.class_names
+    counts = np.zeros((len(names), len(names)), dtype=np.int64)
+    np.add.at(counts, (predictions.labels, predictions.scores.argmax(axis=1)), 1)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.where(totals > 0, counts / np.maximum(totals, 1), np.nan)
+    return pd.DataFrame(
+        {
+            "true": np.repeat(names, len(names)),
+            "predicted": np.tile(names, len(names)),
+            "count": counts.ravel(),
+            "share": shares.ravel(),
+        }
+    )
+
+
+def _outcomes(run: Run, rule: str) -> pd.DataFrame:
+    rows = []
+    for values in run.record["per_class"][rule]:
+        for outcome in OUTCOMES:
+            total = values["tp"] + values["fn"] if outcome in ("tp", "fn") else values["fp"] + values["tn"]
+            share = values[outcome] / total if total else np.nan
+            rows.append({"class": values["name"], "outcome": outcome, "count": values[outcome], "share": share})
+    return pd.DataFrame(rows)
+
+
+def _write(frame: pd.DataFrame, run: Run, rule: str, stem: Path) -> Output:
+    words = f", {frames.rule_words(rule, True)}" if run.multilabel else ""
+    shares = (
+        "Shares of the samples that truly have the class (left two columns) or lack it (right two)."
+        if run.multilabel
+        else "Counts; colour is the share of the true class's samples (row)."
+    )
+    return Output(
+        title=f"{run.kind}{words}",
+        files=(*figures.save(draw_figure(frame, run, rule), stem), tables.write_csv(frame, stem)),
+        dataset=run.dataset,
+        encoder=run.encoder,
+        caption=f"Test split. {shares}",
+        alt=f"Confusion matrix of {len(run.class_names)} classes.",
+    )
+
+
+def draw_figure(frame: pd.DataFrame, run: Run, rule: str) -> Figure:
+    """The matrix with its title.
+
+    Args:
+        frame: of `compute`.
+        run: the run it is of.
+        rule: the decision rule it was made by.
+    """
+    classes = len(run.class_names)
+    if run.multilabel:
+        figure = figures.new_figure(8.2, 1.9 + 0.34 * classes)
+        what = f"Confusion: {run.kind}, {frames.rule_words(rule, True)}"
+        note = (
+            "Share and number of the test samples that truly have the class (first two columns) or lack it (last two)."
+        )
+    else:
+        side = max(2.0, 0.5 * classes if classes <= 20 else 0.38 * classes)
+        figure = figures.new_figure(side + 3.2, side + (1.9 if _numbered(run.class_names) else 2.9))
+        what = f"Confusion: {run.kind}"
+        note = "Number of test samples; colour: share of the row."
+    draw(frame, figure.subplots())
+    where = f"{run.dataset}: {frames.model_words(run.record['features']['encoder'])}"
+    figures.put_title(figure, what, where, simulated=run.simulated, note=note)
+    return figure
+
+
+def draw(frame: pd.DataFrame, ax: Axes) -> None:
+    """A heat map of shares with the counts written in.
+
+    Args:
+        frame: of `compute`.
+        ax: where to draw.
+    """
+    if "outcome" in frame:
+        _draw_outcomes(frame, ax)
+    else:
+        _draw_matrix(frame, ax)
+
+
+def _draw_outcomes(frame: pd.DataFrame, ax: Axes) -> None:
+    names = list(frame["class"].unique())
+    shares = frame["share"].to_numpy().reshape(len(names), len(OUTCOMES))
+    counts = frame["count"].to_numpy().reshape(shares.shape)
+    texts = [
+        [f"{share:.3f}  ({count:,})" if not np.isnan(share) else "–" for share, count in zip(*line, strict=True)]
+        for line in zip(shares, counts, strict=True)
+    ]
+    wrong = np.tile([outcome in ("fn", "fp") for outcome in OUTCOMES], (len(names), 1))
+    _heatmap(np.nan_to_num(shares), texts, list(OUTCOMES.values()), names, ax, wrong=wrong, fontsize=8)
+    ax.xaxis.tick_top()
+    ax.tick_params(axis="x", rotation=0, length=0)
+
+
+def _draw_matrix(frame: pd.DataFrame, ax: Axes) -> None:
+    names = list(frame["true"].unique())
+    shares = np.nan_to_num(frame["share"].to_numpy().reshape(len(names), len(names)))
+    counts = frame["count"].to_numpy().reshape(shares.shape)
+    texts = [[f"{count:,}" if count else "" for count in line] for line in counts]
+    rows, columns = names, names
+    if _numbered(names):
+        columns = [str(k + 1) for k in range(len(names))]
+        rows = [f"{name}\u00a0\u00a0{column}" for name, column in zip(names, columns, strict=True)]
+    wrong = ~np.eye(len(names), dtype=bool)
+    _heatmap(shares, texts, columns, rows, ax, wrong=wrong, fontsize=8 if len(names) <= 20 else 6.5)
+    ax.set_aspect("equal")
+    ax.tick_params(axis="x", rotation=0 if _numbered(names) else 45)
+    if not _numbered(names):
+        for label in ax.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
+    for place in range(len(names) + 1):  # to follow a row or a column through empty cells
+        ax.axhline(place, color=figures.FAINT, lw=0.5, zorder=3)
+        ax.axvline(place, color=figures.FAINT, lw=0.5, zorder=3)
+    ax.set_xlabel("Predicted", fontweight="bold")
+    ax.set_ylabel("True", fontweight="bold")
+
+
+def _numbered(names: Sequence[str]) -> bool:
+    """Whether the columns are headed by numbers, because names would run into each other."""
+    return len(names) > 12 or max(map(len, names)) > 26
+
+
+def _heatmap(
+    shares: np.ndarray, texts: list[list[str]], columns: Sequence[str], rows: Sequence[str], ax: Axes, *,
+    wrong: np.ndarray, fontsize: float,
+) -> None:  # fmt: skip
+    """Right decisions in blue, wrong ones (`wrong`, as `shares`) in orange."""
+    for mask, colour in ((wrong, figures.RIGHT), (~wrong, figures.WRONG)):
+        sns.heatmap(
+            shares, mask=mask, cmap=figures.shades(colour), vmin=0, vmax=1, linewidths=1, linecolor="white", ax=ax,
+            xticklabels=[figures.wrapped(name, 26) for name in columns],
+            yticklabels=[figures.wrapped(name, 46) for name in rows],
+            cbar=False,
+        )  # fmt: skip
+    figures.write_values(ax, shares, texts, fontsize=fontsize)
+    ax.tick_params(length=0)
+    ax.tick_params(axis="y", rotation=0)

@@ -1,0 +1,164 @@
+"""F2 of every class, probes side by side: bars and a table."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from analysis import figures, frames, tables
+from analysis.view import Output, ViewRequest
+from data.runs import Run, all_runs
+
+CARD = {"input": "runs", "report": {"order": 20, "heading": "F2 per class", "show": "figure"}, "options": {}}
+
+MACRO = "All classes (macro mean)"
+PROBES_A_FIGURE = 8  # more bars a class than colours that can be told apart
+
+
+def run(request: ViewRequest) -> list[Output]:
+    """Write bars and a table for each feature set that has runs."""
+    runs = all_runs(request.out, model=request.model, dataset=request.dataset, kind=request.kind)
+    folder = request.target("f2")
+    outputs = []
+    for (dataset, encoder), group in frames.grouped(runs).items():
+        for page, start in enumerate(range(0, len(group), PROBES_A_FIGURE)):
+            part = group[start : start + PROBES_A_FIGURE]
+            stem = folder / f"f2__{dataset}__{encoder}{f'__{page + 1}' if page else ''}"
+            outputs.append(_write(part, request.rules, stem))
+    return outputs
+
+
+def compute(runs: Sequence[Run], rules: Sequence[str] = ("half", "tuned")) -> pd.DataFrame:
+    """F2 of every class and their macro mean, as the runs of one feature set recorded them, on test.
+
+    Returns:
+        A row a run x rule x class with ``probe rule class support f2``; the macro mean comes first, then the
+        classes by falling support, so that what rare classes suffer can be seen.
+    """
+    labels = frames.run_labels(runs)
+    classes = frames.per_class_frame(runs)
+    macro = frames.metrics_frame(runs)
+    macro = macro.loc[(macro["split"] == "test") & (macro["metric"] == "f2_macro")]
+    macro = macro.assign(**{"class": MACRO, "index": -1, "f2": macro["value"]})
+    classes = classes.sort_values(["support", "index"], ascending=[False, True], kind="stable")
+    frame = pd.concat([macro, classes], ignore_index=True)
+    frame["probe"] = [labels[key] for key in zip(frame["dataset"], frame["encoder"], frame["run"], strict=True)]
+    columns = [
+        "dataset",
+        "encoder",
+        "model",
+        "run",
+        "kind",
+        "probe",
+        "multilabel",
+        "simulated",
+        "rule",
+        "class",
+        "support",
+        "f2",
+    ]
+    return frames.under_rules(frame, rules).loc[:, columns].astype({"support": "Int64"}).reset_index(drop=True)
+
+
+def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Header and cells: a row a class, a column a probe and rule."""
+    multilabel = bool(frame["multilabel"].iloc[0])
+    columns = list(dict.fromkeys(zip(frame["probe"], frame["rule"], strict=True)))
+    columns.sort(key=lambda column: list(frame["rule"].unique()).index(column[1]))
+    values = {(c, p, r): v for c, p, r, v in frame[["class", "probe", "rule", "f2"]].itertuples(index=False)}
+    rows = [
+        [name, "" if support is None else f"{support:,}"]
+        + [figures.number(values.get((name, probe, rule), np.nan)) for probe, rule in columns]
+        for name, support in _supports(frame).items()
+    ]
+    return ["Class", "Support", *(f"{p}, {frames.rule_words(r, multilabel)}" for p, r in columns)], rows
+
+
+def _write(runs: Sequence[Run], rules: Sequence[str], stem: Path) -> Output:
+    frame = compute(runs, rules)
+    header, rows = readable(frame)
+    first = runs[0]
+    title = f"F2 per class, {first.dataset}, {frame['model'].iloc[0]}"
+    if first.simulated:
+        title += " (simulated data)"
+    return Output(
+        title="F2 per class",
+        files=(
+            *figures.save(draw_figure(frame), stem),
+            tables.write_csv(frame, stem),
+            tables.write_markdown(f"# {title}\n\n" + tables.markdown_table(header, rows, left=1), stem),
+            tables.write_latex(tables.latex_table(header, rows, left=1, caption=title), stem),
+        ),
+        dataset=first.dataset,
+        encoder=first.encoder,
+        caption="Test split, classes by falling number of samples n. F2 counts recall four times as much as precision.",
+        alt=f"Bars of the F2 of {len(first.class_names)} classes for {len(runs)} probe runs.",
+        tables=((header, rows),),
+    )
+
+
+def draw_figure(frame: pd.DataFrame) -> Figure:
+    """One panel a rule, probes side by side.
+
+    Args:
+        frame: of `compute`, one feature set.
+    """
+    multilabel, simulated = bool(frame["multilabel"].iloc[0]), bool(frame["simulated"].any())
+    rules, probes = list(frame["rule"].unique()), list(frame["probe"].unique())
+    rows = len(set(frame["class"]))
+    figure = figures.new_figure(4.2 + 3.7 * len(rules), 1.9 + rows * max(0.3, 0.1 + 0.1 * len(probes)))
+    axes = figure.subplots(1, len(rules), sharey=True, squeeze=False)[0]
+    for ax, rule in zip(axes, rules, strict=True):
+        draw(frame.loc[frame["rule"] == rule], ax)
+        ax.set_title(frames.rule_words(rule, multilabel).capitalize(), loc="left", fontweight="bold")
+    figure.get_layout_engine().set(wspace=0.05)  # type: ignore[union-attr]
+    handles = [Patch(color=colour) for colour in _colours(frame)]
+    figure.legend(handles, probes, loc="outside upper right", ncols=min(4, len(probes)), frameon=False)
+    where = f"{frame['dataset'].iloc[0]}: {frame['model'].iloc[0]}"
+    note = "n: samples of the class in test, rarest last. No bar: F2 is 0."
+    figures.put_title(figure, "F2 per class", where, simulated=simulated, note=note)
+    return figure
+
+
+def draw(frame: pd.DataFrame, ax: Axes) -> None:
+    """Bars of one rule.
+
+    Args:
+        frame: of `compute`, one feature set and rule.
+        ax: where to draw.
+    """
+    names, probes = list(frame["class"].unique()), list(frame["probe"].unique())
+    sns.barplot(
+        frame, x="f2", y="class", hue="probe", order=names, hue_order=probes, orient="h",
+        palette=_colours(frame), saturation=1, linewidth=0, width=0.84, legend=False, errorbar=None, ax=ax,
+    )  # fmt: skip
+    labels = []
+    for row, (name, support) in enumerate(_supports(frame).items()):
+        labels.append(name if support is None else f"{figures.wrapped(name, 40)}  (n={support:,})")
+        if support == 0:
+            ax.text(0.01, row, "no samples in test", va="center", fontsize=7, color=figures.GREY)
+    ax.set_yticks(range(len(names)), labels)
+    for tick in ax.get_yticklabels()[:1]:  # none in panels that share the first panel's
+        tick.set_fontweight("bold")
+    ax.axvline(0, color=figures.GREY, lw=0.8)
+    ax.axhline(0.5, color=figures.GREY, lw=0.8)
+    ax.set(xlim=(0, 1), xlabel="F2", ylabel="")
+    ax.grid(axis="x")
+    ax.set_axisbelow(True)
+    figures.without_frame(ax)
+
+
+def _supports(frame: pd.DataFrame) -> dict[str, int | None]:
+    """Test samples of each class, in the order of the frame; None for the macro mean."""
+    rows = frame[["class", "support"]].itertuples(index=False, name=None)
+    return {name: None if pd.isna(support) else int(support) for name, support in rows}
+
+
+def _colours(frame: pd.DataFrame) -> list[str]:
+    """One a probe, in the order of the frame."""
+    return figures.kind_colours(list(frame.drop_duplicates("probe")["kind"]))

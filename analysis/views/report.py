@@ -1,0 +1,367 @@
+"""One folder with an index.html that shows every table and figure of every run found."""
+
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from analysis import frames
+from analysis.view import Output, ViewRequest, run_view
+from data import paths, store
+from data.bands import BAND_SETS
+from data.dataset import SPLITS
+from data.errors import RequestError
+from data.files import write_text
+from data.registry import PROBES, VIEWS
+from data.runs import Run, all_runs
+
+CARD = {"input": "runs", "options": {}}
+
+MARK = '<meta name="generator" content="frozen-earth report">'  # what tells a report from a folder of the user's
+PACKAGES = ("frozen-earth", "numpy", "pandas", "scikit-learn", "umap-learn", "matplotlib", "seaborn", "torch")
+
+
+@dataclass(frozen=True)
+class Features:
+    """One encoder on one dataset, known from its features, its runs or both.
+
+    Args:
+        dataset: folder name.
+        encoder: folder name.
+        folder: where its features are or would be.
+        shared: ``dataset`` and ``encoder`` identity.
+        splits: identity of each split known.
+        environment: what featurize recorded, where the features are there.
+        present: splits whose features are there.
+        runs: its runs.
+    """
+
+    dataset: str
+    encoder: str
+    folder: Path
+    shared: dict[str, Any]
+    splits: dict[str, dict[str, Any]]
+    environment: dict[str, Any]
+    present: list[str]
+    runs: list[Run]
+
+    @property
+    def words(self) -> str:
+        """The encoder in a few words."""
+        return frames.model_words(self.shared["encoder"])
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the samples were generated."""
+        return bool(self.shared["dataset"]["provenance"].get("simulated"))
+
+
+@dataclass
+class Section:
+    """One view of one dataset: its outputs, by encoder."""
+
+    view: str
+    heading: str
+    show: str
+    outputs: dict[str, list[Output]] = field(default_factory=dict)
+
+
+# ------------------------------------------------------------------------------------------------- view
+
+
+def run(request: ViewRequest) -> list[Output]:
+    """Draw everything there is and write the page that shows it."""
+    folder = request.folder or paths.report_folder(request.out)
+    _check_replaceable(folder)
+    found = find(request)
+    building = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
+    try:
+        outputs, complaints = _draw_all(request, found, building / "figures")
+        page = render(request, found, outputs, complaints, building)
+        write_text(building / "index.html", page)
+        shutil.rmtree(folder, ignore_errors=True)
+        building.rename(folder)  # the old report stays whole until the new one is
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return [Output(title="Report", files=(folder / "index.html",))]
+
+
+def find(request: ViewRequest) -> list[Features]:
+    """Every encoder x dataset that has features or runs, sorted by folder.
+
+    Raises:
+        RequestError: there is nothing at all.
+    """
+    runs = []
+    if paths.run_folders(request.out):
+        try:
+            runs = all_runs(request.out, model=request.model, dataset=request.dataset, kind=request.kind)
+        except RequestError:
+            runs = []  # none fits: features may
+    grouped = frames.grouped(runs)
+    folders = {(folder.parent.name, folder.name): folder for folder in paths.feature_folders(request.out)}
+    found = []
+    for key in sorted(grouped.keys() | folders.keys()):
+        features = _features(request.out, key, folders.get(key), grouped.get(key, []))
+        shared = features.shared
+        if request.model not in (None, shared["encoder"]["name"], features.encoder):
+            continue
+        if request.dataset in (None, shared["dataset"]["name"], features.dataset):
+            found.append(features)
+    if not found:
+        raise RequestError(
+            f"nothing to report under {request.out}; make features with featurize, then runs with probe --kind all"
+        )
+    return found
+
+
+def _features(out: Path, key: tuple[str, str], folder: Path | None, runs: list[Run]) -> Features:
+    dataset, encoder = key
+    present = store.splits_in(folder) if folder else []
+    splits, environment = {}, {}
+    if runs:
+        shared = runs[0].record["features"]
+        splits |= shared["splits"]
+    for split in present:
+        shared, environment = store.read_identity(paths.feature_file(folder, split))  # type: ignore[arg-type]
+        splits[split] = shared["split"]
+    where = paths.feature_folder(out, dataset, encoder)
+    return Features(dataset, encoder, where, shared, splits, environment, present, runs)
+
+
+def _draw_all(request: ViewRequest, found: list[Features], folder: Path) -> tuple[list[tuple[str, Output]], list[str]]:
+    """Run every view that belongs in the report; what cannot be drawn becomes a line, not an end."""
+    outputs: list[tuple[str, Output]] = []
+    complaints: list[str] = []
+    for name in report_views():
+        place = replace(request, folder=folder / name, pictures=VIEWS.card(name)["report"]["show"] != "table")
+        requests = [place]
+        if VIEWS.card(name)["input"] == "features":
+            requests = [
+                replace(place, features=features.folder, split="test")
+                for features in found
+                if "test" in features.present
+            ]
+        elif not any(features.runs for features in found):
+            continue
+        print(f"report: {name} ...", file=sys.stderr)
+        for one in requests:
+            try:
+                outputs += [(name, output) for output in run_view(name, one)]
+            except RequestError as error:
+                complaints.append(f"{name}: {error}")
+    return outputs, complaints
+
+
+def report_views() -> list[str]:
+    """The views shown in the report, in order."""
+    shown = [name for name in VIEWS.names() if "report" in VIEWS.card(name)]
+    return sorted(shown, key=lambda name: VIEWS.card(name)["report"]["order"])
+
+
+def _check_replaceable(folder: Path) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    index = folder / "index.html"
+    if not index.is_file() or MARK not in index.read_text(encoding="utf-8", errors="replace")[:2000]:
+        raise RequestError(f"{folder} is there and is no report; choose another --folder, or remove it")
+
+
+# ------------------------------------------------------------------------------------------------- page
+
+
+def render(
+    request: ViewRequest,
+    found: list[Features],
+    outputs: list[tuple[str, Output]],
+    complaints: list[str],
+    folder: Path,
+) -> str:
+    """The page as HTML.
+
+    Args:
+        request: what was asked.
+        found: what there is.
+        outputs: by view name, in the order of the page.
+        complaints: what could not be drawn, and why.
+        folder: where the page will be; figures are linked relative to it.
+    """
+    environment = Environment(
+        loader=PackageLoader("analysis", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )  # fmt: skip
+    environment.filters["marked"] = _marked
+    environment.filters["shade"] = _shade
+    environment.filters["link"] = lambda file: file.relative_to(folder).as_posix()
+    datasets = []
+    for dataset in dict.fromkeys(features.dataset for features in found):
+        members = [features for features in found if features.dataset == dataset]
+        datasets.append(
+            {
+                "name": dataset,
+                "simulated": members[0].simulated,
+                "facts": dataset_facts(members),
+                "encoders": [encoder_facts(features) for features in members],
+                "warnings": list(dict.fromkeys(w for f in members for r in f.runs for w in r.record["warnings"])),
+                "sections": _sections(dataset, outputs),
+                "words": {features.encoder: features.words for features in members},
+                "commands": [line for features in members for line in commands(features, request.out)],
+                "missing": [gap for features in members for gap in missing(features, request.out)],
+            }
+        )
+    return environment.get_template("report.html").render(
+        mark=Markup(MARK),
+        datasets=datasets,
+        complaints=complaints,
+        simulated=any(features.simulated for features in found),
+        runs=sum(len(features.runs) for features in found),
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        versions=[(package, version(package)) for package in PACKAGES],
+        again=_line("analyze", "report", *_flags({"out": request.out})),
+    )
+
+
+def _sections(dataset: str, outputs: Iterable[tuple[str, Output]]) -> list[Section]:
+    sections: dict[str, Section] = {}
+    for view, output in outputs:
+        if output.dataset == dataset:
+            place = VIEWS.card(view)["report"]
+            section = sections.setdefault(view, Section(view, place["heading"], place["show"]))
+            section.outputs.setdefault(output.encoder or "", []).append(output)
+    return list(sections.values())
+
+
+def dataset_facts(members: Sequence[Features]) -> list[tuple[str, str]]:
+    """What a dataset is, as pairs of a word and a value."""
+    dataset = members[0].shared["dataset"]
+    splits = {split: identity for features in members for split, identity in features.splits.items()}
+    rows = [
+        f"{split} {splits[split]['rows']:,} (ids {splits[split]['ids_sha256'][:12]})"
+        for split in SPLITS
+        if split in splits
+    ]
+    runs = [run for features in members for run in features.runs]
+    provenance = ", ".join(f"{key} {value}" for key, value in dataset["provenance"].items())
+    facts = {
+        "Variant": dataset["variant"],
+        "Task": ("multi-label" if runs[0].multilabel else "single-label") if runs else None,
+        "Samples": "; ".join(rows),
+        "Classes": f"{len(dataset['class_names'])}: {'; '.join(dataset['class_names'])}",
+        "Limit": f"{dataset['limit']} samples a split" if dataset["limit"] else None,
+        "Provenance": provenance or None,
+    }
+    return [(word, value) for word, value in facts.items() if value]
+
+
+def encoder_facts(features: Features) -> dict[str, Any]:
+    """What an encoder is: its words, its folder, and pairs of a word and a value."""
+    encoder, environment = features.shared["encoder"], features.environment
+    weights = encoder["weights"]
+    sha256 = weights.get("sha256")
+    rate = environment.get("images_per_s")
+    facts = {
+        "Bands": f"{encoder['bands_name']}: {' '.join(encoder['bands'])}",
+        "Input": f"{encoder['image_size']} px" if encoder["image_size"] else "native size",
+        "Pooling": encoder["pooling"],
+        "Normalisation": encoder["normalization"]["method"],
+        "Weights": weights["source"],
+        "Weights sha256": sha256 if sha256 and sha256.strip("0") else None,
+        "Precision": encoder["precision"],
+        "Made on": " at ".join(
+            part for part in (str(environment.get("device") or ""), f"{rate:,.0f} images/s" if rate else "") if part
+        ),
+        "Features": f"{features.folder}" if features.present else None,
+        "Probes": ", ".join(sorted({run.kind for run in features.runs})) or "none yet",
+    }
+    return {
+        "words": features.words,
+        "folder": features.encoder,
+        "facts": [(word, value) for word, value in facts.items() if value],
+    }
+
+
+def commands(features: Features, out: Path) -> list[str]:
+    """The commands that make these features and runs again."""
+    lines = [featurize_command(features, out)]
+    seeds: dict[int, list[str]] = {}
+    for one in features.runs:
+        seeds.setdefault(one.record["seed"], []).append(one.kind)
+    for seed, kinds in seeds.items():
+        lines.append(probe_command(features, out, sorted(set(kinds)), seed=seed))
+    return lines
+
+
+def missing(features: Features, out: Path) -> list[tuple[str, str]]:
+    """What is not there yet, each with the command that makes it."""
+    gaps = []
+    absent = [split for split in SPLITS if split not in features.present]
+    if absent:
+        gaps.append((f"no {' and '.join(absent)} features of {features.words}", featurize_command(features, out)))
+    kinds = [kind for kind in PROBES.names() if kind not in {run.kind for run in features.runs}]
+    if kinds:
+        gaps.append((f"{features.words} has no run of {', '.join(kinds)}", probe_command(features, out, kinds)))
+    return gaps
+
+
+def featurize_command(features: Features, out: Path) -> str:
+    """The command that makes these features."""
+    dataset, encoder = features.shared["dataset"], features.shared["encoder"]
+    source = encoder["weights"]["source"]
+    flags = {
+        "model": encoder["name"],
+        "variant": encoder["variant"],
+        "dataset": dataset["name"],
+        "dataset-variant": dataset["variant"],
+        "split": "all",
+        "bands": encoder["bands_name"] if encoder["bands_name"] in BAND_SETS else ",".join(encoder["bands"]),
+        "image-size": encoder["image_size"],
+        "pooling": encoder["pooling"],
+        "normalize": encoder["normalization"]["method"],
+        "weights": None if source == "none" else source,
+        "precision": encoder["precision"],
+        "limit": dataset["limit"],
+        "out": out,
+    }
+    return _line("featurize", *_flags(flags))
+
+
+def probe_command(features: Features, out: Path, kinds: Sequence[str], *, seed: int = 0) -> str:
+    """The command that runs these probes on these features."""
+    every = list(kinds) == PROBES.names()
+    flags = {"kind": "all" if every else ",".join(kinds), "features": features.folder, "seed": seed or None, "out": out}
+    return _line("probe", *_flags(flags))
+
+
+def _flags(values: dict[str, Any]) -> list[str]:
+    """``--flag value`` for every value that is set; the default output folder need not be said."""
+    set_ = {flag: value for flag, value in values.items() if value is not None and value != paths.DEFAULT_OUT}
+    return [word for flag, value in set_.items() for word in (f"--{flag}", str(value))]
+
+
+def _line(*words: str) -> str:
+    return shlex.join(words)
+
+
+def _shade(cell: str) -> Markup:
+    """A style that colours a cell which is a rate, by its value."""
+    return Markup(f' class="rate" style="--share: {cell}"') if re.fullmatch(r"[01]\.\d{3}", cell) else Markup()
+
+
+def _marked(cell: str) -> Markup:
+    """A table cell as HTML: ``**bold**`` is bold and an interval in brackets stands smaller."""
+    text = escape(cell)
+    if "**" in text:
+        before, bold, after = text.split("**", 2)
+        text = Markup(f"{before}<strong>{bold}</strong>{after}")
+    value, bracket, interval = text.partition(" [")
+    return Markup(f'{value} <span class="interval">[{interval}</span>') if bracket else text

@@ -1,0 +1,194 @@
+"""Every run's test metrics with bootstrap intervals: Markdown, CSV, LaTeX and a dot plot."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from analysis import figures, frames, tables
+from analysis.view import Output, ViewRequest
+from data.runs import Run, all_runs
+
+CARD = {"input": "runs", "report": {"order": 10, "heading": "Results", "show": "both"}, "options": {}}
+
+HEADLINE = 6
+SIMULATED = "Simulated data: not a result about the Earth."
+INTERVAL = "In brackets: bootstrap 95 % interval over test samples. Bold: best of the dataset."
+
+
+def run(request: ViewRequest) -> list[Output]:
+    """Write one table of every run, and a dot plot for each dataset."""
+    runs = all_runs(request.out, model=request.model, dataset=request.dataset, kind=request.kind)
+    frame = compute(runs, request.rules)
+    folder = request.target("table")
+    stem = folder / "table"
+    files = (tables.write_csv(wide(frame), stem), *_documents(frame, stem))
+    outputs = []
+    for dataset, part in frame.groupby("dataset", sort=False):
+        drawn = figures.save(draw_figure(part), folder / f"table__{dataset}")
+        outputs.append(
+            Output(
+                title="Results",
+                files=(*drawn, *files),
+                dataset=str(dataset),
+                caption="Test split. Lines and brackets are bootstrap 95 % intervals; bold is the best of the dataset.",
+                alt=f"Dot plot of the test metrics of {part['run'].nunique()} probe runs on {dataset}.",
+                tables=tuple(readable(part, metrics) for metrics in shown_metrics(part)),
+            )
+        )
+    return outputs
+
+
+def compute(runs: Sequence[Run], rules: Sequence[str] = ("half", "tuned")) -> pd.DataFrame:
+    """`frames.metrics_frame` of these runs under these rules, with two columns of names to show.
+
+    Returns:
+        A row a run x split x rule x metric; ``model`` is unique among the dataset's encoders, ``probe`` among
+        the encoder's runs.
+    """
+    frame = frames.metrics_frame(runs)
+    models, probes = frames.encoder_labels(runs), frames.run_labels(runs)
+    frame["model"] = [models[key] for key in zip(frame["dataset"], frame["encoder"], strict=True)]
+    frame["probe"] = [probes[key] for key in zip(frame["dataset"], frame["encoder"], frame["run"], strict=True)]
+    return frames.under_rules(frame, rules).reset_index(drop=True)
+
+
+def wide(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row a run x split x rule, with ``<metric>``, ``<metric>_low`` and ``<metric>_high`` for every metric."""
+    keys = [c for c in frame.columns if c not in ("metric", "value", "low", "high")]
+    rows = []
+    for _, part in frame.groupby(keys, sort=False, dropna=False):
+        row = {key: part[key].iloc[0] for key in keys}
+        for metric, value, low, high in part[["metric", "value", "low", "high"]].itertuples(index=False):
+            row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def readable(frame: pd.DataFrame, metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of one dataset's test metrics, the best of a column in ``**bold**``.
+
+    Args:
+        frame: of `compute`, one dataset.
+        metrics: which columns, by name.
+    """
+    multilabel = bool(frame["multilabel"].iloc[0])
+    words = frames.metric_names(multilabel)
+    test = frame.loc[frame["split"] == "test"]
+    best = {metric: _best(test.loc[test["metric"] == metric, "value"].to_numpy(float), metric) for metric in metrics}
+    rows = []
+    for _, part in test.groupby(["model", "probe", "rule"], sort=False):
+        model, probe, rule = (str(part[column].iloc[0]) for column in ("model", "probe", "rule"))
+        values = part.set_index("metric")
+        cells = [_cell(values, metric, best[metric]) for metric in metrics]
+        rows.append([model, probe, frames.rule_words(rule, multilabel), *cells])
+    return ["Model", "Probe", "Decision", *(words[metric] for metric in metrics)], rows
+
+
+def shown_metrics(frame: pd.DataFrame) -> list[list[str]]:
+    """The metrics of one dataset's tables: first those to read, then the rest."""
+    present = [m for m in frames.metric_names(bool(frame["multilabel"].iloc[0])) if m in set(frame["metric"])]
+    return [part for part in (present[:HEADLINE], present[HEADLINE:]) if part]
+
+
+def _documents(frame: pd.DataFrame, stem: Path) -> tuple[Path, Path]:
+    """Write the tables as Markdown and LaTeX."""
+    text, tex = "# Results on test\n", ""
+    for dataset, part in frame.groupby("dataset", sort=False):
+        note = f"{SIMULATED} {INTERVAL}" if any(part["simulated"]) else INTERVAL
+        text += f"\n## {dataset}\n\n{note}\n"
+        for metrics in shown_metrics(part):
+            header, rows = readable(part, metrics)
+            text += "\n" + tables.markdown_table(header, rows, left=3)
+            tex += tables.latex_table(header, rows, left=3, caption=f"Test metrics on {dataset}. {note}") + "\n"
+    return tables.write_markdown(text, stem), tables.write_latex(tex, stem)
+
+
+def _best(values: np.ndarray, metric: str) -> str:
+    values = values[~np.isnan(values)]
+    if len(values) < 2:
+        return ""
+    return figures.number(values.min() if metric in frames.LOWER_IS_BETTER else values.max())
+
+
+def _cell(values: pd.DataFrame, metric: str, best: str) -> str:
+    if metric not in values.index:
+        return "–"
+    value, low, high = (float(values.loc[metric, column]) for column in ("value", "low", "high"))  # type: ignore[arg-type]
+    text = figures.number(value)
+    text = f"**{text}**" if text == best else text
+    return text if np.isnan(low) else f"{text} [{figures.number(low)}, {figures.number(high)}]"
+
+
+def draw_figure(frame: pd.DataFrame) -> Figure:
+    """One dataset's headline metrics side by side, a row a run.
+
+    Args:
+        frame: of `compute`, one dataset.
+    """
+    metrics = shown_metrics(frame)[0]
+    multilabel, simulated = bool(frame["multilabel"].iloc[0]), bool(frame["simulated"].any())
+    rows = frame.groupby(["model", "probe"], sort=False).ngroups
+    figure = figures.new_figure(12, 1.9 + 0.34 * rows + 0.3 * len(set(frame["model"])))
+    axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for ax, metric in zip(axes, metrics, strict=True):
+        draw(frame.loc[(frame["split"] == "test") & (frame["metric"] == metric)], ax)
+        arrow = "\n(lower is better)" if metric in frames.LOWER_IS_BETTER else ""
+        ax.set_title(frames.metric_names(multilabel)[metric] + arrow, fontsize=8.5)
+        ax.xaxis.set_major_locator(MaxNLocator(3))
+    figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr]
+    rules = [rule for rule in ("half", "tuned") if rule in set(frame["rule"])]
+    handles = [
+        Line2D([], [], marker="o", color=figures.INK, lw=1.2, ms=6, mfc="white" if rule == "half" else figures.INK)
+        for rule in rules
+    ]
+    words = [frames.rule_words(rule, multilabel) for rule in rules]
+    if len(rules) > 1:
+        figure.legend(handles, words, loc="outside upper right", ncols=2, frameon=False)
+    figures.put_title(
+        figure,
+        "Test metrics",
+        str(frame["dataset"].iloc[0]),
+        simulated=simulated,
+        note="Lines: bootstrap 95 % interval.",
+    )
+    return figure
+
+
+def draw(frame: pd.DataFrame, ax: Axes) -> None:
+    """One metric of one dataset: a row a run, a dot a rule, its interval as a line.
+
+    Args:
+        frame: of `compute`: one dataset, split and metric.
+        ax: where to draw.
+    """
+    heights, labels, y = {}, [], 0.0
+    for model, part in frame.groupby("model", sort=False):
+        labels.append((y, str(model), True))
+        for probe in part["probe"].unique():
+            y += 1
+            heights[model, probe] = y
+            labels.append((y, str(probe), False))
+        y += 1.2
+    kinds = list(dict.fromkeys(frame["kind"]))
+    palette = dict(zip(kinds, figures.kind_colours(kinds), strict=True))
+    two_rules = len(set(frame["rule"])) > 1
+    for row in frame.to_dict("records"):
+        apart = 0.14 if two_rules else 0.0
+        centre = heights[row["model"], row["probe"]] + (-apart if row["rule"] == "half" else apart)
+        colour = palette[row["kind"]]
+        if not np.isnan(row["low"]):
+            ax.plot([row["low"], row["high"]], [centre, centre], color=colour, lw=1.6, solid_capstyle="butt")
+        fill = "white" if row["rule"] == "half" and two_rules else colour
+        ax.plot(row["value"], centre, "o", color=colour, mfc=fill, ms=5, mew=1.4)
+    ax.set_yticks([place for place, _, _ in labels], [text for _, text, _ in labels])
+    for tick, (_, _, is_model) in zip(ax.get_yticklabels(), labels, strict=False):
+        tick.set_fontweight("bold" if is_model else "normal")
+    ax.set_ylim(y - 0.5, -0.7)
+    ax.grid(axis="x")
+    figures.without_frame(ax)

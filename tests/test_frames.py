@@ -1,0 +1,88 @@
+"""Runs as tidy tables: every number arrives where it belongs, unchanged."""
+
+import numpy as np
+import pytest
+from helpers import encoder_identity, make_features
+from made_runs import made_up, make_run
+
+from analysis import frames
+from data.runs import all_runs
+from probes import fit
+
+NAMES = ["Arable land", "Pastures", "Marine waters"]
+
+
+@pytest.fixture
+def run(tmp_path):
+    labels, scores = made_up(NAMES, multilabel=True, rows=80, shares=np.array([0.5, 0.3, 0.1]))
+    return make_run(tmp_path, labels, scores, NAMES, simulated=True, thresholds=[0.3, 0.3, 0.3])
+
+
+def test_metrics_have_a_row_each_with_their_interval(run):
+    frame = frames.metrics_frame([run])
+    metrics = run.record["metrics"]
+    assert len(frame) == sum(len(values) for rules in metrics.values() for values in rules.values())
+    row = frame[(frame["split"] == "test") & (frame["rule"] == "tuned") & (frame["metric"] == "f2_macro")].iloc[0]
+    assert row["value"] == metrics["test"]["tuned"]["f2_macro"]
+    assert [row["low"], row["high"]] == run.record["intervals"]["test"]["tuned"]["f2_macro"]
+    assert row["simulated"] and row["multilabel"] and row["kind"] == "linear"
+
+
+def test_a_metric_without_interval_or_value_is_nan(run):
+    run.record["metrics"]["test"]["half"]["map_macro"] = None
+    frame = frames.metrics_frame([run])
+    assert frame[frame["split"] == "val"]["low"].isna().all()
+    assert np.isnan(frame[(frame["split"] == "test") & (frame["metric"] == "map_macro")]["value"].iloc[0])
+
+
+def test_per_class_rows_equal_the_record_and_keep_class_order(run):
+    frame = frames.per_class_frame([run])
+    half = frame[frame["rule"] == "half"]
+    assert list(half["class"]) == NAMES
+    for row, recorded in zip(half.to_dict("records"), run.record["per_class"]["half"], strict=True):
+        for key in ("tp", "fp", "tn", "fn", "support", *frames.RATES):
+            assert row[key] == recorded[key]
+
+
+def test_runs_of_the_probe_command_fit_the_frames(tmp_path):
+    for multilabel in (True, False):
+        folder = make_features(tmp_path, multilabel=multilabel, dataset=f"multi-{multilabel}")
+        splits = fit.read_splits(folder)
+        fit.run_probe(fit.plan_probe("knn", splits, tmp_path, seed=0), splits, n_jobs=1)
+    runs = all_runs(tmp_path)
+    frame = frames.metrics_frame(runs)
+    for multilabel in (True, False):
+        assert set(frame[frame["multilabel"] == multilabel]["metric"]) == set(frames.metric_names(multilabel))
+    assert frame["value"].notna().all()
+    classes = frames.per_class_frame(runs)
+    assert set(frames.COUNTS + frames.RATES + ["ap", "threshold", "support"]) <= set(classes.columns)
+    assert len(classes) == 2 * 2 * 5
+
+
+def test_a_single_label_run_is_shown_once_whatever_the_rule(tmp_path):
+    labels, scores = made_up(NAMES, multilabel=False, rows=60)
+    frame = frames.metrics_frame([make_run(tmp_path, labels, scores, NAMES)])
+    for rules in (["half"], ["tuned"], ["half", "tuned"]):
+        assert set(frames.under_rules(frame, rules)["rule"]) == {"half"}
+
+
+def test_encoders_alike_in_words_are_told_apart_by_their_hash(tmp_path):
+    labels, scores = made_up(NAMES, multilabel=True, rows=60)
+    plain, other = encoder_identity("dofa"), encoder_identity("dofa", interpolation="bicubic")
+    runs = [make_run(tmp_path, labels, scores, NAMES, encoder=encoder) for encoder in (plain, other)]
+    words = frames.encoder_labels(runs)
+    assert len(set(words.values())) == 2
+    assert all(text.startswith("dofa, s2-12, native size, mean, ") for text in words.values())
+    assert set(frames.encoder_labels(runs[:1]).values()) == {"dofa, s2-12, native size, mean"}
+
+
+def test_runs_of_one_kind_are_told_apart_by_their_folder(tmp_path):
+    labels, scores = made_up(NAMES, multilabel=True, rows=60)
+    runs = [make_run(tmp_path, labels, scores, NAMES, seed=seed) for seed in (0, 1)]
+    assert set(frames.run_labels(runs).values()) == {run.folder.name for run in runs}
+    assert set(frames.run_labels(runs[:1]).values()) == {"linear"}
+
+
+def test_random_weights_are_named():
+    encoder = encoder_identity("dofa", variant="base", weights={"source": "random", "sha256": None}, image_size=224)
+    assert frames.model_words(encoder) == "dofa base random weights, s2-12, 224 px, mean"

@@ -1,0 +1,428 @@
+"""Views by value: what compute gives is what the runs recorded; and all of them draw at awkward sizes."""
+
+import csv
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import make_features, make_split
+from made_runs import BIGEARTHNET, EUROSAT, made_up, make_run
+from PIL import Image
+
+from analysis import figures, layout
+from analysis.view import Output, ViewRequest, default_options, run_view
+from analysis.views import classes, confusion, f2, report, table, umap
+from data import paths
+from data.errors import RequestError
+from data.registry import PROBES, VIEWS
+from data.runs import all_runs
+from probes import fit, metrics
+
+RUN_VIEWS = [name for name in VIEWS.names() if VIEWS.card(name)["input"] == "runs" and name != "report"]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """Two encoders x two probes on multi-label data, simulated, and one run of single-label data."""
+    folder = tmp_path_factory.mktemp("out")
+    for model, skill in (("dofa", 2.0), ("stats", 1.0)):
+        for kind in ("linear", "rf"):
+            labels, scores = made_up(BIGEARTHNET, multilabel=True, rows=300, skill=skill)
+            thresholds = np.full(len(BIGEARTHNET), 0.2)
+            make_run(
+                folder, labels, scores, BIGEARTHNET, kind=kind, model=model, dataset="ben", simulated=True,
+                thresholds=thresholds,
+            )  # fmt: skip
+    labels, scores = made_up(EUROSAT, multilabel=False, rows=300)
+    make_run(folder, labels, scores, EUROSAT, dataset="eurosat")
+    return folder
+
+
+def files_of(outputs: list[Output]) -> list:
+    return [file for output in outputs for file in output.files]
+
+
+# ---------------------------------------------------------------------------------------- the contract
+
+
+@pytest.mark.parametrize("name", VIEWS.names())
+def test_every_view_has_a_card_that_its_run_understands(name):
+    card = VIEWS.card(name)
+    assert card["input"] in ("runs", "features")
+    assert set(card) <= {"input", "report", "options"}
+    assert all(set(spec) == {"default", "help"} for spec in card["options"].values())
+    if "report" in card:
+        assert set(card["report"]) == {"order", "heading", "show"}
+        assert card["report"]["show"] in ("figure", "table", "both")
+    assert callable(VIEWS.load(name).run)
+
+
+@pytest.mark.parametrize("name", RUN_VIEWS)
+def test_every_view_writes_png_svg_and_csv_that_say_simulated(name, out, tmp_path):
+    request = ViewRequest(out=out, folder=tmp_path, model="dofa", kind="rf", dataset="ben")
+    for output in run_view(name, request):
+        endings = {file.suffix for file in output.files}
+        assert {".png", ".svg", ".csv"} <= endings
+        assert all(file.stat().st_size > 200 for file in output.files)
+        assert output.dataset == "ben" and output.alt and output.caption
+        for file in output.files:
+            if file.suffix in (".md", ".tex"):
+                assert "imulated" in file.read_text()
+    assert not list(tmp_path.glob("*.tmp*"))
+
+
+def test_figures_say_simulated_only_when_they_are():
+    for simulated in (True, False):
+        figure = figures.new_figure(4, 3)
+        figures.put_title(figure, "Classes", "somewhere", simulated=simulated, note="a note")
+        words = figure.get_suptitle() + figure.get_supxlabel()
+        assert ("simulated" in words.lower()) == simulated
+
+
+@pytest.mark.parametrize("name", RUN_VIEWS)
+def test_the_same_runs_draw_the_same_bytes(name, out, tmp_path):
+    request = ViewRequest(out=out, model="dofa", kind="rf", dataset="ben", rule="half")
+    first = files_of(run_view(name, replace(request, folder=tmp_path / "a")))
+    second = files_of(run_view(name, replace(request, folder=tmp_path / "b")))
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
+
+
+@pytest.mark.parametrize("multilabel", [True, False], ids=["multi-label", "single-label"])
+@pytest.mark.parametrize("count", [1, 43])
+def test_every_view_draws_one_class_and_forty_three(multilabel, count, tmp_path):
+    names = [f"{BIGEARTHNET[k % 19]} {k}" for k in range(count)]
+    labels, scores = made_up(names, multilabel=multilabel, rows=60, shares=np.full(count, 0.3))
+    make_run(tmp_path, labels, scores, names)
+    for name in RUN_VIEWS:
+        for output in run_view(name, ViewRequest(out=tmp_path, rule="half")):
+            with Image.open(output.file("png")) as image:
+                assert image.width > 400 and image.height > 150
+
+
+def test_every_view_draws_when_test_has_no_positives_at_all(tmp_path):
+    names = ["Arable land", "Pastures"]
+    scores = np.full((20, 2), 0.1, np.float32)
+    run = make_run(tmp_path, np.zeros((20, 2), np.uint8), scores, names)
+    for name in RUN_VIEWS:
+        assert files_of(run_view(name, ViewRequest(out=tmp_path)))
+    frame = confusion.compute(run, "half")
+    assert frame[frame["outcome"].isin(["tp", "fn"])]["share"].isna().all()
+
+
+# -------------------------------------------------------------------------------------------- by value
+
+
+def test_classes_shows_the_recorded_values_to_the_last_digit(out):
+    runs = all_runs(out, dataset="ben", model="dofa", kind="rf")
+    frame = classes.compute(runs, ("tuned",))
+    header, rows = classes.readable(frame)
+    assert header[:6] == ["Class", "Support", "TP", "FP", "TN", "FN"]
+    for row, recorded in zip(rows, runs[0].record["per_class"]["tuned"], strict=True):
+        expected = [f"{recorded[key]}" for key in ("support", "tp", "fp", "tn", "fn")]
+        expected += [f"{recorded[key]:.3f}" for key in ("precision", "recall", "specificity", "f1", "f2")]
+        assert row == [recorded["name"], *expected]
+
+
+def test_f2_lists_the_macro_mean_then_classes_by_falling_support(out):
+    runs = all_runs(out, dataset="ben", model="dofa")
+    frame = f2.compute(runs)
+    one = frame[(frame["probe"] == "rf") & (frame["rule"] == "half")]
+    record = next(run for run in runs if run.kind == "rf").record
+    assert one["class"].iloc[0] == f2.MACRO
+    assert one["f2"].iloc[0] == record["metrics"]["test"]["half"]["f2_macro"]
+    assert one["support"].iloc[1:].is_monotonic_decreasing
+    recorded = {values["name"]: values["f2"] for values in record["per_class"]["half"]}
+    assert dict(zip(one["class"].iloc[1:], one["f2"].iloc[1:], strict=True)) == recorded
+    header, rows = f2.readable(frame)
+    assert header[2:] == [
+        "linear, threshold 0.5", "rf, threshold 0.5", "linear, thresholds tuned on val", "rf, thresholds tuned on val",
+    ]  # fmt: skip
+    assert len(rows) == 1 + len(BIGEARTHNET)
+
+
+def test_a_confusion_matrix_worked_out_by_hand(tmp_path):
+    # truth 0 0 0 1 1 2; the highest scores are 0 0 1 1 1 0
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    scores = np.eye(4, dtype=np.float32)[[0, 0, 1, 1, 1, 0]]
+    run = make_run(tmp_path, labels, scores, ["a", "b", "c", "d"])
+    frame = confusion.compute(run)
+    counts = frame["count"].to_numpy().reshape(4, 4)
+    assert counts.tolist() == [[2, 1, 0, 0], [0, 2, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    shares = frame["share"].to_numpy().reshape(4, 4)
+    assert shares[0].tolist() == pytest.approx([2 / 3, 1 / 3, 0, 0])
+    assert np.isnan(shares[3]).all()  # class d has no sample
+
+
+def test_a_confusion_matrix_agrees_with_the_recorded_counts(out):
+    run = all_runs(out, dataset="eurosat")[0]
+    counts = confusion.compute(run)["count"].to_numpy().reshape(10, 10)
+    assert np.diag(counts).tolist() == [values["tp"] for values in run.record["per_class"]["half"]]
+    assert (counts.sum(axis=0) - np.diag(counts)).tolist() == [v["fp"] for v in run.record["per_class"]["half"]]
+
+
+def test_multilabel_outcomes_are_shares_of_those_that_have_or_lack_the_class(tmp_path):
+    # class a: 3 samples have it, 2 of them found; 1 of the 2 that lack it is a false alarm
+    labels = np.array([[1], [1], [1], [0], [0]], np.uint8)
+    scores = np.array([[0.9], [0.8], [0.1], [0.7], [0.2]], np.float32)
+    frame = confusion.compute(make_run(tmp_path, labels, scores, ["a"]), "half").set_index("outcome")
+    assert frame["count"].to_dict() == {"tp": 2, "fn": 1, "fp": 1, "tn": 1}
+    assert frame["share"].to_dict() == pytest.approx({"tp": 2 / 3, "fn": 1 / 3, "fp": 1 / 2, "tn": 1 / 2})
+
+
+def test_the_table_marks_the_best_and_the_lowest_hamming_loss_is_best(out):
+    frame = table.compute(all_runs(out, dataset="ben"))
+    header, rows = table.readable(frame, ["f2_macro", "hamming_loss"])
+    assert header == ["Model", "Probe", "Decision", "F2 macro", "Hamming loss"]
+    values = frame[(frame["split"] == "test") & (frame["metric"] == "hamming_loss")]["value"]
+    marked = [row[4] for row in rows if "**" in row[4]]
+    assert marked and all(cell.startswith(f"**{values.min():.3f}** [") for cell in marked)
+
+
+def test_the_csv_keeps_every_digit_and_every_split(out, tmp_path):
+    outputs = table.run(ViewRequest(out=out, folder=tmp_path))
+    frame = pd.read_csv(outputs[0].file("csv"), float_precision="round_trip")
+    for run in all_runs(out):
+        for split in ("val", "test"):
+            rows = frame[(frame["run"] == run.folder.name) & (frame["encoder"] == run.encoder)]
+            row = rows[(rows["split"] == split) & (rows["rule"] == "half")].iloc[0]
+            for metric, value in run.record["metrics"][split]["half"].items():
+                assert row[metric] == value
+
+
+def test_names_with_special_characters_survive_markdown_and_latex(tmp_path):
+    names = ["a|b & 50%_#", "plain"]
+    labels, scores = made_up(names, multilabel=True, rows=40, shares=np.array([0.5, 0.5]))
+    make_run(tmp_path, labels, scores, names)
+    output = classes.run(ViewRequest(out=tmp_path, rule="half"))[0]
+    assert r"a\|b & 50%_#" in output.file("md").read_text()
+    assert r"a|b \& 50\%\_\#" in output.file("tex").read_text()
+    with output.file("csv").open() as file:
+        assert next(csv.DictReader(file))["class"] == names[0]
+
+
+def test_a_kind_has_one_colour_in_every_figure():
+    kinds = PROBES.names()
+    assert figures.kind_colours(kinds[1:2]) == figures.kind_colours(kinds)[1:2]
+    assert len(set(figures.kind_colours(["rf", "rf", "linear", "knn", "rf"]))) == 5
+
+
+# ------------------------------------------------------------------------------------------------ umap
+
+
+def options(**changes):
+    return default_options("umap") | changes
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("umap")
+    make_features(folder, multilabel=True, rows=(60, 40, 60), dataset="multi", simulated=True)
+    make_features(folder, multilabel=False, rows=(60, 40, 60), dataset="single")
+    return folder
+
+
+def test_umap_draws_panels_and_for_single_label_data_one_by_class(features, tmp_path):
+    for dataset, count in (("multi", 1), ("single", 2)):
+        outputs = run_view("umap", ViewRequest(out=features, dataset=dataset, folder=tmp_path))
+        assert len(outputs) == count
+        for output in outputs:
+            assert {file.suffix for file in output.files} == {".png", ".svg", ".csv"}
+        frame = pd.read_csv(outputs[0].file("csv"))
+        assert len(frame) == 60 and list(frame.columns[:4]) == ["id", "split", "x", "y"]
+        assert [name for name in frame.columns if name.startswith(umap.CLASS)] == [
+            f"class: class {k}" for k in range(5)
+        ]
+
+
+def test_a_layout_is_kept_and_used_again_and_another_seed_makes_another(features, tmp_path, capsys, monkeypatch):
+    values = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)
+    settings = {"neighbors": 5, "min_dist": 0.1, "cache": tmp_path}
+    first = layout.layout(values, seed=0, **settings)
+    assert "laying out" in capsys.readouterr().err
+    other = layout.layout(values, seed=1, **settings)
+    assert not np.allclose(first, other)
+    monkeypatch.setattr(layout, "_compute", lambda *_, **__: pytest.fail("the layout was computed again"))
+    assert np.array_equal(layout.layout(values, seed=0, **settings), first)
+    assert "using the layout" in capsys.readouterr().err
+
+
+def test_the_same_features_and_seed_give_the_same_layout(tmp_path):
+    values = np.random.default_rng(0).standard_normal((60, 70)).astype(np.float32)  # wide enough for PCA
+    settings = {"neighbors": 5, "min_dist": 0.1, "seed": 3}
+    one, other = (layout.layout(values, cache=tmp_path / name, **settings) for name in "ab")
+    assert np.array_equal(one, other)
+
+
+def test_a_damaged_layout_is_made_again(tmp_path, capsys):
+    values = np.random.default_rng(0).standard_normal((30, 8)).astype(np.float32)
+    settings = {"neighbors": 5, "min_dist": 0.1, "seed": 0, "cache": tmp_path}
+    first = layout.layout(values, **settings)
+    file = next(tmp_path.glob("*.npz"))
+    file.write_bytes(file.read_bytes()[:200])
+    assert np.array_equal(layout.layout(values, **settings), first)
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_umap_draws_at_most_the_points_asked_for_and_says_of_how_many(features, tmp_path):
+    outputs = run_view("umap", ViewRequest(out=features, dataset="multi", split="all", folder=tmp_path), points=50)
+    frame = pd.read_csv(outputs[0].file("csv"))
+    assert len(frame) == 50 and set(frame["split"]) == {"train", "val", "test"}
+    assert "50 of 160 samples" in outputs[0].caption
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [(np.zeros((3, 4)), "at least 5 samples, there are 3"), (np.full((20, 4), np.nan), "featurize verify")],
+)
+def test_umap_refuses_what_it_cannot_lay_out(values, message, tmp_path):
+    with pytest.raises(RequestError, match=message):
+        layout.layout(values, neighbors=5, min_dist=0.1, seed=0, cache=tmp_path)
+
+
+def test_umap_lays_out_few_samples_and_features_that_are_all_equal(tmp_path):
+    for rows in (5, 9, 25):
+        for values in (np.random.default_rng(0).standard_normal((rows, 3)), np.zeros((rows, 3))):
+            points = layout.layout(values, neighbors=15, min_dist=0.1, seed=0, cache=tmp_path)
+            assert points.shape == (rows, 2) and np.isfinite(points).all()
+
+
+def test_umap_of_several_feature_sets_lists_them(features):
+    with pytest.raises(RequestError, match="2 feature sets fit; choose with --model, --dataset or --features: .*multi"):
+        run_view("umap", ViewRequest(out=features))
+
+
+def test_a_hundred_thousand_points_make_a_small_svg(tmp_path):
+    rng = np.random.default_rng(0)
+    rows, names = 100_000, EUROSAT
+    frame = pd.DataFrame({"x": rng.standard_normal(rows), "y": rng.standard_normal(rows)})
+    member = rng.integers(0, len(names), rows)[:, None] == np.arange(len(names))
+    frame = pd.concat([frame, pd.DataFrame(member, columns=[umap.CLASS + name for name in names])], axis=1)
+    figure = figures.new_figure(6, 4)
+    umap.draw(frame, figure.subplots(), names)
+    _, svg = figures.save(figure, tmp_path / "many")
+    assert svg.stat().st_size < 3_000_000  # drawn as one picture: 100,000 circles would be 15 MB and more
+
+
+def test_a_class_may_be_named_like_a_coordinate(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 30)
+    file = paths.feature_file(tmp_path / "features" / "odd" / "stats", "test")
+    make_split(file, labels, rng.standard_normal((30, 4)).astype(np.float32), ["x", "id"], dataset="odd")
+    frame = pd.read_csv(run_view("umap", ViewRequest(out=tmp_path))[0].file("csv"))
+    assert frame["class: x"].to_numpy().tolist() == (labels == 0).astype(int).tolist()
+
+
+# ---------------------------------------------------------------------------------------------- report
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Features and two probes each, multi-label and simulated, and single-label; and their report."""
+    folder = tmp_path_factory.mktemp("whole")
+    for multilabel, dataset in ((True, "multi"), (False, "single")):
+        source = make_features(
+            folder, multilabel=multilabel, rows=(80, 50, 50), dataset=dataset, simulated=multilabel,
+            class_names=BIGEARTHNET[5:9],
+        )  # fmt: skip
+        splits = fit.read_splits(source)
+        for kind in ("knn", "rf"):
+            fit.run_probe(fit.plan_probe(kind, splits, folder, seed=0), splits, n_jobs=1)
+    report.run(ViewRequest(out=folder))
+    return folder
+
+
+def page(out):
+    return (paths.report_folder(out) / "index.html").read_text()
+
+
+def test_the_report_is_one_folder_whose_links_all_lead_to_files_in_it(whole):
+    folder = paths.report_folder(whole)
+    links = set(re.findall(r'(?:src|href)="([^"#]+)"', page(whole)))
+    assert links and not any("://" in link or link.startswith("/") for link in links)
+    assert all((folder / link).is_file() for link in links)
+    assert "<script" not in page(whole)
+
+
+def test_the_report_shows_every_view_of_every_dataset(whole):
+    for name in report.report_views():
+        for dataset in ("multi", "single"):
+            assert f'id="{dataset}-{name}"' in page(whole)
+
+
+def test_the_report_says_simulated_and_whose_data_are(whole):
+    text = page(whole)
+    assert "Samples of\nmulti were generated" in text
+    assert (
+        text.index('id="multi">') < text.index("simulated data", text.index('id="multi">')) < text.index('id="single">')
+    )
+    assert "simulated data" not in text[text.index('id="single">') : text.index('id="again">')]
+
+
+def test_the_report_holds_the_recorded_values(whole):
+    text = page(whole)
+    for run in all_runs(whole):
+        rule = "tuned" if run.multilabel else "half"
+        value = run.record["metrics"]["test"][rule]["f2_macro"]
+        low, high = run.record["intervals"]["test"][rule]["f2_macro"]
+        assert re.search(rf'{value:.3f}(</strong>)? <span class="interval">\[{low:.3f}, {high:.3f}\]', text)
+
+
+def test_the_report_names_the_commands_that_repeat_it_and_what_is_missing(whole):
+    text = page(whole)
+    assert "featurize --model stats --dataset multi --split all --bands s2-12 --pooling mean --normalize zscore" in text
+    assert re.search(r"probe --kind knn,rf --features \S+multi/stats\S+ --out", text)
+    missing = ",".join(kind for kind in PROBES.names() if kind not in ("knn", "rf"))
+    assert re.search(rf"probe --kind {missing} --features", text)
+    assert f"analyze report --out {whole}" in text
+
+
+def test_a_report_without_runs_shows_the_features_and_says_what_to_do(tmp_path, capsys):
+    make_features(tmp_path, multilabel=True, rows=(40, 30, 30), simulated=True)
+    report.run(ViewRequest(out=tmp_path))
+    text = page(tmp_path)
+    assert 'id="simulated-umap"' in text and "probe --kind all --features" in text
+    assert "0 probe runs on 1 dataset." in text
+
+
+def test_a_report_without_features_shows_the_runs_and_says_how_to_make_them(out, tmp_path):
+    report.run(ViewRequest(out=out, dataset="eurosat", folder=tmp_path / "page"))
+    text = (tmp_path / "page" / "index.html").read_text()
+    assert 'id="eurosat-table"' in text and 'id="eurosat-umap"' not in text
+    assert "No train and val and test features of stats" in text and "featurize --model stats --dataset eurosat" in text
+
+
+def test_a_report_of_nothing_says_where_to_start(tmp_path):
+    with pytest.raises(RequestError, match="make features with featurize"):
+        report.run(ViewRequest(out=tmp_path))
+
+
+def test_a_report_replaces_a_report_but_nothing_else(tmp_path):
+    labels, scores = made_up(["a", "b"], multilabel=True, rows=40, shares=np.array([0.5, 0.5]))
+    make_run(tmp_path, labels, scores, ["a", "b"])
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "index.html").write_text("my own page")
+    with pytest.raises(RequestError, match="is no report"):
+        report.run(ViewRequest(out=tmp_path, folder=mine))
+    assert (mine / "index.html").read_text() == "my own page"
+    request = ViewRequest(out=tmp_path, folder=tmp_path / "page")
+    report.run(request)
+    (tmp_path / "page" / "figures" / "stale.png").write_bytes(b"")
+    report.run(request)
+    assert not (tmp_path / "page" / "figures" / "stale.png").exists()
+    assert not list(tmp_path.glob(".page*"))
+
+
+def test_class_names_are_escaped_in_the_report(tmp_path):
+    names = ["<script>alert(1)</script>", "a & b"]
+    labels, scores = made_up(names, multilabel=True, rows=40, shares=np.array([0.5, 0.5]))
+    make_run(tmp_path, labels, scores, names)
+    report.run(ViewRequest(out=tmp_path))
+    assert "<script" not in page(tmp_path) and "&lt;script&gt;" in page(tmp_path)
+
+
+def test_views_and_probes_agree_on_f2():
+    # two of three found, one false alarm: 5 * 2 / (5 * 2 + 4 * 1 + 1) = 10 / 15
+    assert metrics.f_beta(np.array(2), np.array(1), np.array(1), 2) == pytest.approx(2 / 3)
