@@ -37,7 +37,7 @@ lint: setup
 	$(BIN)/pyright
 
 bench: setup
-	$(BIN)/python -m tests.bench --out results
+	$(BIN)/python -m tests.bench
 
 clean:
 	rm -rf .venv .uv runs/demo

@@ -21,6 +21,7 @@ def new_app(name: str, help_text: str) -> App:
         help=help_text,
         help_format="plaintext",
         version_flags=["--version"],
+        suppress_keyboard_interrupt=False,  # `run` says how to go on
         default_parameter=cyclopts.Parameter(negative_iterable=(), show_env_var=False),
     )
 
@@ -44,9 +45,12 @@ def run(app: App, arguments: list[str] | None = None) -> int:
         print(f"\n{name}: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     except OSError as error:
-        if error.errno not in NO_SPACE:
+        if error.errno in NO_SPACE:
+            message = f"no space left to write {error.filename or 'a file'}; free some or choose another --out"
+        elif error.filename and error.strerror:  # a path that is no folder, may not be written, does not exist...
+            message = f"{error.filename}: {error.strerror.lower()}; check the path and its permissions"
+        else:
             raise
-        message = f"no space left to write {error.filename or 'a file'}; free some or choose another --out"
     print(f"{name}: {message}", file=sys.stderr)
     return 2
 

@@ -1,5 +1,6 @@
 """Probe results on disk: ``run.json``, ``predictions.h5`` and ``model.skops`` in one folder a run."""
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -119,12 +120,14 @@ def write_run(
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        with h5py.File(temporary / "predictions.h5", "w") as file:
+        buffer = io.BytesIO()  # HDF5 in memory first: it crashes the process when a disk fills up under it
+        with h5py.File(buffer, "w") as file:
             for split, values in predictions.items():
                 group = file.create_group(split)
                 group["ids"] = np.array([name.encode() for name in values.ids])
                 group.create_dataset("labels", data=values.labels, fletcher32=True, chunks=True)
                 group.create_dataset("scores", data=values.scores.astype(np.float32), fletcher32=True, chunks=True)
+        (temporary / "predictions.h5").write_bytes(buffer.getvalue())
         save_model(temporary / "model.skops")
         record = {"schema": SCHEMA, **record}
         canonical_json(record)  # NaN is not JSON: fail here, not in a reader

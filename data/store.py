@@ -12,7 +12,8 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -195,7 +196,8 @@ class FeatureWriter:
         if dataset.lonlat is not None:
             arrays["lonlat"] = dataset.lonlat.astype(np.float64)
         digest = hashlib.sha256()
-        with published(self.file) as temporary, h5py.File(temporary, "w") as file:
+        size = self.rows * self.dim * self.dtype.itemsize + sum(array.nbytes for array in arrays.values())
+        with published(self.file) as temporary, reserved(temporary, size) as file:
             chunks = (min(CHUNK_ROWS, self.rows), self.dim)
             features = file.create_dataset(
                 "features", (self.rows, self.dim), self.dtype, chunks=chunks, fletcher32=True
@@ -260,6 +262,28 @@ class FeatureWriter:
     def _intact(self, part: int, sha256: str | None) -> bool:
         file = self._part_file(part)
         return bool(sha256) and file.exists() and hashlib.sha256(file.read_bytes()).hexdigest() == sha256
+
+
+@contextmanager
+def reserved(path: Path, size: int) -> Iterator[h5py.File]:
+    """Create an HDF5 file with its space taken beforehand: HDF5 crashes the process when a disk fills up under it.
+
+    Args:
+        path: the file.
+        size: bytes of its arrays; a margin for HDF5's own tables is added, and cut off again when HDF5 closes.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    empty = io.BytesIO()
+    h5py.File(empty, "w").close()
+    with path.open("wb") as raw:
+        raw.write(empty.getvalue())
+        raw.flush()
+        if hasattr(os, "posix_fallocate"):  # absent on macOS
+            os.posix_fallocate(raw.fileno(), 0, size + size // 50 + 2**20)
+    with h5py.File(path, "r+") as file:
+        yield file
 
 
 def _append_line(path: Path, line: str) -> None:

@@ -1,0 +1,169 @@
+"""The featurize command: what it prints, and one clear line with exit code 2 for each wrong request."""
+
+import resource
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data import command
+from featurize.cli import app
+
+RUN = ["--model", "stats", "--dataset", "simulated", "--bands", "rgb", "--limit", "8"]
+
+
+@pytest.fixture
+def featurize(tmp_path, capsys):
+    """Run the command in this process; returns exit code, output and errors."""
+
+    def run(*words):
+        code = command.run(app, [str(word) for word in words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def one_line(error):
+    return error.startswith("featurize: ") and error.count("\n") == 1 and "Traceback" not in error
+
+
+def images(folder: Path, count=4):
+    for split in ("train", "val", "test"):
+        for name in ("field", "wood"):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = np.random.default_rng(i).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{i}.jpg")
+    return folder
+
+
+def test_all_splits_are_written_then_reused_then_overwritten(featurize, tmp_path):
+    code, out, _ = featurize(*RUN, "--out", tmp_path)
+    assert code == 0 and out.count("wrote ") == 3
+    code, out, _ = featurize(*RUN, "--out", tmp_path)
+    assert code == 0 and out.count("reused ") == 3 and "wrote" not in out
+    code, out, _ = featurize(*RUN, "--out", tmp_path, "--split", "val", "--overwrite")
+    assert code == 0 and out.count("wrote ") == 1
+    code, out, _ = featurize("verify", "--out", tmp_path)
+    assert code == 0 and "3 of 3 files are good" in out
+    (file,) = tmp_path.rglob("val.h5")
+    content = bytearray(file.read_bytes())
+    content[-40] ^= 1
+    file.write_bytes(content[:-30])
+    code, out, _ = featurize("verify", file)
+    assert code == 1 and "unreadable" in out
+    code, _, err = featurize(*RUN, "--out", tmp_path)
+    assert code == 2 and one_line(err) and "not a readable feature file" in err
+
+
+def test_export(featurize, tmp_path):
+    import pandas as pd
+
+    featurize(*RUN, "--out", tmp_path, "--split", "val")
+    (file,) = tmp_path.rglob("val.h5")
+    assert featurize("export", file)[0] == 0
+    table = pd.read_parquet(file.with_suffix(".parquet"))
+    assert len(table) == 8 and "Arable land" in table and "f0011" in table
+    assert featurize("export", file, "--to", "npz")[0] == 0
+    assert np.load(file.with_suffix(".npz"))["features"].shape == (8, 12)
+    code, _, err = featurize("export", file, "--to", "csv")
+    assert code == 2 and one_line(err) and "unknown format 'csv'" in err
+
+
+def test_list_names_every_model_and_dataset(featurize):
+    code, out, _ = featurize("list")
+    assert code == 0
+    for name in ("dinov2", "dofa", "presto", "rcf", "stats", "eurosat-rgb", "folder", "simulated"):
+        assert name in out
+
+
+WRONG = {
+    "no model": ([], "--model"),
+    "unknown model": (["--model", "dofaa"], "unknown model 'dofaa'; choose from dinov2, dofa, presto, rcf, stats"),
+    "unknown dataset": (["--model", "stats", "--dataset", "eurosatt"], "did you mean 'eurosat'?"),
+    "unknown split": ([*RUN, "--split", "dev"], "unknown split 'dev'"),
+    "unknown flag": ([*RUN, "--modle", "x"], "--modle"),
+    "unknown band set": (["--model", "stats", "--limit", "8", "--bands", "s2-8"], "did you mean 's2-9'?"),
+    "no number": ([*RUN[:-1], "many"], "--limit"),
+    "limit of nothing": ([*RUN[:-1], "0"], "--limit 0"),
+    "batch of nothing": ([*RUN, "--batch-size", "0"], "--batch-size 0"),
+    "negative workers": ([*RUN, "--workers", "-1"], "--workers"),
+    "unknown device": ([*RUN, "--device", "tpu"], "--device tpu"),
+    "unknown precision": ([*RUN, "--precision", "int8"], "--precision int8"),
+    "absent weights": (["--model", "presto", "--weights", "gone.pt", "--limit", "2"], "gone.pt: no such file"),
+    "no such variant": ([*RUN, "--variant", "large"], "stats has no variant to choose"),
+    "missing data": (["--model", "stats", "--dataset", "eurosat-rgb", "--data-root", "{tmp}"], "no EuroSAT.zip"),
+    "missing folder": (["--model", "stats", "--dataset", "folder", "--data-root", "{tmp}/nowhere"], "nowhere"),
+    "empty folder": (["--model", "stats", "--dataset", "folder", "--data-root", "{tmp}"], "{tmp}"),
+    "verify nothing": (["verify", "{tmp}/nowhere"], "nothing at"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_request_is_one_clear_line_and_exit_code_2(featurize, tmp_path, case):
+    words, message = WRONG[case]
+    out = tmp_path / "runs"
+    data = tmp_path / "data"
+    data.mkdir()
+    words = [word.replace("{tmp}", str(data)) for word in words]
+    extra = [] if words[:1] == ["verify"] else ["--out", out]
+    code, _, err = featurize(*words, *extra)
+    assert code == 2 and one_line(err), err
+    assert message.replace("{tmp}", str(data)) in err
+    assert not list(out.rglob("*.h5")), "nothing may be left behind"
+
+
+def test_a_truncated_jpeg_is_named_and_nothing_is_published(featurize, tmp_path):
+    broken = images(tmp_path / "data") / "val" / "wood" / "2.jpg"
+    broken.write_bytes(broken.read_bytes()[:-150])
+    words = ["--model", "stats", "--dataset", "folder", "--data-root", tmp_path / "data", "--out", tmp_path / "runs"]
+    code, out, err = featurize(*words)
+    assert code == 2 and one_line(err) and "2.jpg" in err
+    assert "train.h5" in out and not list((tmp_path / "runs").rglob("val.h5"))
+
+
+def test_a_label_table_that_names_absent_files(featurize, tmp_path):
+    data = images(tmp_path / "data")
+    table = "path,labels,split\ntrain/wood/0.jpg,a;b,train\ntrain/wood/gone.jpg,a,val\n"
+    (data / "labels.csv").write_text(table)
+    code, _, err = featurize("--model", "stats", "--dataset", "folder", "--data-root", data, "--out", tmp_path / "runs")
+    assert code == 2 and one_line(err) and "gone.jpg" in err
+
+
+def test_a_damaged_archive(featurize, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    with zipfile.ZipFile(data / "EuroSAT.zip", "w") as archive:
+        archive.writestr("2750/Forest/Forest_1.jpg", b"x" * 1000)
+    (data / "EuroSAT.zip").write_bytes((data / "EuroSAT.zip").read_bytes()[:500])
+    for split in ("train", "val", "test"):
+        (data / f"eurosat-{split}.txt").write_text("Forest_1.jpg\n")
+    words = ["--model", "stats", "--dataset", "eurosat-rgb", "--data-root", data, "--cache-dir", tmp_path / "cache"]
+    code, _, err = featurize(*words, "--out", tmp_path / "runs")
+    assert code == 2 and one_line(err) and "EuroSAT.zip" in err
+
+
+def test_a_disk_that_fills_up_is_one_clear_line(tmp_path):
+    """A real limit of the operating system on file sizes, met while a part is written; then with room it goes on."""
+
+    def small_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+
+    words = [sys.executable, "-m", "featurize", *RUN[:-1], "400", "--part-rows", "256", "--out", str(tmp_path)]
+    full = subprocess.run([*words, "--split", "val"], capture_output=True, text=True, preexec_fn=small_files)
+    assert full.returncode == 2, full.stderr
+    assert "no space left to write" in full.stderr and "Traceback" not in full.stderr
+    assert not list(tmp_path.rglob("val.h5")) and not list(tmp_path.rglob("*.tmp-*"))
+    again = subprocess.run([*words, "--split", "val"], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+
+
+def test_an_output_folder_that_cannot_be_made(featurize, tmp_path):
+    (tmp_path / "runs").write_text("a file where the folder should be")
+    code, _, err = featurize(*RUN, "--out", tmp_path / "runs")
+    assert code == 2 and one_line(err) and "runs" in err

@@ -1,0 +1,57 @@
+"""What the README tells a newcomer to type works, and its help pages are the commands' own."""
+
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from write_help import COMMANDS, README, SECTION, help_section
+
+TEXT = README.read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
+LINES = [line for block in BLOCKS for line in block.splitlines()]
+
+
+def words(line: str) -> list[str]:
+    return shlex.split(line, comments=True)
+
+
+def test_the_help_pages_are_the_commands_own():
+    found = SECTION.search(TEXT)
+    assert found and found.group() == help_section(), "write them anew with: python -m tests.write_help"
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if words(line)[0] != "make"])
+def test_every_command_line_parses(line):
+    name, *arguments = words(line)
+    app = importlib.import_module(f"{COMMANDS[name]}.cli").app
+    app.parse_args(arguments, exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if words(line)[0] == "make"])
+def test_every_make_target_exists(line):
+    assert re.search(rf"^{words(line)[1]}:", (README.parent / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_a_command_line_that_does_not_parse_is_seen():
+    with pytest.raises(Exception, match="bogus"):
+        test_every_command_line_parses("featurize --model stats --bogus 1")
+
+
+def test_the_main_job_runs_as_written(tmp_path):
+    block = next(block for block in BLOCKS if block.startswith("featurize --model stats"))
+    for line in block.splitlines():
+        name, *arguments = words(line)
+        command = [sys.executable, "-m", COMMANDS[name], *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    assert (tmp_path / "runs" / "report" / "index.html").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(file):
+    for target in re.findall(r"\]\(([^)#:]+)\)", (README.parent / file).read_text()):
+        assert (README.parent / Path(target)).exists(), target
