@@ -2,6 +2,7 @@
 
 import sys
 import time
+import warnings
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import umap
 from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
 
 from data.errors import RequestError
 from data.files import canonical_json, published, short_hash
@@ -17,7 +19,7 @@ from data.store import digest_array
 
 SMALLEST = 5
 PCA_DIM = 50
-DECIDING = ("umap-learn", "pynndescent", "numba", "scikit-learn", "numpy", "scipy")
+DECIDING = ("umap-learn", "numba", "scikit-learn", "numpy", "scipy")
 
 
 def layout(features: np.ndarray, *, neighbors: int, min_dist: float, seed: int, cache: Path) -> np.ndarray:
@@ -42,6 +44,7 @@ def layout(features: np.ndarray, *, neighbors: int, min_dist: float, seed: int, 
         "features_sha256": digest_array(features),
         "shape": list(features.shape),
         "pca": PCA_DIM,
+        "search": "exact",
         "neighbors": neighbors,
         "min_dist": min_dist,
         "seed": seed,
@@ -67,14 +70,21 @@ def _compute(features: np.ndarray, *, neighbors: int, min_dist: float, seed: int
     if min(values.shape) > PCA_DIM:
         values = PCA(PCA_DIM, random_state=seed).fit_transform(values)
     few = len(values) <= 4 * SMALLEST  # too few for the spectral start, which wants many more points than dimensions
+    neighbors = min(neighbors, len(values) - 1)
+    # Exact neighbours: in 50 dimensions they are found in a second, while UMAP's own search compiles for 40 s first.
+    distances, indices = NearestNeighbors(n_neighbors=neighbors, algorithm="brute").fit(values).kneighbors(values)
     reducer = umap.UMAP(
-        n_neighbors=min(neighbors, len(values) - 1),
+        n_neighbors=neighbors,
         min_dist=min_dist,
         random_state=seed,
         n_jobs=1,
         init="random" if few else "spectral",
+        precomputed_knn=(indices, distances, None),
+        force_approximation_algorithm=True,  # else it drops these neighbours below 4,096 samples
     )
-    return np.asarray(reducer.fit_transform(values), dtype=np.float32)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="precomputed_knn.* is not an NNDescent object")
+        return np.asarray(reducer.fit_transform(values), dtype=np.float32)
 
 
 def _read(file: Path, identity: dict[str, Any]) -> np.ndarray | None:
