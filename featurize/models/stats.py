@@ -43,5 +43,6 @@ class Statistics(Encoder):
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
         """See `Encoder.embed`."""
         pixels = images.flatten(2)
+        variance, mean = torch.var_mean(pixels, dim=-1, correction=0)
         low, high = pixels.aminmax(dim=-1)
-        return torch.cat((pixels.mean(-1), pixels.std(-1, correction=0), low, high), dim=1)
+        return torch.cat((mean, variance.sqrt(), low, high), dim=1)
