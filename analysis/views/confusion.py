@@ -151,7 +151,6 @@ def _draw_matrix(frame: pd.DataFrame, ax: Axes) -> None:
         rows = [f"{name}\u00a0\u00a0{column}" for name, column in zip(names, columns, strict=True)]
     wrong = ~np.eye(len(names), dtype=bool)
     _heatmap(shares, texts, columns, rows, ax, wrong=wrong, fontsize=8 if len(names) <= 20 else 6.5)
-    ax.set_aspect("equal")
     ax.tick_params(axis="x", rotation=0 if _numbered(names) else 45)
     if not _numbered(names):
         for label in ax.get_xticklabels():
