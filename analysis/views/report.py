@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -202,7 +203,7 @@ def render(
     )  # fmt: skip
     environment.filters["marked"] = _marked
     environment.filters["shade"] = _shade
-    environment.filters["link"] = lambda file: file.relative_to(folder).as_posix()
+    environment.filters["link"] = lambda file: quote(file.relative_to(folder).as_posix(), safe="/+")
     datasets = []
     for dataset in dict.fromkeys(features.dataset for features in found):
         members = [features for features in found if features.dataset == dataset]
