@@ -378,6 +378,15 @@ def test_the_report_names_the_commands_that_repeat_it_and_what_is_missing(whole)
     assert f"analyze report --out {whole}" in text
 
 
+def test_the_weights_flag_is_what_the_user_would_type(tmp_path):
+    file = tmp_path / "weights.pt"
+    file.write_bytes(b"")
+    assert report.weights_flag("loaded", str(file)) == str(file)
+    assert report.weights_flag("loaded", "facebook/dinov2-small") == "pretrained"
+    assert report.weights_flag("random", None) == "random"
+    assert report.weights_flag("none", None) is None and report.weights_flag("generated", None) is None
+
+
 def test_a_report_without_runs_shows_the_features_and_says_what_to_do(tmp_path, capsys):
     make_features(tmp_path, multilabel=True, rows=(40, 30, 30), simulated=True)
     report.run(ViewRequest(out=tmp_path))

@@ -269,13 +269,13 @@ def encoder_facts(features: Features) -> dict[str, Any]:
     encoder, environment = features.shared["encoder"], features.environment
     weights = encoder["weights"]
     sha256 = weights.get("sha256")
-    rate = environment.get("images_per_s")
+    rate, origin = environment.get("images_per_s"), environment.get("weights_origin")
     facts = {
         "Bands": f"{encoder['bands_name']}: {' '.join(encoder['bands'])}",
         "Input": f"{encoder['image_size']} px" if encoder["image_size"] else "native size",
         "Pooling": encoder["pooling"],
         "Normalisation": encoder["normalization"]["method"],
-        "Weights": weights["source"],
+        "Weights": f"{weights['source']} from {origin}" if origin else weights["source"],
         "Weights sha256": sha256 if sha256 and sha256.strip("0") else None,
         "Precision": encoder["precision"],
         "Made on": " at ".join(
@@ -317,7 +317,6 @@ def missing(features: Features, out: Path) -> list[tuple[str, str]]:
 def featurize_command(features: Features, out: Path) -> str:
     """The command that makes these features."""
     dataset, encoder = features.shared["dataset"], features.shared["encoder"]
-    source = encoder["weights"]["source"]
     flags = {
         "model": encoder["name"],
         "variant": encoder["variant"],
@@ -328,12 +327,19 @@ def featurize_command(features: Features, out: Path) -> str:
         "image-size": encoder["image_size"],
         "pooling": encoder["pooling"],
         "normalize": encoder["normalization"]["method"],
-        "weights": None if source == "none" else source,
+        "weights": weights_flag(encoder["weights"]["source"], features.environment.get("weights_origin")),
         "precision": encoder["precision"],
         "limit": dataset["limit"],
         "out": out,
     }
     return _line("featurize", *_flags(flags))
+
+
+def weights_flag(source: str, origin: str | None) -> str | None:
+    """``--weights`` as it was given: the identity holds only what the weights are, the environment whence they came."""
+    if source == "loaded":
+        return origin if origin and Path(origin).exists() else "pretrained"
+    return "random" if source == "random" else None
 
 
 def probe_command(features: Features, out: Path, kinds: Sequence[str], *, seed: int = 0) -> str:
