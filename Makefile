@@ -1,4 +1,4 @@
-# The verbs a newcomer needs: make demo, make test. They need make, Python 3 and the Python package index.
+# The verbs a newcomer needs: make demo, make test. They need make, Python 3.12 and the Python package index.
 
 .PHONY: setup demo test lint bench clean
 .DEFAULT_GOAL := demo

@@ -1,5 +1,6 @@
 """Zip archives of a dataset: fetched when asked for, unpacked once into a cache folder that can be trusted."""
 
+import calendar
 import fcntl
 import hashlib
 import json
@@ -157,7 +158,9 @@ def _unpack(archive: Path, target: Path, identity: dict) -> None:
             temporary.mkdir()
             with progress(f"unpacking {archive.name}", len(members), "files") as advance:
                 for member in members:
-                    source.extract(member, temporary)  # compares the CRC
+                    file = source.extract(member, temporary)  # compares the CRC
+                    stamp = calendar.timegm((*member.date_time, 0, 0, 0))
+                    os.utime(file, (stamp, stamp))  # the archive's own time: unpacked again it is the same file
                     advance(1)
         (temporary / MARKER).write_text(json.dumps(identity), encoding="utf-8")
         os.sync()  # the files must reach the disk before the name that vouches for them
@@ -176,7 +179,7 @@ def _unpack(archive: Path, target: Path, identity: dict) -> None:
 def _checked(member: zipfile.ZipInfo, archive: Path) -> zipfile.ZipInfo:
     parts = PurePosixPath(member.filename.replace("\\", "/"))
     link = stat.S_ISLNK(member.external_attr >> 16)
-    if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0] or link:
+    if parts.is_absolute() or ".." in parts.parts or ":" in "".join(parts.parts[:1]) or link:
         raise RequestError(f"{archive} holds the unsafe path '{member.filename}'; nothing was unpacked")
     return member
 

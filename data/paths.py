@@ -65,7 +65,7 @@ def run_folder(out: Path, dataset: str, encoder: str, run: str) -> Path:
 
 def run_folders(out: Path) -> list[Path]:
     """Every folder below `out` that holds a finished run, sorted."""
-    return sorted(path.parent for path in probe_root(out).glob("*/*/*/run.json"))
+    return sorted(path.parent for path in probe_root(out).glob("*/*/[!.]*/run.json"))
 
 
 def analysis_folder(out: Path, view: str) -> Path:

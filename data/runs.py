@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from data.files import canonical_json, explained, fsync_folder, short_hash
 from data.store import open_hdf5
 
 SCHEMA = 1
+REQUIRED = {"dataset", "encoder", "kind", "seed", "features", "class_names", "multilabel", "metrics", "per_class"}
+FILES = ("run.json", "predictions.h5", "model.skops")
 
 
 @dataclass(frozen=True)
@@ -116,8 +120,8 @@ def write_run(
     Raises:
         RequestError: the disk is full; nothing is left behind.
     """
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = folder.with_name(f".{folder.name}.tmp-{secrets.token_hex(8)}")
+    replaced = folder.with_name(f".{folder.name}.old-{secrets.token_hex(8)}")
     try:
         temporary.mkdir(parents=True)
         buffer = io.BytesIO()  # HDF5 in memory first: it crashes the process when a disk fills up under it
@@ -132,13 +136,18 @@ def write_run(
         record = {"schema": SCHEMA, **record}
         canonical_json(record)  # NaN is not JSON: fail here, not in a reader
         (temporary / "run.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
+        for file in temporary.iterdir():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        if folder.exists():
+            folder.rename(replaced)
         temporary.rename(folder)
         fsync_folder(folder.parent)
     except OSError as error:
         raise explained(error, folder) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
     return Run(folder, record)
 
 
@@ -155,16 +164,30 @@ def read_run(folder: Path) -> Run:
         record = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RequestError(f"{file} is damaged; delete the folder and run the probe again") from error
+    if not isinstance(record, dict) or (record.get("schema") == SCHEMA and not record.keys() >= REQUIRED):
+        raise RequestError(f"{file} is damaged; delete the folder and run the probe again")
     if record.get("schema") != SCHEMA:
         raise RequestError(f"{file} has schema {record.get('schema')}, this version reads {SCHEMA}")
     return Run(folder, record)
 
 
 def all_runs(out: Path, *, model: str | None = None, dataset: str | None = None, kind: str | None = None) -> list[Run]:
-    """Every run under `out` that fits the given names, sorted by folder.
+    """As `find_runs`.
 
     Raises:
-        RequestError: none fits.
+        RequestError: none fits, or a run is damaged.
+    """
+    runs = find_runs(out, model=model, dataset=dataset, kind=kind)
+    if not runs:
+        raise RequestError(f"no fitting probe runs under {paths.probe_root(out)}; make some with probe")
+    return runs
+
+
+def find_runs(out: Path, *, model: str | None = None, dataset: str | None = None, kind: str | None = None) -> list[Run]:
+    """Every run under `out` that fits the given names, sorted by folder; perhaps none.
+
+    Raises:
+        RequestError: a run is damaged.
     """
     runs = []
     for folder in paths.run_folders(out):
@@ -176,6 +199,4 @@ def all_runs(out: Path, *, model: str | None = None, dataset: str | None = None,
             continue
         if kind in (None, run.kind):
             runs.append(run)
-    if not runs:
-        raise RequestError(f"no fitting probe runs under {paths.probe_root(out)}; make some with probe")
     return runs

@@ -6,14 +6,16 @@ never compared. While a split is being written it is a folder of parts and a jou
 in the journal, and the finished file appears by one rename.
 """
 
+import errno
 import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -42,7 +44,7 @@ def make_identity(dataset: EODataset, encoder: dict[str, Any], *, limit: int | N
         encoder: the encoder's own identity (see `featurize.encoder.Encoder.identity`).
         limit: ``--limit``, if one was given.
     """
-    return {
+    identity = {
         "schema": SCHEMA,
         "dataset": {
             "name": dataset.name,
@@ -58,8 +60,10 @@ def make_identity(dataset: EODataset, encoder: dict[str, Any], *, limit: int | N
             "ids_sha256": digest_ids(dataset.ids),
             "labels_sha256": digest_array(dataset.labels),
             "files_sha256": dataset.files_digest,
+            "lonlat_sha256": None if dataset.lonlat is None else digest_array(dataset.lonlat.astype(np.float64)),
         },
     }
+    return json.loads(canonical_json(identity))  # as it is read back: tuples become lists
 
 
 def digest_ids(ids: Sequence[str]) -> str:
@@ -115,6 +119,7 @@ class FeatureWriter:
         dim: D.
         dtype: type of ``features``, ``float16`` or ``float32``.
         part_rows: rows in a part; a kill loses at most one part.
+        overwrite: drop parts of another identity, which are an error otherwise.
 
     Raises:
         RequestError: another process is writing this split; the parts on disk have another identity; or the
@@ -130,8 +135,9 @@ class FeatureWriter:
         dim: int,
         dtype: str,
         part_rows: int = DEFAULT_PART_ROWS,
+        overwrite: bool = False,
     ) -> None:
-        self.file, self.identity = file, identity
+        self.file, self.identity, self.overwrite = file, identity, overwrite
         self.rows, self.dim, self.dtype, self.part_rows = rows, dim, np.dtype(dtype), part_rows
         self.parts = paths.parts_folder(file)
         self.journal = self.parts / "journal.jsonl"
@@ -196,7 +202,9 @@ class FeatureWriter:
         if dataset.lonlat is not None:
             arrays["lonlat"] = dataset.lonlat.astype(np.float64)
         digest = hashlib.sha256()
-        size = self.rows * self.dim * self.dtype.itemsize + sum(array.nbytes for array in arrays.values())
+        chunk = min(CHUNK_ROWS, self.rows)
+        row_bytes = self.dim * self.dtype.itemsize + sum(array[:1].nbytes for array in arrays.values())
+        size = -(-self.rows // chunk) * chunk * row_bytes  # HDF5 takes whole chunks
         with published(self.file) as temporary, reserved(temporary, size) as file:
             chunks = (min(CHUNK_ROWS, self.rows), self.dim)
             features = file.create_dataset(
@@ -224,17 +232,23 @@ class FeatureWriter:
         plan = {"identity": self.identity, "rows": self.rows, "dim": self.dim, "dtype": self.dtype.name}
         plan_file = self.parts / "plan.json"
         try:
-            self.parts.mkdir(parents=True, exist_ok=True)
+            for torn in self.file.parent.glob(f"{self.file.name}.tmp-*"):
+                torn.unlink()  # of a run killed while joining; the lock says that nobody is
             if plan_file.exists():
                 found = json.loads(plan_file.read_text())
-                self.part_rows = found.pop("part_rows")  # resuming keeps the cuts of the first start
-                if fields := differing_fields(found, json.loads(canonical_json(plan))):
+                part_rows = found.pop("part_rows")
+                fields = differing_fields(found, plan)
+                if fields and not self.overwrite:
                     raise RequestError(
                         f"{self.parts} holds parts made with another {', '.join(fields)}; use --overwrite to drop them"
                     )
-            else:
+                if fields:
+                    shutil.rmtree(self.parts)
+                else:
+                    self.part_rows = part_rows  # resuming keeps the cuts of the first start
+            if not plan_file.exists():
                 need = 2 * self.rows * self.dim * self.dtype.itemsize  # the parts, then the file joined from them
-                free = shutil.disk_usage(self.parts).free
+                free = shutil.disk_usage(self.file.parent).free
                 if need > free:
                     raise RequestError(
                         f"no space left: {self.file} needs {need / 1e6:.0f} MB, {free / 1e6:.0f} MB are free; "
@@ -297,11 +311,11 @@ def _append_line(path: Path, line: str) -> None:
         raise explained(error, path) from error
 
 
-def discard(file: Path) -> None:
-    """Remove a feature file and its unfinished parts (``--overwrite``)."""
-    with Lock(paths.lock_file(file)):
-        file.unlink(missing_ok=True)
-        shutil.rmtree(paths.parts_folder(file), ignore_errors=True)
+def tidy(file: Path) -> None:
+    """Remove what a run killed right after publishing left behind, unless another process is at work there."""
+    if paths.parts_folder(file).exists():
+        with suppress(RequestError), Lock(paths.lock_file(file)):
+            shutil.rmtree(paths.parts_folder(file))
 
 
 class Lock:
@@ -323,17 +337,16 @@ class Lock:
         Raises:
             RequestError: a living process, or one of another host, holds it.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        me = canonical_json({"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())})
-        mine = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        mine = self.path.with_name(f"{self.path.name}.{secrets.token_hex(8)}")
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid()), "name": mine.name}
+        self.text = canonical_json(owner)
         try:
-            mine.write_text(me)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            mine.write_text(self.text)
             for _ in range(3):
-                try:
-                    os.link(mine, self.path)  # fails if it exists, and appears with its content or not at all
+                if self._claim(mine):
                     return
-                except FileExistsError:
-                    self._remove_if_dead()
+                self._remove_if_dead()
         except OSError as error:
             raise explained(error, self.path) from error
         finally:
@@ -341,12 +354,29 @@ class Lock:
         raise RequestError(f"{self.path} keeps coming back: another process is writing this split; wait for it")
 
     def release(self) -> None:
-        """Give the lock back."""
-        self.path.unlink(missing_ok=True)
+        """Give the lock back, if it is still ours."""
+        with suppress(FileNotFoundError):
+            if self.path.read_text() == self.text:
+                self.path.unlink()
+
+    def _claim(self, mine: Path) -> bool:
+        try:
+            os.link(mine, self.path)  # fails if it exists, and appears with its content or not at all
+            return True
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+                raise
+        with suppress(FileExistsError), self.path.open("x") as file:  # a disk without links, such as exFAT
+            file.write(self.text)
+            return True
+        return False
 
     def _remove_if_dead(self) -> None:
         try:
-            owner = json.loads(self.path.read_text())
+            text = self.path.read_text()
+            owner = json.loads(text)
         except FileNotFoundError:
             return
         except json.JSONDecodeError as error:
@@ -357,12 +387,13 @@ class Lock:
                 f"{self.path.with_suffix('.h5')} is being written by process {owner['pid']} on {owner['host']}; "
                 f"wait for it, or delete {self.path} if that process is dead"
             )
-        stale = self.path.with_name(f"{self.path.name}.stale-{os.getpid()}")
-        try:
-            self.path.rename(stale)  # of two that find it dead, one renames
-        except FileNotFoundError:
-            return
-        stale.unlink(missing_ok=True)
+        stale = self.path.with_name(f"{self.path.name}.{secrets.token_hex(8)}")
+        with suppress(FileNotFoundError):  # another process that found it dead was faster
+            self.path.rename(stale)
+            if stale.read_text() != text:  # ... and has taken the lock since: put its lock back
+                with suppress(FileExistsError):
+                    os.link(stale, self.path)
+            stale.unlink()
 
 
 def _started(pid: int) -> str | None:
@@ -433,8 +464,8 @@ def read_features(file: Path) -> FeatureSet:
     Raises:
         RequestError: absent, not HDF5, damaged, or of another schema.
     """
-    if not file.exists():
-        raise RequestError(f"no features at {file}; make them with featurize")
+    if not file.is_file():
+        raise RequestError(f"no feature file at {file}; name a file such as train.h5, or make it with featurize")
     try:
         with open_hdf5(file) as source:
             identity, environment = _attributes(source)
@@ -483,7 +514,7 @@ def find_features(out: Path, *, model: str | None = None, dataset: str | None = 
 
     Args:
         out: output folder.
-        model: model name; None fits all.
+        model: model name, or its folder name with the hash; None fits all.
         dataset: dataset name, or its folder name with the variant; None fits all.
 
     Raises:
@@ -492,7 +523,7 @@ def find_features(out: Path, *, model: str | None = None, dataset: str | None = 
     fitting = []
     for folder in paths.feature_folders(out):
         identity, _ = read_identity(next(iter(sorted(folder.glob("*.h5")))))
-        if model not in (None, identity["encoder"]["name"]):
+        if model not in (None, identity["encoder"]["name"], folder.name):
             continue
         if dataset not in (None, identity["dataset"]["name"], dataset_slug(identity)):
             continue
@@ -520,34 +551,44 @@ def verify(file: Path) -> list[str]:
     that have collapsed (no variance).
     """
     try:
-        read_identity(file)
         with open_hdf5(file) as source:
-            arrays = {name: source[name][:] for name in source}
+            identity, _ = _attributes(source)
+            split = identity["split"]
+            arrays = {name: source[name][:] for name in source if isinstance(source[name], h5py.Dataset)}
             checksums = json.loads(source.attrs["checksums"])
-    except (RequestError, OSError, KeyError, json.JSONDecodeError) as error:
+    except (RequestError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         return [f"{file}: unreadable ({error})"]
-    set_ = read_features(file)
-    problems = [f"'{name}' is absent" for name in checksums if name not in arrays]
-    problems += [
+    absent = [name for name in {"features", "labels", "ids", *checksums} if name not in arrays]
+    if absent:
+        return [f"{file}: '{name}' is absent" for name in sorted(absent)]
+    problems = [
         f"checksum of '{name}' does not match"
         for name, array in arrays.items()
         if checksums.get(name) != digest_array(array)
     ]
     counts = {name: len(array) for name, array in arrays.items()}
-    if set(counts.values()) != {set_.identity["split"]["rows"]}:
-        problems.append(f"row counts differ: {counts}, identity says {set_.identity['split']['rows']}")
-    if digest_ids(set_.ids) != set_.identity["split"]["ids_sha256"]:
+    if set(counts.values()) != {split["rows"]}:
+        problems.append(f"row counts differ: {counts}, identity says {split['rows']}")
+    ids = [value.decode(errors="replace") for value in arrays["ids"]]
+    if digest_ids(ids) != split["ids_sha256"]:
         problems.append("ids do not match the identity")
-    if digest_array(set_.labels) != set_.identity["split"]["labels_sha256"]:
-        problems.append("labels do not match the identity")
-    if len(set(set_.ids)) < len(set_.ids):
-        problems.append(f"{len(set_.ids) - len(set(set_.ids))} ids are duplicates")
-    finite = np.isfinite(set_.features).all(axis=1)
+    for name in ("labels", "lonlat"):
+        if (digest_array(arrays[name]) if name in arrays else None) != split[f"{name}_sha256"]:
+            problems.append(f"{name} do not match the identity")
+    if len(set(ids)) < len(ids):
+        problems.append(f"{len(ids) - len(set(ids))} ids are duplicates")
+    features = arrays["features"]
+    finite = np.isfinite(features).all(axis=1)
     if not finite.all():
         problems.append(f"{(~finite).sum()} rows hold NaN or infinity, first at row {int(np.argmin(finite))}")
-    elif len(set_.features) > 1 and float(set_.features.astype(np.float64).std(axis=0).max()) < 1e-6:
+    elif collapsed(features):
         problems.append("features have collapsed: no dimension varies")
     return [f"{file}: {problem}" for problem in problems]
+
+
+def collapsed(features: np.ndarray) -> bool:
+    """Whether no dimension of features (N, D) varies over more than one sample."""
+    return len(features) > 1 and float((features.max(axis=0) - features.min(axis=0)).max()) < 1e-6
 
 
 def export(file: Path, to: str) -> Path:
@@ -566,14 +607,18 @@ def export(file: Path, to: str) -> Path:
                     features=features.features,
                     labels=features.labels,
                     ids=np.array(features.ids),
+                    lonlat=np.empty((0, 2)) if features.lonlat is None else features.lonlat,
                     class_names=np.array(features.class_names),
                     identity=canonical_json(features.identity),
                 )
             return target
         import pandas as pd  # deferred: only this format needs it
 
-        truth = (
-            {name: features.labels[:, k] for k, name in enumerate(features.class_names)}
+        truth: dict[str, np.ndarray] = {}
+        if features.lonlat is not None:
+            truth = {"lon": features.lonlat[:, 0], "lat": features.lonlat[:, 1]}
+        truth |= (
+            {f"class: {name}": features.labels[:, k] for k, name in enumerate(features.class_names)}
             if features.multilabel
             else {"label": features.labels, "class": np.array(features.class_names)[features.labels]}
         )

@@ -110,12 +110,12 @@ def featurize(
         identity = store.make_identity(samples, encoder.identity(level), limit=limit)
         folder = paths.feature_folder(out, store.dataset_slug(identity), store.encoder_slug(identity))
         file = paths.feature_file(folder, samples.split)
-        if overwrite:
-            store.discard(file)
-        _, line = featurize_split(samples, encoder, file, plan, limit=limit)
+        _, line = featurize_split(samples, encoder, file, plan, limit=limit, overwrite=overwrite)
         print(line, flush=True)
-        if problems := store.verify(file):
-            raise RequestError("; ".join(problems))
+        for problem in store.verify(file):
+            if "collapsed" not in problem:
+                raise RequestError(f"{problem}; use --overwrite to make it anew")
+            print(f"featurize: warning: {problem}; a probe can learn nothing from them", file=sys.stderr)
 
 
 @app.command(name="list")

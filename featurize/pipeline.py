@@ -134,7 +134,7 @@ class _Reader(Dataset):
 
 
 def featurize_split(
-    dataset: EODataset, encoder: Encoder, file: Path, plan: Plan, *, limit: int | None
+    dataset: EODataset, encoder: Encoder, file: Path, plan: Plan, *, limit: int | None, overwrite: bool = False
 ) -> tuple[Path, str]:
     """Embed one split into `file`, or find it done; goes on where an interrupted run stopped.
 
@@ -144,6 +144,7 @@ def featurize_split(
         file: see `data.paths.feature_file`.
         plan: how to run.
         limit: ``--limit``, for the identity.
+        overwrite: make a finished file anew; the old one stays until the new one replaces it.
 
     Returns:
         The file, and a line that says what was done.
@@ -153,16 +154,16 @@ def featurize_split(
             finite; the disk is full.
     """
     identity = store.make_identity(dataset, encoder.identity(plan.precision), limit=limit)
-    if file.exists():
+    if file.exists() and not overwrite:
         check_reusable(file, identity)
+        store.tidy(file)
         return file, f"reused {file} ({len(dataset):,} images)"
+    torch.backends.cudnn.allow_tf32 = plan.precision != "fp32"  # PyTorch's default rounds fp32 convolutions
     encoder = encoder.to(plan.device)
     timing, started = Timing(), time.perf_counter()
-    writer = store.FeatureWriter(
-        file, identity, rows=len(dataset), dim=encoder.dim, dtype=encoder.dtype, part_rows=plan.part_rows
-    )
-    with writer:
-        if file.exists():  # another process published it while this one waited for the lock
+    size = {"rows": len(dataset), "dim": encoder.dim, "dtype": encoder.dtype}
+    with store.FeatureWriter(file, identity, **size, part_rows=plan.part_rows, overwrite=overwrite) as writer:
+        if file.exists() and not overwrite:  # another process published it just before this one took the lock
             check_reusable(file, identity)
             return file, f"reused {file} ({len(dataset):,} images)"
         todo = writer.missing()
@@ -247,8 +248,14 @@ def embed_batch(raw: Sequence[Batch], rows: int, lonlat: Tensor | None, encoder:
     low = plan.precision != "fp32"
     for places, images in prepare(raw, encoder, plan.device):
         where = None if lonlat is None else lonlat[places].to(plan.device)
-        with torch.autocast(plan.device.type, PRECISIONS[plan.precision], enabled=low):
-            embedded = encoder(images, where)
+        try:
+            with torch.autocast(plan.device.type, PRECISIONS[plan.precision], enabled=low):
+                embedded = encoder(images, where)
+        except torch.OutOfMemoryError as error:
+            raise RequestError(
+                f"--batch-size {plan.batch_size}: {plan.device} has too little memory for it; give a smaller one, "
+                "finished parts are kept"
+            ) from error
         features[places] = embedded.float().cpu()
     return features.numpy()
 
@@ -309,7 +316,7 @@ def _cpu_computes_bf16() -> bool:
 
 
 def choose_workers(asked: int | None, images: int) -> int:
-    """Reader processes: as asked, else none for small sets and all but one core, at most 8, for large ones."""
+    """Reader processes: as asked, else none for small sets and one a core, at most 8, for large ones."""
     if asked is not None:
         if asked < 0:
             raise RequestError(f"--workers {asked}: must be 0 or more")

@@ -53,8 +53,10 @@ def probe(
     kinds = PROBES.names() if kind == "all" else list(dict.fromkeys(PROBES.check(k.strip()) for k in kind.split(",")))
     if features and (model or dataset):
         raise RequestError("--features names the folder already; drop --model and --dataset")
-    if n_jobs == 0 or seed < 0:
-        raise RequestError("--n-jobs must not be 0; --seed must not be negative")
+    if n_jobs == 0:
+        raise RequestError("--n-jobs 0: give a number of jobs, or -1 for one a core")
+    if not 0 <= seed < 2**32:
+        raise RequestError(f"--seed {seed}: must be from 0 to {2**32 - 1}")
 
     from data import store  # deferred, as `probes.fit`: numpy, h5py and scikit-learn cost a second of start-up
 

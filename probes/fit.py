@@ -166,7 +166,12 @@ def plan_probe(kind: str, splits: dict[str, store.FeatureSet], out: Path, *, see
         RequestError: no such kind.
     """
     train = splits["train"]
-    features = _shared(train.identity) | {"splits": {name: set_.identity["split"] for name, set_ in splits.items()}}
+    parts = {
+        name: set_.identity["split"]
+        | {"features_sha256": store.digest_array(set_.features)}  # an encoder may be mended
+        for name, set_ in splits.items()
+    }
+    features = _shared(train.identity) | {"splits": parts}
     candidates = PROBES.load(kind).candidates(len(train.features))
     name = runs.run_name(kind, features, _arguments(train.multilabel, candidates), seed)
     folder = paths.run_folder(out, store.dataset_slug(train.identity), store.encoder_slug(train.identity), name)
@@ -175,11 +180,11 @@ def plan_probe(kind: str, splits: dict[str, store.FeatureSet], out: Path, *, see
 
 def finished(plan: Plan) -> runs.Run | None:
     """The run that this plan would make, if it is there with the same identity."""
-    if not (plan.folder / "run.json").exists():
+    if not all((plan.folder / name).exists() for name in runs.FILES):
         return None
     run = runs.read_run(plan.folder)
     expected = {"kind": plan.kind, "seed": plan.seed, "features": plan.features, "arguments": plan.arguments}
-    return run if all(run.record[key] == value for key, value in expected.items()) else None
+    return run if all(run.record.get(key) == value for key, value in expected.items()) else None
 
 
 def run_probe(

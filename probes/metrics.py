@@ -72,12 +72,6 @@ def f_beta(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, beta: float) -> np.nd
     return ratio(gain, gain + beta**2 * np.asarray(fn, np.float64) + fp)
 
 
-def f_beta_from(precision_: float, recall_: float, beta: float) -> float:
-    """F-beta of a precision and a recall."""
-    down = beta**2 * precision_ + recall_
-    return (1 + beta**2) * precision_ * recall_ / down if down else 0.0
-
-
 def average_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Average precision, a step function over the distinct scores, as scikit-learn's.
 

@@ -211,3 +211,8 @@ def test_present_file_is_not_downloaded_again(tmp_path, monkeypatch):
     (tmp_path / "Tiny.zip").write_bytes(b"mine")
     monkeypatch.setitem(sys.modules, "torchgeo.datasets.utils", None)  # importing it would fail
     assert archives.fetched("https://example.org/Tiny.zip", tmp_path).read_bytes() == b"mine"
+
+
+def test_unpacked_again_the_files_have_the_same_time(archive, tmp_path):
+    one, two = (archives.unpacked(archive, cache_dir=tmp_path / name) / "a" / "1.txt" for name in ("one", "two"))
+    assert one.stat().st_mtime_ns == two.stat().st_mtime_ns

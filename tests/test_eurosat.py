@@ -430,3 +430,17 @@ def test_real_jpegs_equal_pillows_and_torchvisions(tmp_path):
         with Image.open(path) as image:
             assert np.array_equal(pixels, np.moveaxis(np.asarray(image), -1, 0))
         assert np.array_equal(pixels, decode_image(str(path)).numpy())
+
+
+def test_a_changed_image_is_another_identity_and_unpacking_again_is_not(tmp_path):
+    from data.sources.eurosat import digest_files, listed_files
+
+    picture = tmp_path / "Forest" / "Forest_1.jpg"
+    picture.parent.mkdir()
+    picture.write_bytes(b"one")
+    os.utime(picture, (1, 1))
+    before = digest_files(["Forest_1"], listed_files(tmp_path, ".jpg"))
+    (tmp_path / "Forest" / "Forest_1.jpg.aux.xml").write_text("of a viewer")
+    assert digest_files(["Forest_1"], listed_files(tmp_path, ".jpg")) == before
+    picture.write_bytes(b"two")
+    assert digest_files(["Forest_1"], listed_files(tmp_path, ".jpg")) != before

@@ -68,7 +68,7 @@ def test_export(featurize, tmp_path):
     (file,) = tmp_path.rglob("val.h5")
     assert featurize("export", file)[0] == 0
     table = pd.read_parquet(file.with_suffix(".parquet"))
-    assert len(table) == 8 and "Arable land" in table and "f0011" in table
+    assert len(table) == 8 and "class: Arable land" in table and "f0011" in table
     assert featurize("export", file, "--to", "npz")[0] == 0
     assert np.load(file.with_suffix(".npz"))["features"].shape == (8, 12)
     code, _, err = featurize("export", file, "--to", "csv")

@@ -86,7 +86,7 @@ def test_split_folders_give_their_own_splits(splits):
     assert dataset.ids == ["train/Forest/0.png", "train/Forest/1.png", "train/River/0.png", "train/River/1.png"]
     assert dataset.labels.tolist() == [0, 0, 1, 1]
     assert dataset.labels.dtype == np.int64
-    assert dataset.provenance == {"split": "split folders", "classes": ["Forest", "River"]}
+    assert dataset.provenance == {"split": "split folders", "bands": ["red", "green", "blue"]}
     assert dataset.variant == "my-tiles"
 
 
@@ -377,9 +377,11 @@ def test_missing_empty_and_unstructured_folders(tmp_path):
         open_folder(tmp_path / "nowhere")
     with pytest.raises(RequestError, match="no images .* in class folders in .*; expected DIR/<split>/<class>/<image>"):
         open_folder(tmp_path)
-    write_picture(tmp_path / "loose.png")
     (tmp_path / "Forest").mkdir()
     with pytest.raises(RequestError, match="no images .* in class folders"):
+        open_folder(tmp_path)
+    write_picture(tmp_path / "loose.png")
+    with pytest.raises(RequestError, match="1 images outside class folders, first loose.png"):
         open_folder(tmp_path)
 
 

@@ -1,6 +1,7 @@
 """Every probe kind from features to a run on disk, and the inputs that must stop it."""
 
 import json
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -13,6 +14,7 @@ from data.dataset import SPLITS
 from data.errors import RequestError
 from data.registry import PROBES
 from probes import fit, metrics
+from probes.scores import best_thresholds
 
 KINDS = PROBES.names()
 
@@ -349,3 +351,38 @@ def test_one_class_in_train_is_refused(tmp_path):
     labels = {split: np.zeros(10, int) for split in SPLITS}
     with pytest.raises(RequestError, match="one class only"):
         fit.read_splits(_three(tmp_path, labels))
+
+
+def test_thresholds_are_those_that_val_asks_for_and_test_chooses_nothing(folders, tmp_path):
+    run = _run(folders[True], tmp_path / "one", "linear", n_jobs=1)
+    val = run.predictions("val")
+    wanted = best_thresholds(val.labels.astype(bool), val.scores, beta=2)
+    assert [row["threshold"] for row in run.record["per_class"]["tuned"]] == pytest.approx(list(wanted))
+
+    splits = fit.read_splits(folders[True])
+    test = splits["test"]
+    shuffled = np.random.default_rng(0).permutation(len(test.ids))
+    splits["test"] = replace(test, features=test.features[shuffled], labels=test.labels[shuffled[::-1]])
+    other = fit.run_probe(fit.plan_probe("linear", splits, tmp_path / "other", seed=0), splits, n_jobs=1)
+    for key in ("chosen", "candidates"):
+        assert other.record[key] == run.record[key]
+    assert [row["threshold"] for row in other.record["per_class"]["tuned"]] == pytest.approx(list(wanted))
+    assert other.record["metrics"]["val"] == run.record["metrics"]["val"]
+    assert other.record["metrics"]["test"] != run.record["metrics"]["test"]
+
+
+def test_a_run_on_other_feature_values_or_with_a_file_gone_is_not_reused(folders, tmp_path):
+    run = _run(folders[True], tmp_path, "knn", n_jobs=1)
+    splits = fit.read_splits(folders[True])
+    assert fit.finished(fit.plan_probe("knn", splits, tmp_path, seed=0)) == run
+    changed = splits | {"train": replace(splits["train"], features=splits["train"].features + 1)}
+    assert fit.finished(fit.plan_probe("knn", changed, tmp_path, seed=0)) is None
+    (run.folder / "predictions.h5").unlink()
+    assert fit.finished(fit.plan_probe("knn", splits, tmp_path, seed=0)) is None
+
+
+@pytest.mark.parametrize("content", ["[]", '{"schema": 1}', "{"])
+def test_a_damaged_run_is_one_clear_error(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(RequestError, match="run.json is damaged"):
+        runs.read_run(tmp_path)

@@ -233,7 +233,7 @@ def test_an_unreadable_file_is_one_clear_error(tmp_path):
     (tmp_path / "train.h5").write_text("nonsense")
     with pytest.raises(RequestError, match="not a readable feature file"):
         store.read_features(tmp_path / "train.h5")
-    with pytest.raises(RequestError, match="no features at"):
+    with pytest.raises(RequestError, match="no feature file at"):
         store.read_features(tmp_path / "absent.h5")
 
 
@@ -266,3 +266,83 @@ def test_several_feature_sets_are_listed(tmp_path, dataset, features):
     assert store.find_features(tmp_path, model="rcf").name.startswith("rcf_")
     with pytest.raises(RequestError, match="no features for --model dofa"):
         store.find_features(tmp_path, model="dofa")
+
+
+def test_a_taken_over_lock_is_not_taken_again(tmp_path, monkeypatch):
+    """Two find a dead lock; one takes it over; the other, late, must not rename the new one away."""
+    lock = tmp_path / "train.lock"
+    lock.write_text(json.dumps({"host": store.socket.gethostname(), "pid": 2**22 + 1, "started": "1"}))
+    first, second = store.Lock(lock), store.Lock(lock)
+    started = store._started
+
+    def late(pid):
+        if pid == 2**22 + 1 and not hasattr(first, "text"):
+            first.acquire()  # between the second's look at the lock and its taking it
+        return started(pid)
+
+    monkeypatch.setattr(store, "_started", late)
+    with pytest.raises(RequestError, match=f"being written by process {os.getpid()}"):
+        second.acquire()
+    assert lock.read_text() == first.text
+    second.release()
+    assert lock.exists(), "another's lock must stay"
+    first.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_runs_left_is_cleared(tmp_path, dataset, features):
+    file = tmp_path / "train.h5"
+    (tmp_path / "train.h5.tmp-0123").write_bytes(b"torn")
+    write_all(file, dataset, features)
+    paths.parts_folder(file).mkdir()
+    store.tidy(file)
+    assert [path.name for path in tmp_path.iterdir()] == ["train.h5"]
+
+
+def test_a_disk_that_fills_while_joining_does_not_crash(tmp_path):
+    """Whole chunks are reserved: 1,025 rows take two of 1,024; the limit lies between the rows and the chunks."""
+    code = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from data import store
+from data.command import run, new_app
+from helpers import TinyDataset, encoder_identity
+labels = np.zeros((1025, 3), np.uint8)
+dataset = TinyDataset("train", labels, ["a", "b", "c"])
+file = Path(sys.argv[1]) / "train.h5"
+app = new_app("featurize", "")
+@app.default
+def work():
+    with store.FeatureWriter(
+        file, store.make_identity(dataset, encoder_identity()), rows=1025, dim=1024, dtype="float32"
+    ) as writer:
+        for part in writer.missing():
+            start, stop = writer.bounds(part)
+            writer.write_part(part, np.ones((stop - start, 1024), np.float32))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6_000_000, resource.RLIM_INFINITY))
+        writer.finish(dataset, {})
+sys.exit(run(app, []))
+"""
+    search = os.pathsep.join([os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))])
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": search},
+    )  # fmt: skip
+    assert done.returncode == 2 and "no space left to write" in done.stderr, (done.returncode, done.stderr)
+    assert not (tmp_path / "train.h5").exists() and not list(tmp_path.glob("*.tmp-*"))
+
+
+def test_moved_samples_are_another_identity(dataset):
+    before = store.make_identity(dataset, encoder_identity())
+    dataset.lonlat = dataset.lonlat + 1
+    fields = store.differing_fields(before, store.make_identity(dataset, encoder_identity()))
+    assert fields == ["split.lonlat_sha256"]
+
+
+def test_verify_names_an_absent_array_and_goes_on(tmp_path, dataset, features):
+    file = write_all(tmp_path / "train.h5", dataset, features)
+    with h5py.File(file, "r+") as source:
+        del source["labels"]
+        source.create_group("more")
+    assert store.verify(file) == [f"{file}: 'labels' is absent"]

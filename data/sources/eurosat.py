@@ -103,6 +103,7 @@ def open_dataset(request: DatasetRequest) -> EODataset:
         statistics=STATISTICS,
         lonlat=None if np.isnan(lonlat).any() else lonlat,
         provenance={"split": how},
+        files_digest=digest_files(ids, listed_files(folder, ".tif")),
     )
 
 
@@ -130,7 +131,7 @@ def read_list(path: Path) -> list[str]:
         raise RequestError(
             f"no split file {path}; put {path.name} there (torchgeo publishes it at {HOME}) or pass --download"
         )
-    lines = path.read_text(encoding="utf-8").split()
+    lines = path.read_text(encoding="utf-8", errors="replace").split()
     for number, line in enumerate(lines, 1):
         if class_of(line) not in CLASSES:
             raise RequestError(f"{path}, line {number}: '{line}' is not <Class>_<number>.jpg of a EuroSAT class")
@@ -170,8 +171,15 @@ def listed_files(folder: Path, suffix: str) -> dict[str, os.stat_result]:
     for name in CLASSES:
         if (folder / name).is_dir():
             with os.scandir(folder / name) as entries:
-                found |= {entry.name.removesuffix(suffix): entry.stat() for entry in entries if suffix in entry.name}
+                images = [entry for entry in entries if entry.name.endswith(suffix)]
+                found |= {entry.name.removesuffix(suffix): entry.stat() for entry in images}
     return dict(sorted(found.items()))
+
+
+def digest_files(ids: Sequence[str], files: dict[str, os.stat_result]) -> str:
+    """sha256 over names, sizes and times of a split's images: features of changed images are not reused."""
+    lines = (f"{name} {files[name].st_size} {files[name].st_mtime_ns}" for name in ids)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def check_present(ids: Sequence[str], present: dict, folder: Path) -> None:

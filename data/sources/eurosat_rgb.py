@@ -14,7 +14,16 @@ from data.bands import RGB, Band
 from data.dataset import SPLITS, DatasetRequest, EODataset, Statistic, check_split, check_variant
 from data.errors import RequestError
 from data.images import read_bands
-from data.sources.eurosat import CLASSES, HOME, check_present, class_of, labels_of, listed_files, read_list
+from data.sources.eurosat import (
+    CLASSES,
+    HOME,
+    check_present,
+    class_of,
+    digest_files,
+    labels_of,
+    listed_files,
+    read_list,
+)
 
 CARD = {
     "title": "EuroSAT (RGB)",
@@ -59,7 +68,8 @@ def open_dataset(request: DatasetRequest) -> EODataset:
     folder = _image_folder(home, request)
     beside = home / f"eurosat-{request.split}.txt"
     ids = read_list(beside if beside.is_file() else request.root / beside.name)
-    check_present(ids, listed_files(folder, ".jpg"), folder)
+    files = listed_files(folder, ".jpg")
+    check_present(ids, files, folder)
     return EuroSATRGB(
         folder=folder,
         name="eurosat-rgb",
@@ -71,6 +81,7 @@ def open_dataset(request: DatasetRequest) -> EODataset:
         bands=BANDS,
         statistics=STATISTICS,
         provenance={"split": "eurosat-{train,val,test}.txt"},
+        files_digest=digest_files(ids, files),
     )
 
 

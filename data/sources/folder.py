@@ -180,7 +180,7 @@ class Folder(EODataset):
             bands=layout.bands,
             statistics=statistics or {},
             lonlat=lonlat if listing.lonlat is None else listing.lonlat,
-            provenance={"split": listing.how, "classes": listing.class_names},
+            provenance={"split": listing.how, "bands": [band.name for band in layout.bands]},
             files_digest=digest,
         )
 
@@ -206,6 +206,9 @@ def _read_class_folders(root: Path) -> Listing:
         raise RequestError(f"{root} mixes split folders ({as_splits[0].name}) and others ({others}); {LAYOUT}")
     images = {}  # path: (class, split)
     for split_folder in as_splits or [root]:
+        _check_stray(split_folder)
+        if as_splits:
+            _check_stray(root)
         for folder in _folders(split_folder):
             found = _images(folder)
             if not as_splits:
@@ -225,6 +228,13 @@ def _read_class_folders(root: Path) -> Listing:
         lonlat=None,
         how="split folders" if as_splits else "each class 60/20/20 by sha256 of the relative path",
     )
+
+
+def _check_stray(folder: Path) -> None:
+    """Raise a RequestError if images lie beside the class folders: left out quietly they would change the dataset."""
+    stray = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if stray:
+        raise RequestError(f"{folder} holds {len(stray)} images outside class folders, first {stray[0]}; {LAYOUT}")
 
 
 def _folders(root: Path) -> list[Path]:
@@ -368,7 +378,7 @@ def _declared_bands(file: Path) -> tuple[Band, ...]:
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))["bands"]
         bands = tuple(_declared_band(entry, file) for entry in entries)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RequestError(f"cannot read bands from {file} ({error}); {form}") from error
     if not bands or len({band.name for band in bands}) < len(bands):
         raise RequestError(f"{file} names no band, or one twice; {form}")

@@ -91,7 +91,7 @@ LANDSCAPES = np.array([
 ])
 
 # Reflectance of materials in the twelve bands. Means over spectra of earthlib 1.1.0 (C. Anderson, MIT licence,
-# https://pypi.org/project/earthlib, data/spectra.sli, 400-2450 nm in 10 nm steps), averaged over each band's
+# a Python package; its data/spectra.sli, 400-2450 nm in 10 nm steps), averaged over each band's
 # width as a box: n spectra, and where the library says it has them from.
 MATERIALS = {
     # 2,000 canopies modelled with PROSAIL

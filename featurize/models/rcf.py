@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torchgeo.models.rcf import RCF
 
@@ -28,7 +29,7 @@ CARD = {
 # Kernel and bias as in MOSAIKS; its 4,096 features cut to 1,024: each filter gives two, above and below the bias.
 FEATURES, KERNEL, BIAS = 1024, 4, -1.0
 SEED = 1  # torchgeo takes 0 for 'no seed'
-# Images convolved at once on a CPU: their 512 responses stay in its cache, which measured 4 times faster than 64.
+# Images convolved at once on a CPU, so that their 512 responses stay in its cache (rcf_forward in tests/bench).
 CPU_IMAGES_A_PASS = 2
 
 
@@ -51,15 +52,16 @@ class RandomConvolutions(Encoder):
             settings={"features": FEATURES, "kernel": KERNEL, "bias": BIAS, "seed": SEED},
         )
         samples = _TrainingImages(self, request.training()) if request.variant == "empirical" else None
-        self.filters = RCF(
-            in_channels=len(request.bands),
-            features=FEATURES,
-            kernel_size=KERNEL,
-            bias=BIAS,
-            seed=SEED,
-            mode=request.variant,
-            dataset=samples,  # type: ignore[arg-type]  # torchgeo only asks for its length and its images
-        )
+        with threadpool_limits(1, "blas"):  # sums of several threads would give other filters on other machines
+            self.filters = RCF(
+                in_channels=len(request.bands),
+                features=FEATURES,
+                kernel_size=KERNEL,
+                bias=BIAS,
+                seed=SEED,
+                mode=request.variant,
+                dataset=samples,  # type: ignore[arg-type]  # torchgeo only asks for its length and its images
+            )
         self.weights = Weights("generated", digest_state(self.filters.state_dict()))
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
@@ -81,6 +83,8 @@ class _TrainingImages:
     def __init__(self, encoder: Encoder, dataset: EODataset) -> None:
         self.encoder, self.dataset = encoder, dataset
         self.size = self._image_size(0)
+        if min(self.size) <= KERNEL:
+            raise RequestError(f"rcf needs images larger than {KERNEL} x {KERNEL} pixels; resize with --image-size")
 
     def __len__(self) -> int:
         return len(self.dataset)
