@@ -274,7 +274,9 @@ def test_transparent_picture_is_refused(tmp_path):
 
 def test_four_named_bands_make_alpha_a_band(tmp_path):
     write_picture(tmp_path / "train" / "a" / "1.png", mode="RGBA", colour=(1, 2, 3, 128))
-    (tmp_path / "dataset.json").write_text('{"bands": ["red", "green", "blue", "B08"]}')
+    (tmp_path / "dataset.json").write_text(
+        '{"bands": ["red", "green", "blue", {"name": "nir", "wavelength_um": 0.842}]}'
+    )
     dataset = open_folder(tmp_path)
     assert [int(band[0, 0]) for band in dataset.read(0, dataset.bands)] == [1, 2, 3, 128]
 
@@ -561,3 +563,12 @@ def test_file_that_vanishes_later_is_named(splits):
     (splits / "train" / "Forest" / "0.png").unlink()
     with pytest.raises(RequestError, match="no file .*train/Forest/0.png"):
         dataset.read(0, dataset.bands)
+
+
+def test_values_of_a_type_the_bands_cannot_have_are_refused(tmp_path):
+    for name in ("Forest", "River"):
+        for i in range(4):
+            write_picture(tmp_path / name / f"{i}.png")
+    (tmp_path / "dataset.json").write_text(json.dumps({"bands": ["B04", "B03", "B02"]}))
+    with pytest.raises(RequestError, match="uint8 values, which B04, B03, B02 cannot have; name them red, green, blue"):
+        open_folder(tmp_path)

@@ -361,13 +361,28 @@ def _layout(root: Path, first: str) -> Layout:
     alpha = len(declared) == 4
     header = read_header(path, alpha=alpha)
     if not declared:
-        return Layout(_bands_of_file(path, header), path, header, alpha)
+        bands = _bands_of_file(path, header)
+        _check_type(path, header, bands)
+        return Layout(bands, path, header, alpha)
     if len(declared) != header.count:
         raise RequestError(
             f"{root / BANDS_FILE} names {len(declared)} bands but {path} has {header.count}; name every band, in "
             "file order"
         )
+    _check_type(path, header, declared)
     return Layout(declared, path, header, alpha)
+
+
+def _check_type(path: Path, header: Header, bands: Sequence[Band]) -> None:
+    """Raise a RequestError where the type of the values cannot be that of the bands: encoders scale by the band."""
+    eight_bit = header.dtype == "uint8"
+    wrong = [band.name for band in bands if eight_bit == (band.sensor in ("S2", "S1")) and band.sensor != "other"]
+    if wrong:
+        fits = "name them red, green, blue" if eight_bit else "name Sentinel-2 bands B04, B03, B02 in file order"
+        raise RequestError(
+            f"{path} has {header.dtype} values, which {', '.join(wrong)} cannot have; {fits} in {BANDS_FILE}, or "
+            'describe others as {"name": ..., "wavelength_um": ...}'
+        )
 
 
 def _declared_bands(file: Path) -> tuple[Band, ...]:
