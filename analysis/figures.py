@@ -1,5 +1,6 @@
 """Drawing helpers that all views share: style, colours, names that fit, titles that say 'simulated', saving."""
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,10 +62,11 @@ def colours(count: int) -> list[str]:
 def kind_colours(kinds: Sequence[str]) -> list[str]:
     """A colour for each run by its probe kind, the same in every figure; runs of one kind get different ones."""
     registered = PROBES.names()
+    spare = itertools.count(len(registered))  # a repeated kind must not take the colour of another one
     taken: list[int] = []
     for kind in kinds:
-        first = registered.index(kind) if kind in registered else 0
-        taken.append(next(i for i in range(first, first + len(kinds) + 1) if i not in taken))
+        own = registered.index(kind) if kind in registered else None
+        taken.append(next(spare) if own is None or own in taken else own)
     available = colours(max(taken, default=0) + 1)
     return [available[i] for i in taken]
 
@@ -135,7 +137,9 @@ def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
         kind = file.suffix[1:]
         metadata = {"Date": None} if kind == "svg" else None
         with published(file) as temporary:
-            options: Any = {"pil_kwargs": {"compress_level": 4}} if kind == "png" else {}  # 6 takes twice as long
+            options: Any = (
+                {"pil_kwargs": {"compress_level": 4}} if kind == "png" else {}
+            )  # larger files, written sooner
             figure.savefig(temporary, format=kind, dpi=DPI, facecolor="white", metadata=metadata, **options)
         figure.set_layout_engine("none")  # the first file settled the places; working them out is slow
     return files

@@ -1,7 +1,7 @@
 """Every run as tidy tables: one row a number, with all that tells the runs apart."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -117,8 +117,13 @@ def model_words(encoder: dict[str, Any]) -> str:
 
 
 def encoder_labels(runs: Sequence[Run]) -> dict[tuple[str, str], str]:
+    """`distinct_words` of these runs' encoders."""
+    return distinct_words({(run.dataset, run.encoder): run.record["features"]["encoder"] for run in runs})
+
+
+def distinct_words(encoders: Mapping[tuple[str, str], dict[str, Any]]) -> dict[tuple[str, str], str]:
     """Words for each (dataset, encoder folder), with the folder's hash where the words alone would be the same."""
-    words = {(run.dataset, run.encoder): model_words(run.record["features"]["encoder"]) for run in runs}
+    words = {key: model_words(encoder) for key, encoder in encoders.items()}
     counts = Counter((dataset, text) for (dataset, _), text in words.items())
     return {
         (dataset, encoder): text if counts[dataset, text] == 1 else f"{text}, {encoder.rpartition('_')[2]}"
@@ -135,6 +140,23 @@ def run_labels(runs: Sequence[Run]) -> dict[tuple[str, str, str], str]:
         else run.folder.name
         for run in runs
     }
+
+
+def with_names(frame: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
+    """A frame of these runs with names to show.
+
+    Args:
+        frame: with the columns of `run_columns`.
+        runs: all runs shown together; names are unique among them.
+
+    Returns:
+        The frame with ``model`` unique among the dataset's encoders and ``probe`` among the encoder's runs.
+    """
+    models, probes = encoder_labels(runs), run_labels(runs)
+    return frame.assign(
+        model=[models[key] for key in zip(frame["dataset"], frame["encoder"], strict=True)],
+        probe=[probes[key] for key in zip(frame["dataset"], frame["encoder"], frame["run"], strict=True)],
+    )
 
 
 def grouped(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:

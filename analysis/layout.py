@@ -71,7 +71,7 @@ def _compute(features: np.ndarray, *, neighbors: int, min_dist: float, seed: int
         values = PCA(PCA_DIM, random_state=seed).fit_transform(values)
     few = len(values) <= 4 * SMALLEST  # too few for the spectral start, which wants many more points than dimensions
     neighbors = min(neighbors, len(values) - 1)
-    # Exact neighbours: in 50 dimensions they are found in a second, while UMAP's own search compiles for 40 s first.
+    # Exact neighbours: quickly found in so few dimensions, while UMAP's own search has to be compiled first.
     distances, indices = NearestNeighbors(n_neighbors=neighbors, algorithm="brute").fit(values).kneighbors(values)
     reducer = umap.UMAP(
         n_neighbors=neighbors,

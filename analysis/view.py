@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data import paths
-from data.registry import VIEWS
+from data.registry import PROBES, VIEWS
 
 Rule = Literal["half", "tuned", "both"]
 RULES = ("half", "tuned")
@@ -96,5 +96,11 @@ def default_options(name: str) -> dict[str, Any]:
 
 
 def run_view(name: str, request: ViewRequest, **options: Any) -> list[Output]:
-    """Import a view and run it; options that are not given take their defaults."""
+    """Import a view and run it; options that are not given take their defaults.
+
+    Raises:
+        RequestError: no such view or kind of probe; or what the view raises.
+    """
+    if request.kind:
+        PROBES.check(request.kind)
     return VIEWS.load(name).run(request, **default_options(name) | options)

@@ -70,6 +70,8 @@ def test_one_rule_draws_one_rule(out, capsys):
         (["table", "--neighbors", "5"], "--neighbors"),
         (["umap"], "make them with featurize"),
         (["umap", "--points", "0"], "--points must be at least 1"),
+        (["umap", "--seed", "-1"], "--seed -1: must be from 0"),
+        (["umap", "--features", "somewhere", "--model", "stats"], "drop --model and --dataset"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_exit_code_2(words, message, out, capsys):

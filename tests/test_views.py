@@ -2,23 +2,26 @@
 
 import csv
 import re
+import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import make_features, make_split
+from helpers import encoder_identity, make_features, make_split
 from made_runs import BIGEARTHNET, EUROSAT, made_up, make_run
 from PIL import Image
 
 from analysis import figures, layout
 from analysis.view import Output, ViewRequest, default_options, run_view
 from analysis.views import classes, confusion, f2, report, table, umap
-from data import paths
+from data import command, paths
 from data.errors import RequestError
 from data.registry import PROBES, VIEWS
 from data.runs import all_runs
-from probes import fit, metrics
+from featurize import cli as featurize_cli
+from probes import fit
 
 RUN_VIEWS = [name for name in VIEWS.names() if VIEWS.card(name)["input"] == "runs" and name != "report"]
 
@@ -38,6 +41,19 @@ def out(tmp_path_factory):
     labels, scores = made_up(EUROSAT, multilabel=False, rows=300)
     make_run(folder, labels, scores, EUROSAT, dataset="eurosat")
     return folder
+
+
+@pytest.fixture
+def titles(monkeypatch):
+    """What is drawn above figures: (title, simulated) of each."""
+    drawn, put_title = [], figures.put_title
+
+    def kept(figure, what, where, *, simulated, note=""):
+        drawn.append((f"{what}, {where}", simulated))
+        put_title(figure, what, where, simulated=simulated, note=note)
+
+    monkeypatch.setattr(figures, "put_title", kept)
+    return drawn
 
 
 def files_of(outputs: list[Output]) -> list:
@@ -60,7 +76,7 @@ def test_every_view_has_a_card_that_its_run_understands(name):
 
 
 @pytest.mark.parametrize("name", RUN_VIEWS)
-def test_every_view_writes_png_svg_and_csv_that_say_simulated(name, out, tmp_path):
+def test_every_view_writes_png_svg_and_csv_that_say_simulated(name, out, tmp_path, titles):
     request = ViewRequest(out=out, folder=tmp_path, model="dofa", kind="rf", dataset="ben")
     for output in run_view(name, request):
         endings = {file.suffix for file in output.files}
@@ -70,6 +86,8 @@ def test_every_view_writes_png_svg_and_csv_that_say_simulated(name, out, tmp_pat
         for file in output.files:
             if file.suffix in (".md", ".tex"):
                 assert "imulated" in file.read_text()
+        assert pd.read_csv(output.file("csv"))["simulated"].all()
+    assert titles and all(simulated for _, simulated in titles)
     assert not list(tmp_path.glob("*.tmp*"))
 
 
@@ -206,6 +224,31 @@ def test_a_kind_has_one_colour_in_every_figure():
     kinds = PROBES.names()
     assert figures.kind_colours(kinds[1:2]) == figures.kind_colours(kinds)[1:2]
     assert len(set(figures.kind_colours(["rf", "rf", "linear", "knn", "rf"]))) == 5
+    assert figures.kind_colours(["knn", "knn", "linear"])[2] == figures.kind_colours(["linear"])[0]
+
+
+@pytest.mark.parametrize("name", ["classes", "confusion"])
+def test_runs_that_differ_in_their_seed_have_titles_of_their_own(name, tmp_path, titles):
+    labels, scores = made_up(["a", "b"], multilabel=True, rows=40, shares=np.array([0.5, 0.3]))
+    for seed in (0, 1):
+        make_run(tmp_path, labels, scores, ["a", "b"], seed=seed)
+    outputs = run_view(name, ViewRequest(out=tmp_path, rule="half"))
+    assert len({output.title for output in outputs}) == len(set(titles)) == 2
+
+
+@pytest.mark.parametrize("name", ["f2", "classes", "confusion"])
+def test_encoders_that_differ_in_their_weights_alone_have_titles_of_their_own(name, tmp_path, titles):
+    labels, scores = made_up(["a", "b"], multilabel=True, rows=40, shares=np.array([0.5, 0.3]))
+    for sha256 in ("1" * 64, "2" * 64):
+        encoder = encoder_identity(weights={"source": "loaded", "sha256": sha256})
+        make_run(tmp_path, labels, scores, ["a", "b"], encoder=encoder)
+    run_view(name, ViewRequest(out=tmp_path, rule="half"))
+    assert len(set(titles)) == 2
+
+
+def test_a_misspelt_kind_of_probe_is_put_right(out):
+    with pytest.raises(RequestError, match="did you mean 'linear'"):
+        run_view("f2", ViewRequest(out=out, kind="liner"))
 
 
 # ------------------------------------------------------------------------------------------------ umap
@@ -223,17 +266,19 @@ def features(tmp_path_factory):
     return folder
 
 
-def test_umap_draws_panels_and_for_single_label_data_one_by_class(features, tmp_path):
+def test_umap_draws_panels_and_for_single_label_data_one_by_class(features, tmp_path, titles):
     for dataset, count in (("multi", 1), ("single", 2)):
         outputs = run_view("umap", ViewRequest(out=features, dataset=dataset, folder=tmp_path))
         assert len(outputs) == count
         for output in outputs:
             assert {file.suffix for file in output.files} == {".png", ".svg", ".csv"}
         frame = pd.read_csv(outputs[0].file("csv"))
-        assert len(frame) == 60 and list(frame.columns[:4]) == ["id", "split", "x", "y"]
+        assert len(frame) == 60 and list(frame.columns[:5]) == ["id", "split", "x", "y", "simulated"]
+        assert all(frame["simulated"] == (dataset == "multi"))
         assert [name for name in frame.columns if name.startswith(umap.CLASS)] == [
             f"class: class {k}" for k in range(5)
         ]
+    assert [simulated for _, simulated in titles] == [True, False, False]
 
 
 def test_a_layout_is_kept_and_used_again_and_another_seed_makes_another(features, tmp_path, capsys, monkeypatch):
@@ -288,9 +333,13 @@ def test_umap_lays_out_few_samples_and_features_that_are_all_equal(tmp_path):
             assert points.shape == (rows, 2) and np.isfinite(points).all()
 
 
-def test_umap_of_several_feature_sets_lists_them(features):
-    with pytest.raises(RequestError, match="2 feature sets fit; choose with --model, --dataset or --features: .*multi"):
-        run_view("umap", ViewRequest(out=features))
+def test_umap_refuses_splits_whose_features_differ_in_length(tmp_path):
+    rng = np.random.default_rng(0)
+    for split, dim in (("train", 4), ("test", 6)):
+        file = paths.feature_file(tmp_path / "features" / "odd" / "stats", split)
+        make_split(file, np.arange(20) % 2, rng.standard_normal((20, dim)).astype(np.float32), ["a", "b"])
+    with pytest.raises(RequestError, match=r"different lengths .*\(train 4, test 6\)"):
+        run_view("umap", ViewRequest(out=tmp_path, split="all"))
 
 
 def test_a_hundred_thousand_points_make_a_small_svg(tmp_path):
@@ -302,7 +351,7 @@ def test_a_hundred_thousand_points_make_a_small_svg(tmp_path):
     figure = figures.new_figure(6, 4)
     umap.draw(frame, figure.subplots(), names)
     _, svg = figures.save(figure, tmp_path / "many")
-    assert svg.stat().st_size < 3_000_000  # drawn as one picture: 100,000 circles would be 15 MB and more
+    assert svg.stat().st_size < 3_000_000  # drawn as one picture, not as 100,000 circles
 
 
 def test_a_class_may_be_named_like_a_coordinate(tmp_path):
@@ -371,7 +420,8 @@ def test_the_report_holds_the_recorded_values(whole):
 
 def test_the_report_names_the_commands_that_repeat_it_and_what_is_missing(whole):
     text = page(whole)
-    assert "featurize --model stats --dataset multi --split all --bands s2-12 --pooling mean --normalize zscore" in text
+    words = "featurize --model stats --dataset multi --data-root DATA_ROOT --split all --bands s2-12 --pooling mean"
+    assert words in text and "<code>DATA_ROOT</code> stands for" in text
     assert re.search(r"probe --kind knn,rf --features \S+multi/stats\S+ --out", text)
     missing = ",".join(kind for kind in PROBES.names() if kind not in ("knn", "rf"))
     assert re.search(rf"probe --kind {missing} --features", text)
@@ -382,9 +432,60 @@ def test_the_weights_flag_is_what_the_user_would_type(tmp_path):
     file = tmp_path / "weights.pt"
     file.write_bytes(b"")
     assert report.weights_flag("loaded", str(file)) == str(file)
+    assert report.weights_flag("loaded", "gone/weights.pth") == "gone/weights.pth"
     assert report.weights_flag("loaded", "facebook/dinov2-small") == "pretrained"
+    assert report.weights_flag("loaded", "https://hub.example/weights.pth") == "pretrained"
     assert report.weights_flag("random", None) == "random"
     assert report.weights_flag("none", None) is None and report.weights_flag("generated", None) is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--model stats --dataset simulated",
+        "--model rcf --dataset simulated",
+        "--model rcf --variant gaussian --dataset simulated --bands B02,B03,B04,B08,B11",
+        "--model presto --weights random --dataset simulated",
+        "--model stats --dataset folder --data-root {images}",
+    ],
+)
+def test_the_printed_featurize_command_finds_the_features_it_says_it_makes(words, tmp_path, capsys):
+    images = tmp_path / "my images"
+    for row in range(12):
+        file = images / ("train", "val", "test")[row % 3] / ("a", "b")[row % 2] / f"{row}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(row).integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(file)
+    given = [word.format(images=images) for word in words.split()]
+    flags = ["--limit", "4", "--workers", "0", "--device", "cpu", "--out", str(tmp_path)]
+    assert command.run(featurize_cli.app, [*given, *flags]) == 0
+    (found,) = report.find(ViewRequest(out=tmp_path))
+    printed = shlex.split(report.featurize_command(found, tmp_path).replace("DATA_ROOT", shlex.quote(str(images))))
+    capsys.readouterr()
+    assert command.run(featurize_cli.app, [*printed[1:], "--workers", "0", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.count("reused") == 3
+    assert len(paths.feature_folders(tmp_path)) == 1
+
+
+def test_a_report_on_one_kind_of_probe_does_not_call_the_others_missing(whole, tmp_path):
+    report.run(ViewRequest(out=whole, kind="rf", folder=tmp_path / "page"))
+    text = (tmp_path / "page" / "index.html").read_text()
+    assert "has no run of" not in text and "2 probe runs" in text
+
+
+def test_a_damaged_run_is_named_and_not_left_out_of_the_report(tmp_path):
+    labels, scores = made_up(["a", "b"], multilabel=True, rows=40, shares=np.array([0.5, 0.5]))
+    run = make_run(tmp_path, labels, scores, ["a", "b"])
+    make_features(tmp_path, multilabel=True, rows=(40, 30, 30))
+    (run.folder / "run.json").write_text("{")
+    with pytest.raises(RequestError, match="run.json is damaged"):
+        report.run(ViewRequest(out=tmp_path))
+
+
+def test_a_report_fills_the_folder_it_is_called_in(out, tmp_path, monkeypatch):
+    (tmp_path / "page").mkdir()
+    monkeypatch.chdir(tmp_path / "page")
+    report.run(ViewRequest(out=out, dataset="eurosat", kind="linear", folder=Path(".")))
+    assert (tmp_path / "page" / "index.html").is_file()
 
 
 def test_a_report_without_runs_shows_the_features_and_says_what_to_do(tmp_path, capsys):
@@ -430,8 +531,3 @@ def test_class_names_are_escaped_in_the_report(tmp_path):
     make_run(tmp_path, labels, scores, names)
     report.run(ViewRequest(out=tmp_path))
     assert "<script" not in page(tmp_path) and "&lt;script&gt;" in page(tmp_path)
-
-
-def test_views_and_probes_agree_on_f2():
-    # two of three found, one false alarm: 5 * 2 / (5 * 2 + 4 * 1 + 1) = 10 / 15
-    assert metrics.f_beta(np.array(2), np.array(1), np.array(1), 2) == pytest.approx(2 / 3)

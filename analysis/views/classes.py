@@ -29,8 +29,8 @@ def run(request: ViewRequest) -> list[Output]:
 
 
 def compute(runs: Sequence[Run], rules: Sequence[str] = ("half", "tuned")) -> pd.DataFrame:
-    """`frames.per_class_frame` of these runs under these rules: a row a run x rule x class, in class order."""
-    frame = frames.per_class_frame(runs)
+    """`frames.per_class_frame` of these runs under these rules, with names: a row a run x rule x class, in order."""
+    frame = frames.with_names(frames.per_class_frame(runs), runs)
     return frames.under_rules(frame, rules).reset_index(drop=True)
 
 
@@ -52,11 +52,11 @@ def _write(frame: pd.DataFrame, folder: Path, *, pictures: bool) -> Output:
     stem = folder / "__".join(["classes", *(first[key] for key in ("dataset", "encoder", "run", "rule"))])
     header, rows = readable(frame)
     words = frames.rule_words(first["rule"], first["multilabel"])
-    title = f"Classes, {first['dataset']}, {first['model']}, {first['kind']}, {words}"
+    title = f"Classes, {first['dataset']}, {first['model']}, {first['probe']}, {words}"
     if first["simulated"]:
         title += " (simulated data)"
     return Output(
-        title=f"{first['kind']}, {words}",
+        title=f"{first['probe']}, {words}",
         files=(
             *(figures.save(draw_figure(frame), stem) if pictures else ()),
             tables.write_csv(frame, stem),
@@ -81,7 +81,7 @@ def draw_figure(frame: pd.DataFrame) -> Figure:
     lines = sum(figures.wrapped(name).count("\n") + 1 for name in frame["class"])
     figure = figures.new_figure(10.5, 1.7 + max(0.29 * len(frame), 0.165 * lines + 0.1 * len(frame)))
     draw(frame, figure.subplots())
-    what = f"Classes: {first['kind']}, {frames.rule_words(first['rule'], first['multilabel'])}"
+    what = f"Classes: {first['probe']}, {frames.rule_words(first['rule'], first['multilabel'])}"
     note = "Every class against the rest, on test. A rate that would divide by nothing counts as 0."
     figures.put_title(figure, what, f"{first['dataset']}: {first['model']}", simulated=first["simulated"], note=note)
     return figure

@@ -25,10 +25,8 @@ def run(request: ViewRequest) -> list[Output]:
     outputs = []
     for one in runs:
         for rule in request.rules if one.multilabel else ("half",):
-            frame = compute(one, rule)
-            outputs.append(
-                _write(frame, one, rule, folder / f"confusion__{one.dataset}__{one.encoder}__{one.folder.name}__{rule}")
-            )
+            stem = folder / f"confusion__{one.dataset}__{one.encoder}__{one.folder.name}__{rule}"
+            outputs.append(_write(frames.with_names(compute(one, rule), runs), one, rule, stem))
     return outputs
 
 
@@ -39,9 +37,11 @@ def compute(run: Run, rule: str = "half") -> pd.DataFrame:
         Single-label: a row a true class x predicted class with ``true predicted count share``, predicted by the
         highest score. Multi-label: a row a class x outcome with ``class outcome count share``, from the recorded
         counts. ``share`` is of the samples that truly have (``tp fn``) or lack (``fp tn``) the class; NaN where
-        there are none.
+        there are none. Both are led by the columns of `frames.run_columns` and ``rule``.
     """
-    return _outcomes(run, rule) if run.multilabel else _matrix(run)
+    frame = _outcomes(run, rule) if run.multilabel else _matrix(run)
+    columns = frames.run_columns(run) | {"rule": rule}
+    return frame.assign(**columns).loc[:, [*columns, *frame.columns]]
 
 
 def _matrix(run: Run) -> pd.DataFrame:
@@ -78,7 +78,7 @@ def _write(frame: pd.DataFrame, run: Run, rule: str, stem: Path) -> Output:
         else "Counts; colour is the share of the true class's samples (row)."
     )
     return Output(
-        title=f"{run.kind}{words}",
+        title=f"{frame['probe'].iloc[0]}{words}",
         files=(*figures.save(draw_figure(frame, run, rule), stem), tables.write_csv(frame, stem)),
         dataset=run.dataset,
         encoder=run.encoder,
@@ -91,25 +91,24 @@ def draw_figure(frame: pd.DataFrame, run: Run, rule: str) -> Figure:
     """The matrix with its title.
 
     Args:
-        frame: of `compute`.
+        frame: of `compute`, `frames.with_names`.
         run: the run it is of.
         rule: the decision rule it was made by.
     """
-    classes = len(run.class_names)
+    classes, model, probe = len(run.class_names), frame["model"].iloc[0], frame["probe"].iloc[0]
     if run.multilabel:
         figure = figures.new_figure(8.2, 1.9 + 0.34 * classes)
-        what = f"Confusion: {run.kind}, {frames.rule_words(rule, True)}"
+        what = f"Confusion: {probe}, {frames.rule_words(rule, True)}"
         note = (
             "Share and number of the test samples that truly have the class (first two columns) or lack it (last two)."
         )
     else:
         side = max(2.0, 0.5 * classes if classes <= 20 else 0.38 * classes)
         figure = figures.new_figure(side + 3.2, side + (1.9 if _numbered(run.class_names) else 2.9))
-        what = f"Confusion: {run.kind}"
+        what = f"Confusion: {probe}"
         note = "Number of test samples; colour: share of the row."
     draw(frame, figure.subplots())
-    where = f"{run.dataset}: {frames.model_words(run.record['features']['encoder'])}"
-    figures.put_title(figure, what, where, simulated=run.simulated, note=note)
+    figures.put_title(figure, what, f"{run.dataset}: {model}", simulated=run.simulated, note=note)
     return figure
 
 

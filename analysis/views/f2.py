@@ -25,29 +25,29 @@ def run(request: ViewRequest) -> list[Output]:
     runs = all_runs(request.out, model=request.model, dataset=request.dataset, kind=request.kind)
     folder = request.target("f2")
     outputs = []
-    for (dataset, encoder), group in frames.grouped(runs).items():
-        for page, start in enumerate(range(0, len(group), PROBES_A_FIGURE)):
-            part = group[start : start + PROBES_A_FIGURE]
+    frame = compute(runs, request.rules)
+    for dataset, encoder in frames.grouped(runs):
+        part = frame.loc[(frame["dataset"] == dataset) & (frame["encoder"] == encoder)]
+        probes = list(part["probe"].unique())
+        for page, start in enumerate(range(0, len(probes), PROBES_A_FIGURE)):
             stem = folder / f"f2__{dataset}__{encoder}{f'__{page + 1}' if page else ''}"
-            outputs.append(_write(part, request.rules, stem))
+            outputs.append(_write(part.loc[part["probe"].isin(probes[start : start + PROBES_A_FIGURE])], stem))
     return outputs
 
 
 def compute(runs: Sequence[Run], rules: Sequence[str] = ("half", "tuned")) -> pd.DataFrame:
-    """F2 of every class and their macro mean, as the runs of one feature set recorded them, on test.
+    """F2 of every class and their macro mean, as the runs recorded them, on test.
 
     Returns:
-        A row a run x rule x class with ``probe rule class support f2``; the macro mean comes first, then the
-        classes by falling support, so that what rare classes suffer can be seen.
+        A row a run x rule x class with ``model probe rule class support f2``; the macro mean comes first, then
+        the classes by falling support, so that what rare classes suffer can be seen.
     """
-    labels = frames.run_labels(runs)
     classes = frames.per_class_frame(runs)
     macro = frames.metrics_frame(runs)
     macro = macro.loc[(macro["split"] == "test") & (macro["metric"] == "f2_macro")]
     macro = macro.assign(**{"class": MACRO, "index": -1, "f2": macro["value"]})
     classes = classes.sort_values(["support", "index"], ascending=[False, True], kind="stable")
-    frame = pd.concat([macro, classes], ignore_index=True)
-    frame["probe"] = [labels[key] for key in zip(frame["dataset"], frame["encoder"], frame["run"], strict=True)]
+    frame = frames.with_names(pd.concat([macro, classes], ignore_index=True), runs)
     columns = [
         "dataset",
         "encoder",
@@ -79,12 +79,11 @@ def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return ["Class", "Support", *(f"{p}, {frames.rule_words(r, multilabel)}" for p, r in columns)], rows
 
 
-def _write(runs: Sequence[Run], rules: Sequence[str], stem: Path) -> Output:
-    frame = compute(runs, rules)
+def _write(frame: pd.DataFrame, stem: Path) -> Output:
     header, rows = readable(frame)
-    first = runs[0]
-    title = f"F2 per class, {first.dataset}, {frame['model'].iloc[0]}"
-    if first.simulated:
+    first = frame.iloc[0]
+    title = f"F2 per class, {first['dataset']}, {first['model']}"
+    if first["simulated"]:
         title += " (simulated data)"
     return Output(
         title="F2 per class",
@@ -94,10 +93,10 @@ def _write(runs: Sequence[Run], rules: Sequence[str], stem: Path) -> Output:
             tables.write_markdown(f"# {title}\n\n" + tables.markdown_table(header, rows, left=1), stem),
             tables.write_latex(tables.latex_table(header, rows, left=1, caption=title), stem),
         ),
-        dataset=first.dataset,
-        encoder=first.encoder,
+        dataset=first["dataset"],
+        encoder=first["encoder"],
         caption="Test split, classes by falling number of samples n. F2 counts recall four times as much as precision.",
-        alt=f"Bars of the F2 of {len(first.class_names)} classes for {len(runs)} probe runs.",
+        alt=f"Bars of the F2 of {len(rows) - 1} classes for {frame['probe'].nunique()} probe runs.",
         tables=((header, rows),),
     )
 

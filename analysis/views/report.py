@@ -23,12 +23,13 @@ from data.bands import BAND_SETS
 from data.dataset import SPLITS
 from data.errors import RequestError
 from data.files import write_text
-from data.registry import PROBES, VIEWS
-from data.runs import Run, all_runs
+from data.registry import DATASETS, PROBES, VIEWS
+from data.runs import Run, find_runs
 
 CARD = {"input": "runs", "options": {}}
 
 MARK = '<meta name="generator" content="frozen-earth report">'  # what tells a report from a folder of the user's
+WEIGHT_FILES = (".pt", ".pth", ".safetensors")
 PACKAGES = ("frozen-earth", "numpy", "pandas", "scikit-learn", "umap-learn", "matplotlib", "seaborn", "torch")
 
 
@@ -39,6 +40,7 @@ class Features:
     Args:
         dataset: folder name.
         encoder: folder name.
+        words: the encoder in a few words, unique in the report.
         folder: where its features are or would be.
         shared: ``dataset`` and ``encoder`` identity.
         splits: identity of each split known.
@@ -49,17 +51,13 @@ class Features:
 
     dataset: str
     encoder: str
+    words: str
     folder: Path
     shared: dict[str, Any]
     splits: dict[str, dict[str, Any]]
     environment: dict[str, Any]
     present: list[str]
     runs: list[Run]
-
-    @property
-    def words(self) -> str:
-        """The encoder in a few words."""
-        return frames.model_words(self.shared["encoder"])
 
     @property
     def simulated(self) -> bool:
@@ -82,7 +80,7 @@ class Section:
 
 def run(request: ViewRequest) -> list[Output]:
     """Draw everything there is and write the page that shows it."""
-    folder = request.folder or paths.report_folder(request.out)
+    folder = request.folder.resolve() if request.folder else paths.report_folder(request.out)  # "." has no name
     _check_replaceable(folder)
     found = find(request)
     building = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
@@ -101,15 +99,9 @@ def find(request: ViewRequest) -> list[Features]:
     """Every encoder x dataset that has features or runs, sorted by folder.
 
     Raises:
-        RequestError: there is nothing at all.
+        RequestError: there is nothing at all, or a run is damaged.
     """
-    runs = []
-    if paths.run_folders(request.out):
-        try:
-            runs = all_runs(request.out, model=request.model, dataset=request.dataset, kind=request.kind)
-        except RequestError:
-            runs = []  # none fits: features may
-    grouped = frames.grouped(runs)
+    grouped = frames.grouped(find_runs(request.out, model=request.model, dataset=request.dataset, kind=request.kind))
     folders = {(folder.parent.name, folder.name): folder for folder in paths.feature_folders(request.out)}
     found = []
     for key in sorted(grouped.keys() | folders.keys()):
@@ -123,7 +115,10 @@ def find(request: ViewRequest) -> list[Features]:
         raise RequestError(
             f"nothing to report under {request.out}; make features with featurize, then runs with probe --kind all"
         )
-    return found
+    words = frames.distinct_words(
+        {(features.dataset, features.encoder): features.shared["encoder"] for features in found}
+    )
+    return [replace(features, words=words[features.dataset, features.encoder]) for features in found]
 
 
 def _features(out: Path, key: tuple[str, str], folder: Path | None, runs: list[Run]) -> Features:
@@ -137,7 +132,8 @@ def _features(out: Path, key: tuple[str, str], folder: Path | None, runs: list[R
         shared, environment = store.read_identity(paths.feature_file(folder, split))  # type: ignore[arg-type]
         splits[split] = shared["split"]
     where = paths.feature_folder(out, dataset, encoder)
-    return Features(dataset, encoder, where, shared, splits, environment, present, runs)
+    words = frames.model_words(shared["encoder"])
+    return Features(dataset, encoder, words, where, shared, splits, environment, present, runs)
 
 
 def _draw_all(request: ViewRequest, found: list[Features], folder: Path) -> tuple[list[tuple[str, Output]], list[str]]:
@@ -217,7 +213,8 @@ def render(
                 "sections": _sections(dataset, outputs),
                 "words": {features.encoder: features.words for features in members},
                 "commands": [line for features in members for line in commands(features, request.out)],
-                "missing": [gap for features in members for gap in missing(features, request.out)],
+                # --kind leaves runs out: what it hides is not missing
+                "missing": [] if request.kind else [gap for f in members for gap in missing(f, request.out)],
             }
         )
     return environment.get_template("report.html").render(
@@ -315,13 +312,15 @@ def missing(features: Features, out: Path) -> list[tuple[str, str]]:
 
 
 def featurize_command(features: Features, out: Path) -> str:
-    """The command that makes these features."""
+    """The command that makes these features; the word ``DATA_ROOT`` stands for the folder of the data."""
     dataset, encoder = features.shared["dataset"], features.shared["encoder"]
+    has_variants = dataset["name"] in DATASETS.names() and DATASETS.card(dataset["name"])["variants"]
     flags = {
         "model": encoder["name"],
         "variant": encoder["variant"],
         "dataset": dataset["name"],
-        "dataset-variant": dataset["variant"],
+        "dataset-variant": dataset["variant"] if has_variants else None,
+        "data-root": None if dataset["name"] == "simulated" else "DATA_ROOT",
         "split": "all",
         "bands": encoder["bands_name"] if encoder["bands_name"] in BAND_SETS else ",".join(encoder["bands"]),
         "image-size": encoder["image_size"],
@@ -338,7 +337,8 @@ def featurize_command(features: Features, out: Path) -> str:
 def weights_flag(source: str, origin: str | None) -> str | None:
     """``--weights`` as it was given: the identity holds only what the weights are, the environment whence they came."""
     if source == "loaded":
-        return origin if origin and Path(origin).exists() else "pretrained"
+        file = origin and "://" not in origin and (Path(origin).exists() or Path(origin).suffix in WEIGHT_FILES)
+        return origin if file else "pretrained"
     return "random" if source == "random" else None
 
 

@@ -45,16 +45,8 @@ def run(request: ViewRequest) -> list[Output]:
 
 
 def compute(runs: Sequence[Run], rules: Sequence[str] = ("half", "tuned")) -> pd.DataFrame:
-    """`frames.metrics_frame` of these runs under these rules, with two columns of names to show.
-
-    Returns:
-        A row a run x split x rule x metric; ``model`` is unique among the dataset's encoders, ``probe`` among
-        the encoder's runs.
-    """
-    frame = frames.metrics_frame(runs)
-    models, probes = frames.encoder_labels(runs), frames.run_labels(runs)
-    frame["model"] = [models[key] for key in zip(frame["dataset"], frame["encoder"], strict=True)]
-    frame["probe"] = [probes[key] for key in zip(frame["dataset"], frame["encoder"], frame["run"], strict=True)]
+    """`frames.metrics_frame` of these runs under these rules, with names: a row a run x split x rule x metric."""
+    frame = frames.with_names(frames.metrics_frame(runs), runs)
     return frames.under_rules(frame, rules).reset_index(drop=True)
 
 

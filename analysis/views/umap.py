@@ -36,6 +36,10 @@ def run(request: ViewRequest, *, points: int, seed: int, neighbors: int, min_dis
     """Lay out one feature set and draw it."""
     if points < 1 or neighbors < 2 or not 0 <= min_dist <= 1:
         raise RequestError("--points must be at least 1, --neighbors at least 2, --min-dist from 0 to 1")
+    if not 0 <= seed < 2**32:
+        raise RequestError(f"--seed {seed}: must be from 0 to {2**32 - 1}")
+    if request.features and (request.model or request.dataset):
+        raise RequestError("--features names the folder already; drop --model and --dataset")
     where = request.features or store.find_features(request.out, model=request.model, dataset=request.dataset)
     splits = store.splits_in(where) if request.split == "all" else [request.split]
     if not splits:
@@ -60,8 +64,18 @@ def compute(
         cache: likewise.
 
     Returns:
-        A row a sample: ``id split x y``, then a column ``class: <name>`` of 0 and 1 for every class.
+        A row a sample: ``id split x y simulated``, then a column ``class: <name>`` of 0 and 1 for every class.
+
+    Raises:
+        RequestError: the splits were not made alike.
     """
+    widths = {s.identity["split"]["name"]: s.features.shape[1] for s in sets}
+    if len(set(widths.values())) > 1:
+        each = ", ".join(f"{split} {width}" for split, width in widths.items())
+        raise RequestError(
+            f"features of different lengths cannot be laid out together ({each}); choose one --split, or make them "
+            "again with featurize --overwrite"
+        )
     labels = np.concatenate([s.labels for s in sets])
     rows = np.arange(len(labels))
     if len(rows) > points:
@@ -72,7 +86,9 @@ def compute(
     member = labels[rows] if labels.ndim == 2 else labels[rows, None] == np.arange(len(names))
     ids = np.array([name for s in sets for name in s.ids], dtype=object)[rows]
     splits = np.array([s.identity["split"]["name"] for s in sets for _ in s.ids], dtype=object)[rows]
-    frame = pd.DataFrame({"id": ids, "split": splits, "x": placed[:, 0], "y": placed[:, 1]})
+    frame = pd.DataFrame(
+        {"id": ids, "split": splits, "x": placed[:, 0], "y": placed[:, 1], "simulated": sets[0].simulated}
+    )
     return pd.concat(
         [frame, pd.DataFrame(member.astype(np.uint8), columns=[f"{CLASS}{name}" for name in names])], axis=1
     )
@@ -84,7 +100,7 @@ def _write(frame: pd.DataFrame, sets: Sequence[store.FeatureSet], request: ViewR
     names = list(first.class_names)
     total = sum(len(s.ids) for s in sets)
     count = f"{len(frame):,}" if len(frame) == total else f"{len(frame):,} of {total:,}"
-    where = f"{dataset}: {frames.model_words(first.identity['encoder'])}"
+    where = f"{dataset}: {frames.model_words(first.identity['encoder'])}, {encoder.rpartition('_')[2]}"
     note = f"{count} samples, split: {request.split}."
     stem = request.target("umap") / f"umap__{dataset}__{encoder}__{request.split}"
     csv = tables.write_csv(frame, stem)
