@@ -17,6 +17,7 @@ from analysis import figures, layout
 from analysis.view import Output, ViewRequest, default_options, run_view
 from analysis.views import classes, confusion, f2, report, table, umap
 from data import command, paths
+from data.bands import BAND_SETS
 from data.errors import RequestError
 from data.registry import PROBES, VIEWS
 from data.runs import all_runs
@@ -443,9 +444,7 @@ def test_the_weights_flag_is_what_the_user_would_type(tmp_path):
     "words",
     [
         "--model stats --dataset simulated",
-        "--model rcf --dataset simulated",
         "--model rcf --variant gaussian --dataset simulated --bands B02,B03,B04,B08,B11",
-        "--model presto --weights random --dataset simulated",
         "--model stats --dataset folder --data-root {images}",
     ],
 )
@@ -464,6 +463,20 @@ def test_the_printed_featurize_command_finds_the_features_it_says_it_makes(words
     assert command.run(featurize_cli.app, [*printed[1:], "--workers", "0", "--device", "cpu"]) == 0
     assert capsys.readouterr().out.count("reused") == 3
     assert len(paths.feature_folders(tmp_path)) == 1
+
+
+def test_the_printed_featurize_command_of_presto_passes_every_check_of_its_arguments(tmp_path, capsys):
+    bands = list(BAND_SETS["s2-10"])
+    encoder = encoder_identity(
+        "presto", bands=bands, bands_name="s2-10", image_size=16,
+        normalization={"method": "presto"}, weights={"source": "random", "sha256": "1" * 64},
+    )  # fmt: skip
+    file = paths.feature_file(tmp_path / "features" / "simulated" / "presto", "test")
+    make_split(file, np.arange(8) % 2, np.zeros((8, 4), np.float32), ["a", "b"], encoder=encoder)
+    (found,) = report.find(ViewRequest(out=tmp_path))
+    printed = shlex.split(report.featurize_command(found, tmp_path))
+    assert command.run(featurize_cli.app, [*printed[1:], "--limit", "4", "--workers", "0", "--device", "cpu"]) == 2
+    assert "presto needs locations" in capsys.readouterr().err  # which the simulated scenes lack: all else fits
 
 
 def test_a_report_on_one_kind_of_probe_does_not_call_the_others_missing(whole, tmp_path):
