@@ -21,8 +21,8 @@ setup: .venv/.ready
 
 # the main job on simulated scenes: features of two encoders, four probes on each, every figure, a report
 demo: setup
-	$(BIN)/featurize --model stats --dataset simulated --limit 800 --out $(DEMO_OUT)
-	$(BIN)/featurize --model rcf --dataset simulated --limit 800 --image-size 40 --out $(DEMO_OUT)
+	$(BIN)/featurize --model stats --dataset simulated --limit 600 --out $(DEMO_OUT)
+	$(BIN)/featurize --model rcf --dataset simulated --limit 600 --image-size 40 --out $(DEMO_OUT)
 	$(BIN)/probe --kind all --model stats --out $(DEMO_OUT)
 	$(BIN)/probe --kind all --model rcf --out $(DEMO_OUT)
 	$(BIN)/analyze report --out $(DEMO_OUT)
