@@ -57,6 +57,7 @@ def load_weights(
     hub: Callable[[], Mapping[str, Tensor]],
     hub_name: str,
     may_miss: Collection[str] = (),
+    unused: Collection[str] = (),
 ) -> Weights:
     """Fill a module as ``--weights`` asks: ``random`` keeps it, ``pretrained`` asks the hub, else a path.
 
@@ -66,6 +67,7 @@ def load_weights(
         hub: fetches the published state.
         hub_name: what to fetch by hand when the hub cannot be reached.
         may_miss: keys that the published files are known to lack, and whose initial values are neutral.
+        unused: keys, or prefixes ending in ``.``, of published files that the encoder has no use for.
 
     Raises:
         RequestError: no such file, not weights, keys that are missing or unexpected, or no network.
@@ -82,17 +84,25 @@ def load_weights(
             ) from error
     else:
         state, origin = read_state(Path(weights)), weights
-    load_strictly(module, state, origin, may_miss)
+    load_strictly(module, state, origin, may_miss, unused)
     return Weights("loaded", digest_state(module.state_dict()), origin)
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], origin: str, may_miss: Collection[str] = ()) -> None:
-    """Load a state in which every key and shape must match.
+def load_strictly(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    origin: str,
+    may_miss: Collection[str] = (),
+    unused: Collection[str] = (),
+) -> None:
+    """Load a state in which every key and shape must match, save those known to be absent or unused.
 
     Raises:
         RequestError: with the names of the keys that do not.
     """
     own = module.state_dict()
+    prefixes = tuple(key for key in unused if key.endswith("."))
+    state = {key: value for key, value in state.items() if key not in unused and not key.startswith(prefixes)}
     missing = sorted(own.keys() - state.keys() - set(may_miss))
     unexpected = sorted(state.keys() - own.keys())
     shapes = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
