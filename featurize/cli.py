@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from data import command, paths
 from data.errors import RequestError, unknown
+from data.flags import ANY, DataFlags
 from data.registry import DATASETS, MODELS
 
 app = command.new_app(
@@ -23,71 +24,49 @@ Switch = Parameter(negative="")
 def featurize(
     *,
     model: str,
-    dataset: str = "simulated",
-    split: str = "all",
+    data: DataFlags = ANY,
     bands: str | None = None,
     image_size: int | None = None,
     pooling: str | None = None,
     normalize: str | None = None,
     weights: str | None = None,
     variant: str | None = None,
-    dataset_variant: str | None = None,
-    data_root: Path | None = None,
-    cache_dir: Path | None = None,
     out: Path = paths.DEFAULT_OUT,
     device: str = "auto",
     precision: str = "auto",
     batch_size: int = 64,
     workers: int | None = None,
     part_rows: int = 1024,
-    limit: int | None = None,
-    download: Annotated[bool, Switch] = False,
     overwrite: Annotated[bool, Switch] = False,
 ) -> None:
     """Extract features, or reuse them where they were made with the same settings; a killed run goes on.
 
     Args:
         model: See `featurize list`.
-        dataset: See `featurize list`.
-        split: train, val, test or all.
+        data: Which samples.
         bands: rgb, s2-9, s2-10, s2-12, s2-13, s1, s1s2, all, or names such as B04,B08. Default: the model's.
         image_size: Side in pixels to resize to. Default: the model's own, or the images' size.
         pooling: How tokens become one embedding: cls, mean, cls+mean, mean+std. Default: the model's.
         normalize: How band values are scaled: zscore, imagenet, satlas, none. Default: the model's.
         weights: pretrained, random (untrained, and its name says so), or the path of a weights file or folder.
         variant: The model's variant, such as small or base. Default: the first that `featurize list` shows.
-        dataset_variant: The dataset's variant, such as spatial for eurosat.
-        data_root: Folder that holds the data. Default: EO_DATA_ROOT, then datasets.
-        cache_dir: Where archives are unpacked. Default: beside them.
         out: Where results are kept.
         device: auto, cpu, cuda or cuda:1.
         precision: auto, fp32, bf16 or fp16. Auto is bf16 where the hardware computes in it.
         batch_size: Images embedded at once.
         workers: Reader processes. Default: chosen by the number of images.
         part_rows: Images in a part; a kill loses at most one part.
-        limit: At most so many images a split, spread evenly over it.
-        download: Fetch missing data first.
         overwrite: Make the features anew where they exist.
     """
     MODELS.check(model)
-    DATASETS.check(dataset)
-    splits = ("train", "val", "test") if split == "all" else (split,)
-    if split not in ("all", "train", "val", "test"):
-        raise unknown("split", split, ("all", "train", "val", "test"))
+    splits = data.splits()
     for name, value in (("--batch-size", batch_size), ("--part-rows", part_rows)):
         if value < 1:
             raise RequestError(f"{name} {value}: must be at least 1")
 
+    opened = {name: data.open(name) for name in splits}
+
     from data import store  # deferred, as all below: torch takes seconds to import
-    from data.dataset import DatasetRequest, EODataset, limited
-
-    def open_split(name: str) -> EODataset:
-        root = paths.dataset_root(data_root, dataset, download=download)
-        request = DatasetRequest(name, root, cache_dir, dataset_variant, download)
-        return limited(DATASETS.load(dataset).open_dataset(request), limit)
-
-    opened = {name: open_split(name) for name in splits}
-
     from featurize.encoder import EncoderRequest, build_encoder
     from featurize.pipeline import Plan, choose_device, choose_precision, choose_workers, featurize_split
 
@@ -95,7 +74,7 @@ def featurize(
     request = EncoderRequest(
         bands=(),
         statistics=first.statistics,
-        training=lambda: opened.get("train") or open_split("train"),
+        training=lambda: opened.get("train") or data.open("train"),
         variant=variant,
         image_size=image_size,
         pooling=pooling,
@@ -107,10 +86,10 @@ def featurize(
     level = choose_precision(precision, where, encoder)
     for samples in opened.values():
         plan = Plan(where, level, batch_size, choose_workers(workers, len(samples)), part_rows)
-        identity = store.make_identity(samples, encoder.identity(level), limit=limit)
+        identity = store.make_identity(samples, encoder.identity(level), limit=data.limit)
         folder = paths.feature_folder(out, store.dataset_slug(identity), store.encoder_slug(identity))
         file = paths.feature_file(folder, samples.split)
-        _, line = featurize_split(samples, encoder, file, plan, limit=limit, overwrite=overwrite)
+        _, line = featurize_split(samples, encoder, file, plan, limit=data.limit, overwrite=overwrite)
         print(line, flush=True)
         for problem in store.verify(file):
             if "collapsed" not in problem:
