@@ -1,0 +1,133 @@
+"""Stages that overlap: each works in a thread of its own and hands on through a short queue, so nothing piles up."""
+
+import queue
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+DEPTH = 2  # items that may wait between two stages: one being handed over, one ready
+POLL_S = 0.1  # how often a blocked stage looks whether its neighbour has given up
+
+
+@dataclass
+class Busy:
+    """Seconds for which each stage was at work, not waiting for another.
+
+    Args:
+        seconds: by stage, in the order in which work passes through them.
+    """
+
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    @contextmanager
+    def at(self, stage: str) -> Iterator[None]:
+        """Count the time inside the block."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - start
+
+    def bottleneck(self) -> str | None:
+        """The stage that worked longest: the others waited for it. None before any has worked."""
+        return max(self.seconds, key=lambda stage: self.seconds[stage], default=None)
+
+
+_END = object()
+
+
+@dataclass(frozen=True)
+class _Failed:
+    error: BaseException
+
+
+@contextmanager
+def ahead[T](items: Iterable[T], *, depth: int = DEPTH) -> Iterator[Iterator[T]]:
+    """Draw items in a thread of its own, at most `depth` before they are asked for.
+
+    Args:
+        items: drawn in order; an error in it is raised where the item would have come.
+        depth: items that may wait.
+
+    Yields:
+        The same items; leaving the block stops the thread, whatever is left.
+    """
+    waiting: queue.Queue[Any] = queue.Queue(depth)
+    given_up = threading.Event()
+
+    def put(item: object) -> bool:
+        while not given_up.is_set():
+            try:
+                waiting.put(item, timeout=POLL_S)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def draw() -> None:
+        try:
+            for item in items:
+                if not put(item):
+                    return
+            put(_END)
+        except BaseException as error:  # whatever it is, the thread that waits for the item must see it
+            put(_Failed(error))
+
+    def drawn() -> Iterator[T]:
+        while (item := waiting.get()) is not _END:
+            if isinstance(item, _Failed):
+                raise item.error
+            yield item
+
+    thread = threading.Thread(target=draw, name="ahead", daemon=True)
+    thread.start()
+    try:
+        yield drawn()
+    finally:
+        given_up.set()
+        thread.join()
+
+
+@contextmanager
+def behind[T](work: Callable[[T], None], *, depth: int = DEPTH) -> Iterator[Callable[[T], None]]:
+    """Do work on what is handed over in a thread of its own, at most `depth` items late.
+
+    Args:
+        work: called on each item in order; after it has failed the rest is dropped.
+        depth: items that may wait; handing over more blocks.
+
+    Yields:
+        ``put(item)``, which raises what `work` raised on an earlier item. Leaving the block waits until all is done,
+        also when the block itself failed: what was handed over is not lost.
+    """
+    waiting: queue.Queue[Any] = queue.Queue(depth)
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        while (item := waiting.get()) is not _END:
+            if not errors:
+                try:
+                    work(item)
+                except BaseException as error:  # raised again in the thread that hands over
+                    errors.append(error)
+
+    def put(item: T) -> None:
+        if errors:
+            raise errors[0]
+        waiting.put(item)
+
+    thread = threading.Thread(target=run, name="behind", daemon=True)
+    thread.start()
+    failed = True
+    try:
+        yield put
+        failed = False
+    finally:
+        waiting.put(_END)
+        thread.join()
+        if errors and not failed:
+            raise errors[0]
