@@ -66,6 +66,10 @@ class EODataset(ABC):
         RequestError: no samples, duplicate ids, or labels and ids that differ in number.
     """
 
+    where = "this dataset"  # what an error calls it
+    read_from: dict[str, Any] | None = None  # another file that holds the samples: recorded, never compared
+    altered: dict[str, Any] | None = None  # how pixels differ from the source's: part of the split's identity
+
     def __init__(
         self,
         *,
@@ -104,6 +108,21 @@ class EODataset(ABC):
             RequestError: the sample cannot be read; the message names the file.
         """
 
+    def read_stacks(self, rows: Sequence[int], bands: Sequence[Band]) -> list[tuple[list[int], np.ndarray]] | None:
+        """Read many samples at once, where the source holds them side by side; None: read them one by one.
+
+        Args:
+            rows: b indices.
+            bands: which.
+
+        Returns:
+            (channels, pixels) for the bands of each size: their places among `bands`, and (b, c, H, W).
+
+        Raises:
+            RequestError: as `read`.
+        """
+        return None
+
     @property
     def multilabel(self) -> bool:
         """Whether a sample may have several classes."""
@@ -131,10 +150,15 @@ class Subset(EODataset):
             provenance=whole.provenance,
             files_digest=whole.files_digest,
         )
+        self.where, self.read_from = whole.where, whole.read_from
 
     def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
         """See `EODataset.read`."""
         return self.whole.read(self.indices[index], bands)
+
+    def read_stacks(self, rows: Sequence[int], bands: Sequence[Band]) -> list[tuple[list[int], np.ndarray]] | None:
+        """See `EODataset.read_stacks`."""
+        return self.whole.read_stacks([self.indices[row] for row in rows], bands)
 
 
 def limited(dataset: EODataset, limit: int | None) -> EODataset:
