@@ -56,12 +56,7 @@ class PrestoEncoder(Encoder):
 
     def __init__(self, request: EncoderRequest) -> None:
         model = random_module(Presto)
-        weights = load_weights(
-            model,
-            request.weights,
-            hub=lambda: Presto_Weights.PRESTO.get_state_dict(check_hash=True, weights_only=True, map_location="cpu"),
-            hub_name=Presto_Weights.PRESTO.url,
-        )
+        weights = load_weights(model, request.weights, hub_name=Presto_Weights.PRESTO.url)
         super().__init__(
             request,
             dim=128 * (2 if request.pooling == "mean+std" else 1),
