@@ -38,6 +38,11 @@ def feature_file(folder: Path, split: str) -> Path:
     return folder / f"{split}.h5"
 
 
+def view_file(folder: Path, split: str, view: int) -> Path:
+    """The features of one altered view of a split; beside the split's own file they would look like a split."""
+    return folder / "views" / f"{split}-{view}.h5"
+
+
 def parts_folder(feature_file: Path) -> Path:
     """Where an unfinished split collects its parts and journal."""
     return feature_file.with_suffix(".parts")

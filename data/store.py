@@ -61,6 +61,7 @@ def make_identity(dataset: EODataset, encoder: dict[str, Any], *, limit: int | N
             "labels_sha256": digest_array(dataset.labels),
             "files_sha256": dataset.files_digest,
             "lonlat_sha256": None if dataset.lonlat is None else digest_array(dataset.lonlat.astype(np.float64)),
+            **({"altered": dataset.altered} if dataset.altered else {}),
         },
     }
     return json.loads(canonical_json(identity))  # as it is read back: tuples become lists

@@ -31,6 +31,7 @@ def featurize(
     normalize: str | None = None,
     weights: str | None = None,
     variant: str | None = None,
+    augment: int = 1,
     out: Path = paths.DEFAULT_OUT,
     device: str = "auto",
     precision: str = "auto",
@@ -50,6 +51,7 @@ def featurize(
         normalize: How band values are scaled: zscore, imagenet, satlas, none. Default: the model's.
         weights: pretrained, random (untrained, and its name says so), or the path of a weights file or folder.
         variant: The model's variant, such as small or base. Default: the first that `featurize list` shows.
+        augment: Views of each training image: itself and N - 1 turned, flipped and recoloured, for probe --augment.
         out: Where results are kept.
         device: auto, cpu, cuda or cuda:1.
         precision: auto, fp32, bf16 or fp16. Auto is bf16 where the hardware computes in it.
@@ -60,13 +62,16 @@ def featurize(
     """
     MODELS.check(model)
     splits = data.splits()
-    for name, value in (("--batch-size", batch_size), ("--part-rows", part_rows)):
+    for name, value in (("--batch-size", batch_size), ("--part-rows", part_rows), ("--augment", augment)):
         if value < 1:
             raise RequestError(f"{name} {value}: must be at least 1")
+    if augment > 1 and "train" not in splits:
+        raise RequestError(f"--augment {augment} --split {data.split}: only training images are altered")
 
     opened = {name: data.open(name) for name in splits}
 
     from data import store  # deferred, as all below: torch takes seconds to import
+    from featurize.augment import View
     from featurize.encoder import EncoderRequest, build_encoder
     from featurize.pipeline import Plan, choose_device, choose_precision, choose_workers, featurize_split
 
@@ -84,11 +89,14 @@ def featurize(
     where = choose_device(device)
     encoder = build_encoder(model, first, bands, request)
     level = choose_precision(precision, where, encoder)
-    for samples in opened.values():
+    views = [View(opened["train"], view) for view in range(1, augment)]
+    for samples in (*opened.values(), *views):
         plan = Plan(where, level, batch_size, choose_workers(workers, len(samples)), part_rows)
         identity = store.make_identity(samples, encoder.identity(level), limit=data.limit)
         folder = paths.feature_folder(out, store.dataset_slug(identity), store.encoder_slug(identity))
         file = paths.feature_file(folder, samples.split)
+        if isinstance(samples, View):
+            file = paths.view_file(folder, samples.split, samples.view)
         _, line = featurize_split(samples, encoder, file, plan, limit=data.limit, overwrite=overwrite)
         print(line, flush=True)
         for problem in store.verify(file):
