@@ -15,7 +15,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -459,8 +459,13 @@ def open_hdf5(file: Path) -> Any:
     return h5py.File(file, "r")
 
 
-def read_features(file: Path) -> FeatureSet:
+def read_features(file: Path, *, lazy: bool = False) -> FeatureSet:
     """Read one feature file.
+
+    Args:
+        file: the feature file.
+        lazy: leave the features on disk: slices of them are read on demand, from the file as it is now even if
+            another takes its name.
 
     Raises:
         RequestError: absent, not HDF5, damaged, or of another schema.
@@ -468,11 +473,12 @@ def read_features(file: Path) -> FeatureSet:
     if not file.is_file():
         raise RequestError(f"no feature file at {file}; name a file such as train.h5, or make it with featurize")
     try:
-        with open_hdf5(file) as source:
+        with ExitStack() as stack:
+            source = stack.enter_context(open_hdf5(file))
             identity, environment = _attributes(source)
-            return FeatureSet(
+            found = FeatureSet(
                 file=file,
-                features=source["features"][:],
+                features=source["features"] if lazy else source["features"][:],
                 labels=source["labels"][:],
                 ids=[value.decode() for value in source["ids"][:]],
                 lonlat=source["lonlat"][:] if "lonlat" in source else None,
@@ -480,6 +486,9 @@ def read_features(file: Path) -> FeatureSet:
                 identity=identity,
                 environment=environment,
             )
+            if lazy:
+                stack.pop_all()  # stays open until the features are no longer referred to
+            return found
     except (OSError, KeyError, json.JSONDecodeError) as error:
         raise _unreadable(file, error) from error
 

@@ -61,19 +61,15 @@ def probe(
     from data import store  # deferred, as `probes.fit`: numpy, h5py and scikit-learn cost a second of start-up
 
     folder = features or store.find_features(out, model=model, dataset=dataset)
-    from probes import fit
+    from probes import fit, inputs
 
-    splits = fit.read_splits(folder)
-    finished = []
-    for name in kinds:
-        plan = fit.plan_probe(name, splits, out, seed=seed)
-        run = None if overwrite else fit.finished(plan)
-        if run:
-            print(f"reused {run.folder}", file=sys.stderr)
-        else:
-            run = fit.run_probe(plan, splits, n_jobs=n_jobs, report=lambda line: print(line, file=sys.stderr))
-        finished.append(run)
-    _print_results(finished)
+    splits = inputs.read_splits(folder)
+    _print_results(
+        [
+            fit.fit_run(name, splits, out, seed=seed, n_jobs=n_jobs, overwrite=overwrite, report=_report)
+            for name in kinds
+        ]
+    )
 
 
 @app.command(name="list")
@@ -82,6 +78,10 @@ def list_() -> None:
     width = max(len(name) for name in PROBES.names())
     for name in PROBES.names():
         print(f"{name:{width}}  {PROBES.summary(name)}")
+
+
+def _report(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _print_results(finished: list) -> None:

@@ -1,16 +1,20 @@
 """Scores of any scikit-learn estimator as one (N, K) array, and the thresholds that turn them into decisions."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from probes.inputs import BLOCK_ROWS
 from probes.metrics import f_beta, one_hot
 
 HALF = 0.5
 
 
-def score(estimator: Any, features: np.ndarray, *, classes: int, multilabel: bool) -> np.ndarray:
+def score(
+    estimator: Any, features: Any, *, classes: int, multilabel: bool, n_jobs: int = 1, rows: int = BLOCK_ROWS
+) -> np.ndarray:
     """Probability of each class for each sample, whatever form the estimator gives it in.
 
     Multi-label forests and neighbours give a list of K arrays, (N, 2), or (N, 1) for a class that was constant
@@ -19,21 +23,34 @@ def score(estimator: Any, features: np.ndarray, *, classes: int, multilabel: boo
 
     Args:
         estimator: fitted, with ``predict_proba`` and ``classes_``.
-        features: (N, D).
+        features: (N, D), in memory or on disk.
         classes: K.
         multilabel: whether the columns are independent labels.
+        n_jobs: blocks of rows scored at a time.
+        rows: of a block; it decides the last digit, `n_jobs` does not.
 
     Returns:
         (N, K) float32, as stored with a run: decisions made later from the file equal those made now.
     """
+    result = np.zeros((len(features), classes), np.float32)
+
+    def fill(start: int) -> None:
+        block = np.asarray(features[start : start + rows], np.float32)
+        result[start : start + rows] = _score_block(estimator, block, classes, multilabel)
+
     # One BLAS thread, else the last digit would depend on the number of cores.
-    with threadpool_limits(1, user_api="blas"):
-        given = estimator.predict_proba(features)
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_jobs) as pool:
+        list(pool.map(fill, range(0, len(features), rows)))
+    return result
+
+
+def _score_block(estimator: Any, features: np.ndarray, classes: int, multilabel: bool) -> np.ndarray:
+    given = estimator.predict_proba(features)
     if isinstance(given, list):
         columns = [_probability_of_one(p, seen) for p, seen in zip(given, estimator.classes_, strict=True)]
-        return np.stack(columns, axis=1).astype(np.float32)
+        return np.stack(columns, axis=1)
     if multilabel and classes == 1:
-        return _probability_of_one(given, estimator.classes_)[:, None].astype(np.float32)
+        return _probability_of_one(given, estimator.classes_)[:, None]
     result = np.zeros((len(features), classes), np.float32)
     result[:, np.asarray(estimator.classes_, int)] = given
     return result

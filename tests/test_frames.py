@@ -7,7 +7,7 @@ from made_runs import made_up, make_run
 
 from analysis import frames
 from data.runs import all_runs
-from probes import fit
+from probes import fit, inputs
 
 NAMES = ["Arable land", "Pastures", "Marine waters"]
 
@@ -47,7 +47,7 @@ def test_per_class_rows_equal_the_record_and_keep_class_order(run):
 def test_runs_of_the_probe_command_fit_the_frames(tmp_path):
     for multilabel in (True, False):
         folder = make_features(tmp_path, multilabel=multilabel, dataset=f"multi-{multilabel}")
-        splits = fit.read_splits(folder)
+        splits = inputs.read_splits(folder)
         fit.run_probe(fit.plan_probe("knn", splits, tmp_path, seed=0), splits, n_jobs=1)
     runs = all_runs(tmp_path)
     frame = frames.metrics_frame(runs)

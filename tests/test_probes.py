@@ -13,7 +13,7 @@ from data import runs, store
 from data.dataset import SPLITS
 from data.errors import RequestError
 from data.registry import PROBES
-from probes import fit, metrics
+from probes import fit, inputs, metrics, models
 from probes.scores import best_thresholds
 
 KINDS = PROBES.names()
@@ -38,7 +38,7 @@ def quick(monkeypatch):
 
 
 def _run(folder, out, kind="linear", *, seed=0, n_jobs=1):
-    splits = fit.read_splits(folder)
+    splits = inputs.read_splits(folder)
     return fit.run_probe(fit.plan_probe(kind, splits, out, seed=seed), splits, n_jobs=n_jobs)
 
 
@@ -117,7 +117,7 @@ def test_a_probe_learns_the_signal_and_fulfils_the_run_contract(kind, multilabel
 def test_a_saved_model_is_loaded_through_the_whitelist_and_scores_the_same(kind, multilabel, folders, tmp_path, quick):
     run = _run(folders[multilabel], tmp_path, kind)
     features = store.read_features(folders[multilabel] / "test.h5").features.astype(np.float32)
-    model = fit.load_model(run.folder / "model.skops")
+    model = models.load_model(run.folder / "model.skops")
     again = fit.score(model, features, classes=5, multilabel=multilabel)
     np.testing.assert_array_equal(again, run.predictions("test").scores)
 
@@ -130,11 +130,11 @@ def test_a_model_file_with_another_type_is_refused(tmp_path):
     globals()["Foreign"] = Foreign
     forest = IsolationForest()
     forest.extra = Foreign()
-    fit.save_model(forest, tmp_path / "model.skops")
+    models.save_model(forest, tmp_path / "model.skops")
     with pytest.raises(RequestError, match=r"holds types that no probe writes \(.*Foreign"):
-        fit.load_model(tmp_path / "model.skops")
+        models.load_model(tmp_path / "model.skops")
     with pytest.raises(RequestError, match="run the probe again"):
-        fit.load_model(tmp_path / "absent.skops")
+        models.load_model(tmp_path / "absent.skops")
 
 
 @pytest.mark.parametrize("field", ["left_child", "right_child", "feature"])
@@ -142,16 +142,16 @@ def test_a_forest_file_whose_trees_point_outside_themselves_is_refused(field, tm
     """scikit-learn walks trees without bounds checks: predicting with such a file would read foreign memory."""
     labels = np.arange(40) % 2
     forest = RandomForestClassifier(3, random_state=0).fit(labels[:, None] + np.eye(40)[:, :3], labels)
-    fit.save_model(forest, tmp_path / "good.skops")
-    assert fit.load_model(tmp_path / "good.skops").predict([[1, 1, 1]]) == 1
+    models.save_model(forest, tmp_path / "good.skops")
+    assert models.load_model(tmp_path / "good.skops").predict([[1, 1, 1]]) == 1
     tree = forest.estimators_[1].tree_
     state = tree.__getstate__()
     state["nodes"] = state["nodes"].copy()
     state["nodes"][field][0] = 10**6
     tree.__setstate__(state)
-    fit.save_model(forest, tmp_path / "bad.skops")
+    models.save_model(forest, tmp_path / "bad.skops")
     with pytest.raises(RequestError, match="tree is not sound; it is not used"):
-        fit.load_model(tmp_path / "bad.skops")
+        models.load_model(tmp_path / "bad.skops")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -167,7 +167,7 @@ def test_the_same_seed_gives_the_same_run_byte_for_byte_whatever_n_jobs(kind, fo
 
 
 def test_another_seed_is_another_run(folders, tmp_path):
-    splits = fit.read_splits(folders[True])
+    splits = inputs.read_splits(folders[True])
     one, two = (fit.plan_probe("mlp", splits, tmp_path, seed=seed) for seed in (0, 1))
     assert one.folder != two.folder
 
@@ -181,7 +181,7 @@ def test_val_chooses_and_of_equals_the_simplest(folders, tmp_path, monkeypatch):
 
 
 def test_a_finished_run_is_found_only_for_the_same_plan(folders, tmp_path, quick):
-    splits = fit.read_splits(folders[True])
+    splits = inputs.read_splits(folders[True])
     plan = fit.plan_probe("knn", splits, tmp_path, seed=0)
     assert fit.finished(plan) is None
     fit.run_probe(plan, splits)
@@ -283,7 +283,7 @@ def test_nan_features_are_refused_with_file_and_count(tmp_path):
     (folder / "val.h5").unlink()
     file = _write(folder, "val", labels["val"], bad)
     with pytest.raises(RequestError, match="2 of 30 rows hold NaN or infinity; see featurize verify") as error:
-        fit.read_splits(folder)
+        inputs.read_splits(folder)
     assert str(file) in str(error.value)
 
 
@@ -294,7 +294,7 @@ def test_labels_and_features_that_differ_in_number_are_refused(tmp_path):
         del file["labels"]
         file["labels"] = short
     with pytest.raises(RequestError, match="30 features, 29 labels, 30 ids: rows do not line up"):
-        fit.read_splits(folder)
+        inputs.read_splits(folder)
 
 
 def test_labels_out_of_range_are_refused(tmp_path):
@@ -303,7 +303,7 @@ def test_labels_out_of_range_are_refused(tmp_path):
     (folder / "test.h5").unlink()
     _write(folder, "test", np.arange(10) % 4, np.ones((10, 6), np.float32))
     with pytest.raises(RequestError, match=r"labels outside 0 \.\.\. 2"):
-        fit.read_splits(folder)
+        inputs.read_splits(folder)
 
 
 def test_an_absent_split_is_told_with_the_command_that_makes_it(tmp_path):
@@ -312,9 +312,9 @@ def test_an_absent_split_is_told_with_the_command_that_makes_it(tmp_path):
     with pytest.raises(
         RequestError, match="no val features .* featurize --model stats --dataset simulated --split val"
     ):
-        fit.read_splits(folder)
+        inputs.read_splits(folder)
     with pytest.raises(RequestError, match="make them with featurize"):
-        fit.read_splits(tmp_path / "nowhere")
+        inputs.read_splits(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_splits_that_differ_in_what_they_share_are_refused(changes, field, tmp_p
     (folder / "test.h5").unlink()
     _write(folder, "test", labels["test"], np.ones((30, 6), np.float32), **changes)
     with pytest.raises(RequestError, match=rf"differ in {field}; make them with the same settings"):
-        fit.read_splits(folder)
+        inputs.read_splits(folder)
 
 
 def test_splits_of_another_width_or_another_name_are_refused(tmp_path):
@@ -340,17 +340,17 @@ def test_splits_of_another_width_or_another_name_are_refused(tmp_path):
     (folder / "test.h5").unlink()
     _write(folder, "test", labels["test"], np.ones((30, 7), np.float32))
     with pytest.raises(RequestError, match="has 7 features a row"):
-        fit.read_splits(folder)
+        inputs.read_splits(folder)
     (folder / "val.h5").rename(folder / "test.h5")
     _write(folder, "val", labels["val"], np.ones((30, 6), np.float32))
     with pytest.raises(RequestError, match="holds split 'val'"):
-        fit.read_splits(folder)
+        inputs.read_splits(folder)
 
 
 def test_one_class_in_train_is_refused(tmp_path):
     labels = {split: np.zeros(10, int) for split in SPLITS}
     with pytest.raises(RequestError, match="one class only"):
-        fit.read_splits(_three(tmp_path, labels))
+        inputs.read_splits(_three(tmp_path, labels))
 
 
 def test_thresholds_are_those_that_val_asks_for_and_test_chooses_nothing(folders, tmp_path):
@@ -359,10 +359,10 @@ def test_thresholds_are_those_that_val_asks_for_and_test_chooses_nothing(folders
     wanted = best_thresholds(val.labels.astype(bool), val.scores, beta=2)
     assert [row["threshold"] for row in run.record["per_class"]["tuned"]] == pytest.approx(list(wanted))
 
-    splits = fit.read_splits(folders[True])
+    splits = inputs.read_splits(folders[True])
     test = splits["test"]
     shuffled = np.random.default_rng(0).permutation(len(test.ids))
-    splits["test"] = replace(test, features=test.features[shuffled], labels=test.labels[shuffled[::-1]])
+    splits["test"] = replace(test, features=test.features[:][shuffled], labels=test.labels[shuffled[::-1]])
     other = fit.run_probe(fit.plan_probe("linear", splits, tmp_path / "other", seed=0), splits, n_jobs=1)
     for key in ("chosen", "candidates"):
         assert other.record[key] == run.record[key]
@@ -373,9 +373,9 @@ def test_thresholds_are_those_that_val_asks_for_and_test_chooses_nothing(folders
 
 def test_a_run_on_other_feature_values_or_with_a_file_gone_is_not_reused(folders, tmp_path):
     run = _run(folders[True], tmp_path, "knn", n_jobs=1)
-    splits = fit.read_splits(folders[True])
+    splits = inputs.read_splits(folders[True])
     assert fit.finished(fit.plan_probe("knn", splits, tmp_path, seed=0)) == run
-    changed = splits | {"train": replace(splits["train"], features=splits["train"].features + 1)}
+    changed = splits | {"train": replace(splits["train"], features=splits["train"].features[:] + 1)}
     assert fit.finished(fit.plan_probe("knn", changed, tmp_path, seed=0)) is None
     (run.folder / "predictions.h5").unlink()
     assert fit.finished(fit.plan_probe("knn", splits, tmp_path, seed=0)) is None

@@ -22,7 +22,7 @@ from data.errors import RequestError
 from data.registry import PROBES, VIEWS
 from data.runs import all_runs
 from featurize import cli as featurize_cli
-from probes import fit
+from probes import fit, inputs
 
 RUN_VIEWS = [name for name in VIEWS.names() if VIEWS.card(name)["input"] == "runs" and name != "report"]
 
@@ -376,7 +376,7 @@ def whole(tmp_path_factory):
             folder, multilabel=multilabel, rows=(80, 50, 50), dataset=dataset, simulated=multilabel,
             class_names=BIGEARTHNET[5:9],
         )  # fmt: skip
-        splits = fit.read_splits(source)
+        splits = inputs.read_splits(source)
         for kind in ("knn", "rf"):
             fit.run_probe(fit.plan_probe(kind, splits, folder, seed=0), splits, n_jobs=1)
     report.run(ViewRequest(out=folder))

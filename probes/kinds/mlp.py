@@ -3,10 +3,8 @@
 from typing import Any
 
 from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-CARD = {"title": "MLP", "tunes": "hidden size, alpha, epochs", "parallel": "candidates"}
+CARD = {"title": "MLP", "tunes": "hidden size, alpha, epochs", "parallel": "candidates", "zscored": True}
 
 
 def candidates(rows: int) -> list[dict[str, Any]]:
@@ -23,17 +21,16 @@ def candidates(rows: int) -> list[dict[str, Any]]:
     ]
 
 
-def build(params: dict[str, Any], *, seed: int, multilabel: bool, n_jobs: int) -> Pipeline:
+def build(params: dict[str, Any], *, seed: int, multilabel: bool, n_jobs: int) -> MLPClassifier:
     """An unfitted estimator that trains for exactly `epochs`.
 
     scikit-learn's own early stopping is not used: it holds back a tenth of train, judges multi-label by subset
     accuracy, which stays 0 for many epochs, and fails on a class with one sample. Val chooses the epochs instead.
     """
-    model = MLPClassifier(
+    return MLPClassifier(
         hidden_layer_sizes=(params["hidden"],),
         alpha=params["alpha"],
         max_iter=params["epochs"],
         n_iter_no_change=params["epochs"],
         random_state=seed,
     )
-    return make_pipeline(StandardScaler(), model)

@@ -1,0 +1,168 @@
+"""Feature files as probes read them: three splits checked once, rows read in blocks, subsets of train."""
+
+import hashlib
+from collections.abc import Iterator
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data import paths, store
+from data.dataset import SPLITS
+from data.errors import RequestError
+
+BLOCK_ROWS = 8192  # read and scored at a time: 25 MB of float32 at 768 features
+
+
+def read_splits(folder: Path) -> dict[str, store.FeatureSet]:
+    """The three splits of a feature folder, checked; their features stay on disk and are read in blocks.
+
+    Args:
+        folder: holds ``train.h5``, ``val.h5`` and ``test.h5``.
+
+    Raises:
+        RequestError: a split is absent or damaged; the splits differ in what they should share; rows do not
+            line up; values are not finite; train has a single class.
+    """
+    present = store.splits_in(folder)
+    if not present:
+        raise RequestError(f"no features in {folder}; make them with featurize")
+    if absent := [split for split in SPLITS if split not in present]:
+        identity, _ = store.read_identity(paths.feature_file(folder, present[0]))
+        raise RequestError(f"no {' and '.join(absent)} features in {folder}; run: {_featurize(identity, absent)}")
+    splits = {split: store.read_features(paths.feature_file(folder, split), lazy=True) for split in SPLITS}
+    train = splits["train"]
+    for split, features in splits.items():
+        if (name := features.identity["split"]["name"]) != split:
+            raise RequestError(f"{features.file} holds split '{name}'; rename it back or run featurize again")
+        check_rows(features)
+        if fields := store.differing_fields(shared(features.identity), shared(train.identity)):
+            raise RequestError(
+                f"{features.file} and {train.file} differ in {', '.join(fields)}; make them with the same settings"
+            )
+        if features.features.shape[1] != train.features.shape[1]:
+            raise RequestError(
+                f"{features.file} has {features.features.shape[1]} features a row, {train.file} has "
+                f"{train.features.shape[1]}; run featurize --overwrite"
+            )
+    check_classes(train.labels, len(train.class_names), str(train.file))
+    return splits
+
+
+def check_rows(features: store.FeatureSet) -> None:
+    """Raise a RequestError unless rows line up and every value can be used."""
+    file, classes = features.file, len(features.class_names)
+    verify = f"see featurize verify {file}"
+    counts = {"features": len(features.features), "labels": len(features.labels), "ids": len(features.ids)}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{count} {noun}" for noun, count in counts.items())
+        raise RequestError(f"{file} has {told}: rows do not line up; {verify}")
+    try:
+        bad = sum(int((~np.isfinite(block).all(axis=1)).sum()) for block in blocks(features.features))
+    except OSError as error:  # a checksum of HDF5 that does not match
+        raise RequestError(f"{file} is damaged; {verify}") from error
+    if bad:
+        raise RequestError(f"{file}: {bad} of {len(features.features)} rows hold NaN or infinity; {verify}")
+    if features.multilabel and features.labels.shape[1] != classes:
+        raise RequestError(f"{file} has {features.labels.shape[1]} label columns for {classes} classes; {verify}")
+    top = 1 if features.multilabel else classes - 1
+    if features.labels.min() < 0 or features.labels.max() > top:
+        raise RequestError(f"{file} has labels outside 0 ... {top}; {verify}")
+
+
+def check_classes(labels: np.ndarray, classes: int, told: str) -> None:
+    """Raise a RequestError if there is nothing to tell apart in labels (N, K) or (N,)."""
+    constant = (labels == labels[:1]).all()
+    if constant and (labels.ndim == 1 or classes == 1):
+        raise RequestError(f"{told} has samples of one class only; a probe needs at least two to tell apart")
+
+
+def shared(identity: dict[str, Any]) -> dict[str, Any]:
+    """What the splits of a feature set have in common."""
+    return {key: identity[key] for key in ("schema", "dataset", "encoder")}
+
+
+def split_identity(features: store.FeatureSet) -> dict[str, Any]:
+    """What is particular to one split, with a digest of the values: an encoder may be mended."""
+    digest = hashlib.sha256()
+    for block in blocks(features.features):
+        digest.update(np.ascontiguousarray(block).tobytes())
+    return features.identity["split"] | {"features_sha256": digest.hexdigest()}
+
+
+def blocks(features: Any, rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
+    """Features (N, D), in memory or on disk, a block of rows at a time, in their own type."""
+    for start in range(0, len(features), rows):
+        yield features[start : start + rows]
+
+
+def as_float32(features: Any, chosen: np.ndarray | None = None) -> np.ndarray:
+    """Features as one new float32 array, read in blocks, so that only one copy is ever in memory.
+
+    Args:
+        features: (N, D), in memory or on disk.
+        chosen: ascending row numbers; None is all.
+    """
+    wanted = np.arange(len(features)) if chosen is None else chosen
+    result = np.empty((len(wanted), features.shape[1]), np.float32)
+    for start in range(0, len(features), BLOCK_ROWS):
+        low, high = np.searchsorted(wanted, [start, start + BLOCK_ROWS])
+        if low < high:
+            result[low:high] = features[start : start + BLOCK_ROWS][wanted[low:high] - start]
+    return result
+
+
+def subset(
+    labels: np.ndarray, classes: int, *, seed: int, fraction: float | None = None, shots: int | None = None
+) -> np.ndarray | None:
+    """Rows of train to learn from; of one seed, smaller subsets lie inside larger ones.
+
+    A fraction takes the first rows of one shuffle. Shots: classes, the rarest first, take turns; one that has fewer
+    than the round's number of samples so far takes its next one, in shuffled order. A multi-label sample counts for
+    every class it shows, so each class ends with at least `shots` samples (or all it has) and common ones with more.
+
+    Args:
+        labels: (N, K) or (N,), of train.
+        classes: K.
+        seed: of the shuffle.
+        fraction: share of the rows, above 0 to 1.
+        shots: samples a class.
+
+    Returns:
+        Ascending row numbers, or None for all.
+    """
+    if fraction is None and shots is None:
+        return None
+    order = np.random.default_rng(seed).permutation(len(labels))
+    if fraction is not None:
+        return np.sort(order[: ceil(fraction * len(order))])
+    assert shots is not None
+    shown = labels.astype(bool) if labels.ndim == 2 else labels[:, None] == np.arange(classes)
+    waiting = [iter(order[shown[order, k]]) for k in range(classes)]
+    counts = np.zeros(classes, int)
+    taken = np.zeros(len(labels), bool)
+    for number in range(1, shots + 1):
+        before = counts.sum()
+        for k in np.argsort(shown.sum(axis=0), kind="stable"):
+            if counts[k] < number and (row := next((r for r in waiting[k] if not taken[r]), None)) is not None:
+                taken[row] = True
+                counts += shown[row]
+        if counts.sum() == before and (counts < number).all():
+            break  # every class has given all it has
+    return np.flatnonzero(taken)
+
+
+def _featurize(identity: dict[str, Any], absent: list[str]) -> str:
+    """The command that makes absent splits like the one that is there."""
+    encoder, dataset = identity["encoder"], identity["dataset"]
+    words = {
+        "model": encoder["name"],
+        "variant": encoder["variant"],
+        "dataset": dataset["name"],
+        "dataset-variant": dataset["variant"],
+        "limit": dataset["limit"],
+        "split": absent[0] if len(absent) == 1 else "all",
+    }
+    flags = " ".join(f"--{flag} {value}" for flag, value in words.items() if value is not None)
+    return f"featurize {flags} (and any other flags as for {identity['split']['name']})"

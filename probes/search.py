@@ -1,0 +1,236 @@
+"""Candidates of a probe kind, each fitted on train and judged on val; the best one is kept.
+
+A kind lists hyper-parameters (`candidates`) and either builds a scikit-learn estimator for one of them (`build`) or,
+where candidates share work, fits them all itself (`search`).
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import joblib
+import numpy as np
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+from data import store
+from data.registry import PROBES
+from probes import metrics
+from probes.inputs import BLOCK_ROWS
+from probes.scores import score
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user may choose for any kind; all of it decides the result and is recorded.
+
+    Args:
+        beta: of the F-beta that the ``tuned`` thresholds aim at.
+        balanced: weigh samples so that rare classes count as much as common ones.
+        calibrate: ``platt`` or ``isotonic``: probabilities are mapped so that they fit val.
+        fraction: share of train to learn from; None is all.
+        shots: samples a class to learn from; None is all.
+        budget_s: start no further candidate after so many seconds; None tries all.
+        device: ``cpu``, ``cuda`` or ``cuda:1``; for the kinds that can use it.
+    """
+
+    beta: float = 2
+    balanced: bool = False
+    calibrate: str | None = None
+    fraction: float | None = None
+    shots: int | None = None
+    budget_s: float | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate, fitted on train and judged on val.
+
+    Args:
+        params: the candidate.
+        estimator: fitted, with ``predict_proba`` and ``classes_``; takes features as they are on disk.
+        scores: (N, K) on val.
+        value: the metric that chooses, None where undefined.
+        converged: whether the fit ended by itself.
+        fit_s: seconds to fit.
+        score_s: seconds to score val.
+        history: what else the run should record of it if it is chosen, such as losses by epoch.
+    """
+
+    params: dict[str, Any]
+    estimator: Any
+    scores: np.ndarray | None
+    value: float | None
+    converged: bool
+    fit_s: float
+    score_s: float
+    history: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a kind gets to fit its candidates.
+
+    Args:
+        kind: probe kind.
+        candidates: hyper-parameters to try, the simplest first.
+        splits: see `probes.inputs.read_splits`; ``test`` is absent, so that nothing can be chosen on it.
+        rows: rows of train in use, None for all.
+        train: (N, D) float32, those rows; the kind's own copy, which it may change in place.
+        labels: (N, K) uint8 or (N,) int64 of those rows.
+        val_truth: (M, K) booleans.
+        seed: random seed.
+        settings: see `Settings`.
+        n_jobs: threads; must not change the result.
+    """
+
+    kind: str
+    candidates: list[dict[str, Any]]
+    splits: dict[str, store.FeatureSet]
+    rows: np.ndarray | None
+    train: np.ndarray
+    labels: np.ndarray
+    val_truth: np.ndarray
+    seed: int
+    settings: Settings
+    n_jobs: int
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a sample may have several classes."""
+        return self.labels.ndim == 2
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return self.val_truth.shape[1]
+
+    @property
+    def threads(self) -> int:
+        """`n_jobs` as a number of threads."""
+        return joblib.effective_n_jobs(self.n_jobs)
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the budget is spent."""
+        budget = self.settings.budget_s
+        return budget is not None and time.perf_counter() - self.started > budget
+
+    def standardise(self) -> StandardScaler:
+        """Turn train into z-scores in place, block by block; returns the fitted scaler."""
+        scaler = StandardScaler(copy=False)
+        for start in range(0, len(self.train), BLOCK_ROWS):
+            scaler.partial_fit(self.train[start : start + BLOCK_ROWS])
+        for start in range(0, len(self.train), BLOCK_ROWS):
+            block = self.train[start : start + BLOCK_ROWS]
+            block[:] = scaler.transform(block)
+        return scaler.set_params(copy=True)
+
+    def judge(self, params: dict[str, Any], estimator: Any, *, fit_s: float, converged: bool = True, **history: Any):
+        """Score val with a fitted estimator: a `Trial`."""
+        start = time.perf_counter()
+        scores = score(
+            estimator,
+            self.splits["val"].features,
+            classes=self.classes,
+            multilabel=self.multilabel,
+            n_jobs=self.threads,
+        )
+        value = selection_value(self.val_truth, scores, multilabel=self.multilabel)
+        return Trial(params, estimator, scores, value, converged, fit_s, time.perf_counter() - start, history)
+
+
+def selection_metric(multilabel: bool) -> str:
+    """The metric on val that chooses: it judges the scores, whatever the threshold."""
+    return "map_macro" if multilabel else "accuracy"
+
+
+def selection_value(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool) -> float | None:
+    """`selection_metric` of scores (N, K); None where undefined."""
+    if not multilabel:
+        return float((truth.argmax(axis=1) == scores.argmax(axis=1)).mean())
+    each = metrics.average_precision(truth, scores)
+    return None if np.isnan(each).all() else float(np.nanmean(each))
+
+
+def search(job: Job, report: Callable[[str], None]) -> tuple[Trial, list[Trial]]:
+    """The best candidate on val (of equals the first, the simplest) and all that were tried, without their models."""
+    module = PROBES.load(job.kind)
+    trials = module.search(job) if hasattr(module, "search") else _each(job, module)
+    best: Trial | None = None
+    tried: list[Trial] = []
+    metric, total = selection_metric(job.multilabel), len(job.candidates)
+    for trial in trials:
+        if best is None or (trial.value is not None and (best.value is None or trial.value > best.value)):
+            best = trial
+        tried.append(replace(trial, estimator=None, scores=None))
+        value = "undefined" if trial.value is None else f"{trial.value:.4f}"
+        line = f"{job.kind} {len(tried)}/{total}: {words(trial.params)}: val {metric} {value}, {trial.fit_s:.1f} s"
+        report(line + _time_left(job, len(tried)))
+        if job.out_of_time:
+            break
+    assert best is not None, f"{job.kind} lists no candidates"
+    return best, tried
+
+
+def words(params: dict[str, Any]) -> str:
+    """A candidate as a line shows it."""
+    return " ".join(f"{name}={value}" for name, value in params.items())
+
+
+def _time_left(job: Job, done: int) -> str:
+    left = len(job.candidates) - done
+    if not left:
+        return ""
+    spent = time.perf_counter() - job.started
+    expected = spent / done * left
+    if job.settings.budget_s is not None:
+        expected = max(min(expected, job.settings.budget_s - spent), 0.0)
+    return f", about {expected:.0f} s left" if expected >= 1 else ""
+
+
+def _each(job: Job, module: Any) -> Iterator[Trial]:
+    """Fit candidates that share no work: one a thread, or in turn where each uses all threads itself."""
+    card = module.CARD
+    scaler = job.standardise() if card.get("zscored") else None
+    inside = card["parallel"] == "estimator"
+    labels = job.labels.ravel() if job.classes == 1 else job.labels
+    weights = {"sample_weight": class_weights(job.labels, job.classes)} if job.settings.balanced else {}
+
+    def run(number: int, params: dict[str, Any]) -> Trial | None:
+        if number and job.out_of_time:
+            return None
+        start = time.perf_counter()
+        n_jobs = job.threads if inside else 1
+        estimator = module.build(params, seed=job.seed, multilabel=job.multilabel, n_jobs=n_jobs)
+        estimator.fit(job.train, labels, **weights)
+        fit_s = time.perf_counter() - start
+        # A forest's threads add up votes in the order they finish, which changes the last digit: one thread a block.
+        estimator.set_params(**{name: None for name in estimator.get_params() if name.endswith("n_jobs")})
+        whole = Pipeline([("scale", scaler), ("model", estimator)]) if scaler else estimator
+        return job.judge(params, whole, fit_s=fit_s, converged=_converged(params, estimator))
+
+    with ThreadPoolExecutor(1 if inside else job.threads) as pool:
+        tasks = [pool.submit(run, number, params) for number, params in enumerate(job.candidates)]
+        try:
+            for task in tasks:
+                if trial := task.result():
+                    yield trial
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+def _converged(params: dict[str, Any], estimator: Any) -> bool:
+    """Whether a fit ended by itself; one of a given number of epochs always has."""
+    return "epochs" in params or np.max(getattr(estimator, "n_iter_", 0)) < getattr(estimator, "max_iter", 1)
+
+
+def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """(N,) weights of single-label samples by which every class in train counts the same; their mean is 1."""
+    counts = np.bincount(labels, minlength=classes)
+    return len(labels) / (np.count_nonzero(counts) * counts[labels])
