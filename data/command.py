@@ -56,8 +56,8 @@ def run(app: App, arguments: list[str] | None = None) -> int:
 
 
 @contextmanager
-def progress(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Show done of total, the rate and the time left on standard error; yields ``advance(count)``.
+def progress(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
+    """Show done of total, the rate and the time left on standard error; yields ``advance(count, bottleneck=None)``.
 
     On a terminal a rich bar; elsewhere a plain line every 30 s.
 
@@ -73,7 +73,7 @@ def progress(label: str, total: int, unit: str) -> Iterator[Callable[[int], None
     start = last = time.monotonic()
     done = 0
 
-    def advance(count: int) -> None:
+    def advance(count: int, bottleneck: str | None = None) -> None:
         nonlocal last, done
         done += count
         now = time.monotonic()
@@ -81,25 +81,31 @@ def progress(label: str, total: int, unit: str) -> Iterator[Callable[[int], None
             last = now
             rate = done / (now - start)
             left = (total - done) / rate
-            print(f"{label}: {done:,}/{total:,} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left", file=sys.stderr)
+            slowest = f", held up by {bottleneck}" if bottleneck else ""
+            line = f"{label}: {done:,}/{total:,} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left{slowest}"
+            print(line, file=sys.stderr, flush=True)
 
     yield advance
 
 
 @contextmanager
-def _bar(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+def _bar(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
     from rich.console import Console  # deferred: rich costs start-up time that --help need not pay
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     rate = TextColumn("{task.fields[rate]:.1f} " + f"{unit}/s")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    slowest = TextColumn("{task.fields[slowest]}")
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn(), slowest
+    )  # fmt: skip
     start, done = time.monotonic(), 0
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=total, rate=0.0)
+        task = bar.add_task(label, total=total, rate=0.0, slowest="")
 
-        def advance(count: int) -> None:
+        def advance(count: int, bottleneck: str | None = None) -> None:
             nonlocal done
             done += count
-            bar.update(task, advance=count, rate=done / max(time.monotonic() - start, 1e-6))
+            slowest = f"held up by {bottleneck}" if bottleneck else ""
+            bar.update(task, advance=count, rate=done / max(time.monotonic() - start, 1e-6), slowest=slowest)
 
         yield advance

@@ -1,11 +1,14 @@
 """Read, resize, scale, embed, write: one split of a dataset through an encoder into a feature file."""
 
 import platform
+import signal
+import sys
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +25,7 @@ from data.command import progress
 from data.dataset import EODataset
 from data.errors import RequestError
 from featurize.encoder import Encoder
+from featurize.stages import Busy, ahead, behind
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Below this many images, starting reader processes costs more than they save.
@@ -47,22 +51,6 @@ class Plan:
     part_rows: int
 
 
-@dataclass
-class Timing:
-    """Seconds spent in each stage, as seen by the main process: ``read`` is time spent waiting for a batch."""
-
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Count the time inside the block."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] += time.perf_counter() - start
-
-
 @dataclass(frozen=True)
 class Batch:
     """Raw samples whose images are of one size.
@@ -78,6 +66,19 @@ class Batch:
     def size(self) -> tuple[int, int]:
         """Height and width of the finest band."""
         return max(p.shape[-2] for _, p in self.stacks), max(p.shape[-1] for _, p in self.stacks)
+
+    def pieces(self, rows: int) -> Iterator["Batch"]:
+        """Batches of at most so many rows."""
+        for start in range(0, len(self.rows), rows):
+            cut = slice(start, start + rows)
+            yield Batch(self.rows[cut], [(channels, pixels[cut]) for channels, pixels in self.stacks])
+
+    def on(self, device: torch.device) -> "Batch":
+        """The same batch on a device; the copy of pinned memory goes on while this returns."""
+        return Batch(
+            self.rows,
+            [(channels, pixels.pin_memory().to(device, non_blocking=True)) for channels, pixels in self.stacks],
+        )
 
 
 def collate(samples: Sequence[Sequence[np.ndarray]]) -> list[Batch]:
@@ -126,11 +127,21 @@ class _Reader(Dataset):
     def __len__(self) -> int:
         return len(self.ranges)
 
-    def __getitem__(self, index: int) -> list[Batch] | RequestError:
+    def __getitem__(self, index: int) -> tuple[float, list[Batch] | RequestError]:
+        """Seconds it took, and the batch."""
+        start = time.perf_counter()
+        read: list[Batch] | RequestError
         try:
-            return collate([self.dataset.read(row, self.bands) for row in range(*self.ranges[index])])
+            read = self._read(range(*self.ranges[index]))
         except RequestError as error:  # raised in a worker it would arrive wrapped in a traceback
-            return error
+            read = error
+        return time.perf_counter() - start, read
+
+    def _read(self, rows: range) -> list[Batch]:
+        stacks = self.dataset.read_stacks(rows, self.bands)
+        if stacks is None:
+            return collate([self.dataset.read(row, self.bands) for row in rows])
+        return [Batch(list(range(len(rows))), [(channels, torch.from_numpy(pixels)) for channels, pixels in stacks])]
 
 
 def featurize_split(
@@ -160,7 +171,7 @@ def featurize_split(
         return file, f"reused {file} ({len(dataset):,} images)"
     torch.backends.cudnn.allow_tf32 = plan.precision != "fp32"  # PyTorch's default rounds fp32 convolutions
     encoder = encoder.to(plan.device)
-    timing, started = Timing(), time.perf_counter()
+    busy, started = Busy(), time.perf_counter()
     size = {"rows": len(dataset), "dim": encoder.dim, "dtype": encoder.dtype}
     with store.FeatureWriter(file, identity, **size, part_rows=plan.part_rows, overwrite=overwrite) as writer:
         if file.exists() and not overwrite:  # another process published it just before this one took the lock
@@ -172,16 +183,15 @@ def featurize_split(
         if kept:
             print(f"{dataset.split}: going on after {kept:,} of {len(dataset):,} images kept from before", flush=True)
         with progress(f"{encoder.name} on {dataset.name} {dataset.split}", rows, "images") as advance:
-            for part, features in embed_parts(dataset, encoder, writer, todo, plan, timing, advance):
-                with timing.stage("write"):
-                    writer.write_part(part, features)
+            embed_parts(dataset, encoder, writer, todo, plan, busy, advance)
         elapsed = time.perf_counter() - started
         rate = rows / elapsed
-        with timing.stage("write"):
-            writer.finish(dataset, make_environment(plan, encoder, rate, timing))
-    spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timing.seconds.items())
+        with busy.at("write"):
+            writer.finish(dataset, make_environment(plan, encoder, rate, busy) | (dataset.read_from or {}))
+    spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in busy.seconds.items())
     resumed = f", {kept:,} kept from before" if kept else ""
-    return file, f"wrote {file} ({len(dataset):,} images x {encoder.dim}{resumed}; {rate:,.0f} images/s; {spent})"
+    pace = f"{rate:,.0f} images/s, held up by {busy.bottleneck()}" if rows else "nothing left to embed"
+    return file, f"wrote {file} ({len(dataset):,} images x {encoder.dim}{resumed}; {pace}; at work: {spent})"
 
 
 def check_reusable(file: Path, identity: dict[str, Any]) -> None:
@@ -199,65 +209,202 @@ def embed_parts(
     writer: store.FeatureWriter,
     parts: Sequence[int],
     plan: Plan,
-    timing: Timing,
-    advance: Any,
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Embed part after part; batches never cross a part, so a resumed run makes the same batches."""
+    busy: Busy,
+    advance: Callable[[int, str | None], None],
+) -> None:
+    """Embed and write parts: reading, copying to the device, embedding and writing go on at the same time.
+
+    Batches never cross a part, so a resumed run makes the same batches.
+
+    Args:
+        dataset: one split.
+        encoder: on the plan's device.
+        writer: takes the parts.
+        parts: which to make.
+        plan: how to run.
+        busy: counts the seconds of each stage.
+        advance: told of every batch written, and of the stage that holds the others up.
+
+    Raises:
+        RequestError: a sample cannot be read, an embedding is not finite, the disk or the device is full.
+        KeyboardInterrupt: asked to stop; the part at hand was finished.
+    """
     ranges = [
         (part, start, min(start + plan.batch_size, writer.bounds(part)[1]))
         for part in parts
         for start in range(*writer.bounds(part), plan.batch_size)
     ]
-    reader = _Reader(dataset, encoder.request.bands, [(start, stop) for _, start, stop in ranges])
-    loader = DataLoader(reader, batch_size=None, num_workers=plan.workers, prefetch_factor=4 if plan.workers else None)
-    batches = iter(loader)
-    buffer: np.ndarray | None = None
-    for part, start, stop in ranges:
-        first, last = writer.bounds(part)
-        if buffer is None:
-            buffer = np.empty((last - first, encoder.dim), np.float32)
-        with timing.stage("read"):
-            raw = next(batches)
-        if isinstance(raw, RequestError):
-            raise raw
-        with timing.stage("embed"):
+    embedder, assembly = Embedder(encoder, plan), _Assembly(dataset, encoder, writer, busy, advance)
+    with ExitStack() as stages:
+        put = stages.enter_context(behind(assembly.take))
+        batches = stages.enter_context(ahead(read_batches(dataset, encoder.request.bands, ranges, plan.workers, busy)))
+        if plan.device.type == "cuda":
+            batches = stages.enter_context(ahead(copy_batches(batches, plan.device, busy)))
+        interrupted = stages.enter_context(finishing_on_interrupt())
+        for (part, start, stop), raw in zip(ranges, batches, strict=True):
             lonlat = None if dataset.lonlat is None else torch.from_numpy(dataset.lonlat[start:stop])
-            buffer[start - first : stop - first] = embed_batch(raw, stop - start, lonlat, encoder, plan)
-        check_finite(buffer[start - first : stop - first], dataset.ids[start:stop], encoder)
-        advance(stop - start)
-        if stop == last:
-            yield part, buffer
-            buffer = None
+            put((part, start, stop, embedder.embed(raw, stop - start, lonlat, busy)))
+            if interrupted.is_set() and stop == writer.bounds(part)[1]:
+                raise KeyboardInterrupt
 
 
-@torch.inference_mode()
-def embed_batch(raw: Sequence[Batch], rows: int, lonlat: Tensor | None, encoder: Encoder, plan: Plan) -> np.ndarray:
-    """Embed one raw batch.
+def read_batches(
+    dataset: EODataset, bands: Sequence[Band], ranges: Sequence[tuple[int, int, int]], workers: int, busy: Busy
+) -> Iterator[list[Batch]]:
+    """Read the rows of each (part, start, stop), in order, in worker processes or in this thread."""
+    reader = _Reader(dataset, bands, [(start, stop) for _, start, stop in ranges])
+    loader = DataLoader(
+        reader,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_leave_interrupts_to_the_parent,
+    )
+    for seconds, read in loader:
+        busy.seconds["read"] += seconds / max(1, workers)
+        if isinstance(read, RequestError):
+            raise read
+        yield read
+
+
+def _leave_interrupts_to_the_parent(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def copy_batches(batches: Iterator[list[Batch]], device: torch.device, busy: Busy) -> Iterator[list[Batch]]:
+    """Copy batches to a GPU on a stream of its own, while the GPU embeds the batch before."""
+    stream = torch.cuda.Stream(device)
+    for batch in batches:
+        with busy.at("copy"), torch.cuda.stream(stream):
+            copied = [one.on(device) for one in batch]
+            stream.synchronize()  # this thread waits, not the one that embeds
+        yield copied
+
+
+@contextmanager
+def finishing_on_interrupt() -> Iterator[threading.Event]:
+    """An event that the first interrupt (Ctrl-C) sets; a second one interrupts as usual."""
+    asked = threading.Event()
+
+    def ask(*_: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+        print("\nfinishing the part at hand; once more to stop at once", file=sys.stderr, flush=True)
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread hears signals
+        yield asked
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Embeddings of one batch, perhaps still on their way from a GPU.
 
     Args:
-        raw: from `collate`.
-        rows: B.
-        lonlat: (B, 2) degrees or None.
+        features: (B, D) float32 in main memory, filled once `done` has happened.
+        started: when a GPU began with the batch; None on the CPU.
+        done: when the copy back is complete; None on the CPU.
+    """
+
+    features: Tensor
+    started: Any = None
+    done: Any = None
+
+
+class Embedder:
+    """Embeds raw batches on the plan's device, in smaller batches once memory has run out.
+
+    Args:
         encoder: on the plan's device.
         plan: how to run.
-
-    Returns:
-        (B, D) float32.
     """
-    features = torch.empty(rows, encoder.dim)
-    low = plan.precision != "fp32"
-    for places, images in prepare(raw, encoder, plan.device):
-        where = None if lonlat is None else lonlat[places].to(plan.device)
-        try:
-            with torch.autocast(plan.device.type, PRECISIONS[plan.precision], enabled=low):
-                embedded = encoder(images, where)
-        except torch.OutOfMemoryError as error:
-            raise RequestError(
-                f"--batch-size {plan.batch_size}: {plan.device} has too little memory for it; give a smaller one, "
-                "finished parts are kept"
-            ) from error
-        features[places] = embedded.float().cpu()
-    return features.numpy()
+
+    def __init__(self, encoder: Encoder, plan: Plan) -> None:
+        self.encoder, self.plan, self.rows_at_once = encoder, plan, plan.batch_size
+
+    def embed(self, raw: Sequence[Batch], rows: int, lonlat: Tensor | None, busy: Busy) -> Embedded:
+        """Embed one raw batch; on a GPU this returns before it is done.
+
+        Args:
+            raw: from `collate`, on any device.
+            rows: B.
+            lonlat: (B, 2) degrees or None.
+            busy: counts the seconds, on the CPU; on a GPU its own clock tells them later.
+
+        Raises:
+            RequestError: the device has too little memory even for one image.
+        """
+        while True:
+            try:
+                return self._embed(raw, rows, lonlat, busy)
+            except torch.OutOfMemoryError as error:
+                if self.rows_at_once == 1:
+                    raise RequestError(
+                        f"{self.plan.device} has too little memory for one image; choose a smaller model or "
+                        "--image-size, or --device cpu; finished parts are kept"
+                    ) from error
+            torch.cuda.empty_cache()  # does nothing without a GPU
+            self.rows_at_once = -(-self.rows_at_once // 2)
+            print(f"out of memory: going on with {self.rows_at_once} images at once", file=sys.stderr, flush=True)
+
+    def _embed(self, raw: Sequence[Batch], rows: int, lonlat: Tensor | None, busy: Busy) -> Embedded:
+        if self.plan.device.type != "cuda":
+            with busy.at("embed"):
+                return Embedded(self._features(raw, rows, lonlat, torch.empty(rows, self.encoder.dim)))
+        started, done = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        started.record()
+        features = self._features(raw, rows, lonlat, torch.empty(rows, self.encoder.dim, device=self.plan.device))
+        host = torch.empty(rows, self.encoder.dim, pin_memory=True)
+        host.copy_(features, non_blocking=True)
+        done.record()
+        return Embedded(host, started, done)
+
+    @torch.inference_mode()
+    def _features(self, raw: Sequence[Batch], rows: int, lonlat: Tensor | None, features: Tensor) -> Tensor:
+        device, low = self.plan.device, self.plan.precision != "fp32"
+        whole = rows <= self.rows_at_once
+        for batches in [raw] if whole else [[piece] for batch in raw for piece in batch.pieces(self.rows_at_once)]:
+            for places, images in prepare(batches, self.encoder, device):
+                where = None if lonlat is None else lonlat[places].to(device)
+                with torch.autocast(device.type, PRECISIONS[self.plan.precision], enabled=low):
+                    features[places] = self.encoder(images, where).float()
+        return features
+
+
+class _Assembly:
+    """Collects the batches of a part, checks them and writes the part when it is whole."""
+
+    def __init__(
+        self,
+        dataset: EODataset,
+        encoder: Encoder,
+        writer: store.FeatureWriter,
+        busy: Busy,
+        advance: Callable[[int, str | None], None],
+    ) -> None:
+        self.dataset, self.encoder, self.writer = dataset, encoder, writer
+        self.busy, self.advance = busy, advance
+        self.rows: list[np.ndarray] = []
+
+    def take(self, batch: tuple[int, int, int, Embedded]) -> None:
+        """The batch that follows the one before."""
+        part, start, stop, embedded = batch
+        if embedded.done is not None:
+            embedded.done.synchronize()
+            self.busy.seconds["embed"] += embedded.started.elapsed_time(embedded.done) / 1000
+        with self.busy.at("write"):
+            features = embedded.features.numpy()
+            check_finite(features, self.dataset.ids[start:stop], self.encoder)
+            self.rows.append(features)
+            if stop == self.writer.bounds(part)[1]:
+                self.writer.write_part(part, np.concatenate(self.rows))
+                self.rows = []
+        self.advance(stop - start, self.busy.bottleneck())
 
 
 def check_finite(features: np.ndarray, ids: Sequence[str], encoder: Encoder) -> None:
@@ -324,7 +471,7 @@ def choose_workers(asked: int | None, images: int) -> int:
     return min(8, torch.get_num_threads()) if images >= IMAGES_WORTH_WORKERS else 0
 
 
-def make_environment(plan: Plan, encoder: Encoder, rate: float, timing: Timing) -> dict[str, Any]:
+def make_environment(plan: Plan, encoder: Encoder, rate: float, busy: Busy) -> dict[str, Any]:
     """What is recorded with features and never compared."""
     return {
         "versions": {name: version(name) for name in ("frozen-earth", "torch", "torchgeo", "transformers", "h5py")},
@@ -334,6 +481,7 @@ def make_environment(plan: Plan, encoder: Encoder, rate: float, timing: Timing) 
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "batch_size": plan.batch_size,
         "images_per_s": round(rate, 1),
-        "seconds": {name: round(seconds, 3) for name, seconds in timing.seconds.items()},
+        "seconds_at_work": {name: round(seconds, 3) for name, seconds in busy.seconds.items()},
+        "bottleneck": busy.bottleneck(),
         "weights_origin": encoder.weights.origin,
     }

@@ -1,6 +1,9 @@
 """One split through an encoder: order, resuming, ragged images, errors that name the sample."""
 
 import json
+import os
+import signal
+import time
 
 import h5py
 import numpy as np
@@ -10,8 +13,10 @@ from pixels import PixelDataset
 
 from data import store
 from data.errors import RequestError
-from featurize.encoder import EncoderRequest, build_encoder
+from featurize.encoder import Encoder, EncoderRequest, build_encoder
+from featurize.normalization import unscaled
 from featurize.pipeline import Plan, choose_device, choose_precision, collate, featurize_split, prepare
+from featurize.weights import NO_WEIGHTS
 
 CPU = torch.device("cpu")
 
@@ -131,3 +136,63 @@ def test_precision():
         choose_precision("bf16", CPU, encoder)
     with pytest.raises(RequestError, match="use auto, fp32"):
         choose_precision("fp8", CPU, encoder)
+
+
+class Greedy(Encoder):
+    """Stats of one band that runs out of memory above a number of images at once."""
+
+    fits = 3
+
+    def embed(self, images, lonlat):
+        if len(images) > self.fits:
+            raise torch.OutOfMemoryError("pretend")
+        return images.mean(dim=(1, 2, 3))[:, None]
+
+
+def greedy(dataset):
+    request = EncoderRequest(dataset.bands[-1:], dataset.statistics, lambda: dataset)
+    return Greedy(request, dim=1, normalization=unscaled(request.bands), weights=NO_WEIGHTS, dtype="float32")
+
+
+@pytest.mark.parametrize("sizes", [None, [20, 30, 20, 40, 30, 20, 20, 20, 20, 30]])
+def test_out_of_memory_halves_the_batch_and_loses_nothing(tmp_path, capsys, sizes):
+    dataset = PixelDataset(rows=10, sizes=sizes)
+    file, _ = featurize_split(dataset, greedy(dataset), tmp_path / "a.h5", plan(batch_size=8), limit=None)
+    assert "out of memory: going on with 4" in capsys.readouterr().err
+    blue = [dataset.read(i, dataset.bands[-1:])[0].mean() for i in range(10)]
+    np.testing.assert_allclose(store.read_features(file).features[:, 0], blue, rtol=1e-6)
+
+
+def test_no_memory_for_one_image_is_one_clear_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(Greedy, "fits", 0)
+    dataset = PixelDataset(rows=10)
+    with pytest.raises(RequestError, match="too little memory for one image"):
+        featurize_split(dataset, greedy(dataset), tmp_path / "a.h5", plan(), limit=None)
+
+
+def test_an_interrupt_finishes_the_part_at_hand(tmp_path):
+    class Interrupting(PixelDataset):
+        def read(self, index, bands):
+            if index == 9:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().read(index, bands)
+
+    before = signal.getsignal(signal.SIGINT)
+    dataset = Interrupting(rows=60)
+    with pytest.raises(KeyboardInterrupt):
+        run(dataset, tmp_path / "train.h5", batch_size=2)
+    journal = (tmp_path / "train.parts" / "journal.jsonl").read_text().split()
+    assert 1 <= len(journal) < 7, "a part was finished, the rest not begun"
+    assert signal.getsignal(signal.SIGINT) is before
+    assert run(PixelDataset(rows=60), tmp_path / "train.h5")[1].count("kept from before")
+
+
+def test_the_summary_names_the_stage_that_held_the_others_up(tmp_path):
+    class Slow(PixelDataset):
+        def read(self, index, bands):
+            time.sleep(0.02)
+            return super().read(index, bands)
+
+    file, line = run(Slow(rows=12), tmp_path / "train.h5")
+    assert "held up by read" in line
+    assert store.read_features(file).environment["bottleneck"] == "read"
