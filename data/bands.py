@@ -13,7 +13,8 @@ class Band:
     Args:
         name: unique within a dataset, such as ``B04``, ``VV`` or ``red``.
         sensor: ``S2``, ``S1``, ``RGB`` (an 8-bit picture) or ``other`` (described by the user).
-        wavelength_um: centre wavelength in micrometres as foundation models expect it; None if unknown.
+        wavelength_um: physical centre wavelength in micrometres; None if unknown. A model trained with another
+            number for a band has its own table.
         gsd_m: ground sampling distance in metres; None if unknown.
         colour: ``red``, ``green``, ``blue`` where the band is one of them.
     """
@@ -67,12 +68,13 @@ BAND_SETS = {
 BAND_SETS["s1s2"] = BAND_SETS["s1"] + BAND_SETS["s2-12"]
 
 
-def choose_bands(available: Sequence[Band], spec: str) -> tuple[Band, ...]:
+def choose_bands(available: Sequence[Band], spec: str, *, where: str = "this dataset") -> tuple[Band, ...]:
     """Pick bands by the name of a set, ``all``, or a comma-separated list, in the order asked for.
 
     Args:
         available: the dataset's bands.
         spec: ``rgb``, ``s2-9``, ``all``, ``B04,B08``... Colours also find the band of that colour.
+        where: what an error calls that which has the bands.
 
     Raises:
         RequestError: an unknown set, a band the dataset lacks, or a band named twice.
@@ -86,7 +88,7 @@ def choose_bands(available: Sequence[Band], spec: str) -> tuple[Band, ...]:
         raise unknown("band or band set", spec, ["all", *BAND_SETS, *(band.name for band in available)])
     if absent:
         have = ", ".join(band.name for band in available)
-        raise RequestError(f"--bands {spec}: this dataset has no {', '.join(absent)}; it has {have}")
+        raise RequestError(f"--bands {spec}: {where} has no {', '.join(absent)}; it has {have}")
     chosen = tuple(by_name[name] for name in wanted)
     if len(set(chosen)) < len(chosen):
         raise RequestError(f"--bands {spec}: a band is named twice; name each band once")

@@ -1,13 +1,13 @@
 """The flags that say which samples a command works on: shared by featurize, featurize pack and analyze audit."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from data import paths
-from data.errors import unknown
+from data.errors import RequestError, unknown
 from data.registry import DATASETS
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ class DataFlags:
     """Which samples; a flag of a dataset is a field here and a field of `data.dataset.DatasetRequest`.
 
     Args:
-        dataset: See `featurize list`. Default: simulated.
+        dataset: See `featurize list`. Default: simulated, or what --packed holds.
+        packed: Read from this file, which `featurize pack` made, not from the dataset's own files.
         split: train, val, test or all.
         dataset_variant: The dataset's variant, such as spatial for eurosat.
         data_root: Folder that holds the data. Default: EO_DATA_ROOT, then datasets.
@@ -33,6 +34,7 @@ class DataFlags:
     """
 
     dataset: str | None = None
+    packed: Path | None = None
     split: str = "all"
     dataset_variant: str | None = None
     data_root: Path | None = None
@@ -41,15 +43,19 @@ class DataFlags:
     download: Annotated[bool, Parameter(negative="")] = False
 
     def splits(self) -> tuple[str, ...]:
-        """The splits asked for.
+        """The splits asked for; all of a packed file are those that it holds.
 
         Raises:
             RequestError: no such dataset or split.
         """
-        DATASETS.check(self.dataset or DEFAULT_DATASET)
+        if self.dataset:
+            DATASETS.check(self.dataset)
         if self.split not in ("all", *SPLITS):
             raise unknown("split", self.split, ("all", *SPLITS))
-        return SPLITS if self.split == "all" else (self.split,)
+        if self.split != "all":
+            return (self.split,)
+        held = self._header()["splits"] if self.packed else SPLITS
+        return tuple(split for split in SPLITS if split in held)
 
     def open(self, split: str) -> "EODataset":
         """Open one split, limited as asked.
@@ -59,10 +65,37 @@ class DataFlags:
         """
         from data.dataset import DatasetRequest, limited  # deferred: numpy
 
+        if self.packed:
+            from data.packed import PackedSplit
+
+            held = self._header()["dataset"]["limit"]
+            return limited(PackedSplit(self.packed, split), None if held else self.limit)
         name = self.dataset or DEFAULT_DATASET
         root = paths.dataset_root(self.data_root, name, download=self.download)
         request = DatasetRequest(split, root, self.cache_dir, self.dataset_variant, self.download)
         return limited(DATASETS.load(name).open_dataset(request), self.limit)
+
+    def recorded_limit(self) -> int | None:
+        """The limit that decided the samples, for the identity of features: a packed file may have its own."""
+        return self.limit or (self._header()["dataset"]["limit"] if self.packed else None)
+
+    def _header(self) -> dict[str, Any]:
+        """What the packed file holds, which the other flags must not contradict."""
+        from data.packed import read_header  # deferred: h5py
+
+        assert self.packed
+        header = read_header(self.packed)
+        held = header["dataset"]
+        agreeing = {"dataset": (held["name"],), "limit": (held["limit"],) if held["limit"] else (self.limit,)}
+        agreeing["dataset_variant"] = (held["variant"],)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in ("packed", "split") or value in (field.default, *agreeing.get(field.name, ())):
+                continue
+            flag = f"--{field.name.replace('_', '-')}" + ("" if value is True else f" {value}")
+            what = ", ".join(f"{key} {held[key]}" for key in ("name", "variant", "limit") if held[key] is not None)
+            raise RequestError(f"{flag} does not go with --packed {self.packed} ({what}); leave it out")
+        return header
 
 
 ANY = DataFlags()

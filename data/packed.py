@@ -36,7 +36,7 @@ import h5py
 import numpy as np
 
 from data import paths, store
-from data.bands import Band
+from data.bands import RGB, SENTINEL1, SENTINEL2, Band
 from data.command import progress
 from data.dataset import EODataset, Statistic
 from data.errors import RequestError
@@ -44,6 +44,7 @@ from data.files import NO_SPACE, canonical_json, published
 
 SCHEMA = 1
 FORMAT = "frozen-earth packed dataset"
+KNOWN = SENTINEL2 | SENTINEL1 | RGB
 BLOCK_ROWS = 64  # samples read and written at a time
 # Below this many samples, starting reader processes costs more than they save.
 ROWS_WORTH_WORKERS = 2000
@@ -99,7 +100,7 @@ def checksums(pixels: np.ndarray) -> np.ndarray:
     flat = np.ascontiguousarray(pixels).reshape(*pixels.shape[:-2], -1)
     size = flat.shape[-1] * flat.itemsize
     word = next(word for word in (8, 4, 2, 1) if size % word == 0)
-    return flat.view(f"<u{word}") @ _weights(size // word) + FIRST_TERM
+    return np.einsum("...n,n->...", flat.view(f"<u{word}"), _weights(size // word)) + FIRST_TERM
 
 
 @cache
@@ -191,7 +192,7 @@ def _make_header(
             "limit": limit,
             "card": {key: card[key] for key in ("title", "licence", "citation", "source") if key in card},
         },
-        "bands": [asdict(band) for band in bands],
+        "bands": [band.name if KNOWN.get(band.name) == band else asdict(band) for band in bands],
         "statistics": {band.name: asdict(first.statistics[band.name]) for band in bands},
         "stacks": [asdict(Stack(tuple(names), *size)) for size, names in sizes.items()],
         "splits": {
@@ -211,6 +212,11 @@ def _make_header(
 
 def _stacks(header: dict[str, Any]) -> list[Stack]:
     return [Stack(**{**one, "bands": tuple(one["bands"])}) for one in header["stacks"]]
+
+
+def _bands(header: dict[str, Any]) -> list[Band]:
+    """The bands in order; what is known of a known one is what the tables say now, not when it was packed."""
+    return [KNOWN[one] if isinstance(one, str) else Band(**one) for one in header["bands"]]
 
 
 def _size(header: dict[str, Any], splits: Mapping[str, EODataset]) -> int:
@@ -249,7 +255,7 @@ def _write(file: Path, header: dict[str, Any], splits: Mapping[str, EODataset], 
                 _allocate(group, stack.name, shapes[stack.name], stack.dtype)
             _allocate(group, "checksums", (len(samples), len(header["bands"])), "uint64")
             offsets[name] = {key: group[key].id.get_offset() for key in (*shapes, "checksums")}
-    bands = [Band(**one) for one in header["bands"]]
+    bands = _bands(header)
     for name, samples in splits.items():
         with progress(f"packing {samples.name} {name}", len(samples), "images") as advance:
             _fill(_Filler(file, samples, bands, stacks, offsets[name]), workers, advance)
@@ -371,9 +377,9 @@ class PackedSplit(EODataset):
     def __init__(self, file: Path, split: str) -> None:
         header = read_header(file)
         if split not in header["splits"]:
-            raise RequestError(f"{file} holds no split {split}; it holds {', '.join(header['splits'])}")
+            raise RequestError(f"{file} holds no split {split}; it holds {', '.join(sorted(header['splits']))}")
         about = header["splits"][split]
-        self.file, self.header, self.where = file, header, str(file)
+        self.file, self.where = file, str(file)
         self.stacks = _stacks(header)
         try:
             with store.open_hdf5(file) as source:
@@ -396,12 +402,13 @@ class PackedSplit(EODataset):
             ids=ids,
             labels=arrays["labels"],
             class_names=dataset["class_names"],
-            bands=[Band(**band) for band in header["bands"]],
+            bands=_bands(header),
             statistics={name: Statistic(**one) for name, one in header["statistics"].items()},
             lonlat=arrays.get("lonlat"),
             provenance=dataset["provenance"],
             files_digest=about["files_sha256"],
         )
+        self.columns = {band.name: column for column, band in enumerate(self.bands)}
         self.read_from = {"packed": file.name, **header["made"]}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -422,9 +429,8 @@ class PackedSplit(EODataset):
     def read_stacks(self, rows: Sequence[int], bands: Sequence[Band]) -> list[tuple[list[int], np.ndarray]]:
         """See `EODataset.read_stacks`."""
         names = [band.name for band in bands]
-        if absent := set(names) - {band.name for band in self.bands}:
-            have = ", ".join(band.name for band in self.bands)
-            raise RequestError(f"{self.file} holds no {', '.join(sorted(absent))}; it holds {have}")
+        if absent := set(names) - self.columns.keys():
+            raise RequestError(f"{self.file} holds no {', '.join(sorted(absent))}; it holds {', '.join(self.columns)}")
         stacks = []
         for stack in self.stacks:
             places = [place for place, name in enumerate(stack.bands) if name in names]
@@ -457,8 +463,7 @@ class PackedSplit(EODataset):
             raise _damaged(self.file, error) from error
 
     def _check(self, rows: Sequence[int], chosen: Sequence[str], pixels: np.ndarray) -> None:
-        columns = [next(i for i, band in enumerate(self.bands) if band.name == name) for name in chosen]
-        wrong = checksums(pixels) != self.sums[np.ix_(rows, columns)]
+        wrong = checksums(pixels) != self.sums[rows][:, [self.columns[name] for name in chosen]]
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
             raise RequestError(

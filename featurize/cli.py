@@ -89,20 +89,56 @@ def featurize(
     where = choose_device(device)
     encoder = build_encoder(model, first, bands, request)
     level = choose_precision(precision, where, encoder)
+    limit = data.recorded_limit()
     views = [View(opened["train"], view) for view in range(1, augment)]
     for samples in (*opened.values(), *views):
         plan = Plan(where, level, batch_size, choose_workers(workers, len(samples)), part_rows)
-        identity = store.make_identity(samples, encoder.identity(level), limit=data.limit)
+        identity = store.make_identity(samples, encoder.identity(level), limit=limit)
         folder = paths.feature_folder(out, store.dataset_slug(identity), store.encoder_slug(identity))
         file = paths.feature_file(folder, samples.split)
         if isinstance(samples, View):
             file = paths.view_file(folder, samples.split, samples.view)
-        _, line = featurize_split(samples, encoder, file, plan, limit=data.limit, overwrite=overwrite)
+        _, line = featurize_split(samples, encoder, file, plan, limit=limit, overwrite=overwrite)
         print(line, flush=True)
         for problem in store.verify(file):
             if "collapsed" not in problem:
                 raise RequestError(f"{problem}; use --overwrite to make it anew")
             print(f"featurize: warning: {problem}; a probe can learn nothing from them", file=sys.stderr)
+
+
+@app.command
+def pack(
+    *,
+    to: Path,
+    data: DataFlags = ANY,
+    bands: str = "all",
+    workers: int | None = None,
+    overwrite: Annotated[bool, Switch] = False,
+) -> int:
+    """Write a dataset's bands once into one packed file that featurize --packed reads many times faster.
+
+    Args:
+        to: The packed file; its name ends in .h5.
+        data: Which samples.
+        bands: rgb, s2-9, s2-10, s2-12, s2-13, s1, s1s2, all, or names such as B04,B08.
+        workers: Reader processes. Default: chosen by the number of images.
+        overwrite: Replace a packed file of other contents.
+    """
+    opened = {name: data.open(name) for name in data.splits()}
+
+    from data import packed  # deferred: numpy and h5py
+    from data.bands import choose_bands
+
+    first = next(iter(opened.values()))
+    chosen = choose_bands(first.bands, bands, where=first.where)
+    card, limit = DATASETS.card(first.name), data.recorded_limit()
+    try:
+        line = packed.pack(to, opened, chosen, limit=limit, card=card, workers=workers, overwrite=overwrite)
+    except KeyboardInterrupt:
+        print(f"\nfeaturize: stopped; {to} was not written", file=sys.stderr)
+        return 130
+    print(line)
+    return 0
 
 
 @app.command(name="list")
@@ -141,7 +177,7 @@ def verify(*path: Path, out: Path = paths.DEFAULT_OUT) -> int:
     """Check feature files: checksums, row counts, ids, NaN, collapse; exit 1 when anything is wrong.
 
     Args:
-        path: Feature files, or folders of them. Default: all below --out.
+        path: Feature files, packed files, or folders of them. Default: all below --out.
         out: Where results are kept.
     """
     files: list[Path] = []
@@ -153,11 +189,11 @@ def verify(*path: Path, out: Path = paths.DEFAULT_OUT) -> int:
     if not files:
         raise RequestError(f"no feature files below {', '.join(map(str, path)) or paths.feature_root(out)}")
 
-    from data import store  # deferred: numpy and h5py
+    from data import packed, store  # deferred: numpy and h5py
 
     wrong = 0
     for file in files:
-        problems = store.verify(file)
+        problems = packed.verify(file) if packed.is_packed(file) else store.verify(file)
         wrong += bool(problems)
         print("\n".join(problems) if problems else f"{file}: good")
     print(f"{len(files) - wrong} of {len(files)} files are good")
