@@ -26,8 +26,7 @@ class Band:
     colour: str | None = None
 
 
-# Centre wavelengths as DOFA (Xiong et al. 2024, arXiv:2403.15356) uses them; ESA's Sentinel-2 user handbook
-# gives the resolutions. Sentinel-1 (C band, 5.405 GHz) stands at 3.75 in DOFA's v1 weights.
+# ESA's Sentinel-2 user handbook: centre wavelengths (DOFA's, Xiong et al. 2024, arXiv:2403.15356) and resolutions.
 SENTINEL2 = {
     band.name: band
     for band in (
@@ -46,7 +45,8 @@ SENTINEL2 = {
         Band("B12", "S2", 2.190, 20),
     )
 }
-SENTINEL1 = {band.name: band for band in (Band("VV", "S1", 3.75, 10), Band("VH", "S1", 3.75, 10))}
+# Sentinel-1 is a C band radar of 5.405 GHz, and the speed of light 299.79 m/us: 5.5466 cm.
+SENTINEL1 = {band.name: band for band in (Band("VV", "S1", 55_466.0, 10), Band("VH", "S1", 55_466.0, 10))}
 RGB = {
     band.name: band
     for band in (
