@@ -41,6 +41,7 @@ from data.command import progress
 from data.dataset import EODataset, Statistic
 from data.errors import RequestError
 from data.files import NO_SPACE, canonical_json, published
+from data.lock import Lock
 
 SCHEMA = 1
 FORMAT = "frozen-earth packed dataset"
@@ -85,11 +86,11 @@ class Stack:
 
 
 def checksums(pixels: np.ndarray) -> np.ndarray:
-    """64-bit checksums of images, at the speed of memory.
+    """64-bit checksums of images, twice as fast as CRC-32.
 
-    A constant plus the sum of the image's 64-bit words, each times an odd random number of its own, modulo 2^64
+    A constant plus the sum of the image's 32-bit words, each times an odd random number of its own, modulo 2^64
     ("multilinear" in Lemire and Kaser 2014, Strongly universal string hashing is fast, doi:10.1093/comjnl/bxt070).
-    Damage within one word is always seen; any other passes once in 2^64.
+    Damage within one word is always seen; any other passes once in 2^32.
 
     Args:
         pixels: (..., H, W).
@@ -99,7 +100,7 @@ def checksums(pixels: np.ndarray) -> np.ndarray:
     """
     flat = np.ascontiguousarray(pixels).reshape(*pixels.shape[:-2], -1)
     size = flat.shape[-1] * flat.itemsize
-    word = next(word for word in (8, 4, 2, 1) if size % word == 0)
+    word = next(word for word in (4, 2, 1) if size % word == 0)
     return np.einsum("...n,n->...", flat.view(f"<u{word}"), _weights(size // word)) + FIRST_TERM
 
 
@@ -156,7 +157,7 @@ def pack(
             raise RequestError(f"{file} holds another {', '.join(fields)}; use --overwrite to replace it")
         return f"reused {file} ({rows:,} images)"
     started = time.perf_counter()
-    with store.Lock(paths.lock_file(file)):
+    with Lock(paths.lock_file(file)):
         for torn in file.parent.glob(f"{file.name}.tmp-*"):
             torn.unlink()  # of a killed run; the lock says that nobody is at work
         with published(file) as temporary:

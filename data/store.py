@@ -6,14 +6,12 @@ never compared. While a split is being written it is a folder of parts and a jou
 in the journal, and the finished file appears by one rename.
 """
 
-import errno
 import hashlib
 import io
 import json
 import os
-import secrets
 import shutil
-import socket
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from data import paths
 from data.dataset import SPLITS, EODataset
 from data.errors import RequestError
 from data.files import canonical_json, explained, fsync_folder, published, short_hash
+from data.lock import Lock
 
 SCHEMA = 1
 CHUNK_ROWS = 1024
@@ -107,62 +106,33 @@ def differing_fields(one: Any, other: Any, prefix: str = "") -> list[str]:
 # ------------------------------------------------------------------------------------------------ writer
 
 
-class FeatureWriter:
-    """Writes one split part by part; use as a context manager, which holds the lock.
+class PartWriter:
+    """Writes parts of one split; several processes may each write some under the plan of a `FeatureWriter`.
 
-    Rows are cut into parts of `part_rows`; `missing` lists the parts still to be computed, `write_part` adds
-    one, `finish` joins them. Several processes may each write some parts under one lock holder's plan.
+    Rows are cut into parts of `part_rows`; `missing` lists the parts still to be computed, `write_part` adds one.
 
     Args:
         file: the feature file to publish.
-        identity: see `make_identity`.
         rows: N.
         dim: D.
         dtype: type of ``features``, ``float16`` or ``float32``.
         part_rows: rows in a part; a kill loses at most one part.
-        overwrite: drop parts of another identity, which are an error otherwise.
-
-    Raises:
-        RequestError: another process is writing this split; the parts on disk have another identity; or the
-            disk cannot hold the result.
+        writer: names this process's journal: a file that two machines append to may lose lines on network disks.
     """
 
-    def __init__(
-        self,
-        file: Path,
-        identity: dict[str, Any],
-        *,
-        rows: int,
-        dim: int,
-        dtype: str,
-        part_rows: int = DEFAULT_PART_ROWS,
-        overwrite: bool = False,
-    ) -> None:
-        self.file, self.identity, self.overwrite = file, identity, overwrite
-        self.rows, self.dim, self.dtype, self.part_rows = rows, dim, np.dtype(dtype), part_rows
+    def __init__(self, file: Path, *, rows: int, dim: int, dtype: str, part_rows: int, writer: str = "") -> None:
+        self.file, self.rows, self.dim = file, rows, dim
+        self.dtype, self.part_rows = np.dtype(dtype), part_rows
         self.parts = paths.parts_folder(file)
-        self.journal = self.parts / "journal.jsonl"
-        self._lock = Lock(paths.lock_file(file))
-
-    def __enter__(self) -> Self:
-        self._lock.acquire()
-        try:
-            self._plan()
-        except BaseException:
-            self._lock.release()
-            raise
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._lock.release()
+        self.journal = self.parts / (f"journal-{writer}.jsonl" if writer else "journal.jsonl")
 
     def bounds(self, part: int) -> tuple[int, int]:
         """First row and row after the last of a part."""
         return part * self.part_rows, min((part + 1) * self.part_rows, self.rows)
 
     def missing(self) -> list[int]:
-        """Parts that are not in the journal, or whose file no longer matches it."""
-        journal = self._read_journal()
+        """Parts that are in no journal, or whose file no longer matches it."""
+        journal = self._read_journals()
         return [part for part in range(-(-self.rows // self.part_rows)) if not self._intact(part, journal.get(part))]
 
     def write_part(self, part: int, features: np.ndarray) -> None:
@@ -186,6 +156,74 @@ class FeatureWriter:
             temporary.write_bytes(content)
         line = {"part": part, "start": start, "stop": stop, "sha256": hashlib.sha256(content).hexdigest()}
         _append_line(self.journal, canonical_json(line))
+
+    def _part_file(self, part: int) -> Path:
+        return self.parts / f"part-{part:05d}.h5"
+
+    def _read_journals(self) -> dict[int, set[str]]:
+        """Digests by part: a part made twice, by two writers, is in two journals."""
+        entries: dict[int, set[str]] = defaultdict(set)
+        for journal in self.parts.glob("journal*.jsonl"):
+            for line in journal.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    entry = json.loads(line)
+                    entries[entry["part"]].add(entry["sha256"])
+                except (json.JSONDecodeError, KeyError, TypeError):
+                    continue  # a line cut short by a kill: its part is computed again
+        return entries
+
+    def _intact(self, part: int, digests: set[str] | None) -> bool:
+        file = self._part_file(part)
+        return bool(digests) and file.exists() and hashlib.sha256(file.read_bytes()).hexdigest() in digests
+
+
+class FeatureWriter(PartWriter):
+    """Writes one split part by part and publishes it; use as a context manager, which holds the lock.
+
+    `finish` joins the parts, whoever wrote them.
+
+    Args:
+        file: the feature file to publish.
+        identity: see `make_identity`.
+        rows: N.
+        dim: D.
+        dtype: type of ``features``, ``float16`` or ``float32``.
+        part_rows: rows in a part; a kill loses at most one part.
+        batch_size: rows embedded at once; kept with the parts, so that a resumed run makes the same batches.
+        overwrite: drop parts of another identity, which are an error otherwise.
+
+    Raises:
+        RequestError: another process is writing this split; the parts on disk have another identity; or the
+            disk cannot hold the result.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        identity: dict[str, Any],
+        *,
+        rows: int,
+        dim: int,
+        dtype: str,
+        part_rows: int = DEFAULT_PART_ROWS,
+        batch_size: int | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        super().__init__(file, rows=rows, dim=dim, dtype=dtype, part_rows=part_rows)
+        self.identity, self.batch_size, self.overwrite = identity, batch_size, overwrite
+        self._lock = Lock(paths.lock_file(file))
+
+    def __enter__(self) -> Self:
+        self._lock.acquire()
+        try:
+            self._plan()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._lock.release()
 
     def finish(self, dataset: EODataset, environment: dict[str, Any]) -> Path:
         """Join the parts with ids, labels and locations into the feature file; remove the parts.
@@ -237,7 +275,7 @@ class FeatureWriter:
                 torn.unlink()  # of a run killed while joining; the lock says that nobody is
             if plan_file.exists():
                 found = json.loads(plan_file.read_text())
-                part_rows = found.pop("part_rows")
+                part_rows, batch_size = found.pop("part_rows"), found.pop("batch_size", None)
                 fields = differing_fields(found, plan)
                 if fields and not self.overwrite:
                     raise RequestError(
@@ -247,6 +285,7 @@ class FeatureWriter:
                     shutil.rmtree(self.parts)
                 else:
                     self.part_rows = part_rows  # resuming keeps the cuts of the first start
+                    self.batch_size = batch_size or self.batch_size
             if not plan_file.exists():
                 need = 2 * self.rows * self.dim * self.dtype.itemsize  # the parts, then the file joined from them
                 free = shutil.disk_usage(self.file.parent).free
@@ -256,27 +295,10 @@ class FeatureWriter:
                         "free some or choose another --out"
                     )
                 with published(plan_file) as temporary:
-                    temporary.write_text(canonical_json(plan | {"part_rows": self.part_rows}))
+                    cuts = {"part_rows": self.part_rows, "batch_size": self.batch_size}
+                    temporary.write_text(canonical_json(plan | cuts))
         except OSError as error:
             raise explained(error, self.parts) from error
-
-    def _part_file(self, part: int) -> Path:
-        return self.parts / f"part-{part:05d}.h5"
-
-    def _read_journal(self) -> dict[int, str]:
-        entries: dict[int, str] = {}
-        if self.journal.exists():
-            for line in self.journal.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    entry = json.loads(line)
-                    entries[entry["part"]] = entry["sha256"]
-                except (json.JSONDecodeError, KeyError, TypeError):
-                    continue  # a line cut short by a kill: its part is computed again
-        return entries
-
-    def _intact(self, part: int, sha256: str | None) -> bool:
-        file = self._part_file(part)
-        return bool(sha256) and file.exists() and hashlib.sha256(file.read_bytes()).hexdigest() == sha256
 
 
 @contextmanager
@@ -319,103 +341,6 @@ def tidy(file: Path) -> None:
             shutil.rmtree(paths.parts_folder(file))
 
 
-class Lock:
-    """A lock file naming host and process; needs no file locking, which fails on network disks."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> Self:
-        self.acquire()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.release()
-
-    def acquire(self) -> None:
-        """Take the lock; a lock left by a dead process of this host is taken over.
-
-        Raises:
-            RequestError: a living process, or one of another host, holds it.
-        """
-        mine = self.path.with_name(f"{self.path.name}.{secrets.token_hex(8)}")
-        owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid()), "name": mine.name}
-        self.text = canonical_json(owner)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            mine.write_text(self.text)
-            for _ in range(3):
-                if self._claim(mine):
-                    return
-                self._remove_if_dead()
-        except OSError as error:
-            raise explained(error, self.path) from error
-        finally:
-            mine.unlink(missing_ok=True)
-        raise RequestError(f"{self.path} keeps coming back: another process is writing this split; wait for it")
-
-    def release(self) -> None:
-        """Give the lock back, if it is still ours."""
-        with suppress(FileNotFoundError):
-            if self.path.read_text() == self.text:
-                self.path.unlink()
-
-    def _claim(self, mine: Path) -> bool:
-        try:
-            os.link(mine, self.path)  # fails if it exists, and appears with its content or not at all
-            return True
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
-                raise
-        with suppress(FileExistsError), self.path.open("x") as file:  # a disk without links, such as exFAT
-            file.write(self.text)
-            return True
-        return False
-
-    def _remove_if_dead(self) -> None:
-        try:
-            text = self.path.read_text()
-            owner = json.loads(text)
-        except FileNotFoundError:
-            return
-        except json.JSONDecodeError as error:
-            raise RequestError(f"{self.path} is not readable as a lock; delete it if nothing is writing") from error
-        here = owner["host"] == socket.gethostname()
-        if not here or (_started(owner["pid"]) or None) == owner["started"]:
-            raise RequestError(
-                f"{self.path.with_suffix('.h5')} is being written by process {owner['pid']} on {owner['host']}; "
-                f"wait for it, or delete {self.path} if that process is dead"
-            )
-        stale = self.path.with_name(f"{self.path.name}.{secrets.token_hex(8)}")
-        with suppress(FileNotFoundError):  # another process that found it dead was faster
-            self.path.rename(stale)
-            if stale.read_text() != text:  # ... and has taken the lock since: put its lock back
-                with suppress(FileExistsError):
-                    os.link(stale, self.path)
-            stale.unlink()
-
-
-def _started(pid: int) -> str | None:
-    """When a process started, which tells it from a later one with the same number; None if there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        fields = stat.rpartition(")")[2].split()
-        return None if fields[0] == "Z" else fields[19]
-    except (FileNotFoundError, ProcessLookupError):
-        pass
-    if Path("/proc/self/stat").exists():
-        return None
-    try:  # no /proc (macOS): a living process is all that can be known
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return "alive"
-
-
 # ------------------------------------------------------------------------------------------------ reader
 
 
@@ -432,6 +357,7 @@ class FeatureSet:
         class_names: K names.
         identity: what decided the values.
         environment: what was recorded with them.
+        views: the same images altered, where a probe learns from them too.
     """
 
     file: Path
@@ -442,6 +368,7 @@ class FeatureSet:
     class_names: tuple[str, ...]
     identity: dict[str, Any]
     environment: dict[str, Any]
+    views: tuple["FeatureSet", ...] = ()
 
     @property
     def multilabel(self) -> bool:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -12,7 +13,9 @@ import pytest
 from helpers import TinyDataset, encoder_identity
 
 from data import files, paths, store
+from data import lock as lock_module
 from data.errors import RequestError
+from data.lock import Lock
 
 ROWS, DIM, PART = 50, 6, 16
 
@@ -114,12 +117,12 @@ def test_a_second_writer_stops(tmp_path, dataset):
 def test_a_dead_writers_lock_is_taken_over(tmp_path, dataset, features):
     file = tmp_path / "train.h5"
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    lock = {"host": store.socket.gethostname(), "pid": int(dead.stdout), "started": "1"}
+    lock = {"host": socket.gethostname(), "pid": int(dead.stdout), "started": "1"}
     paths.lock_file(file).write_text(json.dumps(lock))
     assert write_all(file, dataset, features) == file
     lock["pid"] = os.getpid()  # the number given to another process since
     paths.lock_file(file).write_text(json.dumps(lock))
-    with store.Lock(paths.lock_file(file)):
+    with Lock(paths.lock_file(file)):
         pass
 
 
@@ -271,16 +274,16 @@ def test_several_feature_sets_are_listed(tmp_path, dataset, features):
 def test_a_taken_over_lock_is_not_taken_again(tmp_path, monkeypatch):
     """Two find a dead lock; one takes it over; the other, late, must not rename the new one away."""
     lock = tmp_path / "train.lock"
-    lock.write_text(json.dumps({"host": store.socket.gethostname(), "pid": 2**22 + 1, "started": "1"}))
-    first, second = store.Lock(lock), store.Lock(lock)
-    started = store._started
+    lock.write_text(json.dumps({"host": socket.gethostname(), "pid": 2**22 + 1, "started": "1"}))
+    first, second = Lock(lock), Lock(lock)
+    started = lock_module._started
 
     def late(pid):
         if pid == 2**22 + 1 and not hasattr(first, "text"):
             first.acquire()  # between the second's look at the lock and its taking it
         return started(pid)
 
-    monkeypatch.setattr(store, "_started", late)
+    monkeypatch.setattr(lock_module, "_started", late)
     with pytest.raises(RequestError, match=f"being written by process {os.getpid()}"):
         second.acquire()
     assert lock.read_text() == first.text
