@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from data.errors import unknown
+from data.errors import RequestError, unknown
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,23 @@ class Registry:
         return importlib.import_module(f"{self.package}.{self._file(name).stem}")
 
     def check(self, name: str) -> str:
-        """Return the name if it is registered, else raise as `load` does, without importing anything."""
-        self._file(name)
+        """Return the name if it is registered, else raise as `load` does, without importing anything.
+
+        A door, whose card has ``door``, takes a name of the library behind it after a colon: ``timm:resnet50``.
+        """
+        own, _, inner = name.partition(":")
+        door = self.card(name).get("door")
+        if door and not inner:
+            raise RequestError(f"--{self.noun} {own}: say which, as {own}:NAME, such as {door}")
+        if inner and not door:
+            raise RequestError(f"--{self.noun} {name}: {own} takes no name behind a colon; leave ':{inner}' out")
         return name
 
     def _file(self, name: str) -> Path:
-        if name not in self.names():
-            raise unknown(self.noun, name, self.names())
-        return self._folder() / f"{name.replace('-', '_')}.py"
+        own = name.partition(":")[0]
+        if own not in self.names():
+            raise unknown(self.noun, own, self.names())
+        return self._folder() / f"{own.replace('-', '_')}.py"
 
     def _folder(self) -> Path:
         return _package_folder(self.package)

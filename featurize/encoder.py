@@ -15,6 +15,8 @@ from data.registry import MODELS
 from featurize.normalization import Normalization
 from featurize.weights import Weights
 
+SETTINGS = ("variant", "pooling", "normalize", "weights")
+
 
 @dataclass(frozen=True)
 class EncoderRequest:
@@ -29,6 +31,7 @@ class EncoderRequest:
         pooling: ``--pooling``.
         normalize: ``--normalize``.
         weights: ``pretrained``, ``random``, or a path.
+        inner: what follows the colon of ``--model``, where the model is a door to a library such as ``timm``.
     """
 
     bands: tuple[Band, ...]
@@ -39,6 +42,7 @@ class EncoderRequest:
     pooling: Any = None
     normalize: Any = None
     weights: Any = None
+    inner: str = ""
 
 
 class Encoder(nn.Module, ABC):
@@ -55,7 +59,7 @@ class Encoder(nn.Module, ABC):
         settings: what else decides the values, JSON-able.
     """
 
-    name: str = ""  # set by build_encoder: the model's command-line name
+    name: str = ""  # set by build_encoder, unless the model does: its name on the command line
 
     def __init__(
         self,
@@ -122,8 +126,10 @@ class Encoder(nn.Module, ABC):
 def build_encoder(name: str, dataset: EODataset, bands: str | None, request: EncoderRequest) -> Encoder:
     """Build the model of that name for a dataset, filling what was not asked for from the model's card.
 
+    A model's module may have ``defaults(request) -> dict``: defaults of settings that depend on other settings.
+
     Args:
-        name: a registered model.
+        name: a registered model; a door's has the library's name for it behind a colon.
         dataset: whose bands are chosen from.
         bands: ``--bands``; None means the first of the card's ``default_bands`` that the dataset has.
         request: what was asked; its bands are ignored.
@@ -131,28 +137,42 @@ def build_encoder(name: str, dataset: EODataset, bands: str | None, request: Enc
     Raises:
         RequestError: a setting the model does not have; the message lists those it has.
     """
-    card = MODELS.card(name)
-    module = MODELS.load(name)
-    for field in ("variant", "pooling", "normalize", "weights"):
-        choices = card[field]
-        given = getattr(request, field)
-        is_path = field == "weights" and "PATH" in choices
-        if given is not None and given not in choices and not is_path:
-            raise RequestError(
-                f"--{field} {given}: {name} has {' | '.join(choices)}"
-                if choices
-                else f"--{field} {given}: {name} has no {field} to choose"
-            )
-        if given is None:
-            request = replace(request, **{field: next(iter(choices), None)})
-    if request.image_size is None:
-        request = replace(request, image_size=card["image_size"])
-    elif request.image_size < 1:
+    MODELS.check(name)
+    card, module = MODELS.card(name), MODELS.load(name)
+    for field in SETTINGS:
+        check_setting(name, field, getattr(request, field), card[field])
+    if request.image_size is not None and request.image_size < 1:
         raise RequestError(f"--image-size {request.image_size}: must be at least 1")
-    chosen = choose_bands(dataset.bands, bands) if bands else _default_bands(name, card["default_bands"], dataset)
-    encoder = module.build(replace(request, bands=chosen))
-    encoder.name = name
+    chosen = (
+        choose_bands(dataset.bands, bands, where=dataset.where)
+        if bands
+        else _default_bands(name, card["default_bands"], dataset)
+    )
+    request = replace(request, bands=chosen, inner=name.partition(":")[2])
+    usual = {field: next(iter(card[field]), None) for field in SETTINGS} | {"image_size": card["image_size"]}
+    if hasattr(module, "defaults"):
+        usual |= module.defaults(request)
+    filled = {field: value for field, value in usual.items() if getattr(request, field) is None}
+    encoder = module.build(replace(request, **filled))
+    encoder.name = encoder.name or name
     return encoder.eval().requires_grad_(False)
+
+
+def check_setting(name: str, field: str, given: str | None, choices: Sequence[str]) -> None:
+    """Raise a RequestError unless a setting that was asked for is one of the model's."""
+    if given is None or given in choices or (field == "weights" and "PATH" in choices):
+        return
+    has = " | ".join(choices) if choices else f"no {field} to choose"
+    raise RequestError(f"--{field} {given}: {name} has {has}")
+
+
+def check_rgb(name: str, bands: Sequence[Band]) -> None:
+    """Raise a RequestError unless there are three bands, with any red, green and blue in that order."""
+    colours = [band.colour for band in bands]
+    if len(bands) != 3:
+        raise RequestError(f"{name} takes red, green and blue, not {len(bands)} bands; use --bands rgb")
+    if sorted(map(str, colours)) == ["blue", "green", "red"] and colours != ["red", "green", "blue"]:
+        raise RequestError(f"{name} takes red, green and blue in that order, not {', '.join(map(str, colours))}")
 
 
 def _default_bands(name: str, specs: Sequence[str], dataset: EODataset) -> tuple[Band, ...]:

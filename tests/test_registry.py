@@ -20,7 +20,8 @@ def test_every_entry_has_a_help_line(registry, name):
 @pytest.mark.parametrize("name", MODELS.names())
 def test_every_model_has_a_whole_card(name):
     keys = "title variant pooling normalize weights image_size default_bands dim bands licence citation"
-    assert set(MODELS.card(name)) == set(keys.split())
+    optional = {"files", "door"}  # what pretrained weights are called; an example of a name behind the colon
+    assert set(MODELS.card(name)) - optional == set(keys.split())
 
 
 @pytest.mark.parametrize("name", DATASETS.names())

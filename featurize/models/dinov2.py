@@ -1,31 +1,44 @@
 """DINOv2: a vision transformer trained on natural images without labels (transformers)."""
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Dinov2Config, Dinov2Model
-from transformers.utils import logging
+from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
 from data.errors import RequestError
-from featurize.encoder import Encoder, EncoderRequest
+from featurize.encoder import Encoder, EncoderRequest, check_rgb
 from featurize.normalization import make_normalization
-from featurize.weights import RANDOM_SEED, Weights, digest_state, random_module, read_state
+from featurize.weights import (
+    Weights,
+    digest_state,
+    hub_state,
+    load_transformers,
+    random_module,
+    random_weights,
+    read_state,
+)
 
 CARD = {
     "title": "DINOv2",
-    "variant": ["base", "small", "large", "giant"],
+    "variant": [
+        "base", "small", "large", "giant", "base-registers", "small-registers", "large-registers", "giant-registers",
+        "base-imagenet1k-1-layer",
+    ],
     "pooling": ["cls", "mean", "cls+mean"],
     "normalize": ["imagenet", "zscore", "none"],
     "weights": ["pretrained", "random", "PATH"],
+    "files": "facebook/dinov2-VARIANT, facebook/dinov2-with-registers-SIZE: model.safetensors",
     "image_size": 224,
     "default_bands": ["rgb"],
     "dim": "384 (small), 768 (base), 1024 (large), 1536 (giant); twice that for cls+mean",
     "bands": "red, green, blue",
     "licence": "Apache-2.0",
-    "citation": "Oquab et al. 2023, arXiv:2304.07193",
-}
+    "citation": "Oquab et al. 2023, arXiv:2304.07193; registers: Darcet et al. 2023, arXiv:2309.16588",
+}  # fmt: skip
 
 # Widths, depths and heads of the published checkpoints (Oquab et al. 2023, table 17); trained at 518 pixels.
 SIZES: dict[str, dict[str, Any]] = {
@@ -35,27 +48,52 @@ SIZES: dict[str, dict[str, Any]] = {
     "giant": {"hidden_size": 1536, "num_hidden_layers": 40, "num_attention_heads": 24, "use_swiglu_ffn": True},
 }
 PATCH = 14
-logging.disable_progress_bar()
+# Its classifier reads the class token and the mean of the patch tokens; the features are what it reads.
+ONE_LAYER = "base-imagenet1k-1-layer"
+HEAD = ("classifier.",)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One variant: its class, its configuration, and where its weights are published."""
+
+    model: Any
+    config: Any
+    repository: str
+
+
+def architecture(variant: str) -> Architecture:
+    """The architecture of a variant's name."""
+    size, _, kind = variant.partition("-")
+    if kind == "registers":
+        config = Dinov2WithRegistersConfig(image_size=518, patch_size=PATCH, **SIZES[size])
+        return Architecture(Dinov2WithRegistersModel, config, f"facebook/dinov2-with-registers-{size}")
+    config = Dinov2Config(image_size=518, patch_size=PATCH, **SIZES[size])
+    return Architecture(Dinov2Model, config, f"facebook/dinov2-{variant}")
+
+
+def defaults(request: EncoderRequest) -> dict[str, Any]:
+    """The one-layer classifier's own input is the class token with the mean."""
+    return {"pooling": "cls+mean"} if request.variant == ONE_LAYER else {}
 
 
 def build(request: EncoderRequest) -> Encoder:
-    """See the module. ``--weights`` also takes a folder with ``config.json`` and safetensors.
+    """See the module.
 
     Raises:
-        RequestError: not three bands, a size that is no multiple of 14, or weights that do not fit.
+        RequestError: other bands, a size that is no multiple of 14, or weights that do not fit.
     """
-    if len(request.bands) != 3:
-        raise RequestError(f"dinov2 takes red, green and blue, not {len(request.bands)} bands; use --bands rgb")
+    check_rgb("dinov2", request.bands)
     if not request.image_size or request.image_size % PATCH:
         raise RequestError(f"--image-size {request.image_size}: dinov2 takes multiples of {PATCH}, such as 224")
     return DINOv2Encoder(request)
 
 
 class DINOv2Encoder(Encoder):
-    """transformers' Dinov2Model after its final layer norm; position embeddings are interpolated to the size."""
+    """transformers' model after its final layer norm; position embeddings are interpolated to the size."""
 
     def __init__(self, request: EncoderRequest) -> None:
-        model, weights = load_model(request.variant, request.weights)
+        model, weights = load_model(architecture(request.variant), request.weights)
         super().__init__(
             request,
             dim=model.config.hidden_size * (2 if request.pooling == "cls+mean" else 1),
@@ -63,45 +101,46 @@ class DINOv2Encoder(Encoder):
             weights=weights,
         )
         self.model = model
+        self.registers: int = getattr(model.config, "num_register_tokens", 0)
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `Encoder.embed`."""
+        """See `Encoder.embed`; registers, which lie between the class token and the patches, are left out."""
         tokens = self.model(pixel_values=images).last_hidden_state
-        cls, mean = tokens[:, 0], tokens[:, 1:].mean(dim=1)
+        cls, mean = tokens[:, 0], tokens[:, 1 + self.registers :].mean(dim=1)
         return {"cls": cls, "mean": mean, "cls+mean": torch.cat((cls, mean), dim=1)}[self.request.pooling]
 
 
-def load_model(variant: str, weights: str) -> tuple[Dinov2Model, Weights]:
-    """The model of that size with its weights: ``pretrained``, ``random``, a folder or a file.
-
-    transformers' own loader reads all but random ones: it knows the key layout of the published files.
-    """
-    config = Dinov2Config(image_size=518, patch_size=PATCH, **SIZES[variant])
+def load_model(wanted: Architecture, weights: str) -> tuple[Any, Weights]:
+    """The model with its weights: ``pretrained``, ``random``, a folder or a file."""
     if weights == "random":
-        model: Any = random_module(lambda: Dinov2Model(config))
-        return model, Weights("random", digest_state(model.state_dict()), f"seed {RANDOM_SEED}")
-    options: dict[str, Any] = {}
+        model = random_module(lambda: wanted.model(wanted.config))
+        return model, random_weights(model)
     if weights == "pretrained":
-        source, options = f"facebook/dinov2-{variant}", {}  # the hub client honours HF_HOME and HF_HUB_OFFLINE
-    elif Path(weights).is_dir():
-        source, options = weights, {"local_files_only": True}
+        state, origin = hub_state(wanted.repository)
     else:
-        source, options = None, {"config": config, "state_dict": read_state(Path(weights))}
+        check_config(wanted.config, Path(weights))
+        state, origin = read_state(Path(weights)), weights
+    model = load_transformers(wanted.model, wanted.config, state, origin, unused=HEAD)
+    return model, Weights("loaded", digest_state(model.state_dict()), origin)
+
+
+def check_config(wanted: Any, folder: Path) -> None:
+    """Raise a RequestError where a folder's ``config.json`` describes another architecture.
+
+    Dropout and the like do not matter here; what would change the embeddings with the same weights does.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        return
     try:
-        loaded: Any = Dinov2Model.from_pretrained(source, output_loading_info=True, **options)
-        model, info = loaded
-    except Exception as error:  # the hub's client raises its own kinds for absent files, network and damage
-        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
-        raise RequestError(
-            f"cannot load {source or weights} ({reason}); fetch its config.json and model.safetensors on a machine "
-            "with network and pass the folder with --weights PATH, or ask for untrained weights with --weights random"
-        ) from error
-    wrong = [
-        f"{what.replace('_', ' ')}: {', '.join(sorted(map(str, keys))[:4])}" for what, keys in info.items() if keys
-    ]
-    if wrong:
-        raise RequestError(f"{source or weights} does not fit dinov2 {variant}: {'; '.join(wrong)}; check --variant")
-    width = SIZES[variant]["hidden_size"]
-    if model.config.hidden_size != width:
-        raise RequestError(f"{source} has width {model.config.hidden_size}, {variant} has {width}; check --variant")
-    return model, Weights("loaded", digest_state(model.state_dict()), source or weights)
+        found = json.loads(file.read_text())
+    except ValueError as error:
+        raise RequestError(f"{file} is not readable ({error}); fetch it again") from error
+    keys = (
+        "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "patch_size", "image_size",
+        "layer_norm_eps", "hidden_act", "mlp_ratio", "use_swiglu_ffn", "num_register_tokens", "qkv_bias",
+    )  # fmt: skip
+    for key in keys:
+        own = getattr(wanted, key, None)
+        if key in found and found[key] != own:
+            raise RequestError(f"{file} has {key} {found[key]}, this model has {own}; check --variant")
