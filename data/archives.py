@@ -1,19 +1,23 @@
-"""Zip archives of a dataset: fetched when asked for, unpacked once into a cache folder that can be trusted."""
+"""Archives of a dataset: fetched when asked for, unpacked once into a cache folder that can be trusted."""
 
 import calendar
 import fcntl
+import gzip
 import hashlib
+import io
 import json
 import os
 import secrets
 import shutil
 import stat
 import sys
+import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from data.command import progress
 from data.errors import RequestError
@@ -21,18 +25,27 @@ from data.files import NO_SPACE
 from data.paths import user_cache
 
 MARKER = ".unpacked.json"
-# What zipfile raises for damaged, encrypted or unknown-method members besides OSError.
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+# What zipfile, tarfile and gzip raise for damaged, encrypted or unknown-method members besides OSError.
+DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
-def unpacked(archive: Path, *, cache_dir: Path | None) -> Path:
+def unpacked(archive: Path, *, cache_dir: Path | None, more: Sequence[Path] = ()) -> Path:
     """Folder that holds the archive's files, unpacked now if they are not already.
 
     The folder's name carries a hash of the archive's name, size and time of change, and a marker inside repeats
     them: another archive is another folder. It appears by one rename, so a kill leaves nothing that looks whole.
 
     Args:
-        archive: a zip file.
+        archive: a zip file, or a tar file compressed by gzip or Zstandard (``.zst``).
+        more: the files that go on where the archive stops, if it was cut into several.
         cache_dir: where to unpack; None means beside the archive or, where that folder is read-only, in
             ``$XDG_CACHE_HOME/frozen-earth`` (``~/.cache`` if unset).
 
@@ -40,7 +53,9 @@ def unpacked(archive: Path, *, cache_dir: Path | None) -> Path:
         RequestError: the archive is damaged or unsafe, the disk is full, or no folder can be written to.
     """
     about = archive.stat()
-    identity = {"archive": archive.name, "size": about.st_size, "mtime_ns": about.st_mtime_ns}
+    identity: dict = {"archive": archive.name, "size": about.st_size, "mtime_ns": about.st_mtime_ns}
+    if more:
+        identity["more"] = [[part.name, part.stat().st_size, part.stat().st_mtime_ns] for part in more]
     name = f"{archive.stem}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:10]}"
     for folder in [cache_dir] if cache_dir else [archive.parent, user_cache()]:
         if _is_unpacked(folder / name, identity):
@@ -56,7 +71,7 @@ def unpacked(archive: Path, *, cache_dir: Path | None) -> Path:
             raise RequestError(f"{target} exists but was not unpacked by this program; move it away and try again")
         if not cache_dir and target.parent != archive.parent:
             print(f"{archive.parent} is read-only: unpacking {archive.name} into {target}", file=sys.stderr)
-        _unpack(archive, target, identity)
+        _unpack([archive, *more], target, identity)
     return target
 
 
@@ -74,19 +89,22 @@ def cache_folder(beside: Path, *, cache_dir: Path | None) -> Path:
     raise RequestError(f"cannot write to {tried}; name a folder for unpacked files with --cache-dir")
 
 
-def fetched(url: str, folder: Path, *, sha256: str | None = None, md5: str | None = None) -> Path:
+def fetched(
+    url: str, folder: Path, *, name: str | None = None, sha256: str | None = None, md5: str | None = None
+) -> Path:
     """Download a file into a folder with torchgeo's downloader, unless it is there already.
 
     Args:
-        url: where from; its last part is the file's name.
+        url: where from.
         folder: where to.
+        name: the file's name; None means the last part of the address.
         sha256: expected checksum in hexadecimal digits.
         md5: the same, where only that is published.
 
     Raises:
         RequestError: no connection, a wrong checksum, a full disk; the message says what to fetch by hand.
     """
-    path = folder / url.rpartition("/")[2]
+    path = folder / (name or url.rpartition("/")[2])
     if path.exists():
         return path
     if not _writable(folder, create=True):
@@ -94,7 +112,7 @@ def fetched(url: str, folder: Path, *, sha256: str | None = None, md5: str | Non
     from torchgeo.datasets.utils import download_url  # deferred: torchgeo takes seconds to import
 
     try:
-        download_url(url, folder, md5=md5, sha256=sha256)
+        download_url(url, folder, **({"filename": name} if name else {}), md5=md5, sha256=sha256)
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong checksum is a RuntimeError
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             raise RequestError(f"no space left to download {path}; free some or choose another --data-root") from error
@@ -149,19 +167,14 @@ def _alone(target: Path) -> Iterator[bool]:
         yield True  # the lock file stays: removing it would let two waiting processes lock different files
 
 
-def _unpack(archive: Path, target: Path, identity: dict) -> None:
+def _unpack(parts: Sequence[Path], target: Path, identity: dict) -> None:
+    archive = parts[0]
     temporary = target.with_name(f"{target.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        with zipfile.ZipFile(archive) as source:
-            members = [_checked(member, archive) for member in source.infolist()]
-            _check_space(archive, members, target.parent)
-            temporary.mkdir()
-            with progress(f"unpacking {archive.name}", len(members), "files") as advance:
-                for member in members:
-                    file = source.extract(member, temporary)  # compares the CRC
-                    stamp = calendar.timegm((*member.date_time, 0, 0, 0))
-                    os.utime(file, (stamp, stamp))  # the archive's own time: unpacked again it is the same file
-                    advance(1)
+        if archive.suffix == ".zip":
+            _extract_zip(archive, temporary)
+        else:
+            _extract_tar(parts, temporary)
         (temporary / MARKER).write_text(json.dumps(identity), encoding="utf-8")
         os.sync()  # the files must reach the disk before the name that vouches for them
         temporary.rename(target)
@@ -174,6 +187,76 @@ def _unpack(archive: Path, target: Path, identity: dict) -> None:
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _extract_zip(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as source:
+        members = [_checked(member, archive) for member in source.infolist()]
+        _check_space(archive, members, folder.parent)
+        folder.mkdir()
+        with progress(f"unpacking {archive.name}", len(members), "files") as advance:
+            for member in members:
+                file = source.extract(member, folder)  # compares the CRC
+                stamp = calendar.timegm((*member.date_time, 0, 0, 0))
+                os.utime(file, (stamp, stamp))  # the archive's own time: unpacked again it is the same file
+                advance(1)
+
+
+def _extract_tar(parts: Sequence[Path], folder: Path) -> None:
+    folder.mkdir()
+    megabytes = sum(part.stat().st_size for part in parts) // 10**6
+    with progress(f"unpacking {parts[0].name}", megabytes, "MB") as advance:
+        joined = io.BufferedReader(_Joined(parts, advance), 2**20)
+        with _uncompressed(joined, parts[0]) as stream, tarfile.open(fileobj=stream, mode="r|") as source:
+            for member in source:
+                try:
+                    source.extract(member, folder, filter="data")
+                except tarfile.FilterError as error:
+                    raise RequestError(
+                        f"{parts[0]} holds the unsafe path '{member.name}'; nothing was unpacked"
+                    ) from error
+            while stream.read(2**20):
+                pass  # to the end: the checksum stands there
+
+
+@contextmanager
+def _uncompressed(stream: io.BufferedReader, archive: Path) -> Iterator[Any]:
+    if archive.suffix != ".zst":
+        with gzip.GzipFile(fileobj=stream) as uncompressed:
+            yield uncompressed
+        return
+    import pyarrow  # deferred: the only reader of Zstandard at hand takes a while to import
+
+    try:
+        with pyarrow.CompressedInputStream(pyarrow.PythonFile(stream, "r"), "zstd") as uncompressed:
+            yield uncompressed
+    except OSError as error:
+        if error.errno is None:  # pyarrow's word for damaged data
+            raise zlib.error(str(error)) from error
+        raise
+
+
+class _Joined(io.RawIOBase):
+    """Several files read as one; `advance` is told of each megabyte."""
+
+    def __init__(self, parts: Sequence[Path], advance: Callable[[int], None]) -> None:
+        self.left, self.advance, self.done, self.told = list(parts), advance, 0, 0
+        self.file: io.FileIO | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        while self.file or self.left:
+            self.file = self.file or io.FileIO(self.left.pop(0))
+            if count := self.file.readinto(buffer):
+                self.done += count
+                self.advance(self.done // 10**6 - self.told)
+                self.told = self.done // 10**6
+                return count
+            self.file.close()
+            self.file = None
+        return 0
 
 
 def _checked(member: zipfile.ZipInfo, archive: Path) -> zipfile.ZipInfo:

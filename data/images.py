@@ -1,14 +1,17 @@
 """Reading JPEG, PNG and TIFF files into band arrays, and what their headers tell without the pixels.
 
-Plain TIFFs, as EuroSAT and BigEarthNet are stored (not tiled, not compressed), are read straight from their
-bytes: GDAL spends a millisecond on opening a file of a few kilobytes. All others go through rasterio.
+Plain TIFFs, as EuroSAT and BigEarthNet are stored (in strips, not compressed or by deflate), are read straight from
+their bytes: GDAL spends a millisecond on opening a file of a few kilobytes. All others go through rasterio.
 """
 
 import io
+import itertools
 import mmap
+import os
 import struct
 import warnings
 import xml.etree.ElementTree as ElementTree
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +25,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from data.errors import RequestError
 
+FAILURES = (RasterioError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+ONE_READ = 2**16  # bytes; every file of BigEarthNet is smaller
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ def read_header(path: Path, *, alpha: bool = False) -> Header:
     Raises:
         RequestError: the file is absent, damaged, or of another kind.
     """
-    with _worded(path):
+    try:
         start = _first_bytes(path)
         if _is_tiff(start):
             return _plain_header(path) or _rasterio_header(path)
@@ -63,9 +68,11 @@ def read_header(path: Path, *, alpha: bool = False) -> Header:
         with Image.open(path, formats=("JPEG", "PNG")) as image:
             bands = len(_mode(image, alpha=alpha))
             return Header(bands, "uint8", (None,) * bands)
+    except FAILURES as error:
+        raise _unreadable(path, error) from error
 
 
-def read_bands(path: Path, indices: Sequence[int], *, count: int, alpha: bool = False) -> list[np.ndarray]:
+def read_bands(path: Path | str, indices: Sequence[int], *, count: int, alpha: bool = False) -> list[np.ndarray]:
     """Read some bands of a file.
 
     Args:
@@ -82,16 +89,18 @@ def read_bands(path: Path, indices: Sequence[int], *, count: int, alpha: bool = 
         RequestError: the file is absent, damaged or of another kind, has another number of bands, or is partly
             transparent.
     """
-    with _worded(path):
-        data = path.read_bytes()
+    try:
+        data = _contents(path)
         if not _is_tiff(data) and not _is_deep_png(data):
             pixels = _picture(data, alpha=alpha)
         elif (pixels := _plain_pixels(data)) is None:
-            with _opened(path) as source:
+            with _opened(Path(path)) as source:
                 _check_count(path, source.count, count)
                 return list(source.read([index + 1 for index in indices]))
-        _check_count(path, pixels.shape[2], count)
-        return [np.ascontiguousarray(pixels[:, :, index]) for index in indices]
+    except FAILURES as error:
+        raise _unreadable(path, error) from error
+    _check_count(path, pixels.shape[2], count)
+    return [np.array(pixels[:, :, index], order="C") for index in indices]  # copies: writable and aligned
 
 
 def lonlat_of(headers: Sequence[Header]) -> np.ndarray | None:
@@ -108,16 +117,25 @@ def lonlat_of(headers: Sequence[Header]) -> np.ndarray | None:
     return lonlat
 
 
-@contextmanager
-def _worded(path: Path) -> Iterator[None]:
+def _unreadable(path: Path | str, error: Exception) -> RequestError:
     """Any way in which a file cannot be read as one RequestError that names it."""
+    if isinstance(error, FileNotFoundError):
+        return RequestError(f"no file {path}; it is listed but absent: restore it or drop it from the list")
+    why = str(error).removesuffix(".").replace(f" {str(path)!r}", "")  # the path is named already
+    return RequestError(f"cannot read {path} ({why}); restore, replace or remove it")
+
+
+def _contents(path: Path | str) -> bytes:
+    """All bytes of a file; Python's own file objects take twice as long to open one."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        yield
-    except FileNotFoundError:
-        raise RequestError(f"no file {path}; it is listed but absent: restore it or drop it from the list") from None
-    except (RasterioError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        why = str(error).removesuffix(".").replace(f" {str(path)!r}", "")  # the path is named already
-        raise RequestError(f"cannot read {path} ({why}); restore, replace or remove it") from error
+        data = os.read(handle, ONE_READ)
+        if len(data) == ONE_READ:
+            with open(handle, "rb", closefd=False) as rest:
+                data += rest.read()
+    finally:
+        os.close(handle)
+    return data
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -184,7 +202,7 @@ def _rasterio_header(path: Path) -> Header:
         return replace(header, crs=source.crs.to_wkt(), centre=centre)
 
 
-def _check_count(path: Path, count: int, expected: int) -> None:
+def _check_count(path: Path | str, count: int, expected: int) -> None:
     if count != expected:
         raise RequestError(f"{path} has {count} bands, {expected} were expected; replace or remove it")
 
@@ -192,7 +210,9 @@ def _check_count(path: Path, count: int, expected: int) -> None:
 # --- plain TIFF (Adobe, TIFF revision 6.0, 1992; OGC 19-008r4, GeoTIFF 1.1)
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, OFFSETS, SAMPLES = 256, 257, 258, 259, 262, 273, 277
-LENGTHS, PLANAR, PREDICTOR, TILE_WIDTH, SAMPLE_FORMAT = 279, 284, 317, 322, 339
+STRIP_ROWS, LENGTHS, PLANAR, PREDICTOR, TILE_WIDTH, SAMPLE_FORMAT = 278, 279, 284, 317, 322, 339
+DECIDING = (BITS, OFFSETS, LENGTHS, SAMPLE_FORMAT)  # tags with a list, which may lie outside the directory
+DEFLATE = (8, 32946)  # Adobe's number and the older one
 PIXEL_SCALE, TIEPOINT, MATRIX, GEO_KEYS, GDAL_METADATA = 33550, 33922, 34264, 34735, 42112
 FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d"}
 KINDS = {1: "u", 2: "i", 3: "f"}
@@ -200,26 +220,70 @@ MODEL_TYPE, RASTER_TYPE, GEOGRAPHIC, PROJECTED = 1024, 1025, 2048, 3072
 USER_DEFINED = 32767
 
 
-def _tags(data: bytes | mmap.mmap) -> tuple[str, dict[int, tuple]] | None:
-    """Byte order and tags of a classic TIFF's first image; None where it is a BigTIFF or not well formed."""
+@dataclass(frozen=True)
+class _Strips:
+    """Where the pixels of a plain TIFF lie.
+
+    Args:
+        dtype: of a value, in the file's byte order.
+        shape: height, width, bands.
+        planar: whether each band is stored on its own.
+        deflated: whether each strip is compressed.
+        differences: whether a row holds differences from pixel to pixel.
+        pieces: first place, place after the last, and rows of each strip; strips that follow one another and are
+            not compressed are one.
+        learnt_from: places and bytes that said all this: another file with these has its pixels there too.
+    """
+
+    dtype: np.dtype
+    shape: tuple[int, int, int]
+    planar: bool
+    deflated: bool
+    differences: bool
+    pieces: tuple[tuple[int, int, int], ...]
+    learnt_from: tuple[tuple[int, bytes], ...]
+
+
+# Parsing the tags takes longer than all else, and the files of a dataset differ in little but their pixels: what the
+# tags said is kept by the files' size.
+_KNOWN_STRIPS: dict[int, _Strips] = {}
+KEEP_STRIPS = 1000
+
+
+def _directory(data: bytes | mmap.mmap) -> tuple[str, int, int] | None:
+    """Byte order, and first and last place, of a classic TIFF's first directory; None where there is none."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
-    if order is None:
+    if order is None or len(data) < 8:
         return None
-    tags = {}
+    (start,) = struct.unpack_from(f"{order}I", data, 4)
+    if start + 2 > len(data):
+        return None
+    (entries,) = struct.unpack_from(f"{order}H", data, start)
+    stop = start + 2 + 12 * entries
+    return None if stop > len(data) else (order, start, stop)
+
+
+def _tags(data: bytes | mmap.mmap) -> tuple[str, dict[int, tuple], dict[int, tuple[str, int]]] | None:
+    """Byte order, values of the tags, and their layouts and places, of a classic TIFF's first image.
+
+    None where it is a BigTIFF or not well formed.
+    """
+    if (found := _directory(data)) is None:
+        return None
+    order, start, stop = found
+    tags, places = {}, {}
     try:
-        (start,) = struct.unpack_from(f"{order}I", data, 4)
-        (entries,) = struct.unpack_from(f"{order}H", data, start)
-        for entry in range(start + 2, start + 2 + 12 * entries, 12):
+        for entry in range(start + 2, stop, 12):
             tag, kind, number = struct.unpack_from(f"{order}HHI", data, entry)
             if kind not in FORMATS or number == 0:
                 continue
             layout = f"{order}{number}{FORMATS[kind]}"
             small = struct.calcsize(layout) <= 4
             at = entry + 8 if small else struct.unpack_from(f"{order}I", data, entry + 8)[0]
-            tags[tag] = struct.unpack_from(layout, data, at)
+            tags[tag], places[tag] = struct.unpack_from(layout, data, at), (layout, at)
     except struct.error:
         return None
-    return order, tags
+    return order, tags, places
 
 
 def _pixel_type(order: str, tags: dict[int, tuple]) -> np.dtype | None:
@@ -231,25 +295,104 @@ def _pixel_type(order: str, tags: dict[int, tuple]) -> np.dtype | None:
 
 
 def _plain_pixels(data: bytes) -> np.ndarray | None:
-    """(H, W, C) pixels of an uncompressed TIFF in strips; None for any other, whole or damaged."""
+    """(H, W, C) pixels of a TIFF in strips, uncompressed or deflated; None for any other, whole or damaged."""
+    if (strips := _strips(data)) is None:
+        return None
+    height, width, count = strips.shape
+    first, stop, _ = strips.pieces[0]
+    if len(strips.pieces) == 1 and not strips.deflated:
+        values = np.frombuffer(data, strips.dtype, height * width * count, first)
+    else:
+        try:
+            joined = b"".join(_piece(data[first:stop], strips, rows) for first, stop, rows in strips.pieces)
+        except zlib.error:
+            return None
+        values = np.frombuffer(joined, strips.dtype)
+    if strips.dtype.byteorder == ">":
+        values = values.astype(strips.dtype.newbyteorder("="))
+    if not strips.planar:
+        values = values.reshape(height, width, count)
+        return values.cumsum(axis=1, dtype=values.dtype) if strips.differences else values  # wraps around, as it must
+    values = values.reshape(count, height, width)
+    return np.moveaxis(values.cumsum(axis=2, dtype=values.dtype) if strips.differences else values, 0, -1)
+
+
+def _piece(stored: bytes, strips: _Strips, rows: int) -> bytes:
+    """The values of a strip.
+
+    Raises:
+        zlib.error: it is damaged, or has another number of them.
+    """
+    if not strips.deflated:
+        return stored
+    size = rows * strips.shape[1] * (1 if strips.planar else strips.shape[2]) * strips.dtype.itemsize
+    values = zlib.decompressobj().decompress(stored, size + 1)
+    if len(values) != size:
+        raise zlib.error("a strip has another length")
+    return values
+
+
+def _strips(data: bytes) -> _Strips | None:
+    known = _KNOWN_STRIPS.get(len(data))
+    if known:
+        for at, value in known.learnt_from:
+            if not data.startswith(value, at):
+                break
+        else:
+            return known
+    learnt = _learn_strips(data)
+    if learnt:
+        if len(_KNOWN_STRIPS) >= KEEP_STRIPS:
+            _KNOWN_STRIPS.clear()
+        _KNOWN_STRIPS[len(data)] = learnt
+    return learnt
+
+
+def _learn_strips(data: bytes) -> _Strips | None:
     if (found := _tags(data)) is None or not {WIDTH, HEIGHT, OFFSETS, LENGTHS} <= found[1].keys():
         return None
-    order, tags = found
+    order, tags, places = found
     dtype = _pixel_type(order, tags)
-    compressed = tags.get(COMPRESSION, (1,)) != (1,) or tags.get(PREDICTOR, (1,)) != (1,)
-    if dtype is None or compressed or TILE_WIDTH in tags or tags.get(PHOTOMETRIC, (1,)) not in ((1,), (2,)):
-        return None
+    compression, predictor = tags.get(COMPRESSION, (1,))[0], tags.get(PREDICTOR, (1,))[0]
+    deflated, differences = compression in DEFLATE, predictor == 2
     height, width, count = tags[HEIGHT][0], tags[WIDTH][0], tags.get(SAMPLES, (1,))[0]
-    strips = zip(tags[OFFSETS], tags[LENGTHS], strict=True)
-    joined = b"".join([data[offset : offset + length] for offset, length in strips])
-    if len(joined) != height * width * count * dtype.itemsize:
+    planar = tags.get(PLANAR, (1,)) == (2,)
+    strange = (
+        dtype is None
+        or (not deflated and (compression, predictor) != (1, 1))
+        or predictor not in (1, 2)
+        or (differences and dtype.kind == "f")
+        or TILE_WIDTH in tags
+        or tags.get(PHOTOMETRIC, (1,)) not in ((1,), (2,))
+        or height * width * count == 0
+    )
+    if strange or dtype is None:
         return None
-    values = np.frombuffer(joined, dtype)
-    if order == ">":
-        values = values.astype(dtype.newbyteorder("="))
-    if tags.get(PLANAR, (1,)) == (2,):
-        return np.moveaxis(values.reshape(count, height, width), 0, -1)
-    return values.reshape(height, width, count)
+    rows = min(tags.get(STRIP_ROWS, (height,))[0], height) or height
+    strip_rows = [min(rows, height - top) for top in range(0, height, rows)] * (count if planar else 1)
+    if not len(strip_rows) == len(tags[OFFSETS]) == len(tags[LENGTHS]):
+        return None
+    pieces = [(start, start + size, n) for start, size, n in zip(tags[OFFSETS], tags[LENGTHS], strip_rows, strict=True)]
+    if max(stop for _, stop, _ in pieces) > len(data):
+        return None
+    if not deflated:
+        row_bytes = width * dtype.itemsize * (1 if planar else count)
+        if any(stop - start != n * row_bytes for start, stop, n in pieces):
+            return None
+        if all(one[1] == other[0] for one, other in itertools.pairwise(pieces)):
+            pieces = [(pieces[0][0], pieces[-1][1], sum(strip_rows))]
+    _, start, stop = _directory(data) or ("", 0, 0)
+    lists = [(at, struct.calcsize(layout)) for tag, (layout, at) in places.items() if tag in DECIDING]
+    outside = [(at, size) for at, size in lists if size > 4]  # the others are in the directory itself
+    return _Strips(
+        dtype=dtype,
+        shape=(height, width, count),
+        planar=planar,
+        deflated=deflated,
+        differences=differences,
+        pieces=tuple(pieces),
+        learnt_from=tuple((at, data[at : at + size]) for at, size in [(0, 8), (start, stop - start), *outside]),
+    )
 
 
 def _plain_header(path: Path) -> Header | None:
@@ -257,7 +400,7 @@ def _plain_header(path: Path) -> Header | None:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if (found := _tags(data)) is None:
             return None
-    order, tags = found
+    order, tags, _ = found
     dtype = _pixel_type(order, tags)
     if dtype is None or WIDTH not in tags or HEIGHT not in tags:
         return None

@@ -1,8 +1,10 @@
 """Archives are unpacked once, whole or not at all, into a folder that says what it was made from."""
 
+import io
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -216,3 +218,82 @@ def test_present_file_is_not_downloaded_again(tmp_path, monkeypatch):
 def test_unpacked_again_the_files_have_the_same_time(archive, tmp_path):
     one, two = (archives.unpacked(archive, cache_dir=tmp_path / name) / "a" / "1.txt" for name in ("one", "two"))
     assert one.stat().st_mtime_ns == two.stat().st_mtime_ns
+
+
+# --- tar
+
+
+def make_tar(path: Path, members: dict[str, bytes], *, kind: str = "gz") -> Path:
+    """A tar file compressed by gzip or Zstandard, its members' time the year 2001."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz" if kind == "gz" else "w:") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime = len(content), 1_000_000_000
+            archive.addfile(member, io.BytesIO(content))
+    content = buffer.getvalue()
+    if kind == "zst":
+        import pyarrow
+
+        content = pyarrow.compress(content, codec="zstd", asbytes=True)
+    path.write_bytes(content)
+    return path
+
+
+NOISE = b"".join(bytes([n * n * n % 251]) for n in range(50_000))
+
+
+@pytest.mark.parametrize("kind", ["gz", "zst"])
+def test_tar_is_unpacked_with_its_times(tmp_path, kind):
+    archive = make_tar(tmp_path / f"Tiny.tar.{kind}", {"a/1.txt": b"one", "a/b/2.bin": NOISE}, kind=kind)
+    folder = archives.unpacked(archive, cache_dir=None)
+    assert (folder / "a" / "1.txt").read_bytes() == b"one"
+    assert (folder / "a" / "b" / "2.bin").read_bytes() == NOISE
+    assert (folder / "a" / "1.txt").stat().st_mtime == 1_000_000_000
+
+
+def cut(archive: Path, *, at: int) -> tuple[Path, Path]:
+    """The archive cut in two, as torchgeo serves BigEarthNet."""
+    content = archive.read_bytes()
+    parts = archive.with_name(f"{archive.name}aa"), archive.with_name(f"{archive.name}ab")
+    parts[0].write_bytes(content[:at])
+    parts[1].write_bytes(content[at:])
+    archive.unlink()
+    return parts
+
+
+def test_tar_cut_into_parts_is_read_as_one(tmp_path):
+    first, second = cut(make_tar(tmp_path / "Tiny.tar.gz", {"a/1.txt": b"one", "2.bin": NOISE}), at=100)
+    folder = archives.unpacked(first, more=[second], cache_dir=None)
+    assert (folder / "2.bin").read_bytes() == NOISE
+    assert archives.unpacked(first, more=[second], cache_dir=None) == folder
+    second.write_bytes(second.read_bytes())  # another time of change
+    assert archives.unpacked(first, more=[second], cache_dir=None) != folder
+
+
+@pytest.mark.parametrize("kind", ["gz", "zst"])
+def test_tar_without_its_last_part_is_damaged(tmp_path, kind):
+    archive = make_tar(tmp_path / f"Tiny.tar.{kind}", {"a/1.txt": b"one", "2.bin": NOISE}, kind=kind)
+    archive.write_bytes(archive.read_bytes()[:-20])
+    with pytest.raises(RequestError, match=r"Tiny.tar.* is damaged or incomplete"):
+        archives.unpacked(archive, cache_dir=None)
+    assert folders_beside(archive) == []
+
+
+def test_tar_with_one_wrong_byte_is_damaged(tmp_path):
+    archive = make_tar(tmp_path / "Tiny.tar.gz", {"2.bin": NOISE})
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 255
+    archive.write_bytes(content)
+    with pytest.raises(RequestError, match="is damaged or incomplete"):
+        archives.unpacked(archive, cache_dir=None)
+
+
+@pytest.mark.parametrize("name", ["../evil.txt", "folder/../../evil.txt"])
+def test_tar_cannot_write_outside_its_folder(tmp_path, name):
+    archive = make_tar(tmp_path / "data" / "Tiny.tar.gz", {"good.txt": b"", name: b""})
+    with pytest.raises(RequestError, match="unsafe path"):
+        archives.unpacked(archive, cache_dir=None)
+    assert not (tmp_path / "evil.txt").exists()
+    assert folders_beside(archive) == []
