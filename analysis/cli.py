@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from analysis.view import Rule, ViewRequest, run_view
+from analysis.view import Rule, Style, ViewRequest, run_view
 from data import command, paths
 from data.registry import VIEWS
 
@@ -21,6 +21,7 @@ COMMON: dict[str, tuple[Any, Any, str, tuple[str, ...]]] = {
     "rule": (Rule, "both", "Decisions at 0.5 (half), at thresholds chosen on val (tuned), or both.", ("runs",)),
     "features": (Path | None, None, "A feature folder, where several would fit.", ("features",)),
     "split": (Literal["train", "val", "test", "all"], "test", "Split to draw.", ("features",)),
+    "style": (Style, "paper", "Pictures for paper, or with larger letters for slides.", ("runs", "features")),
     "out": (Path, paths.DEFAULT_OUT, "Folder that holds everything the commands write.", ("runs", "features")),
     "folder": (Path | None, None, "Write here instead of below --out.", ("runs", "features")),
 }

@@ -2,7 +2,9 @@
 
 import itertools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from matplotlib.figure import Figure
 from data.files import published
 from data.registry import PROBES
 
-DPI = 200
+PRINT_DPI, LEAST_DPI = 300, 200
+PAGE_WIDTH = 7.0  # inches of text on a page: wider figures are printed smaller, which makes their dots finer
 INK, GREY, FAINT = "#1b1f24", "#5f6873", "#d5dade"
 
 # Okabe and Ito (2008), "Color Universal Design", less black; told apart with every common colour blindness.
@@ -46,11 +49,27 @@ STYLE: dict[Any, Any] = {
 }
 
 
+# Width and height of the canvas that letters of one size stand on: on a smaller one they are larger in the picture.
+CANVAS = {"paper": (1.0, 1.0), "slides": (0.76, 0.84)}
+_style: ContextVar[str] = ContextVar("style", default="paper")
+
+
+@contextmanager
+def styled(style: str) -> Iterator[None]:
+    """Draw what is drawn inside for ``paper`` or for ``slides``, which are read from afar; kept nowhere else."""
+    token = _style.set(style)
+    try:
+        yield
+    finally:
+        _style.reset(token)
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure in the house style, in inches; outside pyplot, so that nothing keeps it alive."""
     sns.set_theme(style="white")
     matplotlib.rcParams.update(STYLE)
-    return Figure(figsize=(width, height), layout="constrained")
+    wide, high = CANVAS[_style.get()]
+    return Figure(figsize=(width * wide, height * high), layout="constrained")
 
 
 def colours(count: int) -> list[str]:
@@ -131,7 +150,8 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Write a figure as ``<stem>.png`` and ``<stem>.svg``; return both paths."""
+    """Write a figure as ``<stem>.png``, at least 300 dots an inch on a page, and ``<stem>.svg``; return both paths."""
+    dpi = max(LEAST_DPI, PRINT_DPI * min(1.0, PAGE_WIDTH / figure.get_figwidth())) / CANVAS[_style.get()][0]
     files = (stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg"))
     for file in files:
         kind = file.suffix[1:]
@@ -140,6 +160,6 @@ def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
             options: Any = (
                 {"pil_kwargs": {"compress_level": 4}} if kind == "png" else {}
             )  # larger files, written sooner
-            figure.savefig(temporary, format=kind, dpi=DPI, facecolor="white", metadata=metadata, **options)
+            figure.savefig(temporary, format=kind, dpi=dpi, facecolor="white", metadata=metadata, **options)
         figure.set_layout_engine("none")  # the first file settled the places; working them out is slow
     return files

@@ -4,9 +4,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from data.runs import Run
+from data.errors import RequestError
+from data.runs import Predictions, Run
 
 # What a reader is shown, in this order; a record may hold more.
 MULTILABEL_METRICS = {
@@ -157,6 +159,45 @@ def with_names(frame: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
         model=[models[key] for key in zip(frame["dataset"], frame["encoder"], strict=True)],
         probe=[probes[key] for key in zip(frame["dataset"], frame["encoder"], frame["run"], strict=True)],
     )
+
+
+def decisions(run: Run, predictions: Predictions, rule: str) -> np.ndarray:
+    """What a run called, worked out again from its scores.
+
+    Args:
+        run: the run.
+        predictions: of a split of this run.
+        rule: ``half`` or ``tuned``; single-label runs call the highest score under both.
+
+    Returns:
+        (N, K) booleans.
+    """
+    classes = len(run.class_names)
+    if not run.multilabel:
+        return predictions.scores.argmax(axis=1)[:, None] == np.arange(classes)
+    thresholds = np.array([values["threshold"] for values in run.record["per_class"][rule]], np.float64)
+    return predictions.scores.astype(np.float64) >= thresholds
+
+
+def truth(predictions: Predictions, classes: int) -> np.ndarray:
+    """(N, K) booleans of the labels of a split."""
+    labels = predictions.labels
+    return labels.astype(bool) if labels.ndim == 2 else labels[:, None] == np.arange(classes)
+
+
+def only_group(runs: Sequence[Run]) -> list[Run]:
+    """These runs, if they are all of one encoder on one dataset.
+
+    Raises:
+        RequestError: they are not; the message lists the encoders and says which flag chooses.
+    """
+    groups = grouped(runs)
+    if len(groups) > 1:
+        raise RequestError(
+            f"runs of {len(groups)} feature sets fit; choose with --model and --dataset: "
+            + ", ".join(f"{dataset}/{encoder}" for dataset, encoder in groups)
+        )
+    return list(runs)
 
 
 def grouped(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:

@@ -24,6 +24,7 @@ from data import paths
 from data.registry import PROBES, VIEWS
 
 Rule = Literal["half", "tuned", "both"]
+Style = Literal["paper", "slides"]
 RULES = ("half", "tuned")
 
 
@@ -40,6 +41,7 @@ class ViewRequest:
         rule: only this decision rule: ``half`` (0.5, or the highest score) or ``tuned`` (thresholds chosen on val).
         features: a feature folder, instead of looking one up.
         split: the split whose features are drawn, or ``all``.
+        style: pictures for ``paper``, or with larger letters for ``slides``.
         pictures: False lets a view whose table is all that is wanted leave its pictures out.
     """
 
@@ -51,6 +53,7 @@ class ViewRequest:
     rule: Rule = "both"
     features: Path | None = None
     split: str = "test"
+    style: Style = "paper"
     pictures: bool = True
 
     def target(self, view: str) -> Path:
@@ -103,4 +106,7 @@ def run_view(name: str, request: ViewRequest, **options: Any) -> list[Output]:
     """
     if request.kind:
         PROBES.check(request.kind)
-    return VIEWS.load(name).run(request, **default_options(name) | options)
+    from analysis.figures import styled  # deferred: the commands import this module before they know what is wanted
+
+    with styled(request.style):
+        return VIEWS.load(name).run(request, **default_options(name) | options)
