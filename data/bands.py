@@ -95,6 +95,19 @@ def choose_bands(available: Sequence[Band], spec: str, *, where: str = "this dat
     return chosen
 
 
+def require_bands(model: str, bands: Sequence[Band], wanted: Sequence[str]) -> None:
+    """Raise a RequestError that names the difference unless the bands are the wanted ones, in their order."""
+    names = [band.name for band in bands]
+    if absent := [name for name in wanted if name not in names]:
+        raise RequestError(
+            f"{model} needs {', '.join(absent)}, which it was trained with; it takes {', '.join(wanted)}"
+        )
+    if foreign := [name for name in names if name not in wanted]:
+        raise RequestError(f"{model} does not take {', '.join(foreign)}; it takes {', '.join(wanted)}")
+    if names != list(wanted):
+        raise RequestError(f"{model} takes its bands in the order {','.join(wanted)}; give them to --bands so")
+
+
 def name_bands(bands: Sequence[Band]) -> str:
     """Shortest readable name of a choice of bands, for folder names: a set's name, else the names joined."""
     names = tuple(band.name for band in bands)

@@ -17,18 +17,40 @@ IMAGENET = {"red": (0.485, 0.229), "green": (0.456, 0.224), "blue": (0.406, 0.22
 RGB_WHITE_DN = 2750.0
 # SatlasPretrain (Bastani et al. 2023, its Normalization.md) divides 16-bit Sentinel-2 by 8160 and clips to [0, 1].
 SATLAS_WHITE_DN = 8160.0
+REFLECTANCE_DN = 10_000.0
+METHODS = ("zscore", "stretch", "imagenet", "satlas", "reflectance", "ssl4eo", "none")
+# Means and deviations of SSL4EO-S12 (Wang et al. 2023, arXiv:2211.07044): Level-1C digital numbers and dB, as in the
+# transforms of torchgeo's weights trained on it.
+SSL4EO_S12 = {
+    "B01": (1612.9, 791.0),
+    "B02": (1397.6, 854.3),
+    "B03": (1322.3, 878.7),
+    "B04": (1373.1, 1144.9),
+    "B05": (1561.0, 1127.5),
+    "B06": (2108.4, 1164.2),
+    "B07": (2390.7, 1276.0),
+    "B08": (2318.7, 1249.5),
+    "B8A": (2581.0, 1345.9),
+    "B09": (837.7, 577.5),
+    "B10": (22.0, 47.5),
+    "B11": (2195.2, 1340.0),
+    "B12": (1537.4, 1142.9),
+    "VV": (-12.59, 5.26),
+    "VH": (-20.26, 5.91),
+}
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """A value v becomes (u - mean) / std with u = v / unit, clipped to [0, 1] where `clip` is set.
+    """A value v becomes (u - mean) / std with u = (v - low) / unit, clipped to [0, 1] where `clip` is set.
 
     Args:
-        method: ``zscore``, ``imagenet``, ``satlas``, ``none``, or a model's own name for its scaling.
+        method: see `make_normalization`, or a model's own name for its scaling.
         unit: by band, in the band's native units.
         mean: by band, after dividing by the unit.
         std: by band, after dividing by the unit.
         clip: whether u is clipped.
+        low: by band, in its native units; None is 0.
     """
 
     method: str
@@ -36,6 +58,7 @@ class Normalization:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     clip: bool = False
+    low: tuple[float, ...] | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         """Scale images of shape (B, C, H, W)."""
@@ -43,6 +66,8 @@ class Normalization:
         def column(values: Sequence[float]) -> Tensor:
             return torch.tensor(values, dtype=images.dtype, device=images.device)[:, None, None]
 
+        if self.low:
+            images = images - column(self.low)
         images = images / column(self.unit)
         if self.clip:
             images = images.clamp(0.0, 1.0)
@@ -50,7 +75,8 @@ class Normalization:
 
     def describe(self) -> dict[str, Any]:
         """The numbers, for the identity."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        numbers = {key: value for key, value in asdict(self).items() if value is not None}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in numbers.items()}
 
 
 def unscaled(bands: Sequence[Band], method: str = "none") -> Normalization:
@@ -59,12 +85,35 @@ def unscaled(bands: Sequence[Band], method: str = "none") -> Normalization:
     return Normalization(method, unit=ones, mean=zeros, std=ones)
 
 
+def picture_normalization(
+    method: str, bands: Sequence[Band], published: Mapping[str, tuple[float, float]]
+) -> Normalization:
+    """Pixels brought to [0, 1], 8-bit pictures by 255 and reflectance by its white, then a mean and deviation a colour.
+
+    Args:
+        method: ``imagenet``, or ``own`` for what a model was published with.
+        bands: red, green and blue ones.
+        published: mean and deviation of pixels in [0, 1], by colour.
+
+    Raises:
+        RequestError: other bands.
+    """
+    off = [band.name for band in bands if band.colour not in published]
+    if off:
+        raise RequestError(f"--normalize {method} is for red, green and blue, not {', '.join(off)}; use zscore")
+    unit = tuple(255.0 if band.sensor == "RGB" else RGB_WHITE_DN for band in bands)
+    pairs = [published[str(band.colour)] for band in bands]
+    return Normalization(method, unit, tuple(m for m, _ in pairs), tuple(s for _, s in pairs), clip=True)
+
+
 def make_normalization(method: str, bands: Sequence[Band], statistics: Mapping[str, Statistic]) -> Normalization:
     """The scaling of that name for these bands.
 
     Args:
-        method: ``zscore`` (the dataset's mean and deviation a band), ``imagenet`` (red, green, blue only),
-            ``satlas`` or ``none``.
+        method: ``zscore`` (the dataset's mean and deviation a band), ``stretch`` (two deviations below and above
+            its mean become 0 and 1, beyond is clipped), ``imagenet`` (red, green, blue only), ``satlas``,
+            ``reflectance`` (Sentinel-2 digital numbers / 10,000), ``ssl4eo`` (a z-score with the numbers of
+            SSL4EO-S12, in place of the dataset's) or ``none``.
         bands: C bands.
         statistics: the dataset's, by band name, in native units.
 
@@ -73,26 +122,45 @@ def make_normalization(method: str, bands: Sequence[Band], statistics: Mapping[s
     """
     if method == "none":
         return unscaled(bands)
-    if method == "zscore":
+    if method in ("zscore", "stretch"):
         absent = [band.name for band in bands if band.name not in statistics or not statistics[band.name].std > 0]
         if absent:
             raise RequestError(
-                f"--normalize zscore: no usable mean and deviation of {', '.join(absent)}; "
+                f"--normalize {method}: no usable mean and deviation of {', '.join(absent)}; "
                 "leave the band out or choose another --normalize"
             )
-        chosen = [statistics[band.name] for band in bands]
-        return Normalization("zscore", (1.0,) * len(bands), tuple(s.mean for s in chosen), tuple(s.std for s in chosen))
-    if method == "imagenet":
-        off = [band.name for band in bands if band.colour not in IMAGENET]
+        pairs = [(statistics[band.name].mean, statistics[band.name].std) for band in bands]
+        return standardized(method, pairs) if method == "zscore" else stretched(method, pairs, clip=True)
+    if method == "ssl4eo":
+        absent = [band.name for band in bands if band.name not in SSL4EO_S12]
+        if absent:
+            raise RequestError(f"--normalize ssl4eo has no numbers for {', '.join(absent)}; use zscore")
+        return standardized(method, [SSL4EO_S12[band.name] for band in bands])
+    if method == "reflectance":
+        off = [band.name for band in bands if band.sensor != "S2"]
         if off:
-            raise RequestError(f"--normalize imagenet is for red, green and blue, not {', '.join(off)}; use zscore")
-        unit = tuple(255.0 if band.sensor == "RGB" else RGB_WHITE_DN for band in bands)
-        pairs = [IMAGENET[str(band.colour)] for band in bands]
-        return Normalization("imagenet", unit, tuple(m for m, _ in pairs), tuple(s for _, s in pairs), clip=True)
+            raise RequestError(f"--normalize reflectance is for Sentinel-2 bands, not {', '.join(off)}; use zscore")
+        ones, zeros = (1.0,) * len(bands), (0.0,) * len(bands)
+        return Normalization(method, (REFLECTANCE_DN,) * len(bands), zeros, ones)
+    if method == "imagenet":
+        return picture_normalization("imagenet", bands, IMAGENET)
     if method == "satlas":
         off = [band.name for band in bands if band.sensor == "S1"]
         if off:
             raise RequestError(f"--normalize satlas has no scaling for {', '.join(off)} in dB; use zscore")
         unit = tuple(255.0 if band.sensor == "RGB" else SATLAS_WHITE_DN for band in bands)
         return Normalization("satlas", unit, (0.0,) * len(bands), (1.0,) * len(bands), clip=True)
-    raise unknown("normalization", method, ["zscore", "imagenet", "satlas", "none"])
+    raise unknown("normalization", method, METHODS)
+
+
+def standardized(method: str, numbers: Sequence[tuple[float, float]]) -> Normalization:
+    """A z-score with a mean and a deviation for each band, in its native units."""
+    ones = (1.0,) * len(numbers)
+    return Normalization(method, ones, tuple(mean for mean, _ in numbers), tuple(std for _, std in numbers))
+
+
+def stretched(method: str, numbers: Sequence[tuple[float, float]], *, clip: bool) -> Normalization:
+    """Two deviations below the mean become 0, two above it 1; a mean and a deviation for each band."""
+    ones, zeros = (1.0,) * len(numbers), (0.0,) * len(numbers)
+    low = tuple(mean - 2 * std for mean, std in numbers)
+    return Normalization(method, tuple(4 * std for _, std in numbers), zeros, ones, clip, low)
