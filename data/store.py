@@ -189,7 +189,6 @@ class FeatureWriter(PartWriter):
         dim: D.
         dtype: type of ``features``, ``float16`` or ``float32``.
         part_rows: rows in a part; a kill loses at most one part.
-        batch_size: rows embedded at once; kept with the parts, so that a resumed run makes the same batches.
         overwrite: drop parts of another identity, which are an error otherwise.
 
     Raises:
@@ -206,11 +205,10 @@ class FeatureWriter(PartWriter):
         dim: int,
         dtype: str,
         part_rows: int = DEFAULT_PART_ROWS,
-        batch_size: int | None = None,
         overwrite: bool = False,
     ) -> None:
         super().__init__(file, rows=rows, dim=dim, dtype=dtype, part_rows=part_rows)
-        self.identity, self.batch_size, self.overwrite = identity, batch_size, overwrite
+        self.identity, self.overwrite = identity, overwrite
         self._lock = Lock(paths.lock_file(file))
 
     def __enter__(self) -> Self:
@@ -275,7 +273,7 @@ class FeatureWriter(PartWriter):
                 torn.unlink()  # of a run killed while joining; the lock says that nobody is
             if plan_file.exists():
                 found = json.loads(plan_file.read_text())
-                part_rows, batch_size = found.pop("part_rows"), found.pop("batch_size", None)
+                part_rows = found.pop("part_rows")
                 fields = differing_fields(found, plan)
                 if fields and not self.overwrite:
                     raise RequestError(
@@ -285,7 +283,6 @@ class FeatureWriter(PartWriter):
                     shutil.rmtree(self.parts)
                 else:
                     self.part_rows = part_rows  # resuming keeps the cuts of the first start
-                    self.batch_size = batch_size or self.batch_size
             if not plan_file.exists():
                 need = 2 * self.rows * self.dim * self.dtype.itemsize  # the parts, then the file joined from them
                 free = shutil.disk_usage(self.file.parent).free
@@ -295,8 +292,7 @@ class FeatureWriter(PartWriter):
                         "free some or choose another --out"
                     )
                 with published(plan_file) as temporary:
-                    cuts = {"part_rows": self.part_rows, "batch_size": self.batch_size}
-                    temporary.write_text(canonical_json(plan | cuts))
+                    temporary.write_text(canonical_json(plan | {"part_rows": self.part_rows}))
         except OSError as error:
             raise explained(error, self.parts) from error
 

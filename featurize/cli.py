@@ -10,6 +10,8 @@ from data import command, paths
 from data.errors import RequestError, unknown
 from data.flags import ANY, DataFlags
 from data.registry import DATASETS, MODELS
+from featurize.flags import ENGINES, HERE, ModelFlags, RunFlags
+from featurize.job import Job
 
 app = command.new_app(
     "featurize",
@@ -23,87 +25,26 @@ Switch = Parameter(negative="")
 @app.default
 def featurize(
     *,
-    model: str,
+    model: ModelFlags,
     data: DataFlags = ANY,
-    bands: str | None = None,
-    image_size: int | None = None,
-    pooling: str | None = None,
-    normalize: str | None = None,
-    weights: str | None = None,
-    variant: str | None = None,
+    run: RunFlags = HERE,
     augment: int = 1,
     out: Path = paths.DEFAULT_OUT,
-    device: str = "auto",
-    precision: str = "auto",
-    batch_size: int = 64,
-    workers: int | None = None,
-    part_rows: int = 1024,
     overwrite: Annotated[bool, Switch] = False,
-) -> None:
+) -> int:
     """Extract features, or reuse them where they were made with the same settings; a killed run goes on.
 
     Args:
-        model: See `featurize list`.
+        model: Which encoder.
         data: Which samples.
-        bands: rgb, s2-9, s2-10, s2-12, s2-13, s1, s1s2, all, or names such as B04,B08. Default: the model's.
-        image_size: Side in pixels to resize to. Default: the model's own, or the images' size.
-        pooling: How tokens become one embedding: cls, mean, cls+mean, mean+std. Default: the model's.
-        normalize: How band values are scaled: zscore, imagenet, satlas, none. Default: the model's.
-        weights: pretrained, random (untrained, and its name says so), or the path of a weights file or folder.
-        variant: The model's variant, such as small or base. Default: the first that `featurize list` shows.
+        run: How to run.
         augment: Views of each training image: itself and N - 1 turned, flipped and recoloured, for probe --augment.
         out: Where results are kept.
-        device: auto, cpu, cuda or cuda:1.
-        precision: auto, fp32, bf16 or fp16. Auto is bf16 where the hardware computes in it.
-        batch_size: Images embedded at once.
-        workers: Reader processes. Default: chosen by the number of images.
-        part_rows: Images in a part; a kill loses at most one part.
         overwrite: Make the features anew where they exist.
     """
-    MODELS.check(model)
-    splits = data.splits()
-    for name, value in (("--batch-size", batch_size), ("--part-rows", part_rows), ("--augment", augment)):
-        if value < 1:
-            raise RequestError(f"{name} {value}: must be at least 1")
-    if augment > 1 and "train" not in splits:
-        raise RequestError(f"--augment {augment} --split {data.split}: only training images are altered")
-
-    opened = {name: data.open(name) for name in splits}
-
-    from data import store  # deferred, as all below: torch takes seconds to import
-    from featurize.augment import View
-    from featurize.encoder import EncoderRequest, build_encoder
-    from featurize.pipeline import Plan, choose_device, choose_precision, choose_workers, featurize_split
-
-    first = next(iter(opened.values()))
-    request = EncoderRequest(
-        bands=(),
-        statistics=first.statistics,
-        training=lambda: opened.get("train") or data.open("train"),
-        variant=variant,
-        image_size=image_size,
-        pooling=pooling,
-        normalize=normalize,
-        weights=weights,
-    )
-    where = choose_device(device)
-    encoder = build_encoder(model, first, bands, request)
-    level = choose_precision(precision, where, encoder)
-    limit = data.recorded_limit()
-    views = [View(opened["train"], view) for view in range(1, augment)]
-    for samples in (*opened.values(), *views):
-        plan = Plan(where, level, batch_size, choose_workers(workers, len(samples)), part_rows)
-        identity = store.make_identity(samples, encoder.identity(level), limit=limit)
-        folder = paths.feature_folder(out, store.dataset_slug(identity), store.encoder_slug(identity))
-        file = paths.feature_file(folder, samples.split)
-        if isinstance(samples, View):
-            file = paths.view_file(folder, samples.split, samples.view)
-        _, line = featurize_split(samples, encoder, file, plan, limit=limit, overwrite=overwrite)
-        print(line, flush=True)
-        for problem in store.verify(file):
-            if "collapsed" not in problem:
-                raise RequestError(f"{problem}; use --overwrite to make it anew")
-            print(f"featurize: warning: {problem}; a probe can learn nothing from them", file=sys.stderr)
+    job = Job(model=model, data=data, run=run, augment=augment, out=out, overwrite=overwrite)
+    job.check()
+    return ENGINES.load(run.chosen_engine()).run(job)  # imports torch, which takes seconds
 
 
 @app.command

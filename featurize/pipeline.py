@@ -6,13 +6,13 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -40,15 +40,17 @@ class Plan:
         device: where the model is.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         batch_size: images embedded at once.
-        workers: reader processes; 0 reads in this one.
+        workers: reader processes; 0 reads in this one; None leaves it to the number of images.
         part_rows: images in a part; a kill loses at most one part.
+        compile: whether to compile the model first.
     """
 
     device: torch.device
     precision: str
     batch_size: int
-    workers: int
+    workers: int | None
     part_rows: int
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,33 @@ class _Reader(Dataset):
         return [Batch(list(range(len(rows))), [(channels, torch.from_numpy(pixels)) for channels, pixels in stacks])]
 
 
+class Work(Protocol):
+    """Makes parts, in whatever processes: `embed_parts` in this one."""
+
+    def __call__(
+        self,
+        dataset: EODataset,
+        encoder: Encoder,
+        writer: store.PartWriter,
+        parts: Sequence[int],
+        plan: Plan,
+        busy: Busy,
+        advance: Callable[..., None],
+    ) -> None:
+        """See `embed_parts`."""
+        ...
+
+
 def featurize_split(
-    dataset: EODataset, encoder: Encoder, file: Path, plan: Plan, *, limit: int | None, overwrite: bool = False
+    dataset: EODataset,
+    encoder: Encoder,
+    file: Path,
+    plan: Plan,
+    *,
+    limit: int | None,
+    overwrite: bool = False,
+    work: Work | None = None,
+    asked: Mapping[str, Any] | None = None,
 ) -> tuple[Path, str]:
     """Embed one split into `file`, or find it done; goes on where an interrupted run stopped.
 
@@ -156,6 +183,8 @@ def featurize_split(
         plan: how to run.
         limit: ``--limit``, for the identity.
         overwrite: make a finished file anew; the old one stays until the new one replaces it.
+        work: makes the parts; None means `embed_parts`.
+        asked: the flags given, recorded so that damage can be mended without asking for them again.
 
     Returns:
         The file, and a line that says what was done.
@@ -169,8 +198,6 @@ def featurize_split(
         check_reusable(file, identity)
         store.tidy(file)
         return file, f"reused {file} ({len(dataset):,} images)"
-    torch.backends.cudnn.allow_tf32 = plan.precision != "fp32"  # PyTorch's default rounds fp32 convolutions
-    encoder = encoder.to(plan.device)
     busy, started = Busy(), time.perf_counter()
     size = {"rows": len(dataset), "dim": encoder.dim, "dtype": encoder.dtype}
     with store.FeatureWriter(file, identity, **size, part_rows=plan.part_rows, overwrite=overwrite) as writer:
@@ -183,11 +210,12 @@ def featurize_split(
         if kept:
             print(f"{dataset.split}: going on after {kept:,} of {len(dataset):,} images kept from before", flush=True)
         with progress(f"{encoder.name} on {dataset.name} {dataset.split}", rows, "images") as advance:
-            embed_parts(dataset, encoder, writer, todo, plan, busy, advance)
+            (work or embed_parts)(dataset, encoder, writer, todo, plan, busy, advance)
         elapsed = time.perf_counter() - started
         rate = rows / elapsed
         with busy.at("write"):
-            writer.finish(dataset, make_environment(plan, encoder, rate, busy) | (dataset.read_from or {}))
+            recorded = make_environment(plan, encoder, rate, busy) | {"asked": dict(asked or {})}
+            writer.finish(dataset, recorded | (dataset.read_from or {}))
     spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in busy.seconds.items())
     resumed = f", {kept:,} kept from before" if kept else ""
     pace = f"{rate:,.0f} images/s, held up by {busy.bottleneck()}" if rows else "nothing left to embed"
@@ -206,11 +234,11 @@ def check_reusable(file: Path, identity: dict[str, Any]) -> None:
 def embed_parts(
     dataset: EODataset,
     encoder: Encoder,
-    writer: store.FeatureWriter,
+    writer: store.PartWriter,
     parts: Sequence[int],
     plan: Plan,
     busy: Busy,
-    advance: Callable[[int, str | None], None],
+    advance: Callable[..., None],
 ) -> None:
     """Embed and write parts: reading, copying to the device, embedding and writing go on at the same time.
 
@@ -218,7 +246,7 @@ def embed_parts(
 
     Args:
         dataset: one split.
-        encoder: on the plan's device.
+        encoder: on any device; it is moved to the plan's.
         writer: takes the parts.
         parts: which to make.
         plan: how to run.
@@ -234,10 +262,12 @@ def embed_parts(
         for part in parts
         for start in range(*writer.bounds(part), plan.batch_size)
     ]
-    embedder, assembly = Embedder(encoder, plan), _Assembly(dataset, encoder, writer, busy, advance)
+    torch.backends.cudnn.allow_tf32 = plan.precision != "fp32"  # PyTorch's default rounds fp32 convolutions
+    embedder, assembly = Embedder(encoder.to(plan.device), plan), _Assembly(dataset, encoder, writer, busy, advance)
+    workers = choose_workers(plan.workers, sum(stop - start for _, start, stop in ranges))
     with ExitStack() as stages:
         put = stages.enter_context(behind(assembly.take))
-        batches = stages.enter_context(ahead(read_batches(dataset, encoder.request.bands, ranges, plan.workers, busy)))
+        batches = stages.enter_context(ahead(read_batches(dataset, encoder.request.bands, ranges, workers, busy)))
         if plan.device.type == "cuda":
             batches = stages.enter_context(ahead(copy_batches(batches, plan.device, busy)))
         interrupted = stages.enter_context(finishing_on_interrupt())
@@ -326,6 +356,7 @@ class Embedder:
 
     def __init__(self, encoder: Encoder, plan: Plan) -> None:
         self.encoder, self.plan, self.rows_at_once = encoder, plan, plan.batch_size
+        self.run = torch.compile(encoder) if plan.compile else encoder
 
     def embed(self, raw: Sequence[Batch], rows: int, lonlat: Tensor | None, busy: Busy) -> Embedded:
         """Embed one raw batch; on a GPU this returns before it is done.
@@ -372,8 +403,16 @@ class Embedder:
             for places, images in prepare(batches, self.encoder, device):
                 where = None if lonlat is None else lonlat[places].to(device)
                 with torch.autocast(device.type, PRECISIONS[self.plan.precision], enabled=low):
-                    features[places] = self.encoder(images, where).float()
+                    features[places] = self._run(images, where).float()
         return features
+
+    def _run(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+        rows = len(images)
+        if not self.plan.compile or rows == self.rows_at_once:
+            return self.run(images, lonlat)
+        fill = [0] * (self.rows_at_once - rows)  # a compiled model is compiled again for every other batch size
+        places = [*range(rows), *fill]
+        return self.run(images[places], None if lonlat is None else lonlat[places])[:rows]
 
 
 class _Assembly:
@@ -383,9 +422,9 @@ class _Assembly:
         self,
         dataset: EODataset,
         encoder: Encoder,
-        writer: store.FeatureWriter,
+        writer: store.PartWriter,
         busy: Busy,
-        advance: Callable[[int, str | None], None],
+        advance: Callable[..., None],
     ) -> None:
         self.dataset, self.encoder, self.writer = dataset, encoder, writer
         self.busy, self.advance = busy, advance
@@ -462,6 +501,11 @@ def _cpu_computes_bf16() -> bool:
     return bool(capability.get("avx512_bf16") or capability.get("amx_bf16"))
 
 
+def choose_batch_size(device: torch.device) -> int:
+    """Images to begin with: enough to fill a GPU, few enough for a CPU's cache; memory running out halves them."""
+    return 256 if device.type == "cuda" else 32
+
+
 def choose_workers(asked: int | None, images: int) -> int:
     """Reader processes: as asked, else none for small sets and one a core, at most 8, for large ones."""
     if asked is not None:
@@ -480,6 +524,7 @@ def make_environment(plan: Plan, encoder: Encoder, rate: float, busy: Busy) -> d
         "device": torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else "cpu",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "batch_size": plan.batch_size,
+        "compiled": plan.compile,
         "images_per_s": round(rate, 1),
         "seconds_at_work": {name: round(seconds, 3) for name, seconds in busy.seconds.items()},
         "bottleneck": busy.bottleneck(),

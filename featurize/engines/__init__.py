@@ -1,1 +1,1 @@
-"""Ways to run the pipeline: one process, many GPUs, many machines."""
+"""Where parts are made: one file an engine, each with ``run(job) -> exit code``."""

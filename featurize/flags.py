@@ -1,0 +1,137 @@
+"""The flags that choose a model and how to run it: shared by featurize, its engines and featurize bench."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from data.errors import RequestError
+from data.registry import MODELS, Registry
+
+if TYPE_CHECKING:
+    from data.dataset import EODataset
+    from featurize.encoder import Encoder
+    from featurize.pipeline import Plan
+
+ENGINES = Registry("featurize.engines", "engine")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ModelFlags:
+    """Which encoder; all of these decide the values.
+
+    Args:
+        model: See `featurize list`.
+        bands: rgb, s2-9, s2-10, s2-12, s2-13, s1, s1s2, all, or names such as B04,B08. Default: the model's.
+        image_size: Side in pixels to resize to. Default: the model's own, or the images' size.
+        pooling: How tokens become one embedding: cls, mean, cls+mean, mean+std. Default: the model's.
+        normalize: How band values are scaled: zscore, imagenet, satlas, none. Default: the model's.
+        weights: pretrained, random (untrained, and its name says so), or the path of a weights file or folder.
+        variant: The model's variant, such as small or base. Default: the first that `featurize list` shows.
+    """
+
+    model: str
+    bands: str | None = None
+    image_size: int | None = None
+    pooling: str | None = None
+    normalize: str | None = None
+    weights: str | None = None
+    variant: str | None = None
+
+    def check(self) -> None:
+        """Raise a RequestError unless the model exists; quick, so that a slip is told before data are opened."""
+        MODELS.check(self.model)
+
+    def build(self, first: "EODataset", training: Callable[[], "EODataset"]) -> "Encoder":
+        """Build the encoder.
+
+        Args:
+            first: any split of the dataset.
+            training: opens the training split, for models that take something from it.
+
+        Raises:
+            RequestError: a setting the model does not have, or weights that cannot be had.
+        """
+        from featurize.encoder import EncoderRequest, build_encoder  # deferred: torch takes seconds to import
+
+        request = EncoderRequest(
+            bands=(),
+            statistics=first.statistics,
+            training=training,
+            variant=self.variant,
+            image_size=self.image_size,
+            pooling=self.pooling,
+            normalize=self.normalize,
+            weights=self.weights,
+        )
+        return build_encoder(self.model, first, self.bands, request)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RunFlags:
+    """How to run; none of these decides the values beyond rounding.
+
+    Args:
+        device: auto, cpu, cuda, cuda:1, or several such as cuda:0,cuda:1, one process each.
+        precision: auto, fp32, bf16 or fp16. Auto is bf16 where the hardware computes in it.
+        compile: Compile the model first: minutes at the start, faster after.
+        batch_size: Images embedded at once, or auto; halved where memory runs out.
+        workers: Reader processes. Default: chosen by the number of images.
+        part_rows: Images in a part; a kill loses at most one part.
+        engine: local (one process), torchrun (a process a device, on one machine or several) or ray (a cluster).
+        ray_address: Address of a running Ray cluster. Default: one is started here.
+        ray_workers: Ray workers. Default: one a GPU of the cluster, or one a machine without GPUs.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    compile: Annotated[bool, Parameter(negative="--no-compile")] = False
+    batch_size: int | Literal["auto"] = "auto"
+    workers: int | None = None
+    part_rows: int = 1024
+    engine: str | None = None
+    ray_address: str | None = None
+    ray_workers: int | None = None
+
+    def check(self) -> None:
+        """Raise a RequestError for numbers below 1 or an unknown engine."""
+        for name in ("batch_size", "part_rows", "ray_workers"):
+            value = getattr(self, name)
+            if isinstance(value, int) and value < 1:
+                raise RequestError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+        if self.engine:
+            ENGINES.check(self.engine)
+        for name in ("ray_address", "ray_workers"):
+            if getattr(self, name) is not None and self.engine != "ray":
+                raise RequestError(f"--{name.replace('_', '-')} goes with --engine ray; add that or leave it out")
+        if "," in self.device and self.engine not in (None, "torchrun"):
+            raise RequestError(f"--device {self.device} goes with --engine torchrun; name one device or that engine")
+
+    def chosen_engine(self) -> str:
+        """The engine asked for, or the one that the devices or the surroundings ask for."""
+        several = "," in self.device or int(os.environ.get("WORLD_SIZE", "1")) > 1
+        return self.engine or ("torchrun" if several else "local")
+
+    def plan(self, encoder: "Encoder", *, device: str | None = None) -> "Plan":
+        """The plan for an encoder on this machine.
+
+        Args:
+            encoder: decides which precisions can be had.
+            device: instead of ``--device``, for a process that has one of several.
+
+        Raises:
+            RequestError: no such device or precision here.
+        """
+        from featurize import pipeline  # deferred: torch
+
+        where = pipeline.choose_device(device or self.device)
+        precision = pipeline.choose_precision(self.precision, where, encoder)
+        batch = pipeline.choose_batch_size(where) if self.batch_size == "auto" else self.batch_size
+        return pipeline.Plan(where, precision, batch, self.workers, self.part_rows, self.compile)
+
+
+HERE = RunFlags()

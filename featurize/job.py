@@ -1,0 +1,102 @@
+"""One featurize command, whole: opened and carried out the same way in whatever process it runs."""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data import paths
+from data.errors import RequestError
+from data.flags import DataFlags
+from featurize.flags import ModelFlags, RunFlags
+
+if TYPE_CHECKING:
+    from data.dataset import EODataset
+    from featurize.encoder import Encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a featurize command asked for; picklable, so that other processes can carry out parts of it.
+
+    Args:
+        model: which encoder.
+        data: which samples.
+        run: how to run.
+        augment: views of each training image, the image itself included.
+        out: where results are kept.
+        overwrite: make features anew where they exist.
+    """
+
+    model: ModelFlags
+    data: DataFlags
+    run: RunFlags
+    augment: int = 1
+    out: Path = paths.DEFAULT_OUT
+    overwrite: bool = False
+
+    def check(self) -> None:
+        """Raise a RequestError for what is wrong with the request itself, before anything is opened."""
+        self.model.check()
+        self.run.check()
+        if self.augment < 1:
+            raise RequestError(f"--augment {self.augment}: must be at least 1")
+        if self.augment > 1 and "train" not in self.data.splits():
+            raise RequestError(f"--augment {self.augment} --split {self.data.split}: only training images are altered")
+        if "://" in str(self.out):
+            raise RequestError(
+                f"--out {self.out}: features are written to folders, local or shared, not to addresses; mount it"
+            )
+
+    def targets(self) -> list[tuple[str, int]]:
+        """(split, view) of every feature file to make; view 0 is the image itself."""
+        return [(split, 0) for split in self.data.splits()] + [("train", view) for view in range(1, self.augment)]
+
+    def open(self, split: str, view: int = 0) -> "EODataset":
+        """Open one split, or an altered view of it; a split is opened once.
+
+        Raises:
+            RequestError: the data are missing or not as expected.
+        """
+        if split not in self._opened:
+            self._opened[split] = self.data.open(split)
+        if not view:
+            return self._opened[split]
+
+        from featurize.augment import View  # deferred: numpy
+
+        return View(self._opened[split], view)
+
+    @cached_property
+    def encoder(self) -> "Encoder":
+        """The encoder, on the CPU.
+
+        Raises:
+            RequestError: a setting the model does not have, or weights that cannot be had.
+        """
+        return self.model.build(self.open(self.data.splits()[0]), lambda: self.open("train"))
+
+    def file(self, samples: "EODataset", view: int, identity: dict[str, Any]) -> Path:
+        """Where the features of one split or view go."""
+        from data import store  # deferred: h5py
+
+        folder = paths.feature_folder(self.out, store.dataset_slug(identity), store.encoder_slug(identity))
+        return paths.view_file(folder, samples.split, view) if view else paths.feature_file(folder, samples.split)
+
+    def asked(self) -> dict[str, Any]:
+        """The flags that decide the values, JSON-able, as `from_asked` takes them."""
+        flags = {"model": asdict(self.model), "data": asdict(self.data), "augment": self.augment}
+        return {
+            key: {name: str(v) if isinstance(v, Path) else v for name, v in value.items()}
+            if isinstance(value, dict)
+            else value
+            for key, value in flags.items()
+        }
+
+    @cached_property
+    def _opened(self) -> dict[str, "EODataset"]:
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was opened: another process opens for itself."""
+        return {name: self.__dict__[name] for name in self.__dataclass_fields__}
