@@ -1,4 +1,12 @@
-"""Probe results on disk: ``run.json``, ``predictions.h5`` and ``model.skops`` in one folder a run."""
+"""Probe results on disk: ``run.json``, ``predictions.h5`` and ``model.skops`` in one folder a run.
+
+``history`` of a record is what the chosen candidate's fit left behind, by name; most kinds leave nothing. ``head``
+leaves ``curves``: a list with an entry for every epoch, also those after the chosen one (``chosen.epoch``), each with
+``epoch`` (from 1), ``train_loss``, ``val_loss``, ``train_accuracy`` and ``val_accuracy``. They are measured after the
+epoch with the weights it ended with, on all of val and all of the train samples in use, unaltered. Single-label: mean
+cross-entropy (nats a sample) and share of samples whose highest score is right. Multi-label: binary cross-entropy (nats)
+and share of right decisions at 0.5, both over every label of every sample.
+"""
 
 import io
 import json

@@ -108,6 +108,7 @@ def plan_probe(
         RequestError: no such kind, or train would be left with one class.
     """
     train = splits["train"]
+    assert len(train.views) == settings.views - 1, "read_splits must be told the number of views"
     features = inputs.shared(train.identity) | {
         "splits": {name: inputs.split_identity(features) for name, features in splits.items()}
     }
@@ -116,7 +117,7 @@ def plan_probe(
     )
     if rows is not None:
         inputs.check_classes(train.labels[rows], len(train.class_names), f"the subset of {len(rows)} train samples")
-    candidates = PROBES.load(kind).candidates(len(train.labels) if rows is None else len(rows))
+    candidates = PROBES.load(kind).candidates(len(train.labels) if rows is None else len(rows), **settings.options)
     name = runs.run_name(kind, features, _arguments(train.multilabel, settings, candidates), seed)
     folder = paths.run_folder(out, store.dataset_slug(train.identity), store.encoder_slug(train.identity), name)
     return Plan(kind, seed, settings, features, train.multilabel, rows, candidates, folder)
@@ -152,13 +153,15 @@ def run_probe(
     if plan.rows is not None:
         labels["train"] = labels["train"][plan.rows]
     truth = {split: _truth(labels[split], len(names)) for split in labels}
+    train = splits["train"]
+    views = [train.features, *(view.features for view in train.views)]
     job = Job(
         kind=plan.kind,
         candidates=plan.candidates,
         splits={split: set_ for split, set_ in splits.items() if split != "test"},
         rows=plan.rows,
-        train=inputs.as_float32(splits["train"].features, plan.rows),
-        labels=labels["train"],
+        train=inputs.as_float32(views, plan.rows),
+        labels=np.concatenate([labels["train"]] * len(views)),
         val_truth=truth["val"],
         seed=plan.seed,
         settings=plan.settings,

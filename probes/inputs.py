@@ -1,7 +1,8 @@
 """Feature files as probes read them: three splits checked once, rows read in blocks, subsets of train."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from data.errors import RequestError
 BLOCK_ROWS = 8192  # read and scored at a time: 25 MB of float32 at 768 features
 
 
-def read_splits(folder: Path) -> dict[str, store.FeatureSet]:
+def read_splits(folder: Path, *, views: int = 1) -> dict[str, store.FeatureSet]:
     """The three splits of a feature folder, checked; their features stay on disk and are read in blocks.
 
     Args:
         folder: holds ``train.h5``, ``val.h5`` and ``test.h5``.
+        views: of each training image to learn from; 1 is the image itself, more are made by featurize --augment.
 
     Raises:
         RequestError: a split is absent or damaged; the splits differ in what they should share; rows do not
@@ -47,7 +49,34 @@ def read_splits(folder: Path) -> dict[str, store.FeatureSet]:
                 f"{train.features.shape[1]}; run featurize --overwrite"
             )
     check_classes(train.labels, len(train.class_names), str(train.file))
-    return splits
+    return splits | {"train": replace(train, views=read_views(folder, train, views))}
+
+
+def read_views(folder: Path, train: store.FeatureSet, views: int) -> tuple[store.FeatureSet, ...]:
+    """The altered views 1 to `views` - 1 of the training images, checked against the images themselves.
+
+    Raises:
+        RequestError: a view is absent, damaged, or of other images, another encoder or another kind of alteration.
+    """
+    found: list[store.FeatureSet] = []
+    for view in range(1, views):
+        file = paths.view_file(folder, "train", view)
+        if not file.exists():
+            raise RequestError(f"no view {view} of the training images at {file}; run featurize --augment {views}")
+        features = store.read_features(file, lazy=True)
+        check_rows(features)
+        altered = features.identity["split"].get("altered", {})
+        alike = found[0].identity["split"]["altered"] if found else altered
+        fields = store.differing_fields(
+            features.identity | {"split": features.identity["split"] | {"altered": altered}},
+            train.identity | {"split": train.identity["split"] | {"altered": alike | {"view": view}}},
+        )
+        if fields:
+            raise RequestError(
+                f"{file} and {train.file} differ in {', '.join(fields)}; run featurize --augment {views} --overwrite"
+            )
+        found.append(features)
+    return tuple(found)
 
 
 def check_rows(features: store.FeatureSet) -> None:
@@ -88,7 +117,8 @@ def split_identity(features: store.FeatureSet) -> dict[str, Any]:
     digest = hashlib.sha256()
     for block in blocks(features.features):
         digest.update(np.ascontiguousarray(block).tobytes())
-    return features.identity["split"] | {"features_sha256": digest.hexdigest()}
+    views = {"views": [split_identity(view) for view in features.views]} if features.views else {}
+    return features.identity["split"] | {"features_sha256": digest.hexdigest()} | views
 
 
 def blocks(features: Any, rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
@@ -97,20 +127,25 @@ def blocks(features: Any, rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
         yield features[start : start + rows]
 
 
-def as_float32(features: Any, chosen: np.ndarray | None = None) -> np.ndarray:
+def as_float32(views: Sequence[Any], chosen: np.ndarray | None = None) -> np.ndarray:
     """Features as one new float32 array, read in blocks, so that only one copy is ever in memory.
 
     Args:
-        features: (N, D), in memory or on disk.
-        chosen: ascending row numbers; None is all.
+        views: V arrays (N, D), in memory or on disk.
+        chosen: n ascending row numbers; None is all N.
+
+    Returns:
+        (V n, D): the chosen rows of the first view, then those of the next.
     """
-    wanted = np.arange(len(features)) if chosen is None else chosen
-    result = np.empty((len(wanted), features.shape[1]), np.float32)
-    for start in range(0, len(features), BLOCK_ROWS):
-        low, high = np.searchsorted(wanted, [start, start + BLOCK_ROWS])
-        if low < high:
-            result[low:high] = features[start : start + BLOCK_ROWS][wanted[low:high] - start]
-    return result
+    rows, dim = views[0].shape
+    wanted = np.arange(rows) if chosen is None else chosen
+    result = np.empty((len(views), len(wanted), dim), np.float32)
+    for features, into in zip(views, result, strict=True):
+        for start in range(0, rows, BLOCK_ROWS):
+            low, high = np.searchsorted(wanted, [start, start + BLOCK_ROWS])
+            if low < high:
+                into[low:high] = features[start : start + BLOCK_ROWS][wanted[low:high] - start]
+    return result.reshape(-1, dim)
 
 
 def subset(

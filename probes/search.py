@@ -34,6 +34,8 @@ class Settings:
         shots: samples a class to learn from; None is all.
         budget_s: start no further candidate after so many seconds; None tries all.
         device: ``cpu``, ``cuda`` or ``cuda:1``; for the kinds that can use it.
+        views: of each training image to learn from; 1 is the image itself, see featurize --augment.
+        options: what else a kind's `candidates` takes, by name.
     """
 
     beta: float = 2
@@ -43,6 +45,8 @@ class Settings:
     shots: int | None = None
     budget_s: float | None = None
     device: str = "cpu"
+    views: int = 1
+    options: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,8 @@ class Job:
         candidates: hyper-parameters to try, the simplest first.
         splits: see `probes.inputs.read_splits`; ``test`` is absent, so that nothing can be chosen on it.
         rows: rows of train in use, None for all.
-        train: (N, D) float32, those rows; the kind's own copy, which it may change in place.
+        train: (N, D) float32, those rows; the kind's own copy, which it may change in place. With several views
+            (`Settings.views`) first all rows of the images themselves, then all of the next view.
         labels: (N, K) uint8 or (N,) int64 of those rows.
         val_truth: (M, K) booleans.
         seed: random seed.
