@@ -149,6 +149,11 @@ def number(value: float, digits: int = 3) -> str:
     return "–" if np.isnan(value) else f"{value:.{digits}f}"
 
 
+def with_interval(value: float, low: float, high: float) -> str:
+    """A rate and, where there is one, its interval in brackets."""
+    return number(value) if np.isnan(low) else f"{number(value)} [{number(low)}, {number(high)}]"
+
+
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Write a figure as ``<stem>.png``, at least 300 dots an inch on a page, and ``<stem>.svg``; return both paths."""
     dpi = max(LEAST_DPI, PRINT_DPI * min(1.0, PAGE_WIDTH / figure.get_figwidth())) / CANVAS[_style.get()][0]

@@ -281,7 +281,7 @@ def described(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def class_project_frame_rows() -> list[dict[str, Any]]:
+def class_project_rows() -> list[dict[str, Any]]:
     """The class project's table with its rates worked out anew from its counts."""
     rows = []
     for row in CLASS_PROJECT:

@@ -67,7 +67,8 @@ def run(request: ViewRequest, *, metric: str, resamples: int, seed: int) -> list
     frame, pairs = compute(runs, request.rules, metric=metric, resamples=resamples, seed=seed)
     folder = request.target("compare")
     outputs = []
-    for (dataset, rule), part in frame.groupby(["dataset", "rule"], sort=False):
+    for _, part in frame.groupby(["dataset", "rule"], sort=False):
+        dataset, rule = part["dataset"].iloc[0], part["rule"].iloc[0]
         of_part = pairs.loc[(pairs["dataset"] == dataset) & (pairs["rule"] == rule)]
         stem = folder / f"compare__{dataset}__{rule if bool(part['multilabel'].iloc[0]) else 'highest'}"
         outputs.append(_write(part.reset_index(drop=True), of_part, stem))

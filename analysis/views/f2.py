@@ -31,7 +31,7 @@ def run(request: ViewRequest) -> list[Output]:
         probes = list(part["probe"].unique())
         for page, start in enumerate(range(0, len(probes), PROBES_A_FIGURE)):
             stem = folder / f"f2__{dataset}__{encoder}{f'__{page + 1}' if page else ''}"
-            outputs.append(_write(part.loc[part["probe"].isin(probes[start : start + PROBES_A_FIGURE])], stem))
+            outputs.append(write(part.loc[part["probe"].isin(probes[start : start + PROBES_A_FIGURE])], stem))
     return outputs
 
 
@@ -79,7 +79,8 @@ def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return ["Class", "Support", *(f"{p}, {frames.rule_words(r, multilabel)}" for p, r in columns)], rows
 
 
-def _write(frame: pd.DataFrame, stem: Path) -> Output:
+def write(frame: pd.DataFrame, stem: Path) -> Output:
+    """Write the bars and the table of one feature set (of `compute`) as ``<stem>.*``."""
     header, rows = readable(frame)
     first = frame.iloc[0]
     title = f"F2 per class, {first['dataset']}, {first['model']}"

@@ -1,0 +1,80 @@
+"""The images behind predictions: opened where the data lie, checked against a run, turned into pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data import paths
+from data.bands import Band
+from data.dataset import DatasetRequest, EODataset
+from data.errors import RequestError
+from data.registry import DATASETS
+
+COLOUR = (("red", "green", "blue"), ("B04", "B03", "B02"))
+DEVIATIONS = 2.0  # a picture spans the dataset's mean and so many deviations to each side
+
+
+def open_samples(dataset: dict[str, Any], split: str, *, data_root: Path | None, ids: Sequence[str]) -> EODataset:
+    """Open the split that predictions are of.
+
+    Args:
+        dataset: the ``dataset`` identity of a run's features.
+        split: ``val`` or ``test``.
+        data_root: folder of the data; None means ``EO_DATA_ROOT``, then ``datasets``.
+        ids: samples that it must hold.
+
+    Raises:
+        RequestError: the data are not there, or are other data.
+    """
+    name = dataset["name"]
+    root = paths.dataset_root(data_root, name)
+    request = DatasetRequest(split, root, variant=dataset["variant"] if DATASETS.card(name).get("variants") else None)
+    try:
+        source = DATASETS.load(name).open_dataset(request)
+    except RequestError as error:
+        raise RequestError(f"the images of {name} are needed, name their folder with --data-root: {error}") from error
+    absent = set(ids) - set(source.ids)
+    if absent:
+        raise RequestError(
+            f"{root} holds other data than the run's: {len(absent)} of {len(ids)} samples are absent, such as "
+            f"'{min(absent)}'; name the folder that the features were made from with --data-root"
+        )
+    return source
+
+
+def picture(source: EODataset, name: str) -> np.ndarray:
+    """One sample as it is shown: true colour where the bands allow it, else the first bands.
+
+    Args:
+        source: the split.
+        name: id of the sample.
+
+    Returns:
+        (H, W, 3) uint8. 8-bit images as they are; other values scaled by the dataset's mean and deviation, the same
+        for all its pictures.
+    """
+    bands = picture_bands(source.bands)
+    planes = source.read(source.ids.index(name), bands)
+    height, width = (max(plane.shape[axis] for plane in planes) for axis in (0, 1))
+    scaled = []
+    for band, plane in zip(bands, planes, strict=True):
+        statistic = source.statistics[band.name]
+        values = plane.astype(np.float32)
+        if plane.dtype != np.uint8:
+            low = statistic.mean - DEVIATIONS * statistic.std
+            values = (values - low) / max(2 * DEVIATIONS * statistic.std, 1e-12) * 255
+        rows = np.arange(height) * plane.shape[0] // height
+        columns = np.arange(width) * plane.shape[1] // width
+        scaled.append(values[np.ix_(rows, columns)])
+    return np.clip(np.stack([*scaled, *[scaled[-1]] * (3 - len(scaled))], axis=-1), 0, 255).astype(np.uint8)
+
+
+def picture_bands(bands: Sequence[Band]) -> list[Band]:
+    """Red, green and blue where there are all three, else the first band as grey."""
+    by_name = {band.name: band for band in bands}
+    for names in COLOUR:
+        if all(name in by_name for name in names):
+            return [by_name[name] for name in names]
+    return [bands[0]]
