@@ -111,8 +111,9 @@ def fetched(
         raise RequestError(f"--download: cannot write to {folder}; choose another --data-root")
     from torchgeo.datasets.utils import download_url  # deferred: torchgeo takes seconds to import
 
+    expected: dict[str, Any] = {"md5": md5, "sha256": sha256} | ({"filename": name} if name else {})
     try:
-        download_url(url, folder, **({"filename": name} if name else {}), md5=md5, sha256=sha256)
+        download_url(url, folder, **expected)
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong checksum is a RuntimeError
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             raise RequestError(f"no space left to download {path}; free some or choose another --data-root") from error
@@ -220,7 +221,7 @@ def _extract_tar(parts: Sequence[Path], folder: Path) -> None:
 
 
 @contextmanager
-def _uncompressed(stream: io.BufferedReader, archive: Path) -> Iterator[Any]:
+def _uncompressed(stream: Any, archive: Path) -> Iterator[Any]:
     if archive.suffix != ".zst":
         with gzip.GzipFile(fileobj=stream) as uncompressed:
             yield uncompressed

@@ -33,6 +33,11 @@ class DatasetRequest:
         cache_dir: where archives are unpacked and indexes kept; None means beside the archive.
         variant: ``--dataset-variant``; None means the dataset's default.
         download: fetch missing files first.
+        bands: what will be read: the first of these, as `data.bands.choose_bands` takes them, that the dataset has;
+            none means all of its bands.
+        classes: ``--classes``, number of classes; None means the dataset's default.
+        allow_missing: leave out samples whose files are absent, and record it; they are an error otherwise.
+        drop_snow_cloud: leave out samples flagged for snow, cloud or shadow, and record it.
     """
 
     split: str
@@ -40,6 +45,10 @@ class DatasetRequest:
     cache_dir: Path | None = None
     variant: str | None = None
     download: bool = False
+    bands: tuple[str, ...] = ()
+    classes: int | None = None
+    allow_missing: bool = False
+    drop_snow_cloud: bool = False
 
 
 class EODataset(ABC):

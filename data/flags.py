@@ -1,5 +1,6 @@
 """The flags that say which samples a command works on: shared by featurize, featurize pack and analyze audit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +30,9 @@ class DataFlags:
         dataset_variant: The dataset's variant, such as spatial for eurosat.
         data_root: Folder that holds the data. Default: EO_DATA_ROOT, then datasets.
         cache_dir: Where archives are unpacked. Default: beside them.
+        classes: Number of classes, where the dataset has a choice: 19 or 43 of bigearthnet v1.
+        allow_missing: Leave out samples whose files are absent, and record it. Without it they are an error.
+        drop_snow_cloud: Leave out samples that are flagged for snow, cloud or shadow, and record it.
         limit: At most so many images a split, spread evenly over it.
         download: Fetch missing data first.
     """
@@ -39,6 +43,9 @@ class DataFlags:
     dataset_variant: str | None = None
     data_root: Path | None = None
     cache_dir: Path | None = None
+    classes: int | None = None
+    allow_missing: Annotated[bool, Parameter(negative="")] = False
+    drop_snow_cloud: Annotated[bool, Parameter(negative="")] = False
     limit: int | None = None
     download: Annotated[bool, Parameter(negative="")] = False
 
@@ -57,8 +64,12 @@ class DataFlags:
         held = self._header()["splits"] if self.packed else SPLITS
         return tuple(split for split in SPLITS if split in held)
 
-    def open(self, split: str) -> "EODataset":
+    def open(self, split: str, *, bands: Sequence[str] = ()) -> "EODataset":
         """Open one split, limited as asked.
+
+        Args:
+            split: train, val or test.
+            bands: what will be read, see `data.dataset.DatasetRequest`.
 
         Raises:
             RequestError: the data are missing or not as expected.
@@ -71,8 +82,14 @@ class DataFlags:
             held = self._header()["dataset"]["limit"]
             return limited(PackedSplit(self.packed, split), None if held else self.limit)
         name = self.dataset or DEFAULT_DATASET
+        options = {option: getattr(self, option) for option in ("classes", "allow_missing", "drop_snow_cloud")}
+        for option, value in options.items():
+            if value and option not in DATASETS.card(name).get("options", ()):
+                raise RequestError(f"--{option.replace('_', '-')}: {name} has no such choice; leave it out")
         root = paths.dataset_root(self.data_root, name, download=self.download)
-        request = DatasetRequest(split, root, self.cache_dir, self.dataset_variant, self.download)
+        request = DatasetRequest(
+            split, root, self.cache_dir, self.dataset_variant, self.download, bands=tuple(bands), **options
+        )
         return limited(DATASETS.load(name).open_dataset(request), self.limit)
 
     def recorded_limit(self) -> int | None:
