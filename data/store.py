@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -88,7 +89,7 @@ def encoder_slug(identity: dict[str, Any]) -> str:
     shared = {key: identity[key] for key in ("schema", "dataset", "encoder")}
     size = encoder["image_size"] or "native"
     words = [encoder["name"], encoder["variant"], *(["random"] if encoder["weights"]["source"] == "random" else [])]
-    model = "-".join(word for word in words if word)
+    model = re.sub(r"[/\\:\s]+", "-", "-".join(word for word in words if word))  # a door's name has ':' and '/'
     return f"{model}_{encoder['bands_name']}_{size}_{encoder['pooling']}_{short_hash(shared)}"
 
 

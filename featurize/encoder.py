@@ -127,6 +127,7 @@ def build_encoder(name: str, dataset: EODataset, bands: str | None, request: Enc
     """Build the model of that name for a dataset, filling what was not asked for from the model's card.
 
     A model's module may have ``defaults(request) -> dict``: defaults of settings that depend on other settings.
+    And ``default_bands(request) -> list``, in place of the card's, where they depend on the variant.
 
     Args:
         name: a registered model; a door's has the library's name for it behind a colon.
@@ -143,10 +144,9 @@ def build_encoder(name: str, dataset: EODataset, bands: str | None, request: Enc
         check_setting(name, field, getattr(request, field), card[field])
     if request.image_size is not None and request.image_size < 1:
         raise RequestError(f"--image-size {request.image_size}: must be at least 1")
+    own_bands = module.default_bands(request) if hasattr(module, "default_bands") else card["default_bands"]
     chosen = (
-        choose_bands(dataset.bands, bands, where=dataset.where)
-        if bands
-        else _default_bands(name, card["default_bands"], dataset)
+        choose_bands(dataset.bands, bands, where=dataset.where) if bands else _default_bands(name, own_bands, dataset)
     )
     request = replace(request, bands=chosen, inner=name.partition(":")[2])
     usual = {field: next(iter(card[field]), None) for field in SETTINGS} | {"image_size": card["image_size"]}
@@ -166,20 +166,31 @@ def check_setting(name: str, field: str, given: str | None, choices: Sequence[st
     raise RequestError(f"--{field} {given}: {name} has {has}")
 
 
+def is_rgb(bands: Sequence[Band]) -> bool:
+    """Whether these are red, green and blue, in that order."""
+    return [band.colour for band in bands] == ["red", "green", "blue"]
+
+
 def check_rgb(name: str, bands: Sequence[Band]) -> None:
     """Raise a RequestError unless there are three bands, with any red, green and blue in that order."""
-    colours = [band.colour for band in bands]
     if len(bands) != 3:
         raise RequestError(f"{name} takes red, green and blue, not {len(bands)} bands; use --bands rgb")
-    if sorted(map(str, colours)) == ["blue", "green", "red"] and colours != ["red", "green", "blue"]:
-        raise RequestError(f"{name} takes red, green and blue in that order, not {', '.join(map(str, colours))}")
+    check_order(name, bands)
+
+
+def check_order(name: str, bands: Sequence[Band]) -> None:
+    """Raise a RequestError where three bands are red, green and blue in another order: it would go unnoticed."""
+    colours = [str(band.colour) for band in bands]
+    if sorted(colours) == ["blue", "green", "red"] and not is_rgb(bands):
+        raise RequestError(f"{name} takes red, green and blue in that order, not {', '.join(colours)}; use --bands rgb")
 
 
 def _default_bands(name: str, specs: Sequence[str], dataset: EODataset) -> tuple[Band, ...]:
     for spec in specs:
         try:
-            return choose_bands(dataset.bands, spec)
-        except RequestError:
-            continue
+            return choose_bands(dataset.bands, spec, where=dataset.where)
+        except RequestError as error:
+            if len(specs) == 1:
+                raise RequestError(f"{name} is for the bands {spec}: {error}") from error
     have = ", ".join(band.name for band in dataset.bands)
     raise RequestError(f"{name} wants the bands {' or '.join(specs)}; {dataset.name} has {have}; choose with --bands")

@@ -107,7 +107,7 @@ def load_weights(
         try:
             state, origin = hub(), hub_name
         except (OSError, RuntimeError) as error:
-            raise unreachable(hub_name, _first_line(error)) from error
+            raise unreachable(hub_name, first_line(error)) from error
     load_strictly(module, state, origin, may_miss, unused)
     return Weights("loaded", digest_state(module.state_dict()), origin)
 
@@ -136,7 +136,13 @@ def load_strictly(
 
 
 def load_transformers(
-    model_class: Any, config: Any, state: dict[str, Tensor], origin: str, unused: Collection[str] = ()
+    model_class: Any,
+    config: Any,
+    state: dict[str, Tensor],
+    origin: str,
+    *,
+    may_miss: Collection[str] = (),
+    unused: Collection[str] = (),
 ) -> nn.Module:
     """A model of transformers with a published state, which its own loader reads: it knows the layouts of files.
 
@@ -145,6 +151,7 @@ def load_transformers(
         config: of the architecture.
         state: as published.
         origin: what to call it in messages.
+        may_miss: keys, or prefixes ending in ``.``, that may be absent; the caller drops what they would fill.
         unused: keys, or prefixes ending in ``.``, that the model has no use for, such as a head's.
 
     Raises:
@@ -168,7 +175,7 @@ def load_transformers(
         logging.set_verbosity(before)
     check_keys(
         origin,
-        missing=info["missing_keys"],
+        missing=[key for key in info["missing_keys"] if not _listed(key, may_miss)],
         unexpected=[key for key in info["unexpected_keys"] if not _listed(key, unused)],
         shapes=[key for key, *_ in info["mismatched_keys"]],
     )
@@ -223,18 +230,29 @@ def read_state(path: Path) -> dict[str, Tensor]:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError) as error:
         raise RequestError(
-            f"{path} is not a file of plain tensors ({_first_line(error)}); refusing to run code from it"
+            f"{path} is not a file of plain tensors ({first_line(error)}); refusing to run code from it"
         ) from error
     except Exception as error:  # safetensors' and torch's readers raise many kinds for a damaged file
         raise RequestError(
-            f"{path} is not readable as weights ({_first_line(error)}); it is damaged or cut short: fetch it again"
+            f"{path} is not readable as weights ({first_line(error)}); it is damaged or cut short: fetch it again"
         ) from error
     for wrapper in WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
+    if isinstance(state, dict):
+        state = _flat(state)
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise RequestError(f"{path} holds no weights: expected a dictionary of tensors (a state_dict)")
     return state
+
+
+def _flat(state: dict[str, Any]) -> dict[str, Any]:
+    """States of a model's parts under one dictionary (CROMA's files), as one state with dotted keys."""
+    return {
+        f"{part}.{key}" if isinstance(inner, dict) else part: value
+        for part, inner in state.items()
+        for key, value in (inner.items() if isinstance(inner, dict) else [("", inner)])
+    }
 
 
 def _file_in(folder: Path) -> Path:
@@ -261,7 +279,7 @@ def _shards(index: Path) -> list[str]:
     try:
         return sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (ValueError, KeyError, AttributeError) as error:
-        raise RequestError(f"{index} is not readable as an index of weights ({_first_line(error)})") from error
+        raise RequestError(f"{index} is not readable as an index of weights ({first_line(error)})") from error
 
 
 # ---------------------------------------------------------------------------------------------- the hub
@@ -304,10 +322,16 @@ def cached_file(repository: str, name: str, revision: str | None = None) -> Path
         raise RequestError(f"'{repository}' is no folder here and no repository's name ({error})") from error
 
 
-def hub_file(repository: str, name: str, revision: str | None = None) -> Path:
+def hub_file(repository: str, name: str, revision: str | None = None, *, remedy: str | None = None) -> Path:
     """A file of a repository of the Hugging Face hub: from the cache (``HF_HOME``), else fetched into it.
 
     The cache goes first, so that work goes on without network. ``HF_HUB_OFFLINE=1`` asks nobody else.
+
+    Args:
+        repository: such as ``facebook/dinov2-base``.
+        name: the file's path in it.
+        revision: branch or commit; None means the main branch.
+        remedy: what an error tells to do with the file once fetched by hand; None means ``--weights``.
 
     Raises:
         NotOnHub: no such repository or file.
@@ -320,7 +344,7 @@ def hub_file(repository: str, name: str, revision: str | None = None) -> Path:
         return path
     url = hub.hf_hub_url(repository, name, revision=revision)
     if constants.is_offline_mode() or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise unreachable(url, f"HF_HUB_OFFLINE is set and it is not in {constants.HF_HUB_CACHE}")
+        raise unreachable(url, f"HF_HUB_OFFLINE is set and it is not in {constants.HF_HUB_CACHE}", remedy)
     try:
         # Asked once by itself: the download below tries again and again for half a minute without network.
         hub.get_hf_file_metadata(url, timeout=CONNECT_TIMEOUT_S)
@@ -332,7 +356,7 @@ def hub_file(repository: str, name: str, revision: str | None = None) -> Path:
     except errors.EntryNotFoundError as error:
         raise NotOnHub(f"the hub's repository {repository} has no {name}; check the name") from error
     except Exception as error:  # whatever its HTTP client raises without network
-        raise unreachable(url, f"{_first_line(error)}; not in {constants.HF_HUB_CACHE} either") from error
+        raise unreachable(url, f"{first_line(error)}; not in {constants.HF_HUB_CACHE} either", remedy) from error
 
 
 def url_file(url: str) -> Path:
@@ -353,7 +377,7 @@ def url_file(url: str) -> Path:
         try:
             torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True, file_name=name)
         except (OSError, RuntimeError) as error:
-            raise unreachable(url, _first_line(error)) from error
+            raise unreachable(url, first_line(error)) from error
         path = kept
     check_hash(path, name)
     return path
@@ -369,14 +393,16 @@ def check_hash(path: Path, name: str) -> None:
             raise RequestError(f"{path} is damaged: its sha256 begins {found[:8]}, not {marked[1][:8]}; delete it")
 
 
-def unreachable(url: str, why: str) -> RequestError:
-    """Word the error for published weights that can neither be fetched nor found in a cache."""
+def unreachable(url: str, why: str, remedy: str | None = None) -> RequestError:
+    """Word the error for a published file that can neither be fetched nor found in a cache."""
     name = url.rpartition("/")[2] or "FILE"
+    remedy = remedy or f"put it anywhere here and pass it with --weights PATH/{name}"
     return RequestError(
-        f"cannot fetch {url} ({why}); fetch it where there is network, put it anywhere here and pass it with "
-        f"--weights PATH/{name}, or ask for untrained weights with --weights random"
+        f"cannot fetch {url} ({why}); fetch it where there is network, {remedy}, or ask for untrained weights with "
+        "--weights random"
     )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """An error's message, or its kind where it has none, for use inside another message."""
     return next(iter(str(error).splitlines()), type(error).__name__)[:200]

@@ -1,11 +1,15 @@
 """Every registered model passes one contract; each is held to its reference implementation."""
 
 import json
+import tempfile
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from pixels import PixelDataset
+from transformers import ViTConfig
 
 from data.bands import RGB, choose_bands
 from data.dataset import Statistic
@@ -20,7 +24,29 @@ from featurize.stages import Busy
 
 CPU = Plan(torch.device("cpu"), "fp32", 64, 0, 1024)
 # What each model that is slow to make or to run is built with in the tests that cover every name.
-CHEAP = {"dinov2": {"variant": "small"}, "dofa": {"variant": "small"}}
+CHEAP = {
+    "copernicusfm": {"image_size": 64, "bands": "rgb"},
+    "croma": {"image_size": 40, "bands": "s1"},
+    "dinov2": {"variant": "small"},
+    "dofa": {"variant": "small"},
+    "hf:tiny": {"normalize": "imagenet"},
+    "olmoearth": {"variant": "nano"},
+    "panopticon": {"image_size": 56, "bands": "rgb"},
+    "resnet": {"image_size": 64},
+    "scalemae": {"variant": "base", "image_size": 64},
+    "softcon": {"image_size": 56},
+}
+
+# The doors to libraries, each with a model that takes no time; `tiny` is a folder with a configuration alone.
+NAMES = [{"timm": "timm:test_vit", "hf": "hf:tiny"}.get(name, name) for name in MODELS.names()]
+
+
+@cache
+def tiny_folder():
+    folder = Path(tempfile.mkdtemp()) / "tiny"
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+    ViTConfig(**sizes).save_pretrained(folder)
+    return folder
 
 
 def build(name, dataset=None, *, bands=None, **settings):
@@ -28,7 +54,8 @@ def build(name, dataset=None, *, bands=None, **settings):
     weights = "random" if "random" in MODELS.card(name)["weights"] else None
     settings = {"weights": weights, **CHEAP.get(name, {}), **settings}
     bands = settings.pop("bands", None) if bands is None else bands
-    return build_encoder(name, dataset, bands, EncoderRequest((), dataset.statistics, lambda: dataset, **settings))
+    full = f"hf:{tiny_folder()}" if name == "hf:tiny" else name
+    return build_encoder(full, dataset, bands, EncoderRequest((), dataset.statistics, lambda: dataset, **settings))
 
 
 def embed(encoder, dataset, rows):
@@ -50,7 +77,7 @@ def built():
     return get
 
 
-@pytest.mark.parametrize("name", MODELS.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_contract(name, built):
     encoder, dataset = built(name), PixelDataset()
     features = embed(encoder, dataset, [0, 1, 2, 3, 4, 5, 6])
@@ -64,7 +91,7 @@ def test_contract(name, built):
     assert not encoder.training
 
 
-@pytest.mark.parametrize("name", MODELS.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_embeddings_do_not_depend_on_the_batch(name, built):
     encoder, dataset = built(name), PixelDataset()
     together = embed(encoder, dataset, [0, 1, 2, 3, 4, 5, 6])
@@ -73,15 +100,15 @@ def test_embeddings_do_not_depend_on_the_batch(name, built):
     np.testing.assert_allclose(alone, together[[0, 3, 6]], atol=1e-5 * max(scale, 1))
 
 
-@pytest.mark.parametrize("name", [n for n in MODELS.names() if n not in CHEAP])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in CHEAP])
 def test_made_again_it_is_the_same(name, built):
     assert build(name).identity("fp32") == built(name).identity("fp32")
 
 
-@pytest.mark.parametrize("name", MODELS.names())
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("field", ["variant", "pooling", "normalize"])
 def test_a_setting_it_lacks_is_an_error_with_those_it_has(name, field):
-    with pytest.raises(RequestError, match=f"--{field} bogus: {name} has"):
+    with pytest.raises(RequestError, match=f"--{field} bogus: .*{name.removeprefix('hf:')} has"):
         build(name, **{field: "bogus"})
 
 
@@ -210,5 +237,7 @@ def test_no_network_names_what_to_fetch(monkeypatch):
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", unreachable)
     with pytest.raises(RequestError, match=r"cannot fetch https.*pass it with --weights PATH"):
         build("presto", weights="pretrained")
-    with pytest.raises(RequestError, match=r"cannot fetch https://huggingface.co/facebook/dinov2-small/resolve/main/model.safetensors"):
+    with pytest.raises(
+        RequestError, match=r"cannot fetch https://huggingface.co/facebook/dinov2-small/resolve/main/model.safetensors"
+    ):
         build("dinov2", weights="pretrained")

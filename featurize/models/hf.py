@@ -1,0 +1,320 @@
+"""Any image encoder of transformers, by its repository or folder: --model hf:REPOSITORY."""
+
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import CONFIG_MAPPING, MODEL_MAPPING
+
+from data.errors import RequestError
+from data.files import short_hash
+from featurize.encoder import Encoder, EncoderRequest, check_order, is_rgb
+from featurize.normalization import make_normalization, picture_normalization
+from featurize.weights import (
+    NotOnHub,
+    Weights,
+    digest_state,
+    first_line,
+    hub_file,
+    hub_state,
+    load_transformers,
+    random_module,
+    random_weights,
+    read_state,
+)
+
+CARD = {
+    "title": "Any image encoder of transformers",
+    "door": "hf:facebook/dinov2-base",
+    "variant": [],
+    "pooling": ["cls", "mean", "cls+mean", "pooled"],
+    "normalize": ["own", "zscore", "imagenet", "none"],
+    "weights": ["pretrained", "random", "PATH"],
+    "files": "REPOSITORY, or a folder: config.json, preprocessor_config.json, model.safetensors",
+    "image_size": None,
+    "default_bands": ["rgb"],
+    "dim": "the model's; twice that for cls+mean",
+    "bands": "red, green, blue",
+    "licence": "the repository's own (transformers: Apache-2.0)",
+    "citation": "Wolf et al. 2020, doi:10.18653/v1/2020.emnlp-demos.6, and the model's own paper",
+}
+
+CONFIG, PROCESSORS = "config.json", ("preprocessor_config.json", "processor_config.json")
+# Heads that published files have on top of the encoder, which has no use for them.
+HEADS = ("classifier.", "cls_classifier.", "distillation_classifier.", "decoder.", "lm_head.", "head.")
+# Entries of a configuration that do not change the embeddings.
+NOT_DECISIVE = (
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "id2label",
+    "label2id",
+)
+
+
+def defaults(request: EncoderRequest) -> dict[str, Any]:
+    """Pooling depends on what the model gives: it is chosen once that is known."""
+    return {"pooling": None, "normalize": "own" if is_rgb(request.bands) else "zscore"}
+
+
+def build(request: EncoderRequest) -> Encoder:
+    """See the module. A folder may stand for the repository; ``--weights`` takes a folder or file of weights.
+
+    Raises:
+        RequestError: no such repository or folder, no image encoder, weights or an image size that do not fit.
+    """
+    check_order(f"hf:{request.inner}", request.bands)
+    return TransformersEncoder(request)
+
+
+class TransformersEncoder(Encoder):
+    """The class token, the mean of the patch tokens, or the model's own pooled output."""
+
+    def __init__(self, request: EncoderRequest) -> None:
+        place = place_of(request)
+        described = read_json(place, CONFIG)
+        config = make_config(place, described)
+        kind = image_class(config, request.inner)
+        pictures = read_pictures(place, needed=request.normalize == "own")
+        request = replace(request, image_size=request.image_size or side_of(pictures, config))
+        model, weights = load_model(kind, config, request, place)
+        options, prefix, sample = try_out(model.eval(), config, request)
+        usual = "cls" if prefix else "pooled" if "pooled" in sample else "mean"
+        request = replace(request, pooling=request.pooling or usual)
+        if request.pooling not in sample:
+            raise RequestError(f"--pooling {request.pooling}: hf:{request.inner} has {' | '.join(sample)}")
+        if request.normalize == "own":
+            scaling = picture_normalization("own", request.bands, colours_of(pictures, place))
+        else:
+            scaling = make_normalization(request.normalize, request.bands, request.statistics)
+        super().__init__(
+            request,
+            dim=sample[request.pooling].shape[1],
+            normalization=scaling,
+            weights=weights,
+            settings={"config": short_hash({k: v for k, v in described.items() if k not in NOT_DECISIVE}, 16)},
+        )
+        self.model, self.options, self.prefix = model, options, prefix
+        self.name = f"hf:{place.resolve().name if isinstance(place, Path) else place}"
+
+    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+        """See `Encoder.embed`."""
+        return poolings(outputs(self.model, images, self.options), self.prefix)[self.request.pooling]
+
+
+# ------------------------------------------------------------------------------------------ files
+
+
+def place_of(request: EncoderRequest) -> Path | str:
+    """The folder, or the hub's repository, that describes the model: where ``--weights`` lies if it has a config."""
+    if request.weights not in ("pretrained", "random"):
+        given = Path(request.weights)
+        folder = given if given.is_dir() else given.parent
+        if (folder / CONFIG).is_file():
+            return folder
+    folder = Path(request.inner).expanduser()
+    if folder.is_dir():
+        return folder
+    if request.inner.startswith((".", "/", "~")):
+        raise RequestError(f"--model hf:{request.inner}: no such folder")
+    return request.inner
+
+
+def read_json(place: Path | str, name: str) -> dict[str, Any]:
+    """A JSON file of a folder or repository.
+
+    Raises:
+        NotOnHub: the folder or repository has no such file.
+        RequestError: it cannot be fetched, or is not JSON.
+    """
+    if isinstance(place, str):
+        remedy = "put it with the repository's weights into one folder and name that with --model hf:FOLDER"
+        file = hub_file(place, name, remedy=remedy)
+    elif not (file := place / name).is_file():
+        raise NotOnHub(f"{place} has no {name}; a model's folder holds {CONFIG} and model.safetensors")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RequestError(f"{file} is not readable as JSON ({error}); fetch it again") from error
+    if not isinstance(content, dict):
+        raise RequestError(f"{file} holds no settings; fetch it again")
+    return content
+
+
+def make_config(place: Path | str, described: dict[str, Any]) -> Any:
+    """The configuration as transformers holds it.
+
+    Raises:
+        RequestError: of a kind that transformers does not have, or with code of its own.
+    """
+    kind = str(described.get("model_type"))
+    if kind in CONFIG_MAPPING:
+        config = CONFIG_MAPPING[kind].from_dict(described)
+        if hasattr(config, "mask_ratio"):
+            config.mask_ratio = 0.0  # masked autoencoders hide a random part of every image, in evaluation too
+        return config
+    if "architecture" in described:
+        raise RequestError(f"{place} is a model of timm; use --model timm:{described['architecture']}")
+    if "auto_map" in described:
+        raise RequestError(f"{place} comes with code of its own, which is not run; choose a model of transformers")
+    raise RequestError(f"{place}: transformers has no model of type '{kind}'; its {CONFIG} must name one")
+
+
+def read_pictures(place: Path | str, *, needed: bool) -> dict[str, Any]:
+    """The image processor's settings, empty where there are none.
+
+    Raises:
+        RequestError: they are needed and cannot be had.
+    """
+    for name in PROCESSORS:
+        try:
+            found = read_json(place, name)
+            return found.get("image_processor", found)
+        except NotOnHub:
+            continue
+        except RequestError:
+            if needed:
+                raise
+    if needed:
+        raise RequestError(f"{place} has no {PROCESSORS[0]}; say how to scale with --normalize imagenet or zscore")
+    return {}
+
+
+def side_of(pictures: Mapping[str, Any], config: Any) -> int:
+    """Side of the input: what the processor crops or resizes to, else what the configuration says."""
+    crop = pictures.get("crop_size") if pictures.get("do_center_crop") else None
+    size: Any = crop or pictures.get("size") or getattr(vision(config), "image_size", None) or 224
+    if isinstance(size, Mapping):
+        size = size.get("height") or size.get("shortest_edge") or 224
+    return int(max(size)) if isinstance(size, list | tuple) else int(size)
+
+
+def colours_of(pictures: Mapping[str, Any], place: Path | str) -> dict[str, tuple[float, float]]:
+    """Mean and deviation of pixels in [0, 1], by colour.
+
+    Raises:
+        RequestError: the processor scales in a way that is not done here.
+    """
+    mean, std = pictures.get("image_mean"), pictures.get("image_std")
+    if pictures.get("do_normalize") is False:
+        mean, std = (0.0,) * 3, (1.0,) * 3
+    rescale = pictures.get("rescale_factor", 1 / 255) if pictures.get("do_rescale", True) else 1.0
+    if not mean or not std or len(mean) != 3 or len(std) != 3 or abs(rescale * 255 - 1) > 1e-6:
+        raise RequestError(
+            f"{place} is not scaled by 1/255, a mean and a deviation of three colours; choose --normalize imagenet or "
+            "zscore"
+        )
+    return {name: (m, s) for name, m, s in zip(("red", "green", "blue"), mean, std, strict=True)}
+
+
+def vision(config: Any) -> Any:
+    """The part of a configuration that describes the images' side, of a model of images and text."""
+    return getattr(config, "vision_config", config)
+
+
+# ------------------------------------------------------------------------------------------ the model
+
+
+def image_class(config: Any, name: str) -> Any:
+    """The class of models that a configuration makes.
+
+    Raises:
+        RequestError: they take no images.
+    """
+    kind: Any = MODEL_MAPPING.get(type(config), None)
+    if not kind or "image" not in getattr(kind, "input_modalities", ()):
+        raise RequestError(f"hf:{name} is a {config.model_type}, no image encoder; choose another")
+    return kind
+
+
+def load_model(kind: Any, config: Any, request: EncoderRequest, place: Path | str) -> tuple[Any, Weights]:
+    """The model of that class with its weights.
+
+    Raises:
+        RequestError: the weights do not fit.
+    """
+    if request.weights == "random":
+        model: Any = random_module(lambda: kind(config))
+        return model, random_weights(model)
+    if request.weights != "pretrained":
+        state, origin = read_state(Path(request.weights)), request.weights
+    elif isinstance(place, Path):
+        state, origin = read_state(place), str(place)
+    else:
+        state, origin = hub_state(place)
+    model = load_transformers(kind, config, state, origin, may_miss=("pooler.",), unused=HEADS)
+    pooler = [name for name, _ in model.named_parameters() if name.startswith("pooler.")]
+    if pooler and not any("pooler." in key for key in state):
+        model.pooler = None  # published without: what stands there is random
+    return model, Weights("loaded", digest_state(model.state_dict()), origin)
+
+
+def outputs(model: Any, images: Tensor, options: Mapping[str, Any]) -> Any:
+    """The model's outputs for scaled images; of a model of images and text, those of its images' side."""
+    return getattr(model, "get_image_features", model)(pixel_values=images, **options)
+
+
+def poolings(output: Any, prefix: int) -> dict[str, Tensor]:
+    """Every way to make one embedding of a model's outputs, each (B, D).
+
+    Args:
+        output: with ``last_hidden_state`` (B, T, D) or (B, D, H, W).
+        prefix: tokens before those of the patches: the class token, then registers and the like.
+    """
+    tokens = output.last_hidden_state
+    if tokens.ndim == 4:
+        made = {"mean": tokens.mean(dim=(2, 3))}
+    else:
+        made = {"mean": tokens[:, prefix:].mean(dim=1)}
+        if prefix:
+            made |= {"cls": tokens[:, 0], "cls+mean": torch.cat((tokens[:, 0], made["mean"]), dim=1)}
+    if (pooled := getattr(output, "pooler_output", None)) is not None:
+        made["pooled"] = pooled.flatten(1)
+    return made
+
+
+@torch.inference_mode()
+def try_out(model: Any, config: Any, request: EncoderRequest) -> tuple[dict[str, Any], int, dict[str, Tensor]]:
+    """Embed noise twice: what to call the model with, how many tokens come before the patches, the embeddings.
+
+    Raises:
+        RequestError: it does not take this size, gives nothing that can be pooled, or never the same twice.
+    """
+    side, part = request.image_size, vision(config)
+    assert side
+    call = getattr(model, "get_image_features", model.forward)
+    other_size = getattr(part, "image_size", side) not in (side, [side, side], (side, side))
+    options = {"interpolate_pos_encoding": True} if other_size and _takes(call, "interpolate_pos_encoding") else {}
+    noise = torch.randn(1, len(request.bands), side, side, generator=torch.Generator().manual_seed(0))
+    try:
+        output, again = (outputs(model, noise, options) for _ in range(2))
+        tokens = output.last_hidden_state
+        prefix = count_prefix(tokens.shape[1], side, getattr(part, "patch_size", None)) if tokens.ndim == 3 else 0
+        one, two = poolings(output, prefix), poolings(again, prefix)
+    except Exception as error:  # each architecture words sizes and inputs that it cannot take in its own way
+        raise RequestError(
+            f"hf:{request.inner} cannot embed {len(request.bands)} bands of {side} x {side} pixels "
+            f"({type(error).__name__}: {first_line(error)}); try another --image-size"
+        ) from error
+    if any(not torch.allclose(one[name], two[name], rtol=1e-3, atol=1e-4) for name in one):
+        raise RequestError(f"hf:{request.inner} gives another embedding of the same image each time; choose another")
+    return options, prefix, one
+
+
+def count_prefix(tokens: int, side: int, patch: Any) -> int:
+    """Tokens that are not patches, of a model whose patches make a square."""
+    patch = patch[0] if isinstance(patch, list | tuple) else patch
+    grid = (side // patch) ** 2 if patch else tokens + 1
+    return tokens - grid if grid <= tokens else tokens - isqrt(tokens) ** 2  # fewer than patches: a pyramid
+
+
+def _takes(call: Any, name: str) -> bool:
+    return name in inspect.signature(call).parameters

@@ -1,0 +1,197 @@
+"""Any image encoder of timm, by its name there: --model timm:NAME."""
+
+import difflib
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data.config import resolve_model_data_config
+from timm.models import PretrainedCfg
+from torch import Tensor
+
+from data.errors import RequestError
+from featurize.encoder import Encoder, EncoderRequest, check_order, is_rgb
+from featurize.normalization import make_normalization, picture_normalization
+from featurize.weights import (
+    Weights,
+    check_keys,
+    digest_state,
+    first_line,
+    hub_file,
+    hub_state,
+    random_module,
+    random_weights,
+    read_state,
+    url_file,
+)
+
+CARD = {
+    "title": "Any image encoder of timm",
+    "door": "timm:resnet50.a1_in1k",
+    "variant": [],
+    "pooling": ["own"],
+    "normalize": ["own", "zscore", "imagenet", "satlas", "none"],
+    "weights": ["pretrained", "random", "PATH"],
+    "files": "what timm names, mostly timm/NAME: model.safetensors",
+    "image_size": None,
+    "default_bands": ["rgb", "all"],
+    "dim": "the model's",
+    "bands": "red, green, blue as published; any others by z-score, the first layer's weights spread over them",
+    "licence": "the weights' own, on their page of the hub (timm: Apache-2.0)",
+    "citation": "Wightman 2019, doi:10.5281/zenodo.4414861, and the model's own paper",
+}
+
+
+def defaults(request: EncoderRequest) -> dict[str, Any]:
+    """The published mean and deviation are those of red, green and blue."""
+    return {"normalize": "own" if is_rgb(request.bands) else "zscore"}
+
+
+def build(request: EncoderRequest) -> Encoder:
+    """See the module. The embedding is what timm's classifier would read (``num_classes=0``).
+
+    Raises:
+        RequestError: no such model or weights, weights that do not fit, or an image size that it cannot take.
+    """
+    check_name(request.inner)
+    check_order(f"timm:{request.inner}", request.bands)
+    return TimmEncoder(request)
+
+
+class TimmEncoder(Encoder):
+    """timm's model without its classifier, at its own input size unless another was asked for."""
+
+    def __init__(self, request: EncoderRequest) -> None:
+        name = request.inner
+        published = timm.get_pretrained_cfg(name) or PretrainedCfg()
+        options: dict[str, Any] = {"in_chans": len(request.bands)}
+        if request.image_size and published.fixed_input_size:
+            options["img_size"] = request.image_size
+        model, weights = load_model(name, request.weights, published, options)
+        config = resolve_model_data_config(model.eval())
+        request = replace(request, image_size=request.image_size or max(config["input_size"][1:]))
+        if request.normalize == "own":
+            colours = zip(("red", "green", "blue"), config["mean"], config["std"], strict=True)
+            scaling = picture_normalization("own", request.bands, {name: (mean, std) for name, mean, std in colours})
+        else:
+            scaling = make_normalization(request.normalize, request.bands, request.statistics)
+        super().__init__(request, dim=width(name, model, request), normalization=scaling, weights=weights)
+        self.model = model
+
+    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+        """See `Encoder.embed`."""
+        return self.model(images)
+
+
+def check_name(name: str) -> None:
+    """Raise a RequestError with the nearest names unless timm has a model, and its weights, of that name."""
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.6)
+        hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() has them all"
+        raise RequestError(f"unknown timm model '{architecture}'; {hint}")
+    known = timm.list_pretrained(f"{architecture}.*")
+    if tag and name not in known:
+        tags = ", ".join(entry.partition(".")[2] for entry in known)
+        raise RequestError(f"timm has no weights '{tag}' of {architecture}; choose from {tags or 'none'}")
+
+
+def load_model(name: str, weights: str, published: Any, options: dict[str, Any]) -> tuple[Any, Weights]:
+    """The model without classifier and its weights.
+
+    Args:
+        name: timm's.
+        weights: ``pretrained``, ``random`` or a path.
+        published: timm's own record of the published weights.
+        options: of ``timm.create_model``.
+    """
+    if weights == "random":
+        model = random_module(lambda: create(name, {**options, "num_classes": 0}))
+        return model, random_weights(model)
+    state, origin = (
+        published_state(name, published) if weights == "pretrained" else (read_state(Path(weights)), weights)
+    )
+    model = load_strictly(name, state, origin, published, options)
+    return model, Weights("loaded", digest_state(model.state_dict()), origin)
+
+
+def create(name: str, options: dict[str, Any]) -> Any:
+    """Make a model; what timm says against the options becomes a RequestError."""
+    try:
+        return timm.create_model(name, **options)
+    except (TypeError, ValueError, AssertionError) as error:
+        given = ", ".join(f"{key}={value}" for key, value in options.items() if key in ("in_chans", "img_size"))
+        raise RequestError(f"timm cannot make {name} with {given}: {first_line(error)}") from error
+
+
+def published_state(name: str, published: Any) -> tuple[dict[str, Tensor], str]:
+    """The published weights and their name."""
+    if published.hf_hub_id and published.hf_hub_filename:
+        origin = f"{published.hf_hub_id}/{published.hf_hub_filename}"
+        return read_state(hub_file(published.hf_hub_id, published.hf_hub_filename)), origin
+    if published.hf_hub_id:
+        return hub_state(published.hf_hub_id)
+    if published.url and not published.custom_load:
+        return read_state(url_file(published.url)), published.url
+    raise RequestError(f"timm publishes no weights of {name}; choose another name, --weights PATH or --weights random")
+
+
+def load_strictly(name: str, state: dict[str, Tensor], origin: str, published: Any, options: dict[str, Any]) -> Any:
+    """Load through timm's own loader, which knows older layouts and spreads the first layer over other bands.
+
+    It is strict only while the classifier has its published size, so the classifier is loaded and then taken off; a
+    file whose classifier is absent or of another size is loaded without one.
+    """
+    heads: tuple[str, ...] = published.classifier or ()
+    heads = (heads,) if isinstance(heads, str) else heads
+    overlay: dict[str, Any] = {"state_dict": dict(state), "custom_load": False}
+    wrong = _try(name, overlay, options)
+    if isinstance(wrong, dict) and all(_of_head(key, heads) for keys in wrong.values() for key in keys):
+        body = {key: value for key, value in state.items() if not _of_head(key, heads)}
+        wrong = _try(name, {**overlay, "state_dict": body, "num_classes": 0}, {**options, "num_classes": 0})
+    if isinstance(wrong, dict):
+        check_keys(origin, **wrong)
+    model: Any = wrong
+    model.reset_classifier(0)
+    return model
+
+
+def _of_head(key: str, heads: tuple[str, ...]) -> bool:
+    return key.rpartition(".")[0] in heads
+
+
+def _try(name: str, overlay: dict[str, Any], options: dict[str, Any]) -> Any:
+    """The model, or the keys that do not fit, as torch's error names them."""
+    try:
+        return random_module(lambda: create(name, {**options, "pretrained": True, "pretrained_cfg_overlay": overlay}))
+    except (RuntimeError, KeyError) as error:
+        text = str(error)
+        keys = {
+            "missing": re.findall(r'"([^"]+)"', "".join(re.findall(r"Missing key.*", text))),
+            "unexpected": re.findall(r'"([^"]+)"', "".join(re.findall(r"Unexpected key.*", text))),
+            "shapes": re.findall(r"size mismatch for ([^:]+):", text),
+        }
+        if not any(keys.values()):
+            raise RequestError(f"timm cannot read these weights as {name}: {first_line(error)}") from error
+        return keys
+
+
+@torch.inference_mode()
+def width(name: str, model: Any, request: EncoderRequest) -> int:
+    """D, by embedding an empty image; a model that takes no images of this size says so here.
+
+    Raises:
+        RequestError: it cannot, or what comes out is no embedding.
+    """
+    side = request.image_size
+    assert side
+    try:
+        out = model(torch.zeros(1, len(request.bands), side, side))
+    except Exception as error:  # assertions and size mismatches, as each architecture words them
+        raise RequestError(f"--image-size {side}: timm's {name} cannot take it ({first_line(error)})") from error
+    if not isinstance(out, Tensor) or out.ndim != 2:
+        raise RequestError(f"timm's {name} is no image encoder: it gives no embedding (B, D)")
+    return out.shape[1]
