@@ -1,0 +1,148 @@
+"""Copernicus-FM: one vision transformer for all Sentinels, told by wavelength, bandwidth and place (torchgeo)."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchgeo.models import CopernicusFM_Base_Weights, copernicusfm_base
+from torchgeo.models.copernicusfm import DynamicPatchEmbed
+
+from data.bands import Band
+from data.errors import RequestError
+from featurize.encoder import Encoder, EncoderRequest
+from featurize.normalization import make_normalization
+from featurize.weights import load_weights, random_module
+
+CARD = {
+    "title": "Copernicus-FM",
+    "variant": [],
+    "pooling": ["mean"],
+    "normalize": ["zscore", "none"],
+    "weights": ["pretrained", "random", "PATH"],
+    "files": "torchgeo/copernicus-fm: CopernicusFM_ViT_base_varlang-085350e4.pth",
+    "image_size": 224,
+    "default_bands": ["s2-13", "s2-12", "rgb", "s1"],
+    "dim": "768",
+    "bands": "any of Sentinel-1, Sentinel-2 or RGB; locations are used where the dataset has them",
+    "licence": "CC-BY-4.0",
+    "citation": "Wang et al. 2025, arXiv:2503.11849",
+}
+
+PATCH = 16
+# Centre wavelength and bandwidth in nanometres, as the authors give them to the model (Copernicus-Bench's
+# configs/dataset/cobench_eurosat_s2.yaml and cobench_bigearthnet_s1.yaml); plain pictures as Sentinel-2's colours.
+RADAR_NM = (5e7, 1e9)
+NUMBERS_NM = {
+    "B01": (440, 20), "B02": (490, 65), "B03": (560, 35), "B04": (665, 30), "B05": (705, 15), "B06": (740, 15),
+    "B07": (783, 20), "B08": (842, 115), "B8A": (860, 20), "B09": (940, 20), "B10": (1370, 30), "B11": (1610, 90),
+    "B12": (2190, 180), "VV": RADAR_NM, "VH": RADAR_NM, "red": (665, 30), "green": (560, 35), "blue": (490, 65),
+}  # fmt: skip
+# Ground that a patch of 16 x 16 pixels covers, which the authors do not change with resizing (their EuroSAT wrapper).
+AREA_KM2 = (PATCH * 10 / 1000) ** 2
+
+
+def build(request: EncoderRequest) -> Encoder:
+    """See the module. Day and, where the dataset has none, place are what the model learned for 'unknown'.
+
+    Raises:
+        RequestError: a size that is no multiple of 16, or a band without a wavelength and bandwidth.
+    """
+    if not request.image_size or request.image_size % PATCH:
+        raise RequestError(f"--image-size {request.image_size}: copernicusfm takes multiples of {PATCH}, such as 224")
+    return CopernicusFMEncoder(request, [numbers_nm(band) for band in request.bands])
+
+
+def numbers_nm(band: Band) -> tuple[float, float]:
+    """Wavelength and bandwidth by which the model knows a band.
+
+    Raises:
+        RequestError: it does not know the band.
+    """
+    if band.sensor not in ("S1", "S2", "RGB"):
+        raise RequestError(
+            f"copernicusfm needs a wavelength and a bandwidth, and knows none for {band.name}; it takes Sentinel-1, "
+            "Sentinel-2 and RGB bands"
+        )
+    return NUMBERS_NM[band.name]
+
+
+class CopernicusFMEncoder(Encoder):
+    """torchgeo's Copernicus-FM; the mean of its patch tokens through `fc_norm`.
+
+    Args:
+        request: the complete request.
+        numbers: C pairs of wavelength and bandwidth in nanometres.
+    """
+
+    def __init__(self, request: EncoderRequest, numbers: list[tuple[float, float]]) -> None:
+        model: Any = random_module(copernicusfm_base)
+        weights = load_weights(
+            model,
+            request.weights,
+            hub_name=CopernicusFM_Base_Weights.CopernicusFM_ViT.url,
+            may_miss=("fc_norm.weight", "fc_norm.bias"),  # not published; a new LayerNorm's 1 and 0 are neutral
+        )
+        area = AREA_KM2 if all(band.gsd_m for band in request.bands) else None
+        super().__init__(
+            request,
+            dim=model.fc_norm.normalized_shape[0],
+            normalization=make_normalization(request.normalize, request.bands, request.statistics),
+            weights=weights,
+            settings={
+                "copernicusfm_numbers_nm": [list(pair) for pair in numbers],
+                "patch_area_km2": area,
+                "day": None,
+                "location": "where known",
+            },
+        )
+        model.patch_embed_spectral = StaticEmbedding(model.patch_embed_spectral, numbers)
+        model.patch_embed_variable = nn.Identity()  # for variables described in words; 30 million parameters
+        self.model = model
+        self.area = float("nan") if area is None else area
+
+    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+        """See `Encoder.embed`."""
+        metadata = images.new_full((len(images), 4), float("nan"))
+        metadata[:, 3] = self.area
+        if lonlat is None:
+            return self._embed(images, metadata)
+        metadata[:, :2] = lonlat
+        # The model takes one unknown place for all of a batch being unknown: each kind by itself.
+        features = images.new_empty(len(images), self.dim)
+        known = ~metadata[:, :2].isnan().any(dim=1)
+        for rows in (known, ~known):
+            if rows.any():
+                features[rows] = self._embed(images[rows], metadata[rows]).to(features.dtype)
+        return features
+
+    def _embed(self, images: Tensor, metadata: Tensor) -> Tensor:
+        return self.model.forward_features(images, metadata, wavelengths=[], bandwidths=[])
+
+
+class StaticEmbedding(nn.Module):
+    """Copernicus-FM's patch embedding for one set of bands: the generated weights, kept, in one convolution.
+
+    Args:
+        embedding: torchgeo's, on the CPU in fp32; its generator runs once here.
+        numbers: C pairs of wavelength and bandwidth in nanometres.
+    """
+
+    weight: Tensor  # (D, C, P, P)
+    bias: Tensor  # (D,)
+
+    def __init__(self, embedding: DynamicPatchEmbed, numbers: list[tuple[float, float]]) -> None:
+        super().__init__()
+        wavelengths, bandwidths = torch.tensor(numbers).T
+        side, width = embedding.kernel_size, embedding.hyper_dim
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            waves = embedding.spectrum_central_expansion(wavelengths, width)
+            waves = waves + embedding.spectrum_bandwidth_expansion(bandwidths, width)
+            weight, bias = embedding.weight_generator.eval()(embedding.fclayer(waves))
+        kernels = weight.reshape(len(numbers), side, side, embedding.embed_dim).permute(3, 0, 1, 2)
+        self.register_buffer("weight", (kernels * embedding.scaler).contiguous())
+        self.register_buffer("bias", bias.reshape(embedding.embed_dim) * embedding.scaler)
+
+    def forward(self, images: Tensor, **_: Any) -> Tensor:
+        """Embed patches as torchgeo's embedding does, whatever it is told of the bands: (B, C, H, W) to (B, N, D)."""
+        return F.conv2d(images, self.weight, self.bias, stride=PATCH, padding=1).flatten(2).transpose(1, 2)

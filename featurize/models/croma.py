@@ -1,0 +1,92 @@
+"""CROMA: radar and optical encoders trained together, alone or joined by cross-attention (torchgeo)."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torchgeo.models import CROMABase_Weights, CROMALarge_Weights, croma_base, croma_large
+
+from data.bands import BAND_SETS, require_bands
+from data.errors import RequestError
+from featurize.encoder import Encoder, EncoderRequest
+from featurize.normalization import make_normalization
+from featurize.weights import load_weights, random_module
+
+CARD = {
+    "title": "CROMA",
+    "variant": ["base", "large"],
+    "pooling": ["gap", "mean"],
+    "normalize": ["stretch", "zscore", "none"],
+    "weights": ["pretrained", "random", "PATH"],
+    "files": "torchgeo/croma: CROMA_base-0238d814.pt, CROMA_large-921e69ad.pt",
+    "image_size": 120,
+    "default_bands": ["s1s2", "s2-12", "s1"],
+    "dim": "768 (base), 1024 (large)",
+    "bands": "s1, s2-12, or both as s1s2",
+    "licence": "CC-BY-4.0 (weights), MIT (torchgeo)",
+    "citation": "Fuller et al. 2023, arXiv:2311.00566",
+}
+
+# Trained on 120 x 120 pixels of 10 m of SSL4EO-S12, in patches of 8.
+PATCH = 8
+MODELS: dict[str, Any] = {
+    "base": (croma_base, CROMABase_Weights.CROMA_VIT.url),
+    "large": (croma_large, CROMALarge_Weights.CROMA_VIT.url),
+}
+# Each modality's parts of the model, which are also the keys of the published files.
+PARTS = {
+    "sar": ("s1_encoder", "s1_GAP_FFN"),
+    "optical": ("s2_encoder", "s2_GAP_FFN"),
+    "joint": ("s1_encoder", "s1_GAP_FFN", "s2_encoder", "s2_GAP_FFN", "joint_encoder"),
+}
+
+
+def build(request: EncoderRequest) -> Encoder:
+    """See the module. ``--pooling gap`` is the model's own summary, ``mean`` the mean of its tokens.
+
+    With both sensors these are the same, the mean of the joint encoder's tokens. ``--normalize stretch`` is the
+    authors' scaling (mean and deviation of each channel; theirs of a batch, here of the dataset).
+
+    Raises:
+        RequestError: other bands, or a size that is no multiple of 8.
+    """
+    if not request.image_size or request.image_size % PATCH:
+        raise RequestError(f"--image-size {request.image_size}: croma takes multiples of {PATCH}, such as 120")
+    sensors = {band.sensor for band in request.bands}
+    kind, spec = {"S1": ("sar", "s1"), "S2": ("optical", "s2-12")}.get("".join(sensors), ("joint", "s1s2"))
+    require_bands(f"croma with {spec}", request.bands, BAND_SETS[spec])
+    return CROMAEncoder(request, kind)
+
+
+class CROMAEncoder(Encoder):
+    """torchgeo's CROMA with the parts that the bands need.
+
+    Args:
+        request: the complete request.
+        kind: ``sar``, ``optical`` or ``joint``.
+    """
+
+    def __init__(self, request: EncoderRequest, kind: str) -> None:
+        make, url = MODELS[request.variant]
+        modalities = ["sar", "optical"] if kind == "joint" else [kind]
+        model: Any = random_module(lambda: make(modalities=modalities, image_size=request.image_size))
+        parts = nn.ModuleDict({name: getattr(model, name) for name in PARTS[kind]})
+        others = tuple(f"{name}." for name in PARTS["joint"] if name not in PARTS[kind])
+        super().__init__(
+            request,
+            dim=model.encoder_dim,
+            normalization=make_normalization(request.normalize, request.bands, request.statistics),
+            weights=load_weights(parts, request.weights, hub_name=url, unused=others),
+        )
+        self.model, self.kind = model, kind
+
+    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+        """See `Encoder.embed`."""
+        inputs = {
+            "sar": {"x_sar": images},
+            "optical": {"x_optical": images},
+            "joint": {"x_sar": images[:, :2], "x_optical": images[:, 2:]},
+        }[self.kind]
+        found = self.model(**inputs)
+        if self.request.pooling == "gap":
+            return found[f"{self.kind}_GAP"]
+        return found[f"{self.kind}_encodings"].mean(dim=1)

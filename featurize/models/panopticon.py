@@ -1,0 +1,106 @@
+"""Panopticon: DINOv2 over any sensor's channels, told by their wavelengths (torchgeo)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchgeo.models import Panopticon, Panopticon_Weights
+from torchgeo.models.copernicusfm import resize_abs_pos_embed
+
+from data.bands import Band
+from data.errors import RequestError
+from featurize.encoder import Encoder, EncoderRequest
+from featurize.normalization import make_normalization
+from featurize.weights import load_weights, random_module
+
+CARD = {
+    "title": "Panopticon",
+    "variant": [],
+    "pooling": ["cls", "mean", "cls+mean"],
+    "normalize": ["zscore", "none"],
+    "weights": ["pretrained", "random", "PATH"],
+    "files": "lewaldm/panopticon: panopticon_vitb14_teacher.pth",
+    "image_size": 224,
+    "default_bands": ["s2-12", "rgb", "s1"],
+    "dim": "768; twice that for cls+mean",
+    "bands": "any Sentinel-1, Sentinel-2 or RGB bands, and others with a wavelength of 0.3 to 3 micrometres",
+    "licence": "Apache-2.0",
+    "citation": "Waldmann et al. 2025, arXiv:2503.10845",
+}
+
+PATCH, TRAINED_SIZE = 14, 518  # DINOv2's grid, which the published position embeddings have; fine-tuned at 224
+# Whole nanometres, as the model cuts them. Red, green, blue: the authors' README. The others: ESA's spectral responses
+# of Sentinel-2A (COPE-GSEG-EOPG-TN-15-0007), as the authors take theirs from spectral responses.
+OPTICAL_NM = {
+    "B01": 442, "B02": 493, "B03": 559, "B04": 664, "B05": 704, "B06": 740, "B07": 782, "B08": 832, "B8A": 864,
+    "B09": 945, "B10": 1373, "B11": 1613, "B12": 2202, "red": 664, "green": 559, "blue": 493,
+}  # fmt: skip
+# Radar channels are negative: by what is sent and received, here of no known direction of flight (torchgeo's `ChnEmb`).
+RADAR = {"VV": -1, "VH": -2}
+OTHER_UM = (0.3, 3.0)
+
+
+def build(request: EncoderRequest) -> Encoder:
+    """See the module.
+
+    Raises:
+        RequestError: a size that is no multiple of 14, or a band without a number that Panopticon knows.
+    """
+    if not request.image_size or request.image_size % PATCH:
+        raise RequestError(f"--image-size {request.image_size}: panopticon takes multiples of {PATCH}, such as 224")
+    return PanopticonEncoder(request, [channel_id(band) for band in request.bands])
+
+
+def channel_id(band: Band) -> int:
+    """The number by which Panopticon knows a band: nanometres, or a negative one for radar.
+
+    Raises:
+        RequestError: it has none.
+    """
+    known = {"S1": RADAR, "S2": OPTICAL_NM, "RGB": OPTICAL_NM}.get(band.sensor, {}).get(band.name)
+    if known is not None:
+        return known
+    if band.wavelength_um is None:
+        raise RequestError(f"panopticon needs a wavelength for every band, and {band.name} has none; leave it out")
+    low, high = OTHER_UM
+    if not low <= band.wavelength_um <= high:
+        raise RequestError(
+            f"panopticon knows optical bands of {low:g} to {high:g} micrometres and Sentinel-1; {band.name} is at "
+            f"{band.wavelength_um:g}: give micrometres, or leave it out"
+        )
+    return round(band.wavelength_um * 1000)
+
+
+class PanopticonEncoder(Encoder):
+    """torchgeo's Panopticon after its final layer norm; position embeddings are resampled to the size.
+
+    Args:
+        request: the complete request.
+        channel_ids: C numbers.
+    """
+
+    channel_ids: Tensor
+
+    def __init__(self, request: EncoderRequest, channel_ids: list[int]) -> None:
+        model: Any = random_module(lambda: Panopticon(img_size=TRAINED_SIZE)).model
+        weights = load_weights(
+            model, request.weights, hub_name=Panopticon_Weights.VIT_BASE14.url, unused=("mask_token",)
+        )
+        super().__init__(
+            request,
+            dim=model.embed_dim * (2 if request.pooling == "cls+mean" else 1),
+            normalization=make_normalization(request.normalize, request.bands, request.statistics),
+            weights=weights,
+            settings={"panopticon_channel_ids": channel_ids},
+        )
+        grid = int(request.image_size or 0) // PATCH
+        model.pos_embed = nn.Parameter(resize_abs_pos_embed(model.pos_embed.detach(), grid, TRAINED_SIZE // PATCH))
+        self.model = model
+        self.register_buffer("channel_ids", torch.tensor(channel_ids, dtype=torch.float32))
+
+    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+        """See `Encoder.embed`."""
+        ids = self.channel_ids.repeat(len(images), 1)  # its own memory: the model rounds them in place
+        tokens = self.model.forward_features({"imgs": images, "chn_ids": ids})
+        cls, mean = tokens[:, 0], tokens[:, 1:].mean(dim=1)
+        return {"cls": cls, "mean": mean, "cls+mean": torch.cat((cls, mean), dim=1)}[self.request.pooling]

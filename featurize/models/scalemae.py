@@ -1,0 +1,90 @@
+"""Scale-MAE: a masked autoencoder whose position embeddings know the scale of the image (torchgeo)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchgeo.models import ScaleMAELarge16_Weights
+from torchgeo.models.scale_mae import ScaleMAE, scalemae_large_patch16
+
+from data.errors import RequestError
+from featurize.encoder import Encoder, EncoderRequest, check_rgb
+from featurize.normalization import make_normalization
+from featurize.weights import load_weights, random_module
+
+CARD = {
+    "title": "Scale-MAE",
+    "variant": ["large", "base"],
+    "pooling": ["mean", "cls", "cls+mean"],
+    "normalize": ["imagenet", "zscore", "none"],
+    "weights": ["pretrained", "random", "PATH"],
+    "files": "isaaccorley/vit_large_patch16_224_fmow_rgb_scalemae: ...-386989c9.pth (large)",
+    "image_size": 224,
+    "default_bands": ["rgb"],
+    "dim": "1024 (large), 768 (base); twice that for cls+mean",
+    "bands": "red, green, blue",
+    "licence": "CC-BY-NC-4.0 (weights), MIT (torchgeo)",
+    "citation": "Reed et al. 2023, arXiv:2212.14532",
+}
+
+PATCH, TRAINED_SIZE = 16, 224
+# The scale that position embeddings are given at 224 pixels: 1 for every dataset in the authors' own evaluation
+# (eval/knn.py), and torchgeo's default; images of n pixels have 224 / n of it.
+SCALE = 1.0
+URL = ScaleMAELarge16_Weights.FMOW_RGB.url
+# Position embeddings are computed; the decoder's parts are in the authors' own checkpoints.
+UNUSED = (
+    "pos_embed", "head.", "mask_token", "mask_token_decoder", "decoder_pos_embed", "decoder_embed.", "decoder_blocks.",
+    "decoder_norm.", "decoder_pred.", "fpn.", "fcn.", "fcn_high.", "fcn_low.",
+)  # fmt: skip
+
+
+def build(request: EncoderRequest) -> Encoder:
+    """See the module.
+
+    Raises:
+        RequestError: other bands, a size that is no multiple of 16, or pretrained weights of base, which has none.
+    """
+    check_rgb("scalemae", request.bands)
+    if not request.image_size or request.image_size % PATCH:
+        raise RequestError(f"--image-size {request.image_size}: scalemae takes multiples of {PATCH}, such as 224")
+    if request.weights == "pretrained" and request.variant == "base":
+        raise RequestError(
+            "no weights are published for scalemae base; use --variant large, --weights PATH, or --weights random "
+            "for an untrained one"
+        )
+    return ScaleMAEEncoder(request)
+
+
+class ScaleMAEEncoder(Encoder):
+    """torchgeo's Scale-MAE after its final layer norm."""
+
+    def __init__(self, request: EncoderRequest) -> None:
+        size = int(request.image_size or 0)
+        scale = SCALE * TRAINED_SIZE / size
+        make = {"large": scalemae_large_patch16, "base": base_patch16}[request.variant]
+        model: Any = random_module(lambda: make(img_size=size, res=scale, num_classes=0))
+        model.pos_embed = None
+        weights = load_weights(model, request.weights, hub_name=URL, unused=UNUSED)
+        super().__init__(
+            request,
+            dim=model.embed_dim * (2 if request.pooling == "cls+mean" else 1),
+            normalization=make_normalization(request.normalize, request.bands, request.statistics),
+            weights=weights,
+            settings={"scale": scale},
+        )
+        self.model = model
+
+    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+        """See `Encoder.embed`."""
+        tokens = self.model.forward_features(images)
+        cls, mean = tokens[:, 0], tokens[:, 1:].mean(dim=1)
+        return {"cls": cls, "mean": mean, "cls+mean": torch.cat((cls, mean), dim=1)}[self.request.pooling]
+
+
+def base_patch16(**settings: Any) -> ScaleMAE:
+    """The base size of the authors' code (models_vit.py), which torchgeo has no function for."""
+    return ScaleMAE(
+        patch_size=16, embed_dim=768, depth=12, num_heads=12, qkv_bias=True,
+        norm_layer=lambda dim: torch.nn.LayerNorm(dim, eps=1e-6), **settings,
+    )  # fmt: skip

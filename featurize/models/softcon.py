@@ -1,0 +1,81 @@
+"""SoftCon: DINOv2's vision transformer trained further on Sentinel-1 or Sentinel-2 (torchgeo)."""
+
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor
+from torchgeo.models import ViTBase14_DINOv2_Weights, ViTSmall14_DINOv2_Weights
+
+from data.bands import BAND_SETS, require_bands
+from data.errors import RequestError
+from featurize.encoder import Encoder, EncoderRequest
+from featurize.normalization import make_normalization
+from featurize.weights import load_weights, random_module
+
+CARD = {
+    "title": "SoftCon",
+    "variant": ["small", "base", "small-s1", "base-s1"],
+    "pooling": ["mean", "cls", "cls+mean"],
+    "normalize": ["ssl4eo", "zscore", "stretch", "none"],
+    "weights": ["pretrained", "random", "PATH"],
+    "files": "wangyi111/softcon: B13_vits14_softcon_enc.pth, B13_vitb14_..., B2_vits14_..., B2_vitb14_...",
+    "image_size": 224,
+    "default_bands": ["s2-13"],
+    "dim": "384 (small), 768 (base); twice that for cls+mean",
+    "bands": "s2-13 (small, base); s1 (small-s1, base-s1)",
+    "licence": "CC-BY-4.0",
+    "citation": "Wang et al. 2024, arXiv:2405.20462",
+}
+
+PATCH, TRAINED_SIZE = 14, 224
+SIZES = {"small": "vit_small_patch14_dinov2", "base": "vit_base_patch14_dinov2"}
+URLS = {
+    "small": ViTSmall14_DINOv2_Weights.SENTINEL2_ALL_SOFTCON.url,
+    "base": ViTBase14_DINOv2_Weights.SENTINEL2_ALL_SOFTCON.url,
+    "small-s1": ViTSmall14_DINOv2_Weights.SENTINEL1_GRD_SOFTCON.url,
+    "base-s1": ViTBase14_DINOv2_Weights.SENTINEL1_GRD_SOFTCON.url,
+}
+
+
+def default_bands(request: EncoderRequest) -> list[str]:
+    """Each set of weights has its own bands."""
+    return ["s1" if str(request.variant).endswith("-s1") else "s2-13"]
+
+
+def build(request: EncoderRequest) -> Encoder:
+    """See the module. ``--pooling mean`` averages the patch tokens, as the authors evaluate it.
+
+    Raises:
+        RequestError: other bands than the weights', or a size that is no multiple of 14.
+    """
+    if not request.image_size or request.image_size % PATCH:
+        raise RequestError(f"--image-size {request.image_size}: softcon takes multiples of {PATCH}, such as 224")
+    require_bands(f"softcon {request.variant}", request.bands, BAND_SETS[default_bands(request)[0]])
+    return SoftConEncoder(request)
+
+
+class SoftConEncoder(Encoder):
+    """timm's DINOv2 after its final layer norm; position embeddings are resampled to the size."""
+
+    def __init__(self, request: EncoderRequest) -> None:
+        name, channels = SIZES[request.variant.partition("-")[0]], len(request.bands)
+        model: Any = random_module(
+            lambda: timm.create_model(name, in_chans=channels, img_size=TRAINED_SIZE, num_classes=0)
+        )
+        weights = load_weights(model, request.weights, hub_name=URLS[request.variant], unused=("mask_token",))
+        super().__init__(
+            request,
+            dim=model.embed_dim * (2 if request.pooling == "cls+mean" else 1),
+            normalization=make_normalization(request.normalize, request.bands, request.statistics),
+            weights=weights,
+        )
+        if request.image_size != TRAINED_SIZE:
+            model.set_input_size(img_size=request.image_size)
+        self.model = model
+
+    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+        """See `Encoder.embed`."""
+        tokens = self.model.forward_features(images)
+        cls, mean = tokens[:, 0], tokens[:, 1:].mean(dim=1)
+        return {"cls": cls, "mean": mean, "cls+mean": torch.cat((cls, mean), dim=1)}[self.request.pooling]
