@@ -65,7 +65,7 @@ def pack(
         workers: Reader processes. Default: chosen by the number of images.
         overwrite: Replace a packed file of other contents.
     """
-    opened = {name: data.open(name) for name in data.splits()}
+    opened = {name: data.open(name, bands=[bands]) for name in data.splits()}
 
     from data import packed  # deferred: numpy and h5py
     from data.bands import choose_bands

@@ -45,6 +45,10 @@ class ModelFlags:
         """Raise a RequestError unless the model exists; quick, so that a slip is told before data are opened."""
         MODELS.check(self.model)
 
+    def wanted_bands(self) -> tuple[str, ...]:
+        """The bands asked for, or those that the model's card names, best first."""
+        return (self.bands,) if self.bands else tuple(MODELS.card(self.model)["default_bands"])
+
     def build(self, first: "EODataset", training: Callable[[], "EODataset"]) -> "Encoder":
         """Build the encoder.
 

@@ -59,7 +59,7 @@ class Job:
             RequestError: the data are missing or not as expected.
         """
         if split not in self._opened:
-            self._opened[split] = self.data.open(split)
+            self._opened[split] = self.data.open(split, bands=self.model.wanted_bands())
         if not view:
             return self._opened[split]
 

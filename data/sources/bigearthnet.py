@@ -374,16 +374,22 @@ def _sensors(request: DatasetRequest, layout: Layout) -> list[str]:
     available = [band for band in BANDS if band.sensor in here]
     specs = request.bands or ("all",)
     for spec in specs:
-        try:
-            chosen = choose_bands(available, spec)
-        except RequestError:
-            continue
-        return sorted({band.sensor for band in chosen}, reverse=True)
-    absent = {band.sensor for band in choose_bands(BANDS, specs[0])} - set(here)  # an unknown band is an error here
-    folders = " and ".join(layout.folders[sensor] for sensor in sorted(absent))
-    raise RequestError(
-        f"--bands {specs[0]}: no {folders} in {root}; put it there or choose bands of {' and '.join(here)}"
-    )
+        if chosen := _chosen(available, spec):
+            return sorted({band.sensor for band in chosen}, reverse=True)
+    if absent := {band.sensor for band in _chosen(BANDS, specs[0])} - set(here):
+        folders = " and ".join(layout.folders[sensor] for sensor in sorted(absent))
+        raise RequestError(
+            f"--bands {specs[0]}: no {folders} in {root}; put it there or choose bands of {' and '.join(here)}"
+        )
+    return here  # whoever asks for bands that there are not is told so on choosing them
+
+
+def _chosen(available: Sequence[Band], spec: str) -> tuple[Band, ...]:
+    """The bands of `spec`; none if any of them is not there."""
+    try:
+        return choose_bands(available, spec)
+    except RequestError:
+        return ()
 
 
 def _is_filled(folder: Path) -> bool:
