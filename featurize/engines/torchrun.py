@@ -1,0 +1,227 @@
+"""A process a device, on one machine or several: ranks make contiguous shares of the parts, the first rank joins them.
+
+Under ``torchrun`` each process it starts is a rank. Otherwise ``featurize --device cuda:0,cuda:1`` starts the ranks
+itself, on this machine. Ranks share nothing but the folder of features; orders and outcomes go over gloo.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from data import store
+from data.dataset import EODataset
+from data.errors import RequestError
+from data.files import short_hash
+from featurize.encoder import Encoder
+from featurize.engines.local import make_files, prepared
+from featurize.job import Job
+from featurize.pipeline import Plan, embed_parts
+from featurize.stages import Busy
+
+PATIENCE = timedelta(days=7)  # how long a rank that is done waits for one that is not
+
+
+def run(job: Job) -> int:
+    """Make every feature file of a job with all ranks; starts them where nobody has."""
+    if "RANK" not in os.environ:
+        return start_ranks(job.run.device)
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", 0))
+    try:
+        plan = prepared(job, device=device_of(job.run.device, local_rank))
+        problem = None
+    except RequestError as error:
+        plan, problem = None, str(error)
+    dist.init_process_group("gloo", timeout=PATIENCE)
+    try:
+        problems = gather(problem)
+        if plan is None or any(problems):
+            raise RequestError(next(filter(None, problems)))
+        if rank:
+            follow(job, plan)
+            return 0
+        try:
+            make_files(job, plan, lead(job))
+        finally:
+            tell(None)
+        return 0
+    except RequestError:
+        if rank:
+            return 2  # the first rank says why
+        raise
+    except RuntimeError as error:  # gloo's, when the other end of a connection is gone
+        if rank:
+            return 2
+        raise RequestError("a process of another rank died; finished parts are kept, give the command again") from error
+    finally:
+        with suppress(RuntimeError):
+            dist.destroy_process_group()
+
+
+def device_of(asked: str, local_rank: int) -> str:
+    """The device of one rank: its own of those listed, else the GPU of its number, else what was asked for."""
+    if "," in asked:
+        listed = asked.split(",")
+        if local_rank >= len(listed):
+            raise RequestError(f"--device {asked} names {len(listed)} devices; start as many processes a machine")
+        return listed[local_rank].strip()
+    if asked == "cuda" or (asked == "auto" and torch.cuda.is_available()):
+        return f"cuda:{local_rank}"
+    return asked
+
+
+# ------------------------------------------------------------------------------------------- first rank
+
+
+def lead(job: Job) -> Callable[..., None]:
+    """Work for the first rank: hands out shares, makes its own, and waits for the others'."""
+
+    def work(
+        dataset: EODataset,
+        encoder: Encoder,
+        writer: store.PartWriter,
+        parts: Sequence[int],
+        plan: Plan,
+        busy: Busy,
+        advance: Callable[..., None],
+    ) -> None:
+        order = {
+            "target": (dataset.split, (dataset.altered or {}).get("view", 0)),
+            "file": writer.file,
+            "part_rows": writer.part_rows,
+            "parts": list(parts),
+            "encoder": identity_hash(encoder, plan),
+        }
+        tell(order)
+        problem, interrupted, world = None, False, dist.get_world_size()
+
+        def advance_all(rows: int, bottleneck: str | None) -> None:
+            advance(rows * world, bottleneck)  # the other ranks are taken to keep pace
+
+        try:
+            embed_parts(dataset, encoder, writer, share(parts), plan, busy, advance_all)
+        except RequestError as error:
+            problem = str(error)
+        except KeyboardInterrupt:
+            interrupted = True
+        outcomes = gather({"problem": problem, "busy": dict(busy.seconds)})
+        for stage in busy.seconds:  # ranks work side by side: what counts is the one that worked longest
+            busy.seconds[stage] = max(outcome["busy"].get(stage, 0.0) for outcome in outcomes)
+        if problems := [outcome["problem"] for outcome in outcomes if outcome["problem"]]:
+            raise RequestError(problems[0])
+        if interrupted:
+            raise KeyboardInterrupt
+
+    return work
+
+
+def identity_hash(encoder: Encoder, plan: Plan) -> str:
+    """What must be the same in all ranks for their parts to belong together."""
+    return short_hash(encoder.identity(plan.precision))
+
+
+# ------------------------------------------------------------------------------------------ other ranks
+
+
+def follow(job: Job, plan: Plan) -> None:
+    """Make this rank's share of every order of the first rank, until there are no more."""
+    while (order := told()) is not None:
+        busy, dataset = Busy(), job.open(*order["target"])
+        writer = store.PartWriter(
+            order["file"],
+            rows=len(dataset),
+            dim=job.encoder.dim,
+            dtype=job.encoder.dtype,
+            part_rows=order["part_rows"],
+            writer=f"rank-{dist.get_rank()}",
+        )
+        problem = None
+        try:
+            if identity_hash(job.encoder, plan) != order["encoder"]:
+                raise RequestError(
+                    f"the encoder of rank {dist.get_rank()} on {socket.gethostname()} differs from the first rank's; "
+                    "give all the same weights, data and hardware, or name the --precision"
+                )
+            embed_parts(dataset, job.encoder, writer, share(order["parts"]), plan, busy, lambda *_: None)
+        except RequestError as error:
+            problem = str(error)
+        except KeyboardInterrupt:
+            problem = None
+        gather({"problem": problem, "busy": dict(busy.seconds)})
+
+
+def share(parts: Sequence[int]) -> list[int]:
+    """The contiguous share of the parts that falls to this rank."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    return list(parts[len(parts) * rank // world : len(parts) * (rank + 1) // world])
+
+
+def tell(order: Any) -> None:
+    """Send something from the first rank to all."""
+    dist.broadcast_object_list([order], src=0)
+
+
+def told() -> Any:
+    """What the first rank sent."""
+    box = [None]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gather(mine: Any) -> list[Any]:
+    """What every rank has to say, in the order of ranks."""
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, mine)
+    return everyone
+
+
+# ---------------------------------------------------------------------------------------------- starting
+
+
+def start_ranks(device: str) -> int:
+    """Start this same command once a device, on this machine, and wait for all.
+
+    Args:
+        device: ``--device``; without a comma, all GPUs.
+
+    Returns:
+        The first rank's exit code.
+
+    Raises:
+        RequestError: there are not at least two devices to use.
+    """
+    count = len(device.split(",")) if "," in device else torch.cuda.device_count()
+    if count < 2:
+        raise RequestError(
+            f"--engine torchrun --device {device}: {count} GPUs here; name several devices, such as "
+            "--device cuda:0,cuda:1, or start it with torchrun"
+        )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    surroundings = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    surroundings.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    command = [sys.executable, "-m", "featurize", *sys.argv[1:]]
+    ranks = [
+        subprocess.Popen(command, env=surroundings | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(count)
+    ]
+    try:
+        while True:
+            try:
+                return ranks[0].wait()
+            except KeyboardInterrupt:
+                continue  # the ranks heard it too: they finish their parts and end
+    finally:
+        for process in ranks[1:]:
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
