@@ -1,5 +1,6 @@
 """Scale-MAE: a masked autoencoder whose position embeddings know the scale of the image (torchgeo)."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,5 +87,5 @@ def base_patch16(**settings: Any) -> ScaleMAE:
     """The base size of the authors' code (models_vit.py), which torchgeo has no function for."""
     return ScaleMAE(
         patch_size=16, embed_dim=768, depth=12, num_heads=12, qkv_bias=True,
-        norm_layer=lambda dim: torch.nn.LayerNorm(dim, eps=1e-6), **settings,
+        norm_layer=partial(torch.nn.LayerNorm, eps=1e-6), **settings,
     )  # fmt: skip
