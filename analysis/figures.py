@@ -156,7 +156,8 @@ def with_interval(value: float, low: float, high: float) -> str:
 
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Write a figure as ``<stem>.png``, at least 300 dots an inch on a page, and ``<stem>.svg``; return both paths."""
-    dpi = max(LEAST_DPI, PRINT_DPI * min(1.0, PAGE_WIDTH / figure.get_figwidth())) / CANVAS[_style.get()][0]
+    width = figure.get_figwidth() / CANVAS[_style.get()][0]  # as on paper: a smaller canvas gets as many dots
+    dpi = max(LEAST_DPI, PRINT_DPI * min(1.0, PAGE_WIDTH / width)) * width / figure.get_figwidth()
     files = (stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg"))
     for file in files:
         kind = file.suffix[1:]

@@ -130,8 +130,10 @@ CLASS_PROJECT_NOTE = (
 
 # Splits that the numbers were made on, in images; a run on other splits of the same data does not match.
 EUROSAT_SPLITS = {"train": 16_200, "val": 5_400, "test": 5_400}
-BIGEARTHNET_V2_SPLITS = {"train": 237_871, "val": 122_342, "test": 119_825}
-BIGEARTHNET_V1_SPLITS = {"train": 269_695, "val": 123_723, "test": 125_866}
+BIGEARTHNET_SPLITS = {
+    "v1": {"train": 269_695, "val": 123_723, "test": 125_866},
+    "v2": {"train": 237_871, "val": 122_342, "test": 119_825},
+}
 
 
 @dataclass(frozen=True)
@@ -188,14 +190,14 @@ def _resize(
 ) -> Published:
     """One of Corley et al.'s kNN numbers."""
     where = {"dataset": dataset, "dataset_variant": "random" if dataset == "eurosat" else "v1", "bands": bands}
-    rows = EUROSAT_SPLITS if dataset == "eurosat" else BIGEARTHNET_V1_SPLITS
+    rows = EUROSAT_SPLITS if dataset == "eurosat" else BIGEARTHNET_SPLITS["v1"]
     data = "EuroSAT" if dataset == "eurosat" else "BigEarthNet v1, 19 classes"
     what = f"{model}, {_BANDS[bands]}, on {data}"
     return Published("resize", what, "knn", metric, value, where | match, rows, _K5)
 
 
 _BENCH = {"image_size": 224, "interpolation": "bilinear", "normalization": "zscore"}
-_MOSAIKS = {"model": "rcf", "variant": "empirical", "image_size": None, "features": 512}
+_MOSAIKS = {"model": "rcf", "variant": "empirical", "image_size": None, "features": 512, "kernel": 3}
 _STATISTICS = {"model": "stats", "image_size": None}
 
 PUBLISHED: tuple[Published, ...] = (
@@ -263,6 +265,12 @@ def matching(record: dict[str, Any], metric: str) -> list[Published]:
     ]
 
 
+def rows_of(record: dict[str, Any]) -> dict[str, int]:
+    """Samples of each split that a run used: of train those it was fitted on."""
+    whole = {split: identity["rows"] for split, identity in record["features"]["splits"].items()}
+    return whole | record.get("rows", {})
+
+
 def described(record: dict[str, Any]) -> dict[str, Any]:
     """What `Published.match` may ask of a run."""
     dataset, encoder = record["features"]["dataset"], record["features"]["encoder"]
@@ -277,7 +285,8 @@ def described(record: dict[str, Any]) -> dict[str, Any]:
         "normalization": encoder["normalization"]["method"],
         "weights": encoder["weights"]["source"],
         "features": encoder.get("settings", {}).get("features"),
-        "rows": {split: identity["rows"] for split, identity in record["features"]["splits"].items()},
+        "kernel": encoder.get("settings", {}).get("kernel"),
+        "rows": rows_of(record),
     }
 
 

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 
 from data import paths
-from data.bands import Band
+from data.bands import BAND_SETS, Band
 from data.dataset import DatasetRequest, EODataset
 from data.errors import RequestError
 from data.registry import DATASETS
 
-COLOUR = (("red", "green", "blue"), ("B04", "B03", "B02"))
 DEVIATIONS = 2.0  # a picture spans the dataset's mean and so many deviations to each side
 
 
@@ -30,7 +29,7 @@ def open_samples(dataset: dict[str, Any], split: str, *, data_root: Path | None,
     """
     name = dataset["name"]
     root = paths.dataset_root(data_root, name)
-    request = DatasetRequest(split, root, variant=dataset["variant"] if DATASETS.card(name).get("variants") else None)
+    request = DatasetRequest(split, root, variant=dataset["variant"], bands=("rgb", "all"), **_options(dataset))
     try:
         source = DATASETS.load(name).open_dataset(request)
     except RequestError as error:
@@ -45,7 +44,7 @@ def open_samples(dataset: dict[str, Any], split: str, *, data_root: Path | None,
 
 
 def picture(source: EODataset, name: str) -> np.ndarray:
-    """One sample as it is shown: true colour where the bands allow it, else the first bands.
+    """One sample as it is shown: true colour where the bands allow it, else the first band.
 
     Args:
         source: the split.
@@ -73,8 +72,13 @@ def picture(source: EODataset, name: str) -> np.ndarray:
 
 def picture_bands(bands: Sequence[Band]) -> list[Band]:
     """Red, green and blue where there are all three, else the first band as grey."""
-    by_name = {band.name: band for band in bands}
-    for names in COLOUR:
-        if all(name in by_name for name in names):
-            return [by_name[name] for name in names]
-    return [bands[0]]
+    by_colour = {band.colour: band for band in bands}
+    colours = BAND_SETS["rgb"]
+    return [by_colour[colour] for colour in colours] if by_colour.keys() >= set(colours) else [bands[0]]
+
+
+def _options(dataset: dict[str, Any]) -> dict[str, Any]:
+    """Choices of the dataset that change which samples and classes it has."""
+    possible = DATASETS.card(dataset["name"]).get("options", ())
+    wanted = {"classes": len(dataset["class_names"]), "allow_missing": True}  # samples absent here are told by id
+    return {option: value for option, value in wanted.items() if option in possible}

@@ -63,6 +63,17 @@ def outcome(truth, decided):
     }
 
 
+def curve(epoch):
+    """One entry of the head's ``curves``: made-up losses that fall and accuracies that rise."""
+    return {
+        "epoch": epoch,
+        "train_loss": 2.3 / epoch,
+        "train_accuracy": 1 - 0.9 / epoch,
+        "val_loss": 2.3 / epoch + 0.02 * epoch,
+        "val_accuracy": 1 - 0.95 / epoch,
+    }
+
+
 def make_run(
     out, labels, scores, class_names, *, kind="linear", model="stats", dataset="simulated", simulated=False, seed=0,
     thresholds=None, encoder=None,
@@ -115,8 +126,9 @@ def make_run(
         "multilabel": multilabel,
         "class_names": list(class_names),
         "features": features,
-        "chosen": {"C": 1.0},
+        "chosen": {"epoch": 8} if kind == "head" else {"C": 1.0},
         "candidates": [],
+        "history": {"curves": [curve(epoch) for epoch in range(1, 11)]} if kind == "head" else {},
         "seconds": {"fit": 1.5, "score": 0.1, "total": 2.0},
         "metrics": {"val": metrics, "test": metrics},
         "intervals": {"test": intervals},

@@ -133,7 +133,7 @@ def draw_figure(frame: pd.DataFrame, pictures: dict[str, np.ndarray]) -> Figure:
     first = frame.iloc[0]
     groups = [(case, frame.loc[frame["case"] == case]) for case in (RIGHT, MISTAKE)]
     lines = [max(1, -(-len(part) // COLUMNS)) for _, part in groups]
-    figure = figures.new_figure(10.5, 1.4 + sum((3.4 if first["multilabel"] else 2.75) * n + 0.3 for n in lines))
+    figure = figures.new_figure(10.5, 1.2 + sum((3.3 if first["multilabel"] else 2.45) * n + 0.25 for n in lines))
     blocks: Any = figure.subfigures(2, 1, height_ratios=lines)
     headings = {
         RIGHT: "Surest right decisions" + ("" if first["multilabel"] else ", classes in turn"),
@@ -147,7 +147,9 @@ def draw_figure(frame: pd.DataFrame, pictures: dict[str, np.ndarray]) -> Figure:
         for ax, row in zip(axes, part.to_dict("records"), strict=False):
             draw(row, pictures[row["id"]], ax)
     words = frames.rule_words(first["rule"], first["multilabel"])
-    note = "In brackets: the probability of the highest called class. Test samples."
+    note = (
+        "Test samples; in brackets the probability of the highest called class. Mistakes: least probable truth first."
+    )
     where = f"{first['dataset']}: {first['model']}"
     figures.put_title(figure, f"Cases: {first['probe']}, {words}", where, simulated=bool(first["simulated"]), note=note)
     return figure
@@ -177,7 +179,7 @@ def draw(row: dict, pixels: np.ndarray, ax: Axes) -> None:
             f"true: {figures.wrapped(row['true'], NAME_WIDTH)}\n"
             f"called: {figures.wrapped(row['predicted'], NAME_WIDTH)}{score}"
         )
-    ax.set_title(text, fontsize=7, color=colour, loc="left", y=0, va="top", pad=-4, linespacing=1.25)
+    ax.set_title(text, fontsize=7.5, color=colour, loc="left", y=0, va="top", pad=-4, linespacing=1.25)
 
 
 def _listed(what: str, names: list[str]) -> list[str]:

@@ -317,7 +317,7 @@ def _write_devices(runs: Sequence[Run], out: Path, other_out: str, folder: Path,
     note = "Images a second end to end, as featurize recorded them."
     if absent:
         sentence = f"no features made on {absent[0]} are there, so nothing is compared"
-        note += f" {sentence.capitalize()}."
+        note += f" {sentence[0].upper()}{sentence[1:]}."
         notes.append(f"CPU against GPU: {sentence}; make them elsewhere and name that folder with --other-out")
     figure = figures.new_figure(9, 1.9 + 0.36 * len(frame))
     draw_devices(frame, figure.subplots())
@@ -453,7 +453,7 @@ def _said(run: Run) -> str:
 
 
 def _splits(run: Run) -> str:
-    return ", ".join(f"{split} {one['rows']:,}" for split, one in run.record["features"]["splits"].items())
+    return ", ".join(f"{split} {count:,}" for split, count in reference.rows_of(run.record).items())
 
 
 def _output(

@@ -65,8 +65,11 @@ def caveats(run: Run) -> dict[str, str]:
         found["other model"] = f"features of {frames.model_words(encoder)}, not of DOFA"
     if encoder["weights"]["source"] == "random":
         found["random weights"] = "the encoder's weights are random, it was never trained"
-    if dataset["limit"]:
-        found["part of the data"] = f"at most {dataset['limit']:,} samples a split"
+    rows = reference.rows_of(run.record)
+    whole = reference.BIGEARTHNET_SPLITS.get(dataset["variant"])
+    if "other data" not in found and rows != whole:
+        wanted = f"{dataset['variant']} has {_rows(whole)}" if whole else "those of BigEarthNet are others"
+        found["other samples"] = f"splits of {_rows(rows)} samples, where {wanted}"
     if (classes := len(run.class_names)) != reference.SEMINAR_CLASSES:
         found["other classes"] = f"{classes} classes, where the seminar's table has {reference.SEMINAR_CLASSES}"
     return found
@@ -122,8 +125,7 @@ def _signed(value: float) -> str:
 
 def statement(run: Run) -> str:
     """What our numbers were really made on: data, splits, model; and what keeps them from the seminar's."""
-    rows = run.record["features"]["splits"]
-    splits = ", ".join(f"{split} {identity['rows']:,}" for split, identity in rows.items())
+    splits = _rows(reference.rows_of(run.record))
     ours = f"Ours: {run.dataset} ({splits} samples), {frames.model_words(run.record['features']['encoder'])}; on test."
     reasons = caveats(run)
     if not reasons:
@@ -131,6 +133,10 @@ def statement(run: Run) -> str:
             f"{ours} Same data set and kind of model as the seminar's; its release, bands and variant are not stated."
         )
     return f"NOT COMPARABLE with the published numbers: {'; '.join(reasons.values())}. {ours}"
+
+
+def _rows(rows: dict[str, int]) -> str:
+    return ", ".join(f"{split} {count:,}" for split, count in rows.items())
 
 
 # ------------------------------------------------------------------------------------------------ write
