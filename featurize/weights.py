@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,7 +228,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file  # deferred: not needed for other files
 
             return load_file(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of old pickles: they load, or the error below says enough
+            state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError) as error:
         raise RequestError(
             f"{path} is not a file of plain tensors ({first_line(error)}); refusing to run code from it"
