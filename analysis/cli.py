@@ -9,9 +9,12 @@ from cyclopts import App, Parameter
 
 from analysis.view import Rule, Style, ViewRequest, run_view
 from data import command, paths
+from data.flags import ANY, DataFlags
 from data.registry import VIEWS
 
 HELP = "Tables, figures and a report from probe runs and features."
+
+EVERY = ("runs", "features", "dataset")
 
 # name: (type, default, help, the inputs whose views have it)
 COMMON: dict[str, tuple[Any, Any, str, tuple[str, ...]]] = {
@@ -19,11 +22,12 @@ COMMON: dict[str, tuple[Any, Any, str, tuple[str, ...]]] = {
     "dataset": (str | None, None, "Only this dataset.", ("runs", "features")),
     "kind": (str | None, None, "Only this kind of probe.", ("runs",)),
     "rule": (Rule, "both", "Decisions at 0.5 (half), at thresholds chosen on val (tuned), or both.", ("runs",)),
-    "features": (Path | None, None, "A feature folder, where several would fit.", ("features",)),
+    "features": (Path | None, None, "A feature folder, where several would fit.", ("features", "dataset")),
     "split": (Literal["train", "val", "test", "all"], "test", "Split to draw.", ("features",)),
     "style": (Style, "paper", "Pictures for paper, or with larger letters for slides.", ("runs", "features")),
-    "out": (Path, paths.DEFAULT_OUT, "Folder that holds everything the commands write.", ("runs", "features")),
-    "folder": (Path | None, None, "Write here instead of below --out.", ("runs", "features")),
+    "data": (DataFlags, ANY, "Which samples.", ("dataset",)),
+    "out": (Path, paths.DEFAULT_OUT, "Folder that holds everything the commands write.", EVERY),
+    "folder": (Path | None, None, "Write here instead of below --out.", EVERY),
 }
 
 
@@ -41,11 +45,14 @@ def _subcommand(name: str) -> Any:
     options = card.get("options", {})
     common = [flag for flag, (_, _, _, inputs) in COMMON.items() if card["input"] in inputs]
 
-    def subcommand(**given: Any) -> None:
+    def subcommand(**given: Any) -> int:
         request = ViewRequest(**{flag: value for flag, value in given.items() if flag in common})
         outputs = run_view(name, request, **{option: value for option, value in given.items() if option in options})
         for output in outputs:
+            if output.summary:
+                print(output.summary)
             print(output.files[0] if len(output.files) == 1 else _together(output.files))
+        return int(any(output.wrong for output in outputs))
 
     flags = [_flag(option, type(spec["default"]), spec["default"], spec["help"]) for option, spec in options.items()]
     flags += [_flag(flag, *COMMON[flag][:3]) for flag in common]

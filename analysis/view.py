@@ -10,10 +10,11 @@ A view module has a docstring whose first line is its help, a literal ``CARD`` a
 
     def run(request: ViewRequest, *, bins: int) -> list[Output]: ...
 
-``input`` says which flags the command has: ``runs`` (--model --dataset --kind --rule) or ``features`` (--model
---dataset --features --split). ``report`` is the view's place in the report, and whether its ``figure``, its
-``table`` or ``both`` are shown there; without it the view is not in the report. ``options`` are the view's own
-flags. The card is read without importing the view, so ``--help`` is quick.
+``input`` says which flags the command has: ``runs`` (--model --dataset --kind --rule), ``features`` (--model
+--dataset --features --split) or ``dataset`` (those of `data.flags.DataFlags`, and --features). ``report`` is the
+view's place in the report, and whether its ``figure``, its ``table`` or ``both`` are shown there; without it the view
+is not in the report. ``options`` are the view's own flags. The card is read without importing the view, so ``--help``
+is quick.
 """
 
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data import paths
+from data.flags import ANY, DataFlags
 from data.registry import PROBES, VIEWS
 
 Rule = Literal["half", "tuned", "both"]
@@ -40,6 +42,7 @@ class ViewRequest:
         kind: only this probe kind.
         rule: only this decision rule: ``half`` (0.5, or the highest score) or ``tuned`` (thresholds chosen on val).
         features: a feature folder, instead of looking one up.
+        data: which samples, for views of a dataset itself.
         split: the split whose features are drawn, or ``all``.
         style: pictures for ``paper``, or with larger letters for ``slides``.
         pictures: False lets a view whose table is all that is wanted leave its pictures out.
@@ -52,6 +55,7 @@ class ViewRequest:
     kind: str | None = None
     rule: Rule = "both"
     features: Path | None = None
+    data: DataFlags = ANY
     split: str = "test"
     style: Style = "paper"
     pictures: bool = True
@@ -78,6 +82,8 @@ class Output:
         caption: how to read it.
         alt: what the picture says, for those who cannot see it.
         tables: header and rows of the numbers as they are read, the first column a name; ``**bold**`` marks.
+        summary: what the command prints beside the files.
+        wrong: the work found something wrong: the command's exit code is 1.
     """
 
     title: str
@@ -87,6 +93,8 @@ class Output:
     caption: str = ""
     alt: str = ""
     tables: tuple[tuple[list[str], list[list[str]]], ...] = ()
+    summary: str = ""
+    wrong: bool = False
 
     def file(self, suffix: str) -> Path | None:
         """The file of that ending, if there is one."""

@@ -67,7 +67,7 @@ def files_of(outputs: list[Output]) -> list:
 @pytest.mark.parametrize("name", VIEWS.names())
 def test_every_view_has_a_card_that_its_run_understands(name):
     card = VIEWS.card(name)
-    assert card["input"] in ("runs", "features")
+    assert card["input"] in ("runs", "features", "dataset")
     assert set(card) <= {"input", "report", "options"}
     assert all(set(spec) == {"default", "help"} for spec in card["options"].values())
     if "report" in card:

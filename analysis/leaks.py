@@ -1,0 +1,154 @@
+"""What two splits share that they should not: places, scenes, pixels, rows; arrays in, arrays out."""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.spatial import KDTree
+
+from data.dataset import EODataset
+
+# A square that is turned against north by less than 5 degrees overlaps its neighbour by less than 1 % in our reckoning.
+OVERLAP = 0.05
+SAME_PLACE = 0.95
+BLOCK = 4096  # samples compared at once
+# Sentinel-2 products as BigEarthNet names them, v2 with the MGRS tile and v1 without: scene, tile, column, row.
+SCENE = re.compile(r"(S2[A-D]_MSIL[12][AC]_\d{8}T\d+(?:_N\d{4}_R\d{3}_T([0-9A-Z]{5}))?)_(\d+)_(\d+)")
+# WGS 84 (NIMA TR8350.2): semi-major axis in metres, and eccentricity squared.
+AXIS_M, ECCENTRICITY2 = 6_378_137.0, 6.69437999014e-3
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """For each of M samples the nearest of N others.
+
+    Args:
+        metres: (M,) to the nearest centre.
+        nearest: (M,) its index.
+        share: (M,) of the footprint that the most overlapping other covers; 0 where none does.
+        covered_by: (M,) index of that one.
+        touches: (M,) whether a footprint lies less than half a side away, overlapping ones included.
+    """
+
+    metres: np.ndarray
+    nearest: np.ndarray
+    share: np.ndarray
+    covered_by: np.ndarray
+    touches: np.ndarray
+
+
+def nearness(of: np.ndarray, among: np.ndarray, size_m: tuple[float, float] | None) -> Nearness:
+    """How near samples are to others, footprints taken as rectangles along north and east.
+
+    Args:
+        of: (M, 2) longitude and latitude of centres in degrees.
+        among: (N, 2) likewise.
+        size_m: width and height of a footprint; None where unknown: then only centres within a metre overlap.
+    """
+    width, height = size_m or (1.0, 1.0)
+    tree = KDTree(_on_sphere(among))
+    points = _on_sphere(of)
+    metres, nearest = tree.query(points)
+    share, covered_by, touches = np.zeros(len(of)), np.zeros(len(of), int), np.zeros(len(of), bool)
+    radius = 1.5 * np.hypot(width, height) * 1.01  # the sphere is not the ellipsoid
+    for start in range(0, len(of), BLOCK):
+        near = KDTree(points[start : start + BLOCK]).sparse_distance_matrix(tree, radius, output_type="ndarray")
+        mine, other = near["i"] + start, near["j"]
+        east, north = _offsets_m(of[mine], among[other])
+        beside, above = np.abs(east) / width, np.abs(north) / height
+        shared = np.clip(1 - beside, 0, None) * np.clip(1 - above, 0, None)
+        touches[mine[(np.maximum(beside, above) < 1.5) & bool(size_m)]] = True
+        order = np.argsort(shared)  # the largest is written last
+        share[mine[order]], covered_by[mine[order]] = shared[order], other[order]
+    return Nearness(metres, np.asarray(nearest), share, covered_by, touches)
+
+
+def _on_sphere(lonlat: np.ndarray) -> np.ndarray:
+    lon, lat = np.radians(lonlat).T
+    return AXIS_M * np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
+
+
+def _offsets_m(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Metres east and north from one to a place nearby, by the ellipsoid's radii of curvature."""
+    lat = np.radians((one[:, 1] + other[:, 1]) / 2)
+    flattened = 1 - ECCENTRICITY2 * np.sin(lat) ** 2
+    across = AXIS_M / np.sqrt(flattened)
+    along = AXIS_M * (1 - ECCENTRICITY2) / flattened**1.5
+    lon = (other[:, 0] - one[:, 0] + 180) % 360 - 180
+    return np.radians(lon) * across * np.cos(lat), np.radians(other[:, 1] - one[:, 1]) * along
+
+
+def footprint_m(dataset: EODataset) -> tuple[float, float] | None:
+    """Width and height of a patch in metres, from its finest band; None where no band has a sampling distance."""
+    images = dataset.read(0, dataset.bands)
+    known = [(-image.size, band.gsd_m, image.shape) for image, band in zip(images, dataset.bands, strict=True)]
+    known = [one for one in known if one[1]]
+    if not known:
+        return None
+    _, gsd_m, (height, width) = min(known)
+    return width * gsd_m, height * gsd_m
+
+
+def scenes(ids: Sequence[str]) -> pd.DataFrame | None:
+    """Scene, tile and place of samples with Sentinel-2 product names, such as BigEarthNet's.
+
+    Returns:
+        Columns ``scene``, and where names have a tile ``tile`` and ``cell`` (tile, column and row: the place on the
+        ground); None where any id is no such name.
+    """
+    found = [SCENE.fullmatch(name) for name in ids]
+    if not all(found):
+        return None
+    rows = [match.groups() for match in found if match]
+    frame = pd.DataFrame({"scene": [scene for scene, *_ in rows]})
+    if all(tile for _, tile, _, _ in rows):
+        frame["tile"] = [tile for _, tile, _, _ in rows]
+        frame["cell"] = [f"{tile}_{column}_{row}" for _, tile, column, row in rows]
+    return frame
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Digests of a split's samples.
+
+    Args:
+        digests: (N,) uint64 of all bands; equal pixels have equal digests.
+        blank: (N,) whether each band has one value only.
+    """
+
+    digests: np.ndarray
+    blank: np.ndarray
+
+
+def hash_pixels(dataset: EODataset, advance: Callable[[int], None]) -> Pixels:
+    """Read every sample once, one at a time.
+
+    Args:
+        dataset: one split.
+        advance: told of every sample.
+
+    Raises:
+        RequestError: a sample cannot be read.
+    """
+    digests, blank = np.empty(len(dataset), np.uint64), np.empty(len(dataset), bool)
+    for row in range(len(dataset)):
+        images = dataset.read(row, dataset.bands)
+        digest = hashlib.blake2b(digest_size=8)  # half a million samples: two collide once in 100 million times
+        for image in images:
+            digest.update(f"{image.shape}{image.dtype.str}".encode())
+            digest.update(np.ascontiguousarray(image))
+        digests[row] = int.from_bytes(digest.digest(), "little")
+        blank[row] = all((image == image.flat[0]).all() for image in images)
+        advance(1)
+    return Pixels(digests, blank)
+
+
+def hash_rows(values: np.ndarray) -> np.ndarray:
+    """(N,) uint64 digests of the rows of an array; equal rows have equal digests."""
+    rows = np.ascontiguousarray(values)
+    return np.array(
+        [int.from_bytes(hashlib.blake2b(row, digest_size=8).digest(), "little") for row in rows], dtype=np.uint64
+    )

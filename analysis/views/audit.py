@@ -1,0 +1,346 @@
+"""Leaks between splits, labels per split, classes absent from one, constant or duplicate features."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from analysis import leaks, tables
+from analysis.view import Output, ViewRequest
+from data import paths, store
+from data.command import progress
+from data.dataset import EODataset
+from data.errors import RequestError
+
+CARD = {
+    "input": "dataset",
+    "options": {"pixels": {"default": True, "help": "Read every image and look for identical ones."}},
+}
+
+# What a finding means. Anything WRONG makes the command exit with 1: a score on these splits does not say what a score
+# should. A NOTE is worth knowing and often intended; UNKNOWN could not be looked at.
+WRONG, NOTE, GOOD, UNKNOWN = "wrong", "note", "good", "unknown"
+COLUMNS = ["verdict", "check", "where", "count", "of", "example"]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is known of one split: from the dataset, from its features, or both.
+
+    Args:
+        name: ``train``, ``val`` or ``test``.
+        ids: N names.
+        labels: (N, K) or (N,).
+        class_names: K names.
+        lonlat: (N, 2) degrees, or None.
+        dataset: the samples themselves, where a dataset was named.
+        features: (N, D), where features were.
+    """
+
+    name: str
+    ids: list[str]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    lonlat: np.ndarray | None
+    dataset: EODataset | None = None
+    features: np.ndarray | None = None
+
+    def of_class(self) -> np.ndarray:
+        """(N, K) bool."""
+        if self.labels.ndim == 2:
+            return self.labels.astype(bool)
+        return self.labels[:, None] == np.arange(len(self.class_names))
+
+
+def run(request: ViewRequest, *, pixels: bool) -> list[Output]:
+    """Audit the splits of a dataset, of a feature set, or of both."""
+    splits, slug, simulated = gather(request)
+    findings, labels = compute(splits, pixels=pixels), label_counts(splits)
+    title = f"Audit of {slug}" + (" (simulated data)" if simulated else "")
+    stem = request.target("audit") / f"audit__{slug}"
+    header, rows = readable(findings)
+    label_header, label_rows = readable_labels(labels)
+    text = f"# {title}\n\n{_sizes(splits)}\n\n" + tables.markdown_table(header, rows, left=5)
+    text += "\n## Labels\n\n" + tables.markdown_table(label_header, label_rows, left=1)
+    wrong, unknown = (list(findings["verdict"]).count(verdict) for verdict in (WRONG, UNKNOWN))
+    verdict = f"{wrong} of {len(findings)} checks found something wrong" if wrong else "nothing wrong was found"
+    verdict += f"; {unknown} could not be made" if unknown else ""
+    findings, labels = findings.assign(simulated=simulated), labels.assign(simulated=simulated)
+    return [
+        Output(
+            title=title,
+            files=(
+                tables.write_markdown(text, stem),
+                tables.write_csv(findings, stem),
+                tables.write_csv(labels, stem.with_name(f"audit-labels__{slug}")),
+            ),
+            dataset=slug,
+            caption="Wrong: scores on these splits do not say what they should. Note: often intended.",
+            tables=((header, rows), (label_header, label_rows)),
+            summary="\n".join([f"{title}: {_sizes(splits)}", *summary(findings), verdict]),
+            wrong=bool(wrong),
+        )
+    ]
+
+
+def gather(request: ViewRequest) -> tuple[list[Material], str, bool]:
+    """Open what the request names.
+
+    Returns:
+        The splits in their usual order, the dataset's folder name, and whether it is simulated.
+
+    Raises:
+        RequestError: nothing named, and not one feature set to be found; or dataset and features differ in samples.
+    """
+    chosen, sets = request.data, {}
+    named = bool(chosen.dataset or chosen.packed)
+    if request.features or not named:
+        folder = request.features or store.find_features(request.out)
+        present = [split for split in store.splits_in(folder) if chosen.split in ("all", split)]
+        if not present:
+            raise RequestError(f"no features in {folder}; make them with featurize")
+        sets = {split: store.read_features(paths.feature_file(folder, split)) for split in present}
+    if not named:
+        identity = next(iter(sets.values())).identity
+        simulated = next(iter(sets.values())).simulated
+        splits = [
+            Material(name, one.ids, one.labels, one.class_names, one.lonlat, features=one.features)
+            for name, one in sets.items()
+        ]
+        return splits, store.dataset_slug(identity), simulated
+    splits = []
+    for name in chosen.splits():
+        samples = chosen.open(name)
+        features = sets[name].features if name in sets else None
+        if name in sets and sets[name].ids != samples.ids:
+            raise RequestError(f"{sets[name].file} was made from other samples than {samples.name} {name} holds")
+        splits.append(
+            Material(name, samples.ids, samples.labels, samples.class_names, samples.lonlat, samples, features)
+        )
+    first = splits[0].dataset
+    assert first is not None
+    identity = store.make_identity(first, {})
+    return splits, store.dataset_slug(identity), bool(first.provenance.get("simulated"))
+
+
+def compute(splits: Sequence[Material], *, pixels: bool = True) -> pd.DataFrame:
+    """Look at everything.
+
+    Args:
+        splits: of one dataset.
+        pixels: read every image.
+
+    Returns:
+        A row a check and split, or pair of splits: ``verdict check where count of example``; ``count`` of ``of``
+        samples, classes or dimensions were found, and ``example`` names the first.
+    """
+    rows = [*_ids(splits), *_pixels(splits, wanted=pixels), *_places(splits), *_scenes(splits), *_classes(splits)]
+    rows += _features(splits)
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    return frame.astype({"count": "Int64", "of": "Int64"})
+
+
+def label_counts(splits: Sequence[Material]) -> pd.DataFrame:
+    """Samples of each class.
+
+    Returns:
+        A row a class: ``class``, then a column a split.
+    """
+    counts = {split.name: split.of_class().sum(axis=0) for split in splits}
+    return pd.DataFrame({"class": list(splits[0].class_names), **counts})
+
+
+# ------------------------------------------------------------------------------------------------ checks
+
+Row = tuple[str, str, str, int | None, int | None, str]
+
+
+def _pairs(splits: Sequence[Material]) -> Iterator[tuple[Material, Material, str]]:
+    """Each later split with each earlier one: what is in both was seen before it is asked for."""
+    for earlier, later in combinations(splits, 2):
+        yield earlier, later, f"{later.name} in {earlier.name}"
+
+
+def _count(verdict: str, check: str, where: str, found: np.ndarray, example: str = "") -> Row:
+    """A finding, good if nothing was found."""
+    count = int(found.sum())
+    return (verdict if count else GOOD, check, where, count, len(found), example if count else "")
+
+
+def _twins(earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the later values are among the earlier ones, and the place there of each that is."""
+    order = np.argsort(earlier, kind="stable")
+    places = np.searchsorted(earlier, later, sorter=order)
+    twin = order[np.minimum(places, len(order) - 1)]
+    return earlier[twin] == later, twin
+
+
+def _example(earlier: Material, later: Material, found: np.ndarray, twin: np.ndarray) -> str:
+    if not found.any():
+        return ""
+    row = int(np.argmax(found))
+    return f"{later.ids[row]} and {earlier.ids[twin[row]]}"
+
+
+def _ids(splits: Sequence[Material]) -> Iterator[Row]:
+    for earlier, later, where in _pairs(splits):
+        known = set(earlier.ids)
+        found = np.array([name in known for name in later.ids])
+        yield _count(WRONG, "same id", where, found, later.ids[int(np.argmax(found))])
+
+
+def _pixels(splits: Sequence[Material], *, wanted: bool) -> Iterator[Row]:
+    if not wanted or any(split.dataset is None for split in splits):
+        why = "left out by --no-pixels" if not wanted else "name the dataset with --dataset"
+        yield UNKNOWN, "identical pixels", "all splits", None, None, why
+        return
+    hashed = {}
+    for split in splits:
+        assert split.dataset is not None
+        with progress(f"reading {split.dataset.name} {split.name}", len(split.ids), "images") as advance:
+            hashed[split.name] = leaks.hash_pixels(split.dataset, advance)
+    for earlier, later, where in _pairs(splits):
+        found, twin = _twins(hashed[earlier.name].digests, hashed[later.name].digests)
+        example = _example(earlier, later, found, twin)
+        yield _count(WRONG, "identical pixels", where, found, example)
+        if found.any():
+            differ = found & (earlier.of_class()[twin] != later.of_class()).any(axis=1)
+            example = _example(earlier, later, differ, twin)
+            yield _count(WRONG, "identical pixels with other labels", where, differ, example)
+    for split in splits:
+        yield _repeats("identical pixels", split, hashed[split.name].digests)
+        blank = hashed[split.name].blank
+        yield _count(NOTE, "blank images", f"in {split.name}", blank, split.ids[int(np.argmax(blank))])
+
+
+def _repeats(check: str, split: Material, digests: np.ndarray) -> Row:
+    """Samples that repeat an earlier one of the same split."""
+    repeated = pd.Series(digests).duplicated().to_numpy()
+    example = ""
+    if repeated.any():
+        row = int(np.argmax(repeated))
+        example = f"{split.ids[row]} and {split.ids[int(np.argmax(digests == digests[row]))]}"
+    return _count(NOTE, check, f"within {split.name}", repeated, example)
+
+
+def _places(splits: Sequence[Material]) -> Iterator[Row]:
+    if any(split.lonlat is None for split in splits):
+        yield UNKNOWN, "overlapping footprints", "all splits", None, None, "no locations known"
+        return
+    size_m = leaks.footprint_m(splits[0].dataset) if splits[0].dataset else None
+    for earlier, later, where in _pairs(splits):
+        assert earlier.lonlat is not None and later.lonlat is not None
+        near = leaks.nearness(later.lonlat, earlier.lonlat, size_m)
+        overlapping, same = near.share > leaks.OVERLAP, near.share > leaks.SAME_PLACE
+        example = _example(earlier, later, same, near.covered_by)
+        yield _count(WRONG, "same footprint", where, same, example)
+        if size_m:
+            worst = np.zeros_like(overlapping)
+            worst[np.argmax(near.share)] = True
+            example = _example(earlier, later, worst, near.covered_by)
+            yield _count(WRONG, "overlapping footprints", where, overlapping, f"{near.share.max():.0%}: {example}")
+            yield _count(NOTE, "next to each other, or overlapping", where, near.touches)
+        else:
+            yield UNKNOWN, "overlapping footprints", where, None, None, "size unknown: name the dataset with --dataset"
+        half = f"half are within {np.median(near.metres) / 1000:,.1f} km of one"
+        yield NOTE, "nearest centre", where, None, None, half
+
+
+def _scenes(splits: Sequence[Material]) -> Iterator[Row]:
+    frames = {split.name: leaks.scenes(split.ids) for split in splits}
+    for earlier, later, where in _pairs(splits):
+        before, after = frames[earlier.name], frames[later.name]
+        if before is None or after is None:
+            continue
+        for check, column, verdict in (
+            ("same place by id", "cell", WRONG),
+            ("same scene", "scene", NOTE),
+            ("same tile", "tile", NOTE),
+        ):
+            if column not in before or column not in after:
+                continue
+            found = after[column].isin(before[column]).to_numpy()
+            example = str(after[column][int(np.argmax(found))])
+            yield _count(verdict, check, where, found, example)
+
+
+def _classes(splits: Sequence[Material]) -> Iterator[Row]:
+    has = {split.name: split.of_class().any(axis=0) for split in splits}
+    anywhere = np.any(list(has.values()), axis=0)
+    names = np.array(splits[0].class_names)
+    for split in splits:
+        absent = anywhere & ~has[split.name]
+        yield _count(WRONG, "class absent", f"from {split.name}", absent, ", ".join(names[absent]))
+    yield _count(NOTE, "class absent", "from all splits", ~anywhere, ", ".join(names[~anywhere]))
+    for split in splits:
+        bare = ~split.of_class().any(axis=1)
+        yield _count(NOTE, "images without any label", f"in {split.name}", bare, split.ids[int(np.argmax(bare))])
+
+
+def _features(splits: Sequence[Material]) -> Iterator[Row]:
+    known = [split for split in splits if split.features is not None]
+    digests = {}
+    for split in known:
+        assert split.features is not None
+        digests[split.name] = leaks.hash_rows(split.features)
+        constant = (split.features == split.features[0]).all(axis=0)
+        verdict = WRONG if constant.all() and len(split.ids) > 1 else NOTE
+        first = f"dimension {int(np.argmax(constant))}"
+        yield _count(verdict, "constant features", f"in {split.name}", constant, first)
+        columns = leaks.hash_rows(split.features.T)
+        repeated = pd.Series(columns).duplicated().to_numpy() & ~constant
+        row = int(np.argmax(repeated))
+        pair = f"dimensions {int(np.argmax(columns == columns[row]))} and {row}"
+        yield _count(NOTE, "duplicate features", f"in {split.name}", repeated, pair)
+        yield _repeats("identical features", split, digests[split.name])
+    for earlier, later, where in _pairs(known):
+        found, twin = _twins(digests[earlier.name], digests[later.name])
+        yield _count(WRONG, "identical features", where, found, _example(earlier, later, found, twin))
+
+
+# ------------------------------------------------------------------------------------------------ tables
+
+
+def readable(findings: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the findings, the wrong ones first."""
+    order = {verdict: place for place, verdict in enumerate((WRONG, NOTE, UNKNOWN, GOOD))}
+    rows = []
+    for verdict, check, where, count, of, example in zip(*(findings[name].tolist() for name in COLUMNS), strict=True):
+        found = "–"
+        if isinstance(count, int):  # else there was nothing to count
+            found = f"{count:,} of {of:,}" + (f" ({count / of:.1%})" if count else "")
+        rows.append([verdict, check, where, found, example])
+    rows.sort(key=lambda row: order[row[0]])
+    return ["Verdict", "Check", "Where", "Found", "First, or why"], rows
+
+
+def summary(findings: pd.DataFrame) -> list[str]:
+    """What the command prints: a line a finding, then what was looked for and not found, in one."""
+    _, rows = readable(findings)
+    lines = []
+    for verdict, check, where, found, example in rows:
+        if verdict != GOOD:
+            told = example if found == "–" else f"{found} ({example})" if example else found
+            lines.append(f"{verdict:7}  {check}, {where}: {told}")
+    clean = [
+        check for check in dict.fromkeys(row[1] for row in rows) if {r[0] for r in rows if r[1] == check} == {GOOD}
+    ]
+    return [*lines, f"{GOOD:7}  none of: {', '.join(clean)}"] if clean else lines
+
+
+def readable_labels(labels: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the label counts, with each class's share of a split's labels."""
+    splits = [column for column in labels.columns if column != "class"]
+    counts = labels[splits].to_numpy()
+    shares = counts / np.maximum(counts.sum(axis=0), 1)
+    rows = [
+        [name, *(f"{count:,} ({share:.1%})" for count, share in zip(*pair, strict=True))]
+        for name, *pair in zip(labels["class"], counts, shares, strict=True)
+    ]
+    return ["Class", *splits], rows
+
+
+def _sizes(splits: Sequence[Material]) -> str:
+    return ", ".join(f"{split.name} {len(split.ids):,}" for split in splits) + " images"
