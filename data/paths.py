@@ -68,6 +68,11 @@ def run_folder(out: Path, dataset: str, encoder: str, run: str) -> Path:
     return probe_root(out) / dataset / encoder / run
 
 
+def sweep_folder(out: Path, dataset: str, encoder: str, name: str) -> Path:
+    """Folder of the tables that tell several runs of one feature set together."""
+    return out / "sweeps" / dataset / encoder / name
+
+
 def run_folders(out: Path) -> list[Path]:
     """Every folder below `out` that holds a finished run, sorted."""
     return sorted(path.parent for path in probe_root(out).glob("*/*/[!.]*/run.json"))

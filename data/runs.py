@@ -4,8 +4,8 @@
 leaves ``curves``: a list with an entry for every epoch, also those after the chosen one (``chosen.epoch``), each with
 ``epoch`` (from 1), ``train_loss``, ``val_loss``, ``train_accuracy`` and ``val_accuracy``. They are measured after the
 epoch with the weights it ended with, on all of val and all of the train samples in use, unaltered. Single-label: mean
-cross-entropy (nats a sample) and share of samples whose highest score is right. Multi-label: binary cross-entropy (nats)
-and share of right decisions at 0.5, both over every label of every sample.
+cross-entropy (nats a sample) and share of samples whose highest score is right. Multi-label: binary cross-entropy
+(nats) and share of right decisions at 0.5, both over every label of every sample.
 """
 
 import io
@@ -23,7 +23,7 @@ import numpy as np
 
 from data import paths
 from data.errors import RequestError
-from data.files import canonical_json, explained, fsync_folder, short_hash
+from data.files import canonical_json, explained, fsync_folder, sha256_of_file, short_hash
 from data.store import open_hdf5
 
 SCHEMA = 1
@@ -98,6 +98,20 @@ class Run:
         except (OSError, KeyError) as error:
             raise RequestError(f"{file} has no readable predictions of {split}; run the probe again") from error
 
+    @property
+    def model_sha256(self) -> str:
+        """What ``model.skops`` was when the run was written; its bytes differ from fit to fit, so run.json has it not.
+
+        Raises:
+            RequestError: the file that holds it is absent or damaged.
+        """
+        file = self.folder / "predictions.h5"
+        try:
+            with open_hdf5(file) as source:
+                return str(source.attrs["model_sha256"])
+        except (OSError, KeyError) as error:
+            raise RequestError(f"{file} does not say which model made it; run the probe again") from error
+
 
 def run_name(kind: str, features: dict[str, Any], arguments: dict[str, Any], seed: int) -> str:
     """``<kind>-<hash>``: the hash of all that decides the result.
@@ -132,6 +146,7 @@ def write_run(
     replaced = folder.with_name(f".{folder.name}.old-{secrets.token_hex(8)}")
     try:
         temporary.mkdir(parents=True)
+        save_model(temporary / "model.skops")
         buffer = io.BytesIO()  # HDF5 in memory first: it crashes the process when a disk fills up under it
         with h5py.File(buffer, "w") as file:
             for split, values in predictions.items():
@@ -139,8 +154,8 @@ def write_run(
                 group["ids"] = np.array([name.encode() for name in values.ids])
                 group.create_dataset("labels", data=values.labels, fletcher32=True, chunks=True)
                 group.create_dataset("scores", data=values.scores.astype(np.float32), fletcher32=True, chunks=True)
+            file.attrs["model_sha256"] = sha256_of_file(temporary / "model.skops")
         (temporary / "predictions.h5").write_bytes(buffer.getvalue())
-        save_model(temporary / "model.skops")
         record = {"schema": SCHEMA, **record}
         canonical_json(record)  # NaN is not JSON: fail here, not in a reader
         (temporary / "run.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -7,9 +7,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from data import command, paths
-from data.errors import RequestError
+from data import command
+from data.errors import RequestError, unknown
 from data.registry import PROBES
+from probes.flags import FitFlags, Switch
 
 app = command.new_app(
     "probe",
@@ -17,6 +18,7 @@ app = command.new_app(
     "Each run is a folder with run.json, predictions.h5 and model.skops under OUT/probes.",
 )
 
+RULES = ("tuned", "half")
 COLUMNS = {
     True: ("f2_macro", "f2_micro", "f1_micro", "precision_micro", "recall_micro", "hamming_loss", "map_macro"),
     False: ("accuracy", "balanced_accuracy", "f1_macro", "precision_macro", "recall_macro", "f2_macro"),
@@ -24,52 +26,103 @@ COLUMNS = {
 
 
 @app.default
-def probe(
-    *,
-    kind: str,
-    model: str | None = None,
-    dataset: str | None = None,
-    features: Path | None = None,
-    out: Path = paths.DEFAULT_OUT,
-    seed: int = 0,
-    n_jobs: Annotated[int, Parameter(name="--n-jobs")] = -1,
-    overwrite: bool = False,
-) -> None:
+def probe(*, fit: FitFlags, shots: int | None = None, train_fraction: float | None = None, seeds: int = 1) -> None:
     """Fit classical probes on kept features: fit on train, choose on val, score test.
 
     Each run is a folder with run.json, predictions.h5 and model.skops under OUT/probes; the same request again
     reuses it.
 
     Args:
-        kind: Probe kinds, comma-separated, or 'all'; see probe list.
-        model: Model whose features to use; needed where several feature sets exist.
-        dataset: Dataset whose features to use; needed where several feature sets exist.
-        features: Folder with train.h5, val.h5 and test.h5, in place of --model and --dataset.
-        out: Output folder; features are looked for here too.
-        seed: Random seed.
-        n_jobs: Trees or candidates fitted at a time, -1 for one a core; does not change the result.
-        overwrite: Fit again where the run exists.
+        fit: Which probes, and how.
+        shots: Train samples a class to learn from, drawn by the seed. Default: all.
+        train_fraction: Share of train to learn from, drawn by the seed. Default: all.
+        seeds: Repeat with so many seeds, from --seed on, and tell mean and deviation; tables go to OUT/sweeps.
     """
-    kinds = PROBES.names() if kind == "all" else list(dict.fromkeys(PROBES.check(k.strip()) for k in kind.split(",")))
-    if features and (model or dataset):
-        raise RequestError("--features names the folder already; drop --model and --dataset")
-    if n_jobs == 0:
-        raise RequestError("--n-jobs 0: give a number of jobs, or -1 for one a core")
-    if not 0 <= seed < 2**32:
-        raise RequestError(f"--seed {seed}: must be from 0 to {2**32 - 1}")
+    kinds, numbers = fit.kinds(), fit.seeds(seeds)
+    if shots is not None and train_fraction is not None:
+        raise RequestError("--shots and --train-fraction both cut train; give one of them")
+    if shots is not None and shots < 1:
+        raise RequestError(f"--shots {shots}: must be at least 1")
+    if train_fraction is not None and not 0 < train_fraction <= 1:
+        raise RequestError(f"--train-fraction {train_fraction:g}: must be above 0 and at most 1")
+    splits = fit.splits()
+    cut = {"shots": shots, "fraction": train_fraction}
+    finished = [fit.run(kind, splits, seed=seed, cut=cut, report=_report) for seed in numbers for kind in kinds]
+    if seeds == 1:
+        _print_results(finished)
+    else:
+        _print_summary(finished, fit.out)
 
-    from data import store  # deferred, as `probes.fit`: numpy, h5py and scikit-learn cost a second of start-up
 
-    folder = features or store.find_features(out, model=model, dataset=dataset)
-    from probes import fit, inputs
+@app.command
+def sweep(*, fit: FitFlags, shots: str = "1,5,10,50,all", seeds: int = 5) -> None:
+    """Learning curves: fit on growing parts of train with several seeds; tables go to OUT/sweeps.
 
-    splits = inputs.read_splits(folder)
-    _print_results(
-        [
-            fit.fit_run(name, splits, out, seed=seed, n_jobs=n_jobs, overwrite=overwrite, report=_report)
-            for name in kinds
-        ]
-    )
+    Runs that exist are reused, so a stopped sweep goes on where it was.
+
+    Args:
+        fit: Which probes, and how.
+        shots: Train samples a class, comma-separated; all is the whole of train. Smaller parts lie inside larger ones.
+        seeds: So many seeds, from --seed on; each draws its own parts.
+    """
+    kinds, numbers = fit.kinds(), fit.seeds(seeds)
+    counts = list(dict.fromkeys(_shots(word.strip()) for word in shots.split(",")))
+    splits = fit.splits()
+    finished = []
+    for count in counts:
+        for seed in numbers:
+            _report(f"{'all of train' if count is None else f'{count} a class'}, seed {seed}:")
+            finished += [fit.run(kind, splits, seed=seed, cut={"shots": count}, report=_report) for kind in kinds]
+    _print_summary(finished, fit.out)
+
+
+def _shots(word: str) -> int | None:
+    if word == "all":
+        return None
+    if not word.isdecimal() or int(word) < 1:
+        raise RequestError(f"--shots {word or 'without a number'}: give numbers from 1, or all, such as 1,5,10,all")
+    return int(word)
+
+
+@app.command
+def predict(
+    run: Path,
+    features: Path,
+    *,
+    to: Path,
+    rule: str = "tuned",
+    other_dataset: Annotated[bool, Switch] = False,
+    n_jobs: Annotated[int, Parameter(name="--n-jobs")] = -1,
+    overwrite: Annotated[bool, Switch] = False,
+) -> None:
+    """Score other features with a finished run: a table of ids, labels and scores.
+
+    The features must be made by the encoder that the run was trained on, with all settings that decide a value.
+
+    Args:
+        run: Folder of the run.
+        features: Feature file, such as test.h5.
+        to: The table to write; its name ends in .csv or .parquet.
+        rule: tuned (the run's thresholds) or half (0.5); single-label runs call the highest score under both.
+        other_dataset: Take features of a dataset that the run was not trained on.
+        n_jobs: Blocks scored at a time, -1 for one a core; does not change the result.
+        overwrite: Replace the table where it exists.
+    """
+    if rule not in RULES:
+        raise unknown("rule", rule, RULES)
+    if to.exists() and not overwrite:
+        raise RequestError(f"{to} exists; give --overwrite to replace it, or another name")
+
+    from data import runs  # deferred, as all below: h5py, pyarrow and scikit-learn
+    from probes import predict as predicting
+
+    done = runs.read_run(run)
+    rows, told = predicting.predict(done, features, to, rule=rule, other_dataset=other_dataset, n_jobs=n_jobs)
+    for line in told:
+        print(f"probe: note: {line}", file=sys.stderr)
+    how = f"rule {rule}" if done.multilabel else "highest score"
+    simulated = "; trained on simulated data" if done.simulated else ""
+    print(f"wrote {to} ({rows:,} samples, {len(done.class_names)} classes, {how}{simulated})")
 
 
 @app.command(name="list")
@@ -82,6 +135,36 @@ def list_() -> None:
 
 def _report(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def _print_summary(finished: list, out: Path) -> None:
+    """Mean and deviation over seeds as a table, then warnings and the folder of the tables."""
+    from tabulate import tabulate
+
+    from probes import sweep as sweeping
+
+    first = finished[0]
+    groups: dict[tuple, dict] = {}
+    for row in sweeping.summary(sweeping.rows(finished)):
+        groups.setdefault(tuple(row[name] for name in sweeping.ABOUT), {})[row["metric"]] = row
+    columns = COLUMNS[first.multilabel]
+    table = []
+    for (kind, shots, fraction, rule), by_metric in groups.items():
+        part = f"{shots} a class" if shots else f"{fraction:g} of train" if fraction else "all"
+        table.append([kind, part, rule, *(_mean_and_deviation(by_metric[column]) for column in columns)])
+    simulated = " (simulated data)" if first.simulated else ""
+    seeds = sorted({run.record["seed"] for run in finished})
+    print(f"{first.encoder} on {first.dataset}{simulated}, {first.record['rows']['test']} test samples")
+    print(f"mean ± deviation over {len(seeds)} seeds, {seeds[0]} to {seeds[-1]}")
+    print(tabulate(table, headers=["kind", "train", "rule", *columns], disable_numparse=True))
+    _print_warnings(finished)
+    print(sweeping.write(out, finished))
+
+
+def _mean_and_deviation(row: dict) -> str:
+    if row["mean"] is None:
+        return "-"
+    return f"{row['mean']:.3f}" + ("" if row["deviation"] is None else f" ± {row['deviation']:.3f}")
 
 
 def _print_results(finished: list) -> None:
@@ -100,10 +183,14 @@ def _print_results(finished: list) -> None:
     simulated = " (simulated data)" if first.simulated else ""
     print(f"{first.encoder} on {first.dataset}{simulated}, {first.record['rows']['test']} test samples")
     print(tabulate(rows, headers=["kind", "rule", *columns], disable_numparse=True))
-    for line in dict.fromkeys(line for run in finished for line in run.record["warnings"]):
-        print(f"warning: {line}", file=sys.stderr)
+    _print_warnings(finished)
     for run in finished:
         print(run.folder)
+
+
+def _print_warnings(finished: list) -> None:
+    for line in dict.fromkeys(line for run in finished for line in run.record["warnings"]):
+        print(f"warning: {line}", file=sys.stderr)
 
 
 def main() -> None:

@@ -1,15 +1,22 @@
 """Fitted probes on disk: written by skops, read back through a list of harmless types."""
 
+import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data.errors import RequestError
+from data.files import sha256_of_file
 
 # What a saved probe may hold beyond skops' own list of harmless types; anything else in a file is refused.
-TRUSTED_TYPES = ("sklearn.neural_network._stochastic_optimizers.AdamOptimizer", "sklearn.tree._tree.Tree")
+TRUSTED_TYPES = (
+    "probes.kinds.linear.LinearProbe",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.tree._tree.Tree",
+)
 
 
 def save_model(estimator: Any, path: Path) -> None:
@@ -19,14 +26,28 @@ def save_model(estimator: Any, path: Path) -> None:
     skops.io.dump(estimator, path, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
 
 
-def load_model(path: Path) -> Any:
+def load_model(path: Path, *, sha256: str | None = None) -> Any:
     """Read a fitted estimator; a file that holds any type not known to be harmless is refused.
 
+    Args:
+        path: the file.
+        sha256: what the file must be; None takes any.
+
     Raises:
-        RequestError: absent, or it holds other types, or a tree that would lead out of its own memory.
+        RequestError: absent, changed or damaged, or it holds other types, or a tree that would lead out of its own
+            memory.
     """
     if not path.exists():
         raise RequestError(f"no model at {path}; run the probe again")
+    if sha256 is not None and sha256_of_file(path) != sha256:
+        raise RequestError(f"{path} is not the model that the run wrote; it is not loaded. Run the probe again")
+    try:
+        return _load(path)
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, json.JSONDecodeError) as error:
+        raise RequestError(f"{path} is damaged ({type(error).__name__}); run the probe again") from error
+
+
+def _load(path: Path) -> Any:
     import skops.io  # deferred, see `save_model`
 
     if foreign := sorted(set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED_TYPES)):

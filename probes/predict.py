@@ -1,0 +1,122 @@
+"""A finished run's model on other features: ids, decided labels and scores as a table.
+
+The features must come from the encoder that the run was trained on: all that decides a feature's value must be the
+same. Another split, other samples or another ``--limit`` of the same dataset are what predicting is for; features of
+another dataset, with whatever classes it has, are taken only where the request says that it means to.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow.csv import CSVWriter
+from pyarrow.parquet import ParquetWriter
+
+from data import runs, store
+from data.command import progress
+from data.errors import RequestError
+from data.files import published
+from probes import inputs
+from probes.models import load_model
+from probes.scores import decide, score
+
+RULES = ("tuned", "half")
+WRITERS: dict[str, Any] = {".csv": CSVWriter, ".parquet": ParquetWriter}
+BLOCK_ROWS = 8 * inputs.BLOCK_ROWS  # scored and written at a time
+
+
+def predict(
+    run: runs.Run,
+    file: Path,
+    to: Path,
+    *,
+    rule: str = "tuned",
+    other_dataset: bool = False,
+    n_jobs: int = 1,
+) -> tuple[int, list[str]]:
+    """Score every sample of a feature file and write a table with a row a sample, in the file's order.
+
+    Columns: ``id``; ``label``, the name of the class called, or for multi-label runs ``labels``, all of them joined by
+    ``;`` and perhaps none; ``score: <class>`` for every class, float32.
+
+    Args:
+        run: a finished run.
+        file: a feature file, of any split.
+        to: the table to write, ``.csv`` or ``.parquet``; appears whole or not at all.
+        rule: ``tuned`` for the run's thresholds, ``half`` for 0.5; single-label runs call the highest score.
+        other_dataset: take features of a dataset that the run was not trained on.
+        n_jobs: blocks of rows scored at a time; does not change the result.
+
+    Returns:
+        Number of samples, and what a reader of the table should know.
+
+    Raises:
+        RequestError: features of another encoder, or of another dataset where `other_dataset` is off; NaN, no rows,
+            rows that do not line up; a model file that is absent, damaged or not what the run wrote.
+    """
+    if to.suffix not in WRITERS:
+        raise RequestError(f"--to {to}: the name must end in {' or '.join(WRITERS)}")
+    features = store.read_features(file, lazy=True)
+    told = check_identity(run, features, other_dataset=other_dataset)
+    if not len(features.features):
+        raise RequestError(f"{file} holds no samples; make it with featurize")
+    inputs.check_rows(features)
+    model = load_model(run.folder / "model.skops", sha256=run.model_sha256)
+    if (width := features.features.shape[1]) != model.n_features_in_:
+        raise RequestError(f"{file} has {width} features a row, the run was trained on {model.n_features_in_}")
+    thresholds = thresholds_of(run, rule)
+
+    called_as = "labels" if run.multilabel else "label"
+    types = {"id": pa.string(), called_as: pa.string()} | {f"score: {name}": pa.float32() for name in run.class_names}
+    schema = pa.schema(list(types.items()))
+    with (
+        progress(f"{run.kind} on {file.name}", len(features.ids), "samples") as advance,
+        published(to) as temporary,
+        WRITERS[to.suffix](temporary, schema) as table,
+    ):
+        for start in range(0, len(features.ids), BLOCK_ROWS):
+            block = features.features[start : start + BLOCK_ROWS]
+            scores = score(model, block, classes=len(run.class_names), multilabel=run.multilabel, n_jobs=n_jobs)
+            called = decide(scores, thresholds)
+            labels = [";".join(run.class_names[k] for k in np.flatnonzero(row)) for row in called]
+            columns = (features.ids[start : start + len(block)], labels, *scores.T)
+            table.write_table(pa.Table.from_pydict(dict(zip(schema.names, columns, strict=True)), schema))
+            advance(len(block))
+    return len(features.ids), told
+
+
+def check_identity(run: runs.Run, features: store.FeatureSet, *, other_dataset: bool) -> list[str]:
+    """Raise unless a run's model may score these features; returns what a reader should know.
+
+    Raises:
+        RequestError: another encoder, or another dataset where `other_dataset` is off; names the fields that differ.
+    """
+    trained, given = run.record["features"], features.identity
+    if fields := store.differing_fields(trained["encoder"], given["encoder"], "encoder."):
+        raise RequestError(
+            f"{features.file} was made with another {', '.join(fields)} than {run.folder} was trained on; run "
+            "featurize with the settings of the training features"
+        )
+    same_limit = given["dataset"] | {"limit": trained["dataset"]["limit"]}  # it chooses samples, not their values
+    fields = store.differing_fields(trained["dataset"], same_limit, "dataset.")
+    if fields and not other_dataset:
+        raise RequestError(
+            f"{features.file} is of another {', '.join(fields)} than {run.folder} was trained on; give "
+            "--other-dataset if that is what you mean"
+        )
+    told = [f"trained on another {', '.join(fields)}"] if fields else []
+    if given["split"].get("altered"):
+        told.append("the images were altered (featurize --augment)")
+    if given["split"]["name"] != "test" and given["split"]["ids_sha256"] in {
+        split["ids_sha256"] for split in trained["splits"].values()
+    }:
+        told.append(f"the run has seen these samples: they are its {given['split']['name']} split")
+    return told
+
+
+def thresholds_of(run: runs.Run, rule: str) -> np.ndarray | None:
+    """(K,) thresholds that a run recorded for a rule; None where the highest score decides."""
+    if not run.multilabel:
+        return None
+    return np.array([values["threshold"] for values in run.record["per_class"][rule]], np.float64)
