@@ -520,6 +520,52 @@ def verify(file: Path) -> list[str]:
     return [f"{file}: {problem}" for problem in problems]
 
 
+def salvage(file: Path) -> tuple[int, int]:
+    """Take what is sound of a damaged feature file as finished parts, so that featurize makes only the rest again.
+
+    Rows are told sound by the checksum that HDF5 keeps of each chunk; the damaged file stays until it is replaced.
+
+    Args:
+        file: a feature file in which `verify` found damage.
+
+    Returns:
+        Rows kept, and rows in all.
+
+    Raises:
+        RequestError: the file does not even say what it holds, or another process is writing it.
+    """
+    try:
+        with open_hdf5(file) as source:
+            identity, _ = _attributes(source)
+            rows, (_, dim), dtype = identity["split"]["rows"], source["features"].shape, source["features"].dtype.name
+            sound = dict(_sound_blocks(source["features"], rows))
+            digest = json.loads(source.attrs["checksums"])["features"]
+    except (OSError, KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
+        raise RequestError(
+            f"{file} is too damaged to repair ({type(error).__name__}); "
+            "give its featurize command again with --overwrite"
+        ) from error
+    whole = [sound[part] for part in sorted(sound)]
+    if sum(map(len, whole)) == rows and digest_array(np.concatenate(whole)) != digest:
+        sound = {}  # damaged although every chunk reads well: there is no telling where
+    size = {"rows": rows, "dim": dim, "dtype": dtype, "part_rows": CHUNK_ROWS}
+    shutil.rmtree(paths.parts_folder(file), ignore_errors=True)
+    with FeatureWriter(file, identity, **size, overwrite=True) as writer:
+        for part, features in sound.items():
+            writer.write_part(part, features)
+    return sum(map(len, sound.values())), rows
+
+
+def _sound_blocks(features: Any, rows: int) -> Iterator[tuple[int, np.ndarray]]:
+    for part, start in enumerate(range(0, rows, CHUNK_ROWS)):
+        try:
+            block = features[start : min(start + CHUNK_ROWS, rows)]
+        except OSError:  # HDF5: the chunk's checksum does not match
+            continue
+        if np.isfinite(block).all():
+            yield part, block
+
+
 def collapsed(features: np.ndarray) -> bool:
     """Whether no dimension of features (N, D) varies over more than one sample."""
     return len(features) > 1 and float((features.max(axis=0) - features.min(axis=0)).max()) < 1e-6

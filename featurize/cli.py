@@ -114,12 +114,13 @@ def list_() -> None:
 
 
 @app.command
-def verify(*path: Path, out: Path = paths.DEFAULT_OUT) -> int:
+def verify(*path: Path, out: Path = paths.DEFAULT_OUT, repair: Annotated[bool, Switch] = False) -> int:
     """Check feature files: checksums, row counts, ids, NaN, collapse; exit 1 when anything is wrong.
 
     Args:
         path: Feature files, packed files, or folders of them. Default: all below --out.
         out: Where results are kept.
+        repair: Make damaged images again, and only those.
     """
     files: list[Path] = []
     for one in path or (paths.feature_root(out),):
@@ -135,6 +136,13 @@ def verify(*path: Path, out: Path = paths.DEFAULT_OUT) -> int:
     wrong = 0
     for file in files:
         problems = packed.verify(file) if packed.is_packed(file) else store.verify(file)
+        if problems and repair and not packed.is_packed(file):
+            print("\n".join(problems), flush=True)
+
+            from featurize.repair import repair as make_whole  # torch
+
+            make_whole(file)
+            problems = store.verify(file)
         wrong += bool(problems)
         print("\n".join(problems) if problems else f"{file}: good")
     print(f"{len(files) - wrong} of {len(files)} files are good")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from data.dataset import EODataset
     from featurize.encoder import Encoder
 
+PATHS = ("packed", "data_root", "cache_dir")  # the flags of data that are paths
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -84,14 +86,21 @@ class Job:
         return paths.view_file(folder, samples.split, view) if view else paths.feature_file(folder, samples.split)
 
     def asked(self) -> dict[str, Any]:
-        """The flags that decide the values, JSON-able, as `from_asked` takes them."""
-        flags = {"model": asdict(self.model), "data": asdict(self.data), "augment": self.augment}
-        return {
-            key: {name: str(v) if isinstance(v, Path) else v for name, v in value.items()}
-            if isinstance(value, dict)
-            else value
-            for key, value in flags.items()
-        }
+        """The flags that decide the values, JSON-able; `from_asked` makes a job of them again."""
+        return {"model": _plain(asdict(self.model)), "data": _plain(asdict(self.data))}
+
+    @classmethod
+    def from_asked(cls, asked: dict[str, Any], split: str, **settings: Any) -> "Job":
+        """The job that makes one split again, from what was recorded with its features.
+
+        Args:
+            asked: see `asked`.
+            split: the split.
+            settings: of the job: ``run``, ``out``, ``overwrite``.
+        """
+        data: dict[str, Any] = {name: Path(v) if v and name in PATHS else v for name, v in asked["data"].items()}
+        data["split"] = split
+        return cls(model=ModelFlags(**asked["model"]), data=DataFlags(**data), **settings)
 
     @cached_property
     def _opened(self) -> dict[str, "EODataset"]:
@@ -100,3 +109,8 @@ class Job:
     def __getstate__(self) -> dict[str, Any]:
         """Without what was opened: another process opens for itself."""
         return {name: self.__dict__[name] for name in self.__dataclass_fields__}
+
+
+def _plain(flags: dict[str, Any]) -> dict[str, Any]:
+    """Paths made whole, as the command may be given again from another folder, and written as text."""
+    return {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in flags.items()}

@@ -1,0 +1,36 @@
+"""Damaged feature files made whole: what is sound is kept, the rest is embedded again."""
+
+from pathlib import Path
+
+from data import store
+from data.errors import RequestError
+from featurize.engines import local
+from featurize.flags import RunFlags
+from featurize.job import Job
+
+
+def repair(file: Path) -> None:
+    """Make the damaged rows of a feature file again, with the flags recorded in it.
+
+    Args:
+        file: a feature file in which `data.store.verify` found damage.
+
+    Raises:
+        RequestError: the file is damaged beyond repair, it is an altered view, the flags or the data that made it are
+            not there, or they no longer give what they gave.
+    """
+    identity, environment = store.read_identity(file)
+    again = "give its featurize command again with --overwrite"
+    if not environment.get("asked") or identity["split"].get("altered"):
+        raise RequestError(f"{file} does not say which flags made it; {again}")
+    run = RunFlags(precision=identity["encoder"]["precision"])
+    out = file.resolve().parents[3]  # out/features/<dataset>/<encoder>/<split>.h5
+    job = Job.from_asked(environment["asked"], identity["split"]["name"], run=run, out=out, overwrite=True)
+    plan = local.prepared(job)
+    samples, limit = job.open(identity["split"]["name"]), job.data.recorded_limit()
+    now = store.make_identity(samples, job.encoder.identity(plan.precision), limit=limit)
+    if fields := store.differing_fields(identity, now):
+        raise RequestError(f"{file} was made with another {', '.join(fields)} than there is now; {again}")
+    kept, rows = store.salvage(file)
+    print(f"{file}: {kept:,} of {rows:,} images are sound, making the rest again", flush=True)
+    local.make_files(job, plan, local.embed_parts)

@@ -1,0 +1,99 @@
+"""Every kind of damage is found, and repair makes again only what was damaged."""
+
+import h5py
+import numpy as np
+import pytest
+
+from data import command, store
+from featurize.cli import app
+
+SPLIT = ["--model", "stats", "--dataset", "simulated", "--split", "val", "--bands", "B04,B08", "--workers", "0"]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """A whole feature file, as bytes, and the flags' names for its place."""
+    out = tmp_path_factory.mktemp("sound")
+    assert command.run(app, [*SPLIT, "--limit", "40", "--out", str(out)]) == 0
+    (file,) = out.rglob("val.h5")
+    return file.relative_to(out), file.read_bytes()
+
+
+@pytest.fixture
+def file(sound, tmp_path, monkeypatch):
+    """A copy to damage, of which several chunks make one file."""
+    place, content = sound
+    copy = tmp_path / place
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(content)
+    return copy
+
+
+def flip(file, name, at=0):
+    """Flip one bit of the stored bytes of an array, behind HDF5's back."""
+    with h5py.File(file) as source:
+        array = source[name]
+        chunk = array.id.get_chunk_info(at)
+    content = bytearray(file.read_bytes())
+    content[chunk.byte_offset + 3] ^= 4
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["features", "labels", "ids"])
+def test_one_flipped_bit_is_found_and_repaired(file, sound, name, capsys):
+    flip(file, name)
+    assert store.verify(file), "the damage must be found"
+    assert command.run(app, ["verify", str(file)]) == 1
+    assert command.run(app, ["verify", str(file), "--repair"]) == 0
+    assert "1 of 1 files are good" in capsys.readouterr().out
+    fresh = file.with_name("sound.h5")
+    fresh.write_bytes(sound[1])
+    with h5py.File(file) as repaired, h5py.File(fresh) as whole:
+        for array in ("features", "labels", "ids"):
+            assert repaired[array][:].tobytes() == whole[array][:].tobytes()
+
+
+def test_only_the_damaged_chunk_is_made_again(file, monkeypatch, capsys):
+    monkeypatch.setattr(store, "CHUNK_ROWS", 16)
+    with h5py.File(file) as source:
+        arrays = {name: source[name][:] for name in source}
+        attributes = dict(source.attrs)
+    file.unlink()
+    with h5py.File(file, "w") as target:
+        for name, array in arrays.items():
+            chunks = (16, *array.shape[1:])
+            target.create_dataset(name, data=array, chunks=chunks, fletcher32=True)
+        target.attrs.update(attributes)
+    assert store.verify(file) == []
+    flip(file, "features", at=1)
+    assert command.run(app, ["verify", str(file), "--repair"]) == 0
+    assert "24 of 40 images are sound" in capsys.readouterr().out
+    with h5py.File(file) as repaired:
+        np.testing.assert_array_equal(repaired["features"][:], arrays["features"])
+
+
+def test_a_value_changed_with_a_good_chunk_checksum_makes_all_again(file, capsys):
+    with h5py.File(file, "r+") as target:
+        target["features"][5, 0] += 1
+    assert "checksum of 'features'" in store.verify(file)[0]
+    assert command.run(app, ["verify", str(file), "--repair"]) == 0
+    assert "0 of 40 images are sound" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("at", [100, 2000, 5000, -1])
+def test_a_file_cut_short_is_found_and_repair_says_what_to_do(file, capsys, at):
+    content = file.read_bytes()
+    file.write_bytes(content[:at])
+    assert store.verify(file)
+    assert command.run(app, ["verify", str(file), "--repair"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and ("delete it and run featurize again" in err or "--overwrite" in err)
+
+
+def test_a_repair_against_other_data_is_refused(file, capsys):
+    with h5py.File(file, "r+") as target:
+        identity = target.attrs["identity"].replace('"limit":40', '"limit":41')
+        target.attrs["identity"] = identity
+        target["features"][5, 0] += 1
+    assert command.run(app, ["verify", str(file), "--repair"]) == 2
+    assert "was made with another dataset.limit than there is now" in capsys.readouterr().err
