@@ -1,13 +1,15 @@
 # The verbs a newcomer needs: make demo, make test. They need make, Python 3.12 and the Python package index.
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup setup-dev demo test lint bench clean
 .DEFAULT_GOAL := demo
 
 BIN := .venv/bin
 DEMO_OUT := runs/demo
 UV := $(shell command -v uv || echo .uv/bin/uv)
 
+# setup is enough to work with; setup-dev adds what tests, checks and benchmarks need
 setup: .venv/.ready
+setup-dev: .venv/.ready-dev
 
 # uv where it is absent: from the package index into a folder of this project
 .uv/bin/uv:
@@ -16,6 +18,10 @@ setup: .venv/.ready
 
 .venv/.ready: pyproject.toml constraints.txt $(filter .uv/bin/uv,$(UV))
 	$(UV) venv --quiet --allow-existing .venv
+	VIRTUAL_ENV=.venv $(UV) pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/.ready-dev: .venv/.ready
 	VIRTUAL_ENV=.venv $(UV) pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
@@ -28,15 +34,15 @@ demo: setup
 	$(BIN)/analyze report --out $(DEMO_OUT)
 
 # one thread a test process: two that each take every core only get in each other's way
-test: setup
+test: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
-lint: setup
+lint: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
-bench: setup
+bench: setup-dev
 	$(BIN)/python -m tests.bench
 
 clean:
