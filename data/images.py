@@ -295,7 +295,11 @@ def _pixel_type(order: str, tags: dict[int, tuple]) -> np.dtype | None:
 
 
 def _plain_pixels(data: bytes) -> np.ndarray | None:
-    """(H, W, C) pixels of a TIFF in strips, uncompressed or deflated; None for any other, whole or damaged."""
+    """(H, W, C) pixels of a TIFF in strips, uncompressed or deflated; None for any other, whole or damaged.
+
+    Raises:
+        ValueError: a compressed strip is damaged; GDAL may return its pixels nonetheless.
+    """
     if (strips := _strips(data)) is None:
         return None
     height, width, count = strips.shape
@@ -303,10 +307,9 @@ def _plain_pixels(data: bytes) -> np.ndarray | None:
     if len(strips.pieces) == 1 and not strips.deflated:
         values = np.frombuffer(data, strips.dtype, height * width * count, first)
     else:
-        try:
-            joined = b"".join(_piece(data[first:stop], strips, rows) for first, stop, rows in strips.pieces)
-        except zlib.error:
-            return None
+        joined = b"".join(_piece(data[first:stop], strips, rows) for first, stop, rows in strips.pieces)
+        if len(joined) != height * width * count * strips.dtype.itemsize:
+            return None  # some programs fill the last strip up
         values = np.frombuffer(joined, strips.dtype)
     if strips.dtype.byteorder == ">":
         values = values.astype(strips.dtype.newbyteorder("="))
@@ -318,17 +321,21 @@ def _plain_pixels(data: bytes) -> np.ndarray | None:
 
 
 def _piece(stored: bytes, strips: _Strips, rows: int) -> bytes:
-    """The values of a strip.
+    """The values of a strip; one byte more than expected where there are more.
 
     Raises:
-        zlib.error: it is damaged, or has another number of them.
+        ValueError: it is damaged.
     """
     if not strips.deflated:
         return stored
     size = rows * strips.shape[1] * (1 if strips.planar else strips.shape[2]) * strips.dtype.itemsize
-    values = zlib.decompressobj().decompress(stored, size + 1)
-    if len(values) != size:
-        raise zlib.error("a strip has another length")
+    stream = zlib.decompressobj()
+    try:
+        values = stream.decompress(stored, size + 1)  # to its end, where its checksum is
+    except zlib.error as error:
+        raise ValueError(f"a compressed strip is damaged: {error}") from error
+    if len(values) < size or (len(values) == size and not stream.eof):
+        raise ValueError("a compressed strip is cut short")
     return values
 
 
