@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from scipy.spatial import KDTree
 
 from data.dataset import EODataset
@@ -92,22 +91,22 @@ def footprint_m(dataset: EODataset) -> tuple[float, float] | None:
     return width * gsd_m, height * gsd_m
 
 
-def scenes(ids: Sequence[str]) -> pd.DataFrame | None:
+def scenes(ids: Sequence[str]) -> dict[str, list[str]] | None:
     """Scene, tile and place of samples with Sentinel-2 product names, such as BigEarthNet's.
 
     Returns:
-        Columns ``scene``, and where names have a tile ``tile`` and ``cell`` (tile, column and row: the place on the
-        ground); None where any id is no such name.
+        By ``scene``, and where names have a tile by ``tile`` and ``cell`` (tile, column and row: the place on the
+        ground), N words each; None where any id is no such name.
     """
     found = [SCENE.fullmatch(name) for name in ids]
     if not all(found):
         return None
     rows = [match.groups() for match in found if match]
-    frame = pd.DataFrame({"scene": [scene for scene, *_ in rows]})
+    words = {"scene": [scene for scene, *_ in rows]}
     if all(tile for _, tile, _, _ in rows):
-        frame["tile"] = [tile for _, tile, _, _ in rows]
-        frame["cell"] = [f"{tile}_{column}_{row}" for _, tile, column, row in rows]
-    return frame
+        words["tile"] = [tile for _, tile, _, _ in rows]
+        words["cell"] = [f"{tile}_{column}_{row}" for _, tile, column, row in rows]
+    return words
 
 
 @dataclass(frozen=True)

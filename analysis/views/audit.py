@@ -146,10 +146,13 @@ def label_counts(splits: Sequence[Material]) -> pd.DataFrame:
     """Samples of each class.
 
     Returns:
-        A row a class: ``class``, then a column a split.
+        A row a class: ``class``, then for every split ``<split>`` and ``<split>_share``, of all its samples.
     """
-    counts = {split.name: split.of_class().sum(axis=0) for split in splits}
-    return pd.DataFrame({"class": list(splits[0].class_names), **counts})
+    columns = {"class": list(splits[0].class_names)}
+    for split in splits:
+        has = split.of_class()
+        columns |= {split.name: has.sum(axis=0), f"{split.name}_share": has.mean(axis=0)}
+    return pd.DataFrame(columns)
 
 
 # ------------------------------------------------------------------------------------------------ checks
@@ -249,21 +252,17 @@ def _places(splits: Sequence[Material]) -> Iterator[Row]:
 
 
 def _scenes(splits: Sequence[Material]) -> Iterator[Row]:
-    frames = {split.name: leaks.scenes(split.ids) for split in splits}
+    words = {split.name: leaks.scenes(split.ids) or {} for split in splits}
     for earlier, later, where in _pairs(splits):
-        before, after = frames[earlier.name], frames[later.name]
-        if before is None or after is None:
-            continue
-        for check, column, verdict in (
+        for check, word, verdict in (
             ("same place by id", "cell", WRONG),
             ("same scene", "scene", NOTE),
             ("same tile", "tile", NOTE),
         ):
-            if column not in before or column not in after:
-                continue
-            found = after[column].isin(before[column]).to_numpy()
-            example = str(after[column][int(np.argmax(found))])
-            yield _count(verdict, check, where, found, example)
+            if word in words[earlier.name] and word in words[later.name]:
+                known, mine = set(words[earlier.name][word]), words[later.name][word]
+                found = np.array([one in known for one in mine])
+                yield _count(verdict, check, where, found, mine[int(np.argmax(found))])
 
 
 def _classes(splits: Sequence[Material]) -> Iterator[Row]:
@@ -331,14 +330,13 @@ def summary(findings: pd.DataFrame) -> list[str]:
 
 
 def readable_labels(labels: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the label counts, with each class's share of a split's labels."""
-    splits = [column for column in labels.columns if column != "class"]
-    counts = labels[splits].to_numpy()
-    shares = counts / np.maximum(counts.sum(axis=0), 1)
-    rows = [
-        [name, *(f"{count:,} ({share:.1%})" for count, share in zip(*pair, strict=True))]
-        for name, *pair in zip(labels["class"], counts, shares, strict=True)
+    """Header and cells of the label counts, with the share of a split's images that have the class."""
+    splits = [column for column in labels.columns if f"{column}_share" in labels]
+    cells = [
+        [f"{count:,} ({share:.1%})" for count, share in zip(labels[split], labels[f"{split}_share"], strict=True)]
+        for split in splits
     ]
+    rows = [list(row) for row in zip(labels["class"], *cells, strict=True)]
     return ["Class", *splits], rows
 
 
