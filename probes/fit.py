@@ -199,6 +199,7 @@ def run_probe(
         "class_names": names,
         "features": plan.features,
         "rows": {split: len(labels[split]) for split in labels},
+        "dim": train.features.shape[1],
         "chosen": best.params,
         "candidates": [trial.params | {plan.metric: trial.value} for trial in tried],
         "warnings": told,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from joblib import effective_n_jobs
 from pyarrow.csv import CSVWriter
 from pyarrow.parquet import ParquetWriter
 
@@ -46,7 +47,7 @@ def predict(
         to: the table to write, ``.csv`` or ``.parquet``; appears whole or not at all.
         rule: ``tuned`` for the run's thresholds, ``half`` for 0.5; single-label runs call the highest score.
         other_dataset: take features of a dataset that the run was not trained on.
-        n_jobs: blocks of rows scored at a time; does not change the result.
+        n_jobs: blocks of rows scored at a time, -1 for one a core; does not change the result.
 
     Returns:
         Number of samples, and what a reader of the table should know.
@@ -55,6 +56,8 @@ def predict(
         RequestError: features of another encoder, or of another dataset where `other_dataset` is off; NaN, no rows,
             rows that do not line up; a model file that is absent, damaged or not what the run wrote.
     """
+    if n_jobs == 0:
+        raise RequestError("--n-jobs 0: give a number of jobs, or -1 for one a core")
     if to.suffix not in WRITERS:
         raise RequestError(f"--to {to}: the name must end in {' or '.join(WRITERS)}")
     features = store.read_features(file, lazy=True)
@@ -62,9 +65,9 @@ def predict(
     if not len(features.features):
         raise RequestError(f"{file} holds no samples; make it with featurize")
     inputs.check_rows(features)
+    if (dim := features.features.shape[1]) != run.record["dim"]:
+        raise RequestError(f"{file} has {dim} features a row, the run was trained on {run.record['dim']}")
     model = load_model(run.folder / "model.skops", sha256=run.model_sha256)
-    if (width := features.features.shape[1]) != model.n_features_in_:
-        raise RequestError(f"{file} has {width} features a row, the run was trained on {model.n_features_in_}")
     thresholds = thresholds_of(run, rule)
 
     called_as = "labels" if run.multilabel else "label"
@@ -77,7 +80,9 @@ def predict(
     ):
         for start in range(0, len(features.ids), BLOCK_ROWS):
             block = features.features[start : start + BLOCK_ROWS]
-            scores = score(model, block, classes=len(run.class_names), multilabel=run.multilabel, n_jobs=n_jobs)
+            scores = score(
+                model, block, classes=len(run.class_names), multilabel=run.multilabel, n_jobs=effective_n_jobs(n_jobs)
+            )
             called = decide(scores, thresholds)
             labels = [";".join(run.class_names[k] for k in np.flatnonzero(row)) for row in called]
             columns = (features.ids[start : start + len(block)], labels, *scores.T)
