@@ -183,7 +183,7 @@ def run_probe(
     rules = _rules(truth["val"], best.scores, plan)
     decisions = {rule: {split: decide(scores[split], rules[rule]) for split in scores} for rule in RULES}
     told = _warnings(splits, truth)
-    told += [f"{words(t.params)} stopped at its iteration limit before it converged" for t in tried if not t.converged]
+    told += [f"{words(t.params)} stopped before it converged" for t in tried if not t.converged]
     if untried := len(plan.candidates) - len(tried):
         told.append(
             f"the budget of {plan.settings.budget_s:g} s ended with {untried} of {len(plan.candidates)} candidates "

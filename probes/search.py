@@ -235,6 +235,15 @@ def _converged(params: dict[str, Any], estimator: Any) -> bool:
     return "epochs" in params or np.max(getattr(estimator, "n_iter_", 0)) < getattr(estimator, "max_iter", 1)
 
 
+def on_device(device: str, *arrays: np.ndarray) -> list[Any]:
+    """The arrays as they are for ``cpu``, else as torch tensors on that device."""
+    if device == "cpu":
+        return list(arrays)
+    import torch  # deferred: only for a GPU
+
+    return [torch.from_numpy(array).to(device) for array in arrays]
+
+
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
     """(N,) weights of single-label samples by which every class in train counts the same; their mean is 1."""
     counts = np.bincount(labels, minlength=classes)

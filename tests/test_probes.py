@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import h5py
 import numpy as np
@@ -73,7 +74,8 @@ def test_a_kind_describes_itself_and_lists_distinct_candidates(kind):
     assert {"title", "tunes", "parallel"} <= PROBES.card(kind).keys() and PROBES.card(kind) == module.CARD
     candidates = module.candidates(1000)
     assert len({json.dumps(c, sort_keys=True) for c in candidates}) == len(candidates) >= 2
-    for params in candidates:
+    assert hasattr(module, "build") or hasattr(module, "search")
+    for params in candidates if hasattr(module, "build") else ():
         module.build(params, seed=0, multilabel=True, n_jobs=1)
 
 
@@ -256,9 +258,9 @@ def test_no_prediction_at_all_counts_as_zero(tmp_path, monkeypatch):
 
 def test_an_unconverged_candidate_is_named(folders, tmp_path, monkeypatch):
     module = PROBES.load("linear")
-    monkeypatch.setattr(module, "MAX_ITERATIONS", 2)
+    monkeypatch.setattr(module.logistic, "solve_path", partial(module.logistic.solve_path, max_rounds=2))
     monkeypatch.setattr(module, "C_VALUES", (100.0,))
-    told = ["C=100.0 stopped at its iteration limit before it converged"]
+    told = ["C=100.0 stopped before it converged"]
     assert _run(folders[True], tmp_path / "many").record["warnings"] == told
     assert _run(folders[False], tmp_path / "one").record["warnings"] == told
 

@@ -9,7 +9,6 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from probes.kinds import linear
 from probes.metrics import confusion_counts, f_beta
 from probes.scores import best_thresholds, decide, half_thresholds, score
 
@@ -65,18 +64,6 @@ def test_single_label_scores_have_a_zero_column_for_a_class_absent_from_train():
 def test_one_label_is_one_column():
     scores = score(LogisticRegression().fit(X, X[:, 0] > 0), X, classes=1, multilabel=True)
     assert scores.shape == (60, 1) and ((scores[:, 0] >= 0.5) == (X[:, 0] > 0)).mean() > 0.9
-
-
-@pytest.mark.parametrize("c", [0.01, 1.0, 10.0])
-def test_the_joint_linear_probe_equals_one_regression_a_class(c):
-    rng = np.random.default_rng(1)
-    features = rng.standard_normal((800, 10)) * np.linspace(1, 5, 10)
-    labels = (features @ rng.standard_normal((10, 4)) / 5 + rng.standard_normal((800, 4)) > 0.8).astype(np.uint8)
-    joint = linear.build({"C": c}, seed=0, multilabel=True, n_jobs=1)
-    scaled = StandardScaler().fit_transform(features)
-    joint.set_params(tol=1e-7, max_iter=5000).fit(scaled, labels)
-    each = np.stack([LogisticRegression(C=c, tol=1e-7).fit(scaled, y).coef_[0] for y in labels.T], axis=1)
-    np.testing.assert_allclose(joint.coefs_[0], each, atol=3e-3)
 
 
 def _f2(truth, scores, threshold):

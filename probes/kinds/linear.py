@@ -1,16 +1,71 @@
 """Linear probe: logistic regression on z-scored features, C chosen on val over 1e-4 ... 1e2."""
 
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.neural_network import MLPClassifier
+from scipy.special import expit, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
 
-CARD = {"title": "linear probe", "tunes": "C", "parallel": "candidates", "zscored": True}
+from probes import logistic
+from probes.search import Job, Trial, on_device
+
+CARD = {
+    "title": "linear probe",
+    "tunes": "C",
+    "parallel": "rows",
+    "balanced": ("single-label", "multi-label"),
+    "device": True,
+}
 
 # Val-best C ranges over four decades; about 12 values suffice (torchgeo-bench).
 C_VALUES = tuple(float(f"{c:.3g}") for c in np.logspace(-4, 2, 12))
-MAX_ITERATIONS = 1000
+
+
+class LinearProbe(ClassifierMixin, BaseEstimator):
+    """A fitted linear probe with its scaler.
+
+    Args:
+        coef: (L, D) float32, of z-scores; L is K, or 1 where two classes exclude each other.
+        intercept: (L,); infinite for a label that train shows never or always.
+        mean: (D,) of train.
+        scale: (D,) of train.
+        classes: class numbers that occur in train; for a multi-label probe all.
+        multilabel: whether the columns are independent labels.
+    """
+
+    def __init__(self, coef: Any, intercept: Any, mean: Any, scale: Any, classes: Any, multilabel: bool) -> None:
+        self.coef, self.intercept = coef, intercept
+        self.mean, self.scale = mean, scale
+        self.classes, self.multilabel = classes, multilabel
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """Class numbers of the columns."""
+        return self.classes
+
+    @property
+    def n_features_in_(self) -> int:
+        """D."""
+        return len(self.mean)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def predict_proba(self, features: np.ndarray) -> np.ndarray:
+        """Probabilities of features (N, D) as they are on disk: (N, number of classes)."""
+        logits = (np.asarray(features, np.float32) - self.mean) / self.scale @ self.coef.T + self.intercept
+        if self.multilabel:
+            return expit(logits)
+        if logits.shape[1] == 1:
+            return np.hstack([expit(-logits), expit(logits)])
+        return softmax(logits, axis=1)
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Labels (N, K), or class numbers (N,)."""
+        scores = self.predict_proba(features)
+        return (scores >= 0.5).astype(np.uint8) if self.multilabel else self.classes[scores.argmax(axis=1)]
 
 
 def candidates(rows: int) -> list[dict[str, Any]]:
@@ -22,18 +77,41 @@ def candidates(rows: int) -> list[dict[str, Any]]:
     return [{"C": c} for c in C_VALUES]
 
 
-def build(params: dict[str, Any], *, seed: int, multilabel: bool, n_jobs: int) -> Any:
-    """An unfitted estimator.
-
-    Multi-label: a network without hidden layer is the joint L2 logistic regression of all labels, one matrix
-    product a step instead of K fits; scikit-learn divides both its loss and its penalty by N, so alpha = 1 / C.
-    """
-    if multilabel:
-        return MLPClassifier(
-            hidden_layer_sizes=(),
-            solver="lbfgs",
-            alpha=1 / params["C"],
-            max_iter=MAX_ITERATIONS,
-            random_state=seed,
+def search(job: Job) -> Iterator[Trial]:
+    """Fit all labels together along the path of C, each from the one before (`probes.logistic`)."""
+    start = time.perf_counter()
+    multilabel = job.multilabel and job.classes > 1
+    classes, targets = _targets(job.labels)
+    share = targets.mean(axis=0)
+    learnt = (share > 0) & (share < 1)
+    exclusive = not multilabel and targets.shape[1] > 1
+    weights = None
+    if job.settings.balanced:  # scikit-learn's class_weight="balanced", of each label or among the classes
+        zeros, ones = (
+            (1 / (len(classes) * share), 1 / (len(classes) * share))
+            if exclusive
+            else (0.5 / (1 - share[learnt]), 0.5 / share[learnt])
         )
-    return LogisticRegression(C=params["C"], max_iter=MAX_ITERATIONS)
+        weights = np.stack([zeros, ones])
+    scaler = job.standardise()
+    train, targets = on_device(job.settings.device, job.train, np.ascontiguousarray(targets[:, learnt]))
+    c_values = [params["C"] for params in job.candidates]
+    path = logistic.solve_path(train, targets, c_values, exclusive=exclusive, weights=weights, threads=job.threads)
+    for params, solution in zip(job.candidates, path, strict=True):
+        coef = np.zeros((len(share), train.shape[1]), np.float32)
+        intercept = np.where(share == 0, -np.inf, np.inf).astype(np.float32)
+        coef[learnt], intercept[learnt] = solution.coef, solution.intercept
+        mean, scale = (np.asarray(values, np.float32) for values in (scaler.mean_, scaler.scale_))
+        probe = LinearProbe(coef, intercept, mean, scale, classes, multilabel)
+        fit_s, converged = time.perf_counter() - start, bool(solution.converged.all())
+        yield job.judge(params, probe, fit_s=fit_s, converged=converged)
+        start = time.perf_counter()
+
+
+def _targets(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Class numbers in train, and 0 or 1 (N, L) float32; of two classes only the second, whose logit decides."""
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        return np.arange(labels.shape[1]), labels.astype(np.float32)
+    classes = np.unique(labels)
+    targets = (labels.reshape(-1, 1) == classes).astype(np.float32)
+    return classes, targets[:, 1:] if len(classes) == 2 else targets

@@ -1,0 +1,122 @@
+"""The solver of the linear probe, held to scikit-learn's coefficients."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from helpers import make_features
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from probes import fit, inputs, logistic
+from probes.kinds import linear
+from probes.search import Settings
+
+C_VALUES = (0.01, 1.0, 30.0)
+TIGHT = partial(logistic.solve_path, c_values=C_VALUES, tolerance=1e-5)
+
+
+def _many(seed=1, rows=800):
+    """Correlated features of unlike spread, and four labels, the last one rare."""
+    rng = np.random.default_rng(seed)
+    features = rng.standard_normal((rows, 10)) @ rng.standard_normal((10, 10)) * np.linspace(1, 5, 10)
+    features = StandardScaler().fit_transform(features).astype(np.float32)
+    logits = features @ rng.standard_normal((10, 4)) + rng.standard_normal((rows, 4)) * 2
+    return features, (logits > np.quantile(logits, [0.3, 0.5, 0.8, 0.97], axis=0).diagonal()).astype(np.float32)
+
+
+def _one(classes):
+    features, _ = _many()
+    labels = np.digitize(features[:, :3].sum(axis=1), np.linspace(-1.5, 2, classes - 1))
+    flipped = np.random.default_rng(0).random(len(labels)) < 0.1
+    return features, np.where(flipped, 0, labels)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_all_labels_at_once_have_the_coefficients_of_one_regression_a_label(balanced):
+    features, targets = _many()
+    share = targets.mean(axis=0)
+    weights = 0.5 / np.stack([1 - share, share]) if balanced else None
+    for c, found in zip(C_VALUES, TIGHT(features, targets, exclusive=False, weights=weights), strict=True):
+        assert found.converged.all()
+        for k in range(4):
+            peer = LogisticRegression(C=c, tol=1e-8, max_iter=5000, class_weight="balanced" if balanced else None)
+            peer.fit(features.astype(np.float64), targets[:, k])
+            np.testing.assert_allclose(found.coef[k], peer.coef_[0], atol=2e-3)
+            np.testing.assert_allclose(found.intercept[k], peer.intercept_[0], atol=2e-3)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_classes_that_exclude_each_other_have_the_coefficients_of_a_softmax_regression(balanced):
+    features, labels = _one(4)
+    targets = np.eye(4, dtype=np.float32)[labels]
+    weights = np.tile(1 / (4 * targets.mean(axis=0)), (2, 1)) if balanced else None
+    for c, found in zip(C_VALUES, TIGHT(features, targets, exclusive=True, weights=weights), strict=True):
+        peer = LogisticRegression(C=c, tol=1e-8, max_iter=5000, class_weight="balanced" if balanced else None)
+        peer.fit(features.astype(np.float64), labels)
+        np.testing.assert_allclose(found.coef, peer.coef_, atol=3e-3)
+        shift = found.intercept - peer.intercept_  # the same for all classes changes nothing
+        np.testing.assert_allclose(shift, shift.mean(), atol=3e-3)
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_torch_tensors_give_the_same_solution_as_arrays(exclusive):
+    features, targets = _many()
+    if exclusive:
+        targets = np.eye(3, dtype=np.float32)[np.arange(len(features)) % 3]
+    ours = list(TIGHT(features, targets, exclusive=exclusive))
+    theirs = list(TIGHT(torch.from_numpy(features), torch.from_numpy(targets), exclusive=exclusive))
+    for one, two in zip(ours, theirs, strict=True):
+        logits = [features @ found.coef.T + found.intercept for found in (one, two)]
+        if exclusive:  # what all classes share changes nothing
+            logits = [values - values.mean(axis=1, keepdims=True) for values in logits]
+        np.testing.assert_allclose(*logits, atol=2e-3)
+
+
+def test_threads_do_not_change_a_single_bit():
+    features, targets = _many(rows=4000)
+    one, two = (list(TIGHT(features, targets, exclusive=False, threads=threads)) for threads in (1, 2))
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a.coef, b.coef)
+        np.testing.assert_array_equal(a.intercept, b.intercept)
+
+
+def test_a_path_ends_where_a_fit_from_scratch_ends():
+    features, targets = _many()
+    *_, last = TIGHT(features, targets, exclusive=False)
+    (alone,) = logistic.solve_path(features, targets, C_VALUES[-1:], exclusive=False, tolerance=1e-5)
+    np.testing.assert_allclose(last.coef, alone.coef, atol=1e-3)
+
+
+def test_labels_that_separate_stay_finite_and_say_whether_they_converged():
+    features, _ = _many(rows=60)
+    targets = (features[:, :1] > 0).astype(np.float32)
+    (found,) = logistic.solve_path(features, targets, (1e6,), exclusive=False, max_rounds=20)
+    assert np.isfinite(found.coef).all() and not found.converged.all() and found.rounds <= 20
+    (found,) = logistic.solve_path(features, targets, (1e-3,), exclusive=False)
+    assert found.converged.all()
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_the_probe_of_one_class_a_sample_scores_as_scikit_learns(classes, tmp_path):
+    folder = make_features(tmp_path, multilabel=False, rows=(300, 60, 60), classes=classes)
+    splits = inputs.read_splits(folder)
+    run = fit.run_probe(fit.plan_probe("linear", splits, tmp_path, seed=0), splits, n_jobs=1)
+    train, test = (splits[split].features[:].astype(np.float64) for split in ("train", "test"))
+    scaler = StandardScaler().fit(train)
+    peer = LogisticRegression(C=run.record["chosen"]["C"], tol=1e-8, max_iter=5000)
+    peer.fit(scaler.transform(train), splits["train"].labels)
+    np.testing.assert_allclose(run.predictions("test").scores, peer.predict_proba(scaler.transform(test)), atol=1e-3)
+
+
+def test_a_linear_probe_on_another_device_is_the_same_probe(tmp_path, monkeypatch):
+    """What a GPU runs, run on torch's CPU: the device is only asked for its tensors."""
+    splits = inputs.read_splits(make_features(tmp_path, multilabel=True))
+    plans = [fit.plan_probe("linear", splits, tmp_path, seed=0, settings=Settings(device=d)) for d in ("cpu", "cuda")]
+    assert plans[0].folder != plans[1].folder
+    one = fit.run_probe(plans[0], splits)
+    monkeypatch.setattr(linear, "on_device", lambda device, *arrays: [torch.from_numpy(a) for a in arrays])
+    two = fit.run_probe(plans[1], splits)
+    assert one.record["chosen"] == two.record["chosen"] and two.record["arguments"]["device"] == "cuda"
+    np.testing.assert_allclose(one.predictions("test").scores, two.predictions("test").scores, atol=1e-3)
