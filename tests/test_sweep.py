@@ -1,0 +1,170 @@
+"""Several seeds and learning curves: a run each on disk, their means and deviations, tables that repeat."""
+
+import csv
+import json
+
+import pytest
+from helpers import make_features
+
+from data import command, paths, runs
+from data.registry import PROBES
+from probes import sweep
+from probes.cli import app
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    make_features(out, multilabel=True, rows=(60, 30, 30), dataset="many", simulated=True)
+    make_features(out, multilabel=False, rows=(60, 30, 30), dataset="one")
+    return out
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """Two candidates of knn: the search is the same, only shorter."""
+    few = [{"k": k, "distance": "euclidean", "zscore": False} for k in (3, 1)]
+    monkeypatch.setattr(PROBES.load("knn"), "candidates", lambda rows: few)
+
+
+def _probe(*words):
+    return command.run(app, [str(word) for word in words])
+
+
+def _tables(folder):
+    return [list(csv.DictReader((folder / name).open())) for name in ("runs.csv", "summary.csv")]
+
+
+def _run(kind, seed, value, *, shots=None, multilabel=False, tmp_path=None):
+    """A run of which only what a sweep tells is filled in."""
+    rule = {"f2_macro": value, "map_macro": value} if multilabel else {"accuracy": value, "f2_macro": value / 2}
+    record = {
+        "dataset": "d",
+        "encoder": "e",
+        "kind": kind,
+        "seed": seed,
+        "arguments": {"shots": shots, "fraction": None},
+        "features": {"dataset": {"provenance": {}}},
+        "class_names": ["a", "b"],
+        "multilabel": multilabel,
+        "rows": {"train": 10 + seed},
+        "metrics": {"test": {"half": rule, "tuned": rule}},
+    }
+    return runs.Run(paths.Path(f"{kind}-{seed}-{shots}"), record)
+
+
+def test_mean_and_deviation_by_hand():
+    """0.5, 0.6 and 0.7: mean 0.6, deviation sqrt((0.01 + 0 + 0.01) / 2) = 0.1."""
+    made = [_run("knn", seed, value) for seed, value in enumerate((0.5, 0.6, 0.7))] + [_run("rf", 0, 0.25)]
+    found = {(row["kind"], row["metric"]): row for row in sweep.summary(sweep.rows(made))}
+    one = found["knn", "accuracy"]
+    assert (one["mean"], one["deviation"]) == pytest.approx((0.6, 0.1))
+    assert (one["low"], one["high"], one["seeds"], one["train_rows"], one["rule"]) == (0.5, 0.7, 3, 11, "argmax")
+    assert found["knn", "f2_macro"]["mean"] == pytest.approx(0.3)
+    assert found["rf", "accuracy"]["mean"] == 0.25 and found["rf", "accuracy"]["deviation"] is None
+
+
+def test_runs_are_grouped_by_kind_part_of_train_and_rule():
+    made = [_run("knn", seed, 0.5, shots=shots, multilabel=True) for shots in (1, None) for seed in (0, 1)]
+    table = sweep.rows(made)
+    assert len(table) == 8 and {row["rule"] for row in table} == {"half", "tuned"}
+    assert [row["run"] for row in table[::2]] == ["knn-0-1", "knn-1-1", "knn-0-None", "knn-1-None"]
+    groups = [(row["shots"], row["rule"]) for row in sweep.summary(table) if row["metric"] == "f2_macro"]
+    assert groups == [(1, "half"), (1, "tuned"), (None, "half"), (None, "tuned")]
+
+
+def test_an_undefined_metric_is_left_out_of_the_mean_and_counted():
+    made = [_run("knn", seed, value, multilabel=True) for seed, value in enumerate((0.5, None, 0.7))]
+    row = next(row for row in sweep.summary(sweep.rows(made)) if row["metric"] == "map_macro")
+    assert (row["mean"], row["seeds"]) == (pytest.approx(0.6), 2)
+    made = [_run("knn", 0, None, multilabel=True)]
+    row = next(row for row in sweep.summary(sweep.rows(made)) if row["metric"] == "map_macro")
+    assert (row["mean"], row["seeds"]) == (None, 0)
+
+
+def test_several_seeds_are_a_run_each_told_together_and_reused(out, capsys):
+    words = ("--kind", "head,knn", "--dataset", "many", "--out", out, "--epochs", 2, "--seeds", 3, "--seed", 4)
+    assert _probe(*words) == 0
+    printed = capsys.readouterr()
+    assert "mean ± deviation over 3 seeds, 4 to 6" in printed.out and "(simulated data)" in printed.out
+    made = [runs.read_run(folder) for folder in paths.run_folders(out) if folder.parent.parent.name == "many"]
+    assert sorted((run.kind, run.record["seed"]) for run in made) == [
+        (k, s) for k in ("head", "knn") for s in (4, 5, 6)
+    ]
+    folder = paths.Path(printed.out.splitlines()[-1])
+    table, told = _tables(folder)
+    assert len(table) == 12
+    for row in table:
+        run = next(run for run in made if run.folder.name == row["run"])
+        assert (row["kind"], int(row["seed"])) == (run.kind, run.record["seed"])
+        assert float(row["f2_macro"]) == run.record["metrics"]["test"][row["rule"]]["f2_macro"]
+    values = [float(row["map_macro"]) for row in table if (row["kind"], row["rule"]) == ("head", "half")]
+    (one,) = (row for row in told if (row["kind"], row["rule"], row["metric"]) == ("head", "half", "map_macro"))
+    assert float(one["mean"]) == pytest.approx(sum(values) / 3) and min(values) < max(values)
+    assert f"{float(one['mean']):.3f} ± {float(one['deviation']):.3f}" in printed.out
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert _probe(*words) == 0
+    again = capsys.readouterr()
+    assert again.out == printed.out and again.err.count("reused ") == 6
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_a_sweep_is_a_learning_curve_of_runs_that_are_reused(out, capsys):
+    words = ("sweep", "--kind", "knn", "--dataset", "one", "--out", out, "--shots", "1,3,all,3", "--seeds", 2)
+    assert _probe(*words) == 0
+    printed = capsys.readouterr()
+    table, told = _tables(paths.Path(printed.out.splitlines()[-1]))
+    parts = [(row["shots"], int(row["seed"]), int(row["train_rows"])) for row in table]
+    assert parts == [("1", 0, 5), ("1", 1, 5), ("3", 0, 15), ("3", 1, 15), ("", 0, 60), ("", 1, 60)]
+    assert [line.split()[1:4] for line in printed.out.splitlines()[4:6]] == [["1", "a", "class"], ["3", "a", "class"]]
+    assert {row["seeds"] for row in told} == {"2"}
+    # a longer curve later fits only what is new
+    assert _probe(*words[:-3], "1,3,5,all", "--seeds", 2) == 0
+    assert capsys.readouterr().err.count("reused ") == 6
+    # and one point of it is the run that probe itself makes
+    assert _probe("--kind", "knn", "--dataset", "one", "--out", out, "--shots", 3, "--seed", 1) == 0
+    assert capsys.readouterr().err.count("reused ") == 1
+
+
+def test_flags_of_the_head_and_of_parts_reach_the_run(out, tmp_path, capsys):
+    flags = ("--learning-rate", 0.01, "--batch-size", 8, "--epochs", 2)
+    words = ("--kind", "head,knn", "--dataset", "one", "--out", out, "--train-fraction", 0.5, *flags)
+    assert _probe(*words) == 0
+    folders = [paths.Path(line) for line in capsys.readouterr().out.splitlines()[-2:]]
+    head, knn = (json.loads((folder / "run.json").read_text()) for folder in folders)
+    assert head["arguments"]["options"] == {"learning_rate": 0.01, "batch_size": 8, "epochs": 2}
+    assert head["chosen"] | {"epoch": 0} == {"epoch": 0, "learning_rate": 0.01, "batch_size": 8}
+    assert len(head["history"]["curves"]) == 2
+    assert knn["arguments"]["options"] == {}  # the head's flags make no other run of knn
+    assert head["rows"]["train"] == knn["rows"]["train"] == 30
+    assert _probe("--kind", "knn", "--dataset", "one", "--out", out, "--train-fraction", 0.5) == 0
+    assert "reused" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--seeds", 0), "--seeds 0: must be at least 1"),
+        (("--seed", 2**32 - 2, "--seeds", 3), "--seed 4294967294 --seeds 3: seeds must be from 0 to 4294967295"),
+        (("--shots", 0), "--shots 0: must be at least 1"),
+        (("--train-fraction", 0), "--train-fraction 0: must be above 0 and at most 1"),
+        (("--train-fraction", 1.5), "--train-fraction 1.5: must be above 0 and at most 1"),
+        (("--train-fraction", 0.5, "--shots", 3), "both cut train; give one of them"),
+        (("--epochs", 3), "--epochs 3: only head has it; add head to --kind or drop the flag"),
+        (("--augment", 0), "--augment 0: must be at least 1"),
+        (("--augment", 2), "no view 1 of the training images at"),
+        (("sweep", "--shots", "1,x"), "--shots x: give numbers from 1, or all, such as 1,5,10,all"),
+        (("sweep", "--shots", "0"), "--shots 0: give numbers from 1"),
+        (("sweep", "--shots", "1,"), "--shots without a number: give numbers from 1"),
+    ],
+)
+def test_a_wrong_request_is_one_line(words, told, out, capsys):
+    assert _probe(*words, "--kind", "knn", "--dataset", "one", "--out", out) == 2
+    printed = capsys.readouterr()
+    assert told in printed.err and printed.err.startswith("probe: ") and len(printed.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("flag", ["--learning-rate", "--batch-size", "--epochs"])
+def test_numbers_of_the_head_are_above_zero(flag, out, capsys):
+    assert _probe("--kind", "head", "--dataset", "one", "--out", out, flag, 0) == 2
+    assert f"{flag} 0: must be above 0" in capsys.readouterr().err
