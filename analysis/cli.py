@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from analysis.view import Rule, Style, ViewRequest, run_view
+from analysis.view import Rule, Style, ViewRequest, run_view, together
 from data import command, paths
 from data.flags import ANY, DataFlags
 from data.registry import VIEWS
@@ -51,7 +51,7 @@ def _subcommand(name: str) -> Any:
         for output in outputs:
             if output.summary:
                 print(output.summary)
-            print(output.files[0] if len(output.files) == 1 else _together(output.files))
+            print(together(output.files))
         return int(any(output.wrong for output in outputs))
 
     flags = [_flag(option, type(spec["default"]), spec["default"], spec["help"]) for option, spec in options.items()]
@@ -63,14 +63,6 @@ def _subcommand(name: str) -> Any:
 def _flag(name: str, kind: Any, default: Any, text: str) -> inspect.Parameter:
     annotation = Annotated[kind, Parameter(help=text)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-def _together(files: tuple[Path, ...]) -> str:
-    """Files that differ in their ending only, in one line: ``folder/name.{png,svg,csv}``."""
-    first = files[0]
-    if any(file.with_suffix("") != first.with_suffix("") for file in files):
-        return " ".join(str(file) for file in files)
-    return f"{first.with_suffix('')}.{{{','.join(file.suffix[1:] for file in files)}}}"
 
 
 app = new_app()

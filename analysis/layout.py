@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import umap
-from sklearn.decomposition import PCA
-from sklearn.neighbors import NearestNeighbors
 
 from data.errors import RequestError
 from data.files import canonical_json, published, short_hash
@@ -19,18 +16,34 @@ from data.store import digest_array
 
 SMALLEST = 5
 PCA_DIM = 50
-DECIDING = ("umap-learn", "numba", "scikit-learn", "numpy", "scipy")
+EXACT_UP_TO = 20_000  # samples; beyond, comparing all pairs costs more than compiling the approximate search
+DECIDING = ("umap-learn", "pynndescent", "numba", "scikit-learn", "numpy", "scipy")
 
 
-def layout(features: np.ndarray, *, neighbors: int, min_dist: float, seed: int, cache: Path) -> np.ndarray:
+def layout(
+    features: np.ndarray,
+    *,
+    neighbors: int,
+    min_dist: float,
+    seed: int,
+    cache: Path,
+    fast: bool = False,
+    fit_on: int = 0,
+) -> np.ndarray:
     """Places of samples in the plane; a layout kept for the same features, settings and versions is used again.
+
+    PCA to 50 dimensions, nearest neighbours (exact to 20,000 samples, then approximate, by nearest-neighbour descent),
+    then UMAP.
 
     Args:
         features: (N, D).
         neighbors: UMAP's neighbourhood size; large values show the whole, small ones the detail.
         min_dist: how closely UMAP may pack points.
-        seed: of PCA and UMAP, which then runs on one core, so that the same call gives the same layout.
+        seed: of PCA, neighbours and UMAP, which then place points one after the other, so that the same call gives
+            the same layout.
         cache: folder of kept layouts.
+        fast: every core places points at the same time: sooner done, and never twice the same.
+        fit_on: fit on so many samples, chosen by `seed`, and place the others among them; 0 fits on all.
 
     Returns:
         (N, 2) float32.
@@ -40,14 +53,17 @@ def layout(features: np.ndarray, *, neighbors: int, min_dist: float, seed: int, 
     """
     if len(features) < SMALLEST:
         raise RequestError(f"UMAP needs at least {SMALLEST} samples, there are {len(features)}; featurize more")
+    if fit_on and fit_on < SMALLEST:
+        raise RequestError(f"--fit-on {fit_on}: UMAP needs at least {SMALLEST} samples to fit on")
     identity = {
         "features_sha256": digest_array(features),
         "shape": list(features.shape),
         "pca": PCA_DIM,
-        "search": "exact",
         "neighbors": neighbors,
         "min_dist": min_dist,
         "seed": seed,
+        "fast": fast,
+        "fit_on": fit_on if fit_on < len(features) else 0,
         "versions": {name: version(name) for name in DECIDING},
     }
     file = cache / f"umap-{short_hash(identity, 16)}.npz"
@@ -56,35 +72,84 @@ def layout(features: np.ndarray, *, neighbors: int, min_dist: float, seed: int, 
         return kept
     start = time.monotonic()
     print(f"umap: laying out {len(features):,} x {features.shape[1]} features ...", file=sys.stderr)
-    points = _compute(features, neighbors=neighbors, min_dist=min_dist, seed=seed)
+    points = _compute(features, neighbors=neighbors, min_dist=min_dist, seed=seed, fast=fast, fit_on=identity["fit_on"])
     with published(file) as temporary, temporary.open("wb") as target:
         np.savez(target, points=points, identity=canonical_json(identity))
     print(f"umap: done in {time.monotonic() - start:.1f} s, kept in {file}", file=sys.stderr)
     return points
 
 
-def _compute(features: np.ndarray, *, neighbors: int, min_dist: float, seed: int) -> np.ndarray:
-    values = features.astype(np.float32)
-    if not np.isfinite(values).all():
+def _compute(
+    features: np.ndarray, *, neighbors: int, min_dist: float, seed: int, fast: bool, fit_on: int
+) -> np.ndarray:
+    import umap  # deferred: it takes seconds to import, and a layout that is kept does not need it
+
+    if not np.isfinite(features).all():
         raise RequestError("the features hold NaN or infinity; see featurize verify")
-    if min(values.shape) > PCA_DIM:
-        values = PCA(PCA_DIM, random_state=seed).fit_transform(values)
-    few = len(values) <= 4 * SMALLEST  # too few for the spectral start, which wants many more points than dimensions
-    neighbors = min(neighbors, len(values) - 1)
-    # Exact neighbours: quickly found in so few dimensions, while UMAP's own search has to be compiled first.
-    distances, indices = NearestNeighbors(n_neighbors=neighbors, algorithm="brute").fit(values).kneighbors(values)
+    values = _reduced(features, seed)
+    fitted = np.arange(len(values))
+    if fit_on:
+        fitted = np.sort(np.random.default_rng(seed).choice(len(values), fit_on, replace=False))
+    start = "spectral" if len(fitted) <= EXACT_UP_TO else "pca"  # eigenvectors of a large graph take minutes
+    if len(fitted) <= 4 * SMALLEST:
+        start = "random"  # too few for the spectral start, which wants many more points than dimensions
+    neighbors = min(neighbors, len(fitted) - 1)
     reducer = umap.UMAP(
         n_neighbors=neighbors,
         min_dist=min_dist,
-        random_state=seed,
-        n_jobs=1,
-        init="random" if few else "spectral",
-        precomputed_knn=(indices, distances, None),
+        random_state=None if fast else seed,
+        transform_seed=seed,
+        n_jobs=-1 if fast else 1,
+        init=start,
+        precomputed_knn=_neighbours(values[fitted], neighbors, seed=seed, fast=fast, for_others=bool(fit_on)),
         force_approximation_algorithm=True,  # else it drops these neighbours below 4,096 samples
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="precomputed_knn.* is not an NNDescent object")
-        return np.asarray(reducer.fit_transform(values), dtype=np.float32)
+        points = np.empty((len(values), 2), np.float32)
+        points[fitted] = reducer.fit_transform(values[fitted])
+    if fit_on:
+        others = np.setdiff1d(np.arange(len(values)), fitted)
+        points[others] = reducer.transform(values[others])
+    return points
+
+
+def _reduced(features: np.ndarray, seed: int) -> np.ndarray:
+    """The first principal components, float32; features of few samples or dimensions as they are."""
+    from sklearn.decomposition import PCA  # deferred: as umap
+
+    values = features.astype(np.float32)
+    return PCA(PCA_DIM, random_state=seed).fit_transform(values) if min(values.shape) > PCA_DIM else values
+
+
+def _neighbours(values: np.ndarray, count: int, *, seed: int, fast: bool, for_others: bool) -> tuple[Any, Any, Any]:
+    """Indices (N, count) and distances (N, count) of nearest neighbours, each sample its own first, and the index.
+
+    Args:
+        values: (N, D).
+        count: how many.
+        seed: of the approximate search.
+        fast: search on every core.
+        for_others: whether the index will be asked for neighbours of other samples; without one it is None.
+    """
+    if len(values) <= EXACT_UP_TO and not for_others:
+        from sklearn.neighbors import NearestNeighbors  # deferred: as umap
+
+        search = NearestNeighbors(n_neighbors=count, algorithm="brute", n_jobs=-1).fit(values)
+        distances, indices = search.kneighbors(values)
+        return indices, distances, None
+    from pynndescent import NNDescent  # deferred: as umap
+
+    index = NNDescent(
+        values,
+        n_neighbors=count,
+        n_trees=min(64, 5 + round(len(values) ** 0.5 / 20)),  # these three as umap-learn sets them
+        n_iters=max(5, round(np.log2(len(values)))),
+        max_candidates=60,
+        random_state=seed,
+        n_jobs=-1 if fast else 1,
+    )
+    return *index.neighbor_graph, index
 
 
 def _read(file: Path, identity: dict[str, Any]) -> np.ndarray | None:

@@ -17,6 +17,7 @@ is not in the report. ``options`` are the view's own flags. The card is read wit
 is quick.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -99,6 +100,17 @@ class Output:
     def file(self, suffix: str) -> Path | None:
         """The file of that ending, if there is one."""
         return next((file for file in self.files if file.suffix == f".{suffix}"), None)
+
+
+def together(files: Sequence[Path]) -> str:
+    """Files in one line, those that differ in their ending only as one: ``folder/name.{png,svg,csv}``."""
+    endings: dict[Path, list[str]] = {}
+    for file in files:
+        endings.setdefault(file.with_suffix(""), []).append(file.suffix)
+    return " ".join(
+        f"{stem}{found[0]}" if len(found) == 1 else f"{stem}.{{{','.join(ending[1:] for ending in found)}}}"
+        for stem, found in endings.items()
+    )
 
 
 def default_options(name: str) -> dict[str, Any]:

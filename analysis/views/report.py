@@ -1,5 +1,7 @@
-"""One folder with an index.html that shows every table and figure of every run found."""
+"""One self-contained page of every run found: samples to explore, tables, figures, and how to repeat it all."""
 
+import base64
+import json
 import os
 import re
 import shlex
@@ -9,15 +11,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from analysis import frames
-from analysis.view import Output, ViewRequest, run_view
+from analysis import frames, page, thumbnails
+from analysis.view import Output, ViewRequest, default_options, run_view, together
+from analysis.views import umap
 from data import paths, store
 from data.bands import BAND_SETS
 from data.dataset import SPLITS
@@ -26,11 +29,22 @@ from data.files import write_text
 from data.registry import DATASETS, PROBES, VIEWS
 from data.runs import Run, find_runs
 
-CARD = {"input": "runs", "options": {}}
+CARD = {
+    "input": "runs",
+    "options": {
+        "points": {"default": 20_000, "help": "Show at most this many test samples of each dataset, chosen at random."},
+        "pictures": {"default": 2000, "help": "Keep small pictures of so many of them; 0 keeps none."},
+        "data_root": {"default": "", "help": "Folder of the images. Default: EO_DATA_ROOT, then datasets."},
+        "fit_on": {"default": 0, "help": "Fit UMAP on so many samples and place the others among them; 0 fits on all."},
+        "fast": {"default": False, "help": "UMAP on every core: sooner done, but never twice the same layout."},
+    },
+}
 
 MARK = '<meta name="generator" content="frozen-earth report">'  # what tells a report from a folder of the user's
 WEIGHT_FILES = (".pt", ".pth", ".safetensors")
-PACKAGES = ("frozen-earth", "numpy", "pandas", "scikit-learn", "umap-learn", "matplotlib", "seaborn", "torch")
+LIVE = ("classes", "confusion")  # views that the page's interactive part shows as tables of its own
+PLOTLY = Path("package_data", "plotly.min.js")
+PACKAGES = ("frozen-earth", "numpy", "pandas", "scikit-learn", "umap-learn", "matplotlib", "plotly", "torch")
 
 
 @dataclass(frozen=True)
@@ -78,16 +92,25 @@ class Section:
 # ------------------------------------------------------------------------------------------------- view
 
 
-def run(request: ViewRequest) -> list[Output]:
+def run(request: ViewRequest, *, points: int, pictures: int, data_root: str, fit_on: int, fast: bool) -> list[Output]:
     """Draw everything there is and write the page that shows it."""
+    if points < 1 or pictures < 0:
+        raise RequestError("--points must be at least 1, --pictures at least 0")
     folder = request.folder.resolve() if request.folder else paths.report_folder(request.out)  # "." has no name
     _check_replaceable(folder)
     found = find(request)
     building = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
+    layouts = {"points": points, "fit_on": fit_on, "fast": fast}
+    root = Path(data_root) if data_root else None
     try:
-        outputs, complaints = _draw_all(request, found, building / "figures")
-        page = render(request, found, outputs, complaints, building)
-        write_text(building / "index.html", page)
+        outputs, complaints = _draw_all(request, found, building / "figures", layouts)
+        print("report: the page ...", file=sys.stderr)
+        shown, more = shown_samples(request, found, layouts)
+        explorer = page.explorer(
+            shown, request.rules, pictures=pictures, root=root, cache=paths.layout_cache(request.out)
+        )
+        text = render(request, found, outputs, explorer, [*complaints, *more], building)
+        write_text(building / "index.html", text)
         shutil.rmtree(folder, ignore_errors=True)
         building.rename(folder)  # the old report stays whole until the new one is
     finally:
@@ -136,33 +159,58 @@ def _features(out: Path, key: tuple[str, str], folder: Path | None, runs: list[R
     return Features(dataset, encoder, words, where, shared, splits, environment, present, runs)
 
 
-def _draw_all(request: ViewRequest, found: list[Features], folder: Path) -> tuple[list[tuple[str, Output]], list[str]]:
+def _draw_all(
+    request: ViewRequest, found: list[Features], folder: Path, layouts: dict[str, Any]
+) -> tuple[list[tuple[str, Output]], list[str]]:
     """Run every view that belongs in the report; what cannot be drawn becomes a line, not an end."""
     outputs: list[tuple[str, Output]] = []
     complaints: list[str] = []
     for name in report_views():
         place = replace(request, folder=folder / name, pictures=VIEWS.card(name)["report"]["show"] != "table")
-        requests = [place]
+        requests, options = [place], {}
         if VIEWS.card(name)["input"] == "features":
-            requests = [
-                replace(place, features=features.folder, split="test")
-                for features in found
-                if "test" in features.present
-            ]
+            requests = [_of_test(place, features) for features in found if "test" in features.present]
+            options = layouts
         elif not any(features.runs for features in found):
             continue
         print(f"report: {name} ...", file=sys.stderr)
         for one in requests:
             try:
-                outputs += [(name, output) for output in run_view(name, one)]
+                outputs += [(name, output) for output in run_view(name, one, **options)]
             except RequestError as error:
                 complaints.append(f"{name}: {error}")
     return outputs, complaints
 
 
+def _of_test(request: ViewRequest, features: Features) -> ViewRequest:
+    """The request of a view of these features' test split."""
+    return replace(request, features=features.folder, model=None, dataset=None, split="test")
+
+
+def shown_samples(
+    request: ViewRequest, found: list[Features], layouts: dict[str, Any]
+) -> tuple[list[page.Shown], list[str]]:
+    """The samples of every encoder for the interactive part, and what could not be had, a line each."""
+    shown, complaints = [], []
+    for features in found:
+        about = {"words": features.words, "runs": features.runs}
+        try:
+            if "test" in features.present:
+                sets, frame = umap.place(_of_test(request, features), **default_options("umap") | layouts)
+                shown.append(page.from_features(sets[0], frame, dataset=features.dataset, **about))
+                continue
+            note = f"The test features of {features.words} are not there, so there is nothing to place."
+        except RequestError as error:
+            note = f"The features of {features.words} cannot be laid out: {error}"
+            complaints.append(f"{features.dataset}, {features.words}: {error}")
+        if features.runs:
+            shown.append(page.from_runs(**about, most=layouts["points"], note=note))
+    return shown, complaints
+
+
 def report_views() -> list[str]:
-    """The views shown in the report, in order."""
-    shown = [name for name in VIEWS.names() if "report" in VIEWS.card(name)]
+    """The views whose figures or tables the report shows as they are, in order."""
+    shown = [name for name in VIEWS.names() if "report" in VIEWS.card(name) and name not in LIVE]
     return sorted(shown, key=lambda name: VIEWS.card(name)["report"]["order"])
 
 
@@ -181,6 +229,7 @@ def render(
     request: ViewRequest,
     found: list[Features],
     outputs: list[tuple[str, Output]],
+    explorer: page.Explorer,
     complaints: list[str],
     folder: Path,
 ) -> str:
@@ -190,8 +239,9 @@ def render(
         request: what was asked.
         found: what there is.
         outputs: by view name, in the order of the page.
+        explorer: the interactive part.
         complaints: what could not be drawn, and why.
-        folder: where the page will be; figures are linked relative to it.
+        folder: where the page will be; the files beside it are named relative to it.
     """
     environment = Environment(
         loader=PackageLoader("analysis", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True,
@@ -199,7 +249,9 @@ def render(
     )  # fmt: skip
     environment.filters["marked"] = _marked
     environment.filters["shade"] = _shade
-    environment.filters["link"] = lambda file: quote(file.relative_to(folder).as_posix(), safe="/+")
+    environment.filters["inline"] = lambda file: _inline(file.read_bytes(), "svg+xml")
+    environment.filters["together"] = lambda files: together([file.relative_to(folder) for file in files])
+    here = files("analysis")
     datasets = []
     for dataset in dict.fromkeys(features.dataset for features in found):
         members = [features for features in found if features.dataset == dataset]
@@ -211,6 +263,7 @@ def render(
                 "encoders": [encoder_facts(features) for features in members],
                 "warnings": list(dict.fromkeys(w for f in members for r in f.runs for w in r.record["warnings"])),
                 "sections": _sections(dataset, outputs),
+                "runs": sum(len(features.runs) for features in members),
                 "words": {features.encoder: features.words for features in members},
                 "commands": [line for features in members for line in commands(features, request.out)],
                 # --kind leaves runs out: what it hides is not missing
@@ -221,6 +274,16 @@ def render(
         mark=Markup(MARK),
         datasets=datasets,
         complaints=complaints,
+        panels=explorer.panels,
+        notes=explorer.notes,
+        columns=thumbnails.COLUMNS,
+        sprites=[(name, _inline(image, "webp")) for name, image in explorer.sprites.items()],
+        blobs=explorer.blobs.texts.items(),
+        data=_script(json.dumps(explorer.data, allow_nan=False)),
+        css=Markup((here / "report.css").read_text("utf-8")),
+        script=Markup((here / "report.js").read_text("utf-8")),
+        plotly=Markup(files("plotly").joinpath(PLOTLY).read_text("utf-8")),
+        explorer=Markup((here / "explorer.js").read_text("utf-8")),
         simulated=any(features.simulated for features in found),
         runs=sum(len(features.runs) for features in found),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -357,6 +420,16 @@ def _flags(values: dict[str, Any]) -> list[str]:
 
 def _line(*words: str) -> str:
     return shlex.join(words)
+
+
+def _inline(content: bytes, kind: str) -> str:
+    """An image as the page holds it."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _script(text: str) -> Markup:
+    """JSON that may stand in a page: no name in it can end the script."""
+    return Markup(text.replace("<", "\\u003c"))
 
 
 def _shade(cell: str) -> Markup:

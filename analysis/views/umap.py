@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,17 +25,30 @@ CARD = {
         "seed": {"default": 0, "help": "Seed of the choice of samples and of the layout."},
         "neighbors": {"default": 15, "help": "UMAP's neighbourhood size."},
         "min_dist": {"default": 0.1, "help": "UMAP's least distance between points."},
+        "fit_on": {"default": 0, "help": "Fit on so many of them and place the others among these; 0 fits on all."},
+        "fast": {"default": False, "help": "Use every core: sooner done, but never twice the same layout."},
     },
 }
 
 FIGURE_SPACE = "\u2007"  # as wide as a digit
+APART = 0.05  # of the layout's width, between the numbers of two classes
 CLASS = "class: "  # so that a class named "x" or "id" is no trouble
 
 
-def run(request: ViewRequest, *, points: int, seed: int, neighbors: int, min_dist: float) -> list[Output]:
+def run(request: ViewRequest, **options: Any) -> list[Output]:
     """Lay out one feature set and draw it."""
-    if points < 1 or neighbors < 2 or not 0 <= min_dist <= 1:
-        raise RequestError("--points must be at least 1, --neighbors at least 2, --min-dist from 0 to 1")
+    sets, frame = place(request, **options)
+    return _write(frame, sets, request)
+
+
+def place(
+    request: ViewRequest, *, points: int, seed: int, neighbors: int, min_dist: float, fit_on: int, fast: bool
+) -> tuple[list[store.FeatureSet], pd.DataFrame]:
+    """The features asked for and their places, as `compute` gives them."""
+    if points < 1 or neighbors < 2 or not 0 <= min_dist <= 1 or fit_on < 0:
+        raise RequestError(
+            "--points must be at least 1, --neighbors at least 2, --min-dist from 0 to 1, --fit-on at least 0"
+        )
     if not 0 <= seed < 2**32:
         raise RequestError(f"--seed {seed}: must be from 0 to {2**32 - 1}")
     if request.features and (request.model or request.dataset):
@@ -45,13 +58,20 @@ def run(request: ViewRequest, *, points: int, seed: int, neighbors: int, min_dis
     if not splits:
         raise RequestError(f"no features in {where}; make them with featurize")
     sets = [store.read_features(paths.feature_file(where, split)) for split in splits]
-    cache = paths.layout_cache(request.out)
-    frame = compute(sets, points=points, seed=seed, neighbors=neighbors, min_dist=min_dist, cache=cache)
-    return _write(frame, sets, request)
+    settings = {"neighbors": neighbors, "min_dist": min_dist, "fit_on": fit_on, "fast": fast}
+    return sets, compute(sets, points=points, seed=seed, cache=paths.layout_cache(request.out), **settings)
 
 
 def compute(
-    sets: Sequence[store.FeatureSet], *, points: int, seed: int, neighbors: int, min_dist: float, cache: Path
+    sets: Sequence[store.FeatureSet],
+    *,
+    points: int,
+    seed: int,
+    neighbors: int,
+    min_dist: float,
+    cache: Path,
+    fit_on: int = 0,
+    fast: bool = False,
 ) -> pd.DataFrame:
     """Place samples in the plane.
 
@@ -62,6 +82,8 @@ def compute(
         neighbors: likewise.
         min_dist: likewise.
         cache: likewise.
+        fit_on: likewise.
+        fast: likewise.
 
     Returns:
         A row a sample: ``id split x y simulated``, then a column ``class: <name>`` of 0 and 1 for every class.
@@ -81,7 +103,7 @@ def compute(
     if len(rows) > points:
         rows = np.sort(np.random.default_rng(seed).choice(rows, points, replace=False))
     features = np.concatenate([s.features for s in sets])[rows]
-    placed = layout(features, neighbors=neighbors, min_dist=min_dist, seed=seed, cache=cache)
+    placed = layout(features, neighbors=neighbors, min_dist=min_dist, seed=seed, cache=cache, fit_on=fit_on, fast=fast)
     names = list(sets[0].class_names)
     member = labels[rows] if labels.ndim == 2 else labels[rows, None] == np.arange(len(names))
     ids = np.array([name for s in sets for name in s.ids], dtype=object)[rows]
@@ -164,13 +186,9 @@ def draw_one_vs_rest(frame: pd.DataFrame, ax: Axes, name: str) -> None:
     """
     has = frame[f"{CLASS}{name}"].to_numpy(dtype=bool)
     groups = [(~has, "#c3c9cf", 1), (has, figures.PALETTE[0], 2 if has.mean() <= 0.5 else 0)]
-    size = _size(len(frame))
     for mask, colour, order in groups:
-        # a class of few samples gets larger dots: three specks among thousands would not be seen
-        grown = max(size, min(12.0, 400 / max(mask.sum(), 1)))
-        ax.scatter(
-            frame["x"][mask], frame["y"][mask], s=grown, c=colour, linewidths=0, zorder=order, rasterized=True
-        )  # fmt: skip
+        size = _size(len(frame), mask.sum())
+        ax.scatter(frame["x"][mask], frame["y"][mask], s=size, c=colour, linewidths=0, zorder=order, rasterized=True)
     share = "<0.1%" if 0 < has.mean() < 0.0005 else f"{has.mean():.1%}"
     ax.set_title(f"{figures.wrapped(name, 32)}\n{has.sum():,} ({share})", fontsize=8)
     _bare(ax)
@@ -187,14 +205,13 @@ def draw(frame: pd.DataFrame, ax: Axes, names: Sequence[str]) -> None:
     number = frame[[f"{CLASS}{name}" for name in names]].to_numpy().argmax(axis=1)
     counts = np.bincount(number, minlength=len(names))
     palette = figures.colours(len(names))
-    order = np.argsort(-counts[number], kind="stable")
-    sns.scatterplot(
-        x=frame["x"].to_numpy()[order], y=frame["y"].to_numpy()[order], hue=number[order], hue_order=range(len(names)),
-        palette=palette, s=_size(len(frame)) * 2, linewidth=0, legend=False, rasterized=True, ax=ax,
-    )  # fmt: skip
+    for k in np.argsort(-counts, kind="stable"):
+        size = 2 * _size(len(frame), counts[k])
+        ax.scatter(
+            frame["x"][number == k], frame["y"][number == k], s=size, c=palette[k], linewidths=0, rasterized=True
+        )
     halo = [patheffects.withStroke(linewidth=2.5, foreground="white")]
-    for k in np.flatnonzero(counts):
-        x, y = _densest(frame.loc[number == k, ["x", "y"]].to_numpy())
+    for k, (x, y) in label_places(frame[["x", "y"]].to_numpy(), number, len(names)).items():
         ax.text(x, y, str(k + 1), ha="center", va="center", fontsize=10, fontweight="bold", path_effects=halo)
     handles = [Line2D([], [], marker="o", lw=0, ms=6, color=colour) for colour in palette]
     words = [
@@ -203,21 +220,45 @@ def draw(frame: pd.DataFrame, ax: Axes, names: Sequence[str]) -> None:
     ]
     columns = 1 if len(names) <= 22 else 2
     ax.legend(handles, words, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, ncols=columns)
-    ax.set(xlabel="", ylabel="")
     _bare(ax)
 
 
-def _size(count: int) -> float:
-    """Area of a dot in square points: large where few are drawn."""
-    return float(np.clip(9000 / count, 0.35, 14))
+def _size(total: int, members: int) -> float:
+    """Area of a dot in square points: large where few are drawn, and for a class of few samples among many."""
+    # three specks among thousands would not be seen
+    return max(float(np.clip(9000 / total, 0.35, 14)), min(12.0, 400 / max(members, 1)))
 
 
-def _densest(points: np.ndarray) -> np.ndarray:
-    """The (2,) point of a group nearest to the middle of its fullest cell of a coarse grid."""
+def label_places(points: np.ndarray, number: np.ndarray, classes: int) -> dict[int, np.ndarray]:
+    """Where to write each class's number: where it is dense, and clear of the numbers of the other classes.
+
+    Args:
+        points: (N, 2).
+        number: (N,) class of each.
+        classes: K.
+
+    Returns:
+        By class that has points, the (2,) point of it to write at.
+    """
+    apart = APART * np.ptp(points, axis=0).max()
+    placed: dict[int, np.ndarray] = {}
+    for k in range(classes):
+        own = points[number == k]
+        if len(own) == 0:
+            continue
+        candidates = _dense(own)
+        taken = np.array(list(placed.values())).reshape(-1, 2)
+        gaps = np.array([np.linalg.norm(taken - c, axis=1).min(initial=np.inf) for c in candidates])
+        placed[k] = candidates[np.argmax(gaps >= apart) if (gaps >= apart).any() else gaps.argmax()]
+    return placed
+
+
+def _dense(points: np.ndarray) -> np.ndarray:
+    """(M, 2) points of a group: those nearest to the middles of a coarse grid's cells, the fullest cell first."""
     counts, xs, ys = np.histogram2d(points[:, 0], points[:, 1], bins=12)
-    i, j = np.unravel_index(counts.argmax(), counts.shape)
-    middle = np.array([(xs[i] + xs[i + 1]) / 2, (ys[j] + ys[j + 1]) / 2])
-    return points[np.square(points - middle).sum(axis=1).argmin()]
+    columns, rows = np.unravel_index(np.argsort(-counts, axis=None, kind="stable")[: (counts > 0).sum()], counts.shape)
+    middles = np.stack([(xs[columns] + xs[columns + 1]) / 2, (ys[rows] + ys[rows + 1]) / 2], axis=1)
+    return np.array([points[np.square(points - middle).sum(axis=1).argmin()] for middle in middles])
 
 
 def _bare(ax: Axes) -> None:

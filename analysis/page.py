@@ -1,0 +1,349 @@
+"""What the report's interactive part shows, made ready in Python: values packed for the page, tables as read.
+
+Arrays travel as gzipped bytes in base64, each once however often it is used: a hundred thousand samples as JSON would
+be too much for a browser. Everything that is counted (tables, curves, decisions) is counted here from all test samples,
+so that the page can only agree with the runs; scores go as bytes, which is enough to look at.
+"""
+
+import base64
+import gzip
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import coastline, figures, frames, thumbnails
+from analysis.views import cases, classes, confusion
+from data import store
+from data.errors import RequestError
+from data.runs import Predictions, Run
+from probes import metrics
+
+CASES = 6  # surest rights, and as many mistakes, of a run
+THRESHOLDS = np.linspace(0, 1, 101)
+MOST_BYTES = 80_000_000  # of arrays before compression: beyond, a page is slow to open and to send
+
+
+class Blobs:
+    """Arrays for the page, each kept once under a name."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+        self.bytes = 0  # before compression
+
+    def add(self, content: np.ndarray | bytes) -> str:
+        """Keep an array's bytes (little-endian) or bytes; return the name to find them by."""
+        raw = content if isinstance(content, bytes) else np.ascontiguousarray(content).tobytes()
+        name = f"blob-{hashlib.sha256(raw).hexdigest()[:12]}"
+        if name not in self.texts:
+            self.bytes += len(raw)
+            self.texts[name] = base64.b64encode(gzip.compress(raw, 6, mtime=0)).decode()
+        return name
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One encoder on one dataset, as the page shows it.
+
+    Args:
+        dataset: folder name.
+        words: the encoder in a few words.
+        simulated: whether the samples were generated.
+        identity: ``dataset`` identity of the features.
+        split: ``split`` identity of test.
+        class_names: K names.
+        ids: the samples shown.
+        labels: (N, K) booleans of these.
+        total: samples of the split.
+        points: (N, 2) float32 places in the layout, or None.
+        lonlat: (N, 2) degrees, or None.
+        note: why there are no points, else empty.
+        runs: its runs.
+    """
+
+    dataset: str
+    words: str
+    simulated: bool
+    identity: dict[str, Any]
+    split: dict[str, Any]
+    class_names: Sequence[str]
+    ids: list[str]
+    labels: np.ndarray
+    total: int
+    points: np.ndarray | None
+    lonlat: np.ndarray | None
+    note: str
+    runs: list[Run]
+
+
+@dataclass
+class Panel:
+    """Tables of one run under one rule: what the page shows when that run is chosen.
+
+    Args:
+        key: of the panel, as the page's script knows it.
+        title: what it is of.
+        note: how the decisions were made.
+        classes: header and cells.
+        confusion: header, and rows of a name and cells (text, share or None, whether it is an error).
+        square: whether confusion is of classes against classes.
+        cases: right decisions and mistakes, each a list of cases.
+    """
+
+    key: str
+    title: str
+    note: str
+    classes: tuple[list[str], list[list[str]]]
+    confusion: tuple[list[str], list[tuple[str, list[tuple[str, float | None, bool]]]]]
+    square: bool
+    cases: dict[str, list[dict[str, Any]]]
+
+
+@dataclass
+class Explorer:
+    """All of the interactive part.
+
+    Args:
+        data: for the page's script, JSON-able.
+        blobs: arrays that `data` names.
+        sprites: images that `data` names.
+        panels: one a run and rule.
+        notes: what is left out, and why.
+    """
+
+    data: dict[str, Any]
+    blobs: Blobs
+    sprites: dict[str, bytes]
+    panels: list[Panel]
+    notes: list[str] = field(default_factory=list)
+
+
+def from_features(
+    features: store.FeatureSet, frame: pd.DataFrame, *, dataset: str, words: str, runs: list[Run]
+) -> Shown:
+    """One encoder's test features, laid out.
+
+    Args:
+        features: of test.
+        frame: their places, of `analysis.views.umap.compute`.
+        dataset: folder name.
+        words: the encoder in a few words.
+        runs: its runs.
+    """
+    rows = pd.Index(features.ids).get_indexer(list(frame["id"]))
+    truth = metrics_truth(features.labels, len(features.class_names))
+    return Shown(
+        dataset=dataset,
+        words=words,
+        simulated=features.simulated,
+        identity=features.identity["dataset"],
+        split=features.identity["split"],
+        class_names=features.class_names,
+        ids=list(frame["id"]),
+        labels=truth[rows],
+        total=len(features.ids),
+        points=frame[["x", "y"]].to_numpy(np.float32),
+        lonlat=None if features.lonlat is None else features.lonlat[rows],
+        note="",
+        runs=runs,
+    )
+
+
+def from_runs(runs: list[Run], *, words: str, most: int, note: str) -> Shown:
+    """One encoder whose test features are not there: what its runs know of the samples."""
+    first = runs[0]
+    predictions, shared = first.predictions("test"), first.record["features"]
+    rows = np.linspace(0, len(predictions.ids) - 1, min(most, len(predictions.ids))).round().astype(int)
+    return Shown(
+        dataset=first.dataset,
+        words=words,
+        simulated=first.simulated,
+        identity=shared["dataset"],
+        split=shared["splits"]["test"],
+        class_names=first.class_names,
+        ids=[predictions.ids[row] for row in rows],
+        labels=frames.truth(predictions, len(first.class_names))[rows],
+        total=len(predictions.ids),
+        points=None,
+        lonlat=None,
+        note=note,
+        runs=runs,
+    )
+
+
+def metrics_truth(labels: np.ndarray, classes: int) -> np.ndarray:
+    """(N, K) booleans of (N, K) or (N,) labels."""
+    return labels.astype(bool) if labels.ndim == 2 else metrics.one_hot(labels, classes)
+
+
+def explorer(
+    shown: Sequence[Shown], rules: Sequence[str], *, pictures: int, root: Path | None, cache: Path
+) -> Explorer:
+    """The interactive part.
+
+    Args:
+        shown: every encoder on every dataset.
+        rules: decision rules of multi-label runs.
+        pictures: thumbnails of so many samples of each dataset, beside those of the cases.
+        root: folder of the data.
+        cache: where sprites are kept.
+    """
+    blobs, sets, panels, notes = Blobs(), [], [], []
+    for number, one in enumerate(shown):
+        sets.append(_one_set(one, rules, blobs, panels, notes, key=f"{number}"))
+    coast = coastline.outlines() if any(one.lonlat is not None for one in shown) else None
+    if coast is None and any(one.lonlat is not None for one in shown):
+        notes.append("the map has no coastlines: the file that pyogrio brings is not there")
+    data = {"sets": sets, "coast": None if coast is None else blobs.add(coast)}
+    made = Explorer(data, blobs, {}, panels, notes)
+    _add_pictures(made, shown, pictures=pictures, root=root, cache=cache)
+    return made
+
+
+def _one_set(
+    one: Shown, rules: Sequence[str], blobs: Blobs, panels: list[Panel], notes: list[str], *, key: str
+) -> dict[str, Any]:
+    names = list(one.class_names)
+    labels = frames.run_labels(one.runs)
+    multilabel = one.runs[0].multilabel if one.runs else bool((one.labels.sum(axis=1) != 1).any())
+    runs = []
+    for number, run in enumerate(one.runs):
+        label = labels[run.dataset, run.encoder, run.folder.name]
+        predictions = run.predictions("test")
+        rows = pd.Index(predictions.ids).get_indexer(one.ids)
+        linked = bool((rows >= 0).all())
+        if not linked:
+            notes.append(f"{one.words}, {label}: made on other samples than the features hold now; run probe again")
+        entry: dict[str, Any] = {"label": label, "linked": linked, "rules": [], "scores": None}
+        entry["curves"] = blobs.add(threshold_curves(run, predictions))
+        if linked and blobs.bytes + one.labels.size <= MOST_BYTES:
+            entry["scores"] = blobs.add(np.round(predictions.scores[rows] * 255).astype(np.uint8))
+        elif linked:
+            notes.append(f"{one.words}, {label}: scores of single samples left out, the page would become too large")
+        for rule in rules if run.multilabel else ("half",):
+            decided = frames.decisions(run, predictions, rule)
+            values = run.record["per_class"][rule]
+            entry["rules"].append(
+                {
+                    "words": frames.rule_words(rule, run.multilabel),
+                    "panel": f"{key}-{number}-{rule}",
+                    "thresholds": [value["threshold"] for value in values],
+                    "decisions": blobs.add(np.packbits(decided[rows], axis=1)) if linked else None,
+                }
+            )
+            panels.append(_panel(run, one, rule, label, f"{key}-{number}-{rule}"))
+        runs.append(entry)
+    return {
+        "title": f"{one.dataset}: {one.words}",
+        "simulated": one.simulated,
+        "multilabel": multilabel,
+        "classes": names,
+        "colours": figures.colours(len(names)),
+        "count": len(one.ids),
+        "total": one.total,
+        "note": one.note,
+        "ids": blobs.add("\n".join(one.ids).encode()),
+        "labels": blobs.add(np.packbits(one.labels, axis=1)),
+        "points": None if one.points is None else blobs.add(one.points),
+        "lonlat": None if one.lonlat is None else blobs.add(one.lonlat.astype(np.float32)),
+        "pictures": None,
+        "runs": runs,
+    }
+
+
+def threshold_curves(run: Run, predictions: Predictions) -> np.ndarray:
+    """Precision, recall and F2 of every class at thresholds from 0 to 1, over all samples of the split.
+
+    Returns:
+        (K, 3, 101) float32. A threshold t calls a class whose score is at least t.
+    """
+    truth, scores = frames.truth(predictions, len(run.class_names)), predictions.scores.astype(np.float64)
+    curves = []
+    for has, score in zip(truth.T, scores.T, strict=True):
+        called_right, called = (
+            len(part) - np.searchsorted(np.sort(part), THRESHOLDS, side="left") for part in (score[has], score)
+        )
+        tp, fp, fn = called_right, called - called_right, has.sum() - called_right
+        curves.append([metrics.precision(tp, fp), metrics.recall(tp, fn), metrics.f_beta(tp, fp, fn, 2)])
+    return np.array(curves, np.float32)
+
+
+def _panel(run: Run, one: Shown, rule: str, label: str, key: str) -> Panel:
+    words = frames.rule_words(rule, run.multilabel)
+    header, rows = classes.readable(classes.compute([run], (rule,)))
+    chosen = cases.compute(run, rule, count=CASES)
+    return Panel(
+        key=key,
+        title=f"{one.dataset}: {one.words}, {label}",
+        note=words,
+        classes=(header, rows),
+        confusion=confusion_table(confusion.compute(run, rule)),
+        square=not run.multilabel,
+        cases={case: chosen.loc[chosen["case"] == case].to_dict("records") for case in (cases.RIGHT, cases.MISTAKE)},
+    )
+
+
+def confusion_table(frame: pd.DataFrame) -> tuple[list[str], list[tuple[str, list[tuple[str, float | None, bool]]]]]:
+    """A confusion as the page shows it.
+
+    Args:
+        frame: of `analysis.views.confusion.compute`.
+
+    Returns:
+        Header; and rows of a name and cells: text, share of the row's samples (None: undefined), whether an error.
+    """
+    outcomes = "outcome" in frame
+    row, column = ("class", "outcome") if outcomes else ("true", "predicted")
+    columns = list(frame[column].unique())
+    rows = []
+    for name, part in frame.groupby(row, sort=False):
+        cells = []
+        for head, count, share in part[[column, "count", "share"]].itertuples(index=False):
+            defined = None if np.isnan(share) else float(share)
+            if outcomes:
+                text = "–" if defined is None else f"{share:.3f} ({count:,})"
+            else:
+                text = f"{count:,}" if count else ""
+            cells.append((text, defined, head in ("fn", "fp") if outcomes else head != name))
+        rows.append((str(name), cells))
+    return ["Class", *(confusion.OUTCOMES[c] if outcomes else c for c in columns)], rows
+
+
+def _add_pictures(made: Explorer, shown: Sequence[Shown], *, pictures: int, root: Path | None, cache: Path) -> None:
+    """A sprite for each set of samples; where the data cannot be reached, a note that says why."""
+    groups: dict[str, list[int]] = {}
+    for number, one in enumerate(shown):
+        groups.setdefault(f"{one.dataset} {store.digest_ids(one.ids)}", []).append(number)
+    for numbers in groups.values():
+        one = shown[numbers[0]]
+        panels = [panel for panel in made.panels if int(panel.key.partition("-")[0]) in numbers]
+        of_cases = [case["id"] for panel in panels for part in panel.cases.values() for case in part]
+        every = list(dict.fromkeys([*one.ids, *of_cases]))  # a case may lie outside the samples drawn
+        wanted = thumbnails.chosen(every, of_cases, pictures)
+        try:
+            sprite = thumbnails.sprite(one.identity, one.split, wanted, root=root, cache=cache)
+        except RequestError as error:
+            made.notes.append(f"no pictures of {one.dataset}: {error}")
+            continue
+        name = f"sprite-{len(made.sprites)}"
+        made.sprites[name] = sprite.image
+        slots = pd.Index(sprite.ids).get_indexer(one.ids).astype(np.int32)
+        about = {
+            "sprite": name,
+            "columns": thumbnails.COLUMNS,
+            "slots": made.blobs.add(slots),
+            "count": int((slots >= 0).sum()),
+        }
+        for number in numbers:
+            made.data["sets"][number]["pictures"] = about
+        place = {name_: slot for slot, name_ in enumerate(sprite.ids)}
+        for panel in panels:
+            for case in (case for part in panel.cases.values() for case in part):
+                slot = place[case["id"]]
+                case["picture"] = {
+                    "sprite": name, "x": slot % thumbnails.COLUMNS, "y": slot // thumbnails.COLUMNS,
+                }  # fmt: skip

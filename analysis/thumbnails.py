@@ -1,0 +1,82 @@
+"""Small pictures of samples, side by side in one image, kept by the identity of what they show."""
+
+import io
+import sys
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from analysis import samples
+from data import store
+from data.files import canonical_json, published, short_hash
+
+SIDE = 48  # pixels of a picture
+COLUMNS = 50
+QUALITY = 72  # of WebP: about 1 kB a picture
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """Pictures of samples in one image, row by row.
+
+    Args:
+        ids: whose pictures, in order.
+        image: WebP, `COLUMNS` pictures of `SIDE` pixels a row.
+    """
+
+    ids: list[str]
+    image: bytes
+
+
+def chosen(ids: Sequence[str], first: Sequence[str], count: int) -> list[str]:
+    """Samples to make pictures of: those of `first`, and `count` spread evenly over `ids`; in the order of `ids`."""
+    spread = np.linspace(0, len(ids) - 1, min(count, len(ids))).round().astype(int)
+    wanted = set(first) | {ids[i] for i in spread}
+    return [name for name in ids if name in wanted]
+
+
+def sprite(
+    dataset: dict[str, Any], split: dict[str, Any], ids: Sequence[str], *, root: Path | None, cache: Path
+) -> Sprite:
+    """Pictures of samples; those kept for the same samples are used again.
+
+    Args:
+        dataset: the ``dataset`` identity of their features.
+        split: the ``split`` identity.
+        ids: whose pictures.
+        root: folder of the data; None means ``EO_DATA_ROOT``, then ``datasets``.
+        cache: folder of kept sprites.
+
+    Raises:
+        RequestError: the data are not there, or are other data.
+    """
+    about = {"dataset": dataset, "split": split, "ids_sha256": store.digest_ids(ids)}
+    identity = canonical_json(about | {"side": SIDE, "columns": COLUMNS, "quality": QUALITY})
+    file = cache / f"thumbnails-{short_hash(identity, 16)}.npz"
+    if (kept := _read(file, identity)) is not None:
+        return Sprite(list(ids), kept)
+    print(f"report: {len(ids):,} pictures of {dataset['name']} ...", file=sys.stderr)
+    source = samples.open_samples(dataset, split["name"], data_root=root, ids=ids)
+    sheet = Image.new("RGB", (COLUMNS * SIDE, -(-len(ids) // COLUMNS) * SIDE))
+    for place, name in enumerate(ids):
+        small = Image.fromarray(samples.picture(source, name)).resize((SIDE, SIDE), Image.Resampling.BOX)
+        sheet.paste(small, (place % COLUMNS * SIDE, place // COLUMNS * SIDE))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "webp", quality=QUALITY)
+    with published(file) as temporary, temporary.open("wb") as target:
+        np.savez(target, image=np.frombuffer(buffer.getvalue(), np.uint8), identity=identity)
+    return Sprite(list(ids), buffer.getvalue())
+
+
+def _read(file: Path, identity: str) -> bytes | None:
+    """The image in a file, if the file is whole and was made for this very identity."""
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            return kept["image"].tobytes() if str(kept["identity"]) == identity else None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # absent or damaged: it is made again
+        return None
