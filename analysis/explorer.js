@@ -207,7 +207,7 @@
   function drawKeys() {
     const items = [...groups].reverse().map((group) => {
       const item = document.createElement("li"), swatch = document.createElement("span");
-      swatch.className = "swatch";
+      swatch.className = `swatch ${group.symbol ?? "circle"}`;
       swatch.style.background = group.colour;
       const target = group.cls === undefined ? item : document.createElement("button");
       if (target !== item) {

@@ -149,6 +149,7 @@ def _neighbours(values: np.ndarray, count: int, *, seed: int, fast: bool, for_ot
         random_state=seed,
         n_jobs=-1 if fast else 1,
     )
+    assert index.neighbor_graph is not None  # made by the constructor
     return *index.neighbor_graph, index
 
 

@@ -10,7 +10,7 @@ from helpers import encoder_identity, make_features
 from made_runs import BIGEARTHNET, EUROSAT, made_up, make_run
 from PIL import Image
 
-from analysis import cli, reference
+from analysis import cli, figures, reference
 from analysis.view import ViewRequest, run_view
 from analysis.views import seminar
 from data import command
@@ -20,6 +20,13 @@ from data.runs import all_runs
 
 KINDS = ("rf", "linear", "mlp")
 TRAINED = {"source": "loaded", "sha256": "1" * 64}
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch):
+    """Pictures of few dots, which are written sooner."""
+    monkeypatch.setattr(figures, "LEAST_DPI", 60)
+    monkeypatch.setattr(figures, "PRINT_DPI", 60)
 
 
 def make_runs(out, *, names=BIGEARTHNET, dataset="bigearthnet", model="dofa", kinds=KINDS, rows=200, **about):
@@ -175,7 +182,7 @@ def test_one_class_and_forty_three_are_drawn(count, tmp_path):
     make_runs(tmp_path, names=[f"{BIGEARTHNET[k % 19]} {k}" for k in range(count)], rows=60)
     for output in seminar.run(ViewRequest(out=tmp_path)):
         with Image.open(output.file("png")) as image:
-            assert image.width > 400 and image.height > 150
+            assert image.width > 400 and image.height > 100
 
 
 def test_a_run_without_val_and_without_positives_in_test_is_drawn(tmp_path):
