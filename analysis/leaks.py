@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import KDTree
 
+from data.bands import Band
 from data.dataset import EODataset
 
 # A square that is turned against north by less than 5 degrees overlaps its neighbour by less than 1 % in our reckoning.
@@ -80,10 +81,10 @@ def _offsets_m(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.radians(lon) * across * np.cos(lat), np.radians(other[:, 1] - one[:, 1]) * along
 
 
-def footprint_m(dataset: EODataset) -> tuple[float, float] | None:
+def footprint_m(dataset: EODataset, bands: Sequence[Band]) -> tuple[float, float] | None:
     """Width and height of a patch in metres, from its finest band; None where no band has a sampling distance."""
-    images = dataset.read(0, dataset.bands)
-    known = [(-image.size, band.gsd_m, image.shape) for image, band in zip(images, dataset.bands, strict=True)]
+    images = dataset.read(0, bands)
+    known = [(-image.size, band.gsd_m, image.shape) for image, band in zip(images, bands, strict=True)]
     known = [one for one in known if one[1]]
     if not known:
         return None
@@ -122,11 +123,12 @@ class Pixels:
     blank: np.ndarray
 
 
-def hash_pixels(dataset: EODataset, advance: Callable[[int], None]) -> Pixels:
+def hash_pixels(dataset: EODataset, bands: Sequence[Band], advance: Callable[[int], None]) -> Pixels:
     """Read every sample once, one at a time.
 
     Args:
         dataset: one split.
+        bands: which.
         advance: told of every sample.
 
     Raises:
@@ -134,7 +136,7 @@ def hash_pixels(dataset: EODataset, advance: Callable[[int], None]) -> Pixels:
     """
     digests, blank = np.empty(len(dataset), np.uint64), np.empty(len(dataset), bool)
     for row in range(len(dataset)):
-        images = dataset.read(row, dataset.bands)
+        images = dataset.read(row, bands)
         digest = hashlib.blake2b(digest_size=8)  # half a million samples: two collide once in 100 million times
         for image in images:
             digest.update(f"{image.shape}{image.dtype.str}".encode())

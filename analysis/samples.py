@@ -29,7 +29,8 @@ def open_samples(dataset: dict[str, Any], split: str, *, data_root: Path | None,
     """
     name = dataset["name"]
     root = paths.dataset_root(data_root, name)
-    request = DatasetRequest(split, root, variant=dataset["variant"], bands=("rgb", "all"), **_options(dataset))
+    variant = dataset["variant"] if DATASETS.card(name).get("variants") else None  # a folder's is its name
+    request = DatasetRequest(split, root, variant=variant, bands=("rgb", "all"), **_options(dataset))
     try:
         source = DATASETS.load(name).open_dataset(request)
     except RequestError as error:

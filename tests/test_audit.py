@@ -15,6 +15,7 @@ from analysis import cli, leaks
 from analysis.views import audit
 from analysis.views.audit import GOOD, NOTE, UNKNOWN, WRONG, Material
 from data import command, packed
+from data.bands import choose_bands
 
 SPLITS = ("train", "val", "test")
 METRE = 180 / np.pi / 6_378_137  # degrees of longitude on the equator
@@ -119,19 +120,21 @@ def test_eurosats_footprints_overlap_where_their_published_outlines_do(shared):
 
 def test_the_footprint_is_that_of_the_finest_band():
     """48 pixels of 10 m; 8 pixels of 60 m and 24 of 20 m are the same patch."""
-    assert leaks.footprint_m(PixelDataset()) == (480, 480)
+    assert leaks.footprint_m(PixelDataset(), PixelDataset().bands) == (480, 480)
+    assert leaks.footprint_m(PixelDataset(), choose_bands(PixelDataset().bands, "B01,B05")) == (480, 480)
+    assert leaks.footprint_m(PixelDataset(), choose_bands(PixelDataset().bands, "red")) is None
 
 
 def test_overlaps_are_wrong_neighbours_are_a_note():
-    dataset = PixelDataset(rows=1)
+    dataset = {"dataset": PixelDataset(rows=1), "bands": PixelDataset().bands}
     step = 480 * METRE
-    train = material("train", "ab", [0, 1], lonlat=[(0, 0), (1, 0)], dataset=dataset)
-    test = material("test", "cde", [0, 1, 0], lonlat=[(0.5 * step, 0), (1.1 * step, 0), (0.5, 0)], dataset=dataset)
+    train = material("train", "ab", [0, 1], lonlat=[(0, 0), (1, 0)], **dataset)
+    test = material("test", "cde", [0, 1, 0], lonlat=[(0.5 * step, 0), (1.1 * step, 0), (0.5, 0)], **dataset)
     frame = audit.compute([train, test], pixels=False)
     assert found(frame, "overlapping footprints", "test in train") == (WRONG, 1, 3, "50%: c and a")
     assert found(frame, "same footprint", "test in train")[:3] == (GOOD, 0, 3)
     assert found(frame, "next to each other, or overlapping", "test in train")[:3] == (NOTE, 2, 3)
-    same = material("val", "f", [0], lonlat=[(1, 0)], dataset=dataset)
+    same = material("val", "f", [0], lonlat=[(1, 0)], **dataset)
     frame = audit.compute([train, same], pixels=False)
     assert found(frame, "same footprint", "val in train") == (WRONG, 1, 1, "f and b")
 
@@ -238,7 +241,7 @@ def test_pixels_that_differ_in_type_or_one_value_are_not_identical():
             image[0, 3] = index == 3
             return [image if index != 2 else np.zeros((2, 4), np.uint8)]
 
-    hashed = leaks.hash_pixels(Four(rows=4), lambda count: None)
+    hashed = leaks.hash_pixels(Four(rows=4), [], lambda count: None)
     assert hashed.digests[0] == hashed.digests[1] and len(set(hashed.digests.tolist())) == 3
     assert hashed.blank.tolist() == [True, True, True, False]
 
@@ -250,6 +253,8 @@ def test_a_packed_file_is_audited_as_its_source(tmp_path, analyze):
     # the test data draw a sample's pixels and place from its number alone: each split repeats the others
     assert code == 1 and "identical pixels, val in train: 6 of 6 (100.0%)" in out
     assert "same footprint, test in val: 6 of 6" in out
+    code, _, err = analyze("audit", "--packed", tmp_path / "p.h5", "--bands", "s2-12", "--out", tmp_path)
+    assert code == 2 and "p.h5 has no B02" in err
 
 
 # ------------------------------------------------------------------------------------------------ features

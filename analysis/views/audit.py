@@ -10,13 +10,17 @@ import pandas as pd
 from analysis import leaks, tables
 from analysis.view import Output, ViewRequest
 from data import paths, store
+from data.bands import Band, choose_bands
 from data.command import progress
 from data.dataset import EODataset
 from data.errors import RequestError
 
 CARD = {
     "input": "dataset",
-    "options": {"pixels": {"default": True, "help": "Read every image and look for identical ones."}},
+    "options": {
+        "pixels": {"default": True, "help": "Read every image and look for identical ones."},
+        "bands": {"default": "all", "help": "Bands to read: a set such as rgb or s2-12, or names such as B04,B08."},
+    },
 }
 
 # What a finding means. Anything WRONG makes the command exit with 1: a score on these splits does not say what a score
@@ -36,6 +40,7 @@ class Material:
         class_names: K names.
         lonlat: (N, 2) degrees, or None.
         dataset: the samples themselves, where a dataset was named.
+        bands: those to read of it.
         features: (N, D), where features were.
     """
 
@@ -45,6 +50,7 @@ class Material:
     class_names: tuple[str, ...]
     lonlat: np.ndarray | None
     dataset: EODataset | None = None
+    bands: tuple[Band, ...] = ()
     features: np.ndarray | None = None
 
     def of_class(self) -> np.ndarray:
@@ -54,9 +60,9 @@ class Material:
         return self.labels[:, None] == np.arange(len(self.class_names))
 
 
-def run(request: ViewRequest, *, pixels: bool) -> list[Output]:
+def run(request: ViewRequest, *, pixels: bool, bands: str) -> list[Output]:
     """Audit the splits of a dataset, of a feature set, or of both."""
-    splits, slug, simulated = gather(request)
+    splits, slug, simulated = gather(request, bands=bands)
     findings, labels = compute(splits, pixels=pixels), label_counts(splits)
     title = f"Audit of {slug}" + (" (simulated data)" if simulated else "")
     stem = request.target("audit") / f"audit__{slug}"
@@ -85,7 +91,7 @@ def run(request: ViewRequest, *, pixels: bool) -> list[Output]:
     ]
 
 
-def gather(request: ViewRequest) -> tuple[list[Material], str, bool]:
+def gather(request: ViewRequest, *, bands: str = "all") -> tuple[list[Material], str, bool]:
     """Open what the request names.
 
     Returns:
@@ -112,13 +118,13 @@ def gather(request: ViewRequest) -> tuple[list[Material], str, bool]:
         return splits, store.dataset_slug(identity), simulated
     splits = []
     for name in chosen.splits():
-        samples = chosen.open(name)
+        samples = chosen.open(name, bands=[bands])
         features = sets[name].features if name in sets else None
         if name in sets and sets[name].ids != samples.ids:
             raise RequestError(f"{sets[name].file} was made from other samples than {samples.name} {name} holds")
-        splits.append(
-            Material(name, samples.ids, samples.labels, samples.class_names, samples.lonlat, samples, features)
-        )
+        about = samples.ids, samples.labels, samples.class_names, samples.lonlat
+        read = choose_bands(samples.bands, bands, where=samples.where)
+        splits.append(Material(name, *about, dataset=samples, bands=read, features=features))
     first = splits[0].dataset
     assert first is not None
     identity = store.make_identity(first, {})
@@ -203,7 +209,7 @@ def _pixels(splits: Sequence[Material], *, wanted: bool) -> Iterator[Row]:
     for split in splits:
         assert split.dataset is not None
         with progress(f"reading {split.dataset.name} {split.name}", len(split.ids), "images") as advance:
-            hashed[split.name] = leaks.hash_pixels(split.dataset, advance)
+            hashed[split.name] = leaks.hash_pixels(split.dataset, split.bands, advance)
     for earlier, later, where in _pairs(splits):
         found, twin = _twins(hashed[earlier.name].digests, hashed[later.name].digests)
         example = _example(earlier, later, found, twin)
@@ -232,7 +238,7 @@ def _places(splits: Sequence[Material]) -> Iterator[Row]:
     if any(split.lonlat is None for split in splits):
         yield UNKNOWN, "overlapping footprints", "all splits", None, None, "no locations known"
         return
-    size_m = leaks.footprint_m(splits[0].dataset) if splits[0].dataset else None
+    size_m = leaks.footprint_m(splits[0].dataset, splits[0].bands) if splits[0].dataset else None
     for earlier, later, where in _pairs(splits):
         assert earlier.lonlat is not None and later.lonlat is not None
         near = leaks.nearness(later.lonlat, earlier.lonlat, size_m)
