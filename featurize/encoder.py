@@ -45,6 +45,19 @@ class EncoderRequest:
     inner: str = ""
 
 
+@dataclass(frozen=True)
+class Expected:
+    """Scaled values that a model can make something of; the bounds are wide, for they catch wrong units only.
+
+    Args:
+        mean: largest size of a band's mean.
+        deviation: smallest and largest deviation of a band, over many images.
+    """
+
+    mean: float = 8.0
+    deviation: tuple[float, float] = (0.002, 8.0)
+
+
 class Encoder(nn.Module, ABC):
     """A frozen model that turns images into embeddings; a model file subclasses it and defines `embed`.
 
@@ -60,6 +73,7 @@ class Encoder(nn.Module, ABC):
     """
 
     name: str = ""  # set by build_encoder, unless the model does: its name on the command line
+    expects: Expected | None = Expected()  # None: values of any size are fine
 
     def __init__(
         self,
@@ -155,6 +169,11 @@ def build_encoder(name: str, dataset: EODataset, bands: str | None, request: Enc
     filled = {field: value for field, value in usual.items() if getattr(request, field) is None}
     encoder = module.build(replace(request, **filled))
     encoder.name = encoder.name or name
+    if request.normalize and encoder.normalization.changes_nothing():
+        raise RequestError(
+            f"--normalize {request.normalize} changes nothing: the bands have mean 0 and deviation 1 already; use "
+            "--normalize none, or leave it out"
+        )
     return encoder.eval().requires_grad_(False)
 
 

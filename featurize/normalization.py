@@ -73,6 +73,12 @@ class Normalization:
             images = images.clamp(0.0, 1.0)
         return (images - column(self.mean)) / column(self.std)
 
+    def changes_nothing(self) -> bool:
+        """Whether a scaling other than ``none`` leaves values all but as they are."""
+        as_they_are = not self.clip and not any(self.low or ()) and all(unit == 1.0 for unit in self.unit)
+        still = all(abs(mean) < 0.05 for mean in self.mean) and all(abs(std - 1.0) < 0.05 for std in self.std)
+        return self.method != "none" and as_they_are and still
+
     def describe(self) -> dict[str, Any]:
         """The numbers, for the identity."""
         numbers = {key: value for key, value in asdict(self).items() if value is not None}

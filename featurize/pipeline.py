@@ -25,6 +25,7 @@ from data.command import progress
 from data.dataset import EODataset
 from data.errors import RequestError
 from featurize.encoder import Encoder
+from featurize.guards import check_inputs
 from featurize.stages import Busy, ahead, behind
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -190,14 +191,15 @@ def featurize_split(
         The file, and a line that says what was done.
 
     Raises:
-        RequestError: the file or its parts have another identity; a sample cannot be read; an embedding is not
-            finite; the disk is full.
+        RequestError: the file or its parts have another identity; the pixels are not what the encoder was made for;
+            a sample cannot be read; an embedding is not finite; the disk is full.
     """
     identity = store.make_identity(dataset, encoder.identity(plan.precision), limit=limit)
     if file.exists() and not overwrite:
         check_reusable(file, identity)
         store.tidy(file)
         return file, f"reused {file} ({len(dataset):,} images)"
+    check_inputs(dataset, encoder)
     busy, started = Busy(), time.perf_counter()
     size = {"rows": len(dataset), "dim": encoder.dim, "dtype": encoder.dtype}
     with store.FeatureWriter(file, identity, **size, part_rows=plan.part_rows, overwrite=overwrite) as writer:

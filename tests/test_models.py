@@ -23,6 +23,7 @@ from featurize.pipeline import Embedder, Plan, collate
 from featurize.stages import Busy
 
 CPU = Plan(torch.device("cpu"), "fp32", 64, 0, 1024)
+BF16 = Plan(torch.device("cpu"), "bf16", 64, 0, 1024)
 # What each model that is slow to make or to run is built with in the tests that cover every name.
 CHEAP = {
     "copernicusfm": {"image_size": 64, "bands": "rgb"},
@@ -58,10 +59,10 @@ def build(name, dataset=None, *, bands=None, **settings):
     return build_encoder(full, dataset, bands, EncoderRequest((), dataset.statistics, lambda: dataset, **settings))
 
 
-def embed(encoder, dataset, rows):
+def embed(encoder, dataset, rows, plan=CPU):
     samples = collate([dataset.read(row, encoder.request.bands) for row in rows])
     lonlat = None if dataset.lonlat is None else torch.from_numpy(dataset.lonlat[rows])
-    return Embedder(encoder, CPU).embed(samples, len(rows), lonlat, Busy()).features.numpy()
+    return Embedder(encoder, plan).embed(samples, len(rows), lonlat, Busy()).features.numpy()
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,16 @@ def test_embeddings_do_not_depend_on_the_batch(name, built):
     alone = np.concatenate([embed(encoder, dataset, [row]) for row in (0, 3, 6)])
     scale = np.abs(together).max()
     np.testing.assert_allclose(alone, together[[0, 3, 6]], atol=1e-5 * max(scale, 1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bf16_agrees_with_fp32(name, built):
+    encoder, dataset = built(name), PixelDataset()
+    if not encoder.autocast:
+        pytest.skip("runs in fp32 only")
+    fp32, bf16 = embed(encoder, dataset, [0, 1]), embed(encoder, dataset, [0, 1], BF16)
+    lengths = np.linalg.norm(fp32, axis=1) * np.linalg.norm(bf16, axis=1)
+    assert ((fp32 * bf16).sum(axis=1) / lengths).min() > 0.999
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in CHEAP])

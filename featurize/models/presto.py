@@ -1,14 +1,16 @@
 """Presto: a pretrained pixel time-series transformer, read here with one date, a pixel or block at a time."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchgeo.models.presto import BANDS_GROUPS_IDX, NUM_DYNAMIC_WORLD_CLASSES, Presto, Presto_Weights
 
+from data.bands import Band
 from data.errors import RequestError
 from featurize.encoder import Encoder, EncoderRequest
-from featurize.normalization import unscaled
+from featurize.normalization import Normalization
 from featurize.weights import load_weights, random_module
 
 CARD = {
@@ -51,6 +53,18 @@ def build(request: EncoderRequest) -> Encoder:
     return PrestoEncoder(request)
 
 
+def scaling(bands: Sequence[Band]) -> Normalization:
+    """Sentinel-2 digital numbers / 10,000; Sentinel-1 (dB + 25) / 25."""
+    radar = [band.sensor == "S1" for band in bands]
+    return Normalization(
+        "presto",
+        unit=tuple(25.0 if is_radar else 10_000.0 for is_radar in radar),
+        mean=(0.0,) * len(bands),
+        std=(1.0,) * len(bands),
+        low=tuple(-25.0 if is_radar else 0.0 for is_radar in radar),
+    )
+
+
 class PrestoEncoder(Encoder):
     """torchgeo's Presto encoder; its tokens are averaged, then pooled over the patch's pixels or blocks."""
 
@@ -60,7 +74,7 @@ class PrestoEncoder(Encoder):
         super().__init__(
             request,
             dim=128 * (2 if request.pooling == "mean+std" else 1),
-            normalization=unscaled(request.bands, "presto"),
+            normalization=scaling(request.bands),
             weights=weights,
             dtype="float32",
             interpolation="area",
@@ -69,13 +83,12 @@ class PrestoEncoder(Encoder):
         self.encoder: Any = model.encoder
         names = [band.name for band in request.bands]
         self.places = [CHANNELS.index(name) for name in names]
-        self.radar = torch.tensor([band.sensor == "S1" for band in request.bands])[:, None, None]
         self.ndvi_of = (names.index("B08"), names.index("B04")) if {"B08", "B04"} <= set(names) else None
         known = {*self.places, *([NDVI] if self.ndvi_of else [])}
         self.mask = torch.tensor([0.0 if channel in known else 1.0 for channel in range(N_CHANNELS)])
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `Encoder.embed`; images are block means in native units (digital numbers, dB).
+        """See `Encoder.embed`; images are scaled block means.
 
         Raises:
             RequestError: the dataset has no locations.
@@ -98,12 +111,11 @@ class PrestoEncoder(Encoder):
         return mean
 
     def channels(self, images: Tensor) -> Tensor:
-        """Presto's 17 scaled channels of every pixel: (B, C, H, W) to (B, H * W, 17)."""
-        scaled = torch.where(self.radar.to(images.device), (images + 25.0) / 25.0, images / 10_000.0)
+        """Presto's 17 channels of every pixel, of scaled bands: (B, C, H, W) to (B, H * W, 17)."""
         full = images.new_zeros(len(images), N_CHANNELS, *images.shape[-2:])
-        full[:, self.places] = scaled
+        full[:, self.places] = images
         if self.ndvi_of:
-            near, red = (scaled[:, i] for i in self.ndvi_of)
+            near, red = (images[:, i] for i in self.ndvi_of)
             total = near + red
             full[:, NDVI] = torch.where(total > 0, (near - red) / total.clamp_min(1e-9), torch.zeros_like(total))
         return full.flatten(2).transpose(1, 2)

@@ -41,6 +41,8 @@ def build(request: EncoderRequest) -> Encoder:
 class RandomConvolutions(Encoder):
     """torchgeo's filters; the mean over the image of the positive and of the negative part of each response."""
 
+    expects = None
+
     def __init__(self, request: EncoderRequest) -> None:
         super().__init__(
             request,

@@ -30,6 +30,8 @@ def build(request: EncoderRequest) -> Encoder:
 class Statistics(Encoder):
     """Mean, population deviation, minimum and maximum, each over all bands in turn."""
 
+    expects = None
+
     def __init__(self, request: EncoderRequest) -> None:
         super().__init__(
             request,
