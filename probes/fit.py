@@ -155,12 +155,13 @@ def run_probe(
     truth = {split: _truth(labels[split], len(names)) for split in labels}
     train = splits["train"]
     views = [train.features, *(view.features for view in train.views)]
+    as_stored = PROBES.load(plan.kind).CARD.get("as_stored")
     job = Job(
         kind=plan.kind,
         candidates=plan.candidates,
         splits={split: set_ for split, set_ in splits.items() if split != "test"},
         rows=plan.rows,
-        train=inputs.as_float32(views, plan.rows),
+        train=inputs.in_memory(views, plan.rows, dtype=train.features.dtype if as_stored else np.float32),
         labels=np.concatenate([labels["train"]] * len(views)),
         val_truth=truth["val"],
         seed=plan.seed,

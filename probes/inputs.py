@@ -127,19 +127,20 @@ def blocks(features: Any, rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
         yield features[start : start + rows]
 
 
-def as_float32(views: Sequence[Any], chosen: np.ndarray | None = None) -> np.ndarray:
-    """Features as one new float32 array, read in blocks, so that only one copy is ever in memory.
+def in_memory(views: Sequence[Any], chosen: np.ndarray | None = None, *, dtype: Any = np.float32) -> np.ndarray:
+    """Features as one new array, read in blocks, so that only one copy is ever in memory.
 
     Args:
         views: V arrays (N, D), in memory or on disk.
         chosen: n ascending row numbers; None is all N.
+        dtype: of the result.
 
     Returns:
         (V n, D): the chosen rows of the first view, then those of the next.
     """
     rows, dim = views[0].shape
     wanted = np.arange(rows) if chosen is None else chosen
-    result = np.empty((len(views), len(wanted), dim), np.float32)
+    result = np.empty((len(views), len(wanted), dim), dtype)
     for features, into in zip(views, result, strict=True):
         for start in range(0, rows, BLOCK_ROWS):
             low, high = np.searchsorted(wanted, [start, start + BLOCK_ROWS])

@@ -13,6 +13,7 @@ from data.files import sha256_of_file
 
 # What a saved probe may hold beyond skops' own list of harmless types; anything else in a file is refused.
 TRUSTED_TYPES = (
+    "probes.kinds.knn.Neighbours",
     "probes.kinds.linear.LinearProbe",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.tree._tree.Tree",

@@ -48,11 +48,23 @@ def _score_block(estimator: Any, features: np.ndarray, classes: int, multilabel:
     given = estimator.predict_proba(features)
     if isinstance(given, list):
         columns = [_probability_of_one(p, seen) for p, seen in zip(given, estimator.classes_, strict=True)]
-        return np.stack(columns, axis=1)
+        return np.stack(columns, axis=1).astype(np.float32)
+    return in_columns(given, estimator.classes_, classes=classes, multilabel=multilabel)
+
+
+def in_columns(given: np.ndarray, seen: np.ndarray, *, classes: int, multilabel: bool) -> np.ndarray:
+    """(N, K) float32 of probabilities (N, number of classes in train); a class that train never shows scores 0.
+
+    Args:
+        given: probabilities.
+        seen: class numbers of their columns.
+        classes: K.
+        multilabel: whether the columns are independent labels; a single one is told by the numbers 0 and 1.
+    """
     if multilabel and classes == 1:
-        return _probability_of_one(given, estimator.classes_)[:, None]
-    result = np.zeros((len(features), classes), np.float32)
-    result[:, np.asarray(estimator.classes_, int)] = given
+        return _probability_of_one(given, seen)[:, None].astype(np.float32)
+    result = np.zeros((len(given), classes), np.float32)
+    result[:, np.asarray(seen, int)] = given
     return result
 
 

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from data import store
 from data.registry import PROBES
 from probes import metrics
-from probes.inputs import BLOCK_ROWS
+from probes.inputs import BLOCK_ROWS, blocks
 from probes.scores import score
 
 
@@ -56,7 +56,7 @@ class Trial:
     Args:
         params: the candidate.
         estimator: fitted, with ``predict_proba`` and ``classes_``; takes features as they are on disk.
-        scores: (N, K) on val.
+        scores: (N, K) on val; None where only a part of val was judged: all of it is scored if this one is chosen.
         value: the metric that chooses, None where undefined.
         converged: whether the fit ended by itself.
         fit_s: seconds to fit.
@@ -84,7 +84,8 @@ class Job:
         splits: see `probes.inputs.read_splits`; ``test`` is absent, so that nothing can be chosen on it.
         rows: rows of train in use, None for all.
         train: (N, D) float32, those rows; the kind's own copy, which it may change in place. With several views
-            (`Settings.views`) first all rows of the images themselves, then all of the next view.
+            (`Settings.views`) first all rows of the images themselves, then all of the next view. In the type that
+            is on disk if the kind's card says ``as_stored``.
         labels: (N, K) uint8 or (N,) int64 of those rows.
         val_truth: (M, K) booleans.
         seed: random seed.
@@ -125,11 +126,16 @@ class Job:
         budget = self.settings.budget_s
         return budget is not None and time.perf_counter() - self.started > budget
 
+    def scaler(self) -> StandardScaler:
+        """Means and deviations of train, from one block after another."""
+        scaler = StandardScaler(copy=False)
+        for block in blocks(self.train):
+            scaler.partial_fit(block.astype(np.float32, copy=False))
+        return scaler
+
     def standardise(self) -> StandardScaler:
         """Turn train into z-scores in place, block by block; returns the fitted scaler."""
-        scaler = StandardScaler(copy=False)
-        for start in range(0, len(self.train), BLOCK_ROWS):
-            scaler.partial_fit(self.train[start : start + BLOCK_ROWS])
+        scaler = self.scaler()
         for start in range(0, len(self.train), BLOCK_ROWS):
             block = self.train[start : start + BLOCK_ROWS]
             block[:] = scaler.transform(block)
@@ -179,6 +185,9 @@ def search(job: Job, report: Callable[[str], None]) -> tuple[Trial, list[Trial]]
         if job.out_of_time:
             break
     assert best is not None, f"{job.kind} lists no candidates"
+    if best.scores is None:
+        whole = job.judge(best.params, best.estimator, fit_s=best.fit_s)
+        best = replace(best, scores=whole.scores, score_s=whole.score_s)
     return best, tried
 
 

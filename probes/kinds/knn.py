@@ -1,14 +1,158 @@
-"""Nearest neighbours: k, Euclidean or cosine distance and z-scoring chosen on val."""
+"""Nearest neighbours, exact: k, Euclidean or cosine distance and z-scoring chosen on val."""
 
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import Normalizer, StandardScaler
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
 
-CARD = {"title": "kNN", "tunes": "k, distance, z-scoring", "parallel": "estimator"}
+from probes import inputs
+from probes.metrics import one_hot
+from probes.scores import in_columns
+from probes.search import Job, Trial, on_device, selection_value
+
+CARD = {"title": "kNN", "tunes": "k, distance, z-scoring", "parallel": "rows", "as_stored": True, "device": True}
 
 K_VALUES = (1, 3, 5, 10, 20, 50)
+# Every sample is compared with every one of train: at 240,000 this is most of the time, so that candidates are judged
+# on a part of val, drawn by the seed. The one chosen then scores all of val.
+MOST_JUDGED = 8192
+JUDGED_ROWS = 2048  # scored together
+QUERIES, TILE = 1024, 4096  # compared with each other at a time: 17 MB of distances
+_LOCK = threading.Lock()
+
+
+class Neighbours(ClassifierMixin, BaseEstimator):
+    """The share of each class or label among the k nearest training samples.
+
+    Args:
+        kept: (N, D) training samples, as they are on disk.
+        labels: (N, K) uint8 or (N,) class numbers.
+        k: neighbours, at most N.
+        distance: ``euclidean`` or ``cosine``, which is the Euclidean one between rows of length 1.
+        mean: (D,) to subtract first, or None.
+        scale: (D,) to divide by, or None.
+        device: where to compare; a loaded probe is on the CPU.
+    """
+
+    def __init__(
+        self, kept: Any, labels: Any, k: int, distance: str, mean: Any = None, scale: Any = None, device: str = "cpu"
+    ) -> None:
+        self.kept, self.labels = kept, labels
+        self.k, self.distance = k, distance
+        self.mean, self.scale = mean, scale
+        self.device = device
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """Class numbers of the columns."""
+        return np.arange(self.labels.shape[1]) if self.labels.ndim == 2 else np.unique(self.labels)
+
+    @property
+    def n_features_in_(self) -> int:
+        """D."""
+        return self.kept.shape[1]
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.get_params(deep=False) | {"device": "cpu"}  # without what `_ready` made
+
+    def predict_proba(self, features: np.ndarray) -> np.ndarray:
+        """Shares among the neighbours of features (N, D) as they are on disk: (N, number of classes)."""
+        return self.shares(self.neighbours(features))
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Labels (N, K), or class numbers (N,)."""
+        scores = self.predict_proba(features)
+        return (scores >= 0.5).astype(np.uint8) if self.labels.ndim == 2 else self.classes_[scores.argmax(axis=1)]
+
+    def shares(self, near: np.ndarray) -> np.ndarray:
+        """Of rows of train (N, k), the share of each class or label: (N, number of classes) float32."""
+        shown = self._ready()[-1]
+        return sum((shown[column] for column in near.T[1:]), shown[near[:, 0]]) / np.float32(near.shape[1])
+
+    def neighbours(self, features: np.ndarray) -> np.ndarray:
+        """(N, k) rows of train, the nearest first."""
+        shift, half_squares, _ = self._ready()
+        queries = self._placed(features) - shift
+        parts = on_device(self.device, *(queries[start : start + QUERIES] for start in range(0, len(queries), QUERIES)))
+        best: list[Any] = [None] * len(parts)
+        for start in range(0, len(self.kept), TILE):
+            tile = self._placed(self.kept[start : start + TILE]) - shift
+            rows, lengths = on_device(self.device, tile, half_squares[start : start + TILE])
+            for number, part in enumerate(parts):
+                close = part @ rows.T  # x·t - |t|²/2 is highest where |x - t| is least
+                close -= lengths
+                best[number] = highest(close, start, best[number], self.k)
+        return np.concatenate([at if isinstance(at, np.ndarray) else at.cpu().numpy() for _, at in best])
+
+    def _ready(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What to subtract from placed rows, then half their squared lengths (N,), and their classes; made once.
+
+        Distances do not change when all rows are shifted, but far from 0 float32 could not tell them apart.
+        """
+        with _LOCK:
+            if "_made" not in vars(self):
+                starts = range(0, len(self.kept), TILE)
+                total = sum(self._placed(self.kept[start : start + TILE]).sum(axis=0, dtype=float) for start in starts)
+                shift = (total / len(self.kept)).astype(np.float32)
+                placed = (self._placed(self.kept[start : start + TILE]) - shift for start in starts)
+                half_squares = np.concatenate([np.einsum("nd,nd->n", tile, tile) / 2 for tile in placed])
+                labels = self.labels if self.labels.ndim == 2 else one_hot(self.labels, self.labels.max() + 1)
+                self._made = shift, half_squares, labels[:, self.classes_].astype(np.float32)
+            return self._made
+
+    def _placed(self, features: np.ndarray) -> np.ndarray:
+        """Features (N, D) as new float32 rows whose Euclidean distances are the ones wanted."""
+        placed = features.astype(np.float32)
+        if self.mean is not None:
+            placed -= self.mean
+            placed /= self.scale
+        if self.distance == "cosine":
+            lengths = np.linalg.norm(placed, axis=1, keepdims=True)
+            placed /= np.where(lengths == 0, 1, lengths)
+        return placed
+
+
+def highest(close: Any, start: int, best: tuple[Any, Any] | None, k: int) -> tuple[Any, Any]:
+    """The k highest values of each row so far, the highest first, and their columns; numpy or torch.
+
+    Args:
+        close: (B, T) values.
+        start: number of their first column.
+        best: what this function returned for the columns before; None at first.
+        k: fewer are returned where fewer columns were seen.
+    """
+    if not isinstance(close, np.ndarray):
+        import torch  # deferred: only for a GPU
+
+        values, at = close.topk(min(k, close.shape[1]), dim=1)
+        at += start
+        if best is not None:
+            values, order = torch.cat([best[0], values], 1).topk(min(k, best[0].shape[1] + values.shape[1]), dim=1)
+            at = torch.cat([best[1], at], 1).gather(1, order)
+        return values, at
+    if best is None or best[0].shape[1] < k:
+        columns = np.broadcast_to(np.arange(start, start + close.shape[1]), close.shape)
+        values, at = (close, columns) if best is None else (np.hstack([best[0], close]), np.hstack([best[1], columns]))
+        if values.shape[1] > k:
+            chosen = np.argpartition(-values, k - 1, axis=1)[:, :k]
+            values, at = np.take_along_axis(values, chosen, 1), np.take_along_axis(at, chosen, 1)
+    else:  # little is left to compare after a few tiles
+        row, column = np.nonzero(close > best[0][:, -1:])
+        counts = np.bincount(row, minlength=len(close))
+        slot = k + np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        values = np.full((len(close), k + counts.max()), -np.inf, np.float32)
+        at = np.zeros(values.shape, np.intp)
+        values[:, :k], at[:, :k] = best
+        values[row, slot], at[row, slot] = close[row, column], column + start
+    order = np.argsort(-values, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(values, order, 1), np.take_along_axis(at, order, 1)
 
 
 def candidates(rows: int) -> list[dict[str, Any]]:
@@ -26,10 +170,27 @@ def candidates(rows: int) -> list[dict[str, Any]]:
     ]
 
 
-def build(params: dict[str, Any], *, seed: int, multilabel: bool, n_jobs: int) -> Pipeline:
-    """An unfitted estimator; cosine distance is the Euclidean one between rows of length 1, which is faster."""
-    return make_pipeline(
-        StandardScaler() if params["zscore"] else "passthrough",
-        Normalizer() if params["distance"] == "cosine" else "passthrough",
-        KNeighborsClassifier(params["k"], algorithm="brute", n_jobs=n_jobs),
-    )
+def search(job: Job) -> Iterator[Trial]:
+    """Judge every k of one distance by one search, on at most `MOST_JUDGED` samples of val."""
+    scaler = job.scaler()
+    zscores = {"mean": scaler.mean_.astype(np.float32), "scale": scaler.scale_.astype(np.float32)}
+    labels = job.labels.ravel() if job.classes == 1 else job.labels
+    judged = np.sort(np.random.default_rng(job.seed).permutation(len(job.val_truth))[:MOST_JUDGED])
+    val, truth = inputs.in_memory([job.splits["val"].features], judged), job.val_truth[judged]
+    groups: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+    for params in job.candidates:
+        groups.setdefault((params["distance"], params["zscore"]), []).append(params)
+    for (distance, zscore), members in groups.items():
+        start = time.perf_counter()
+        place = {"distance": distance, "device": job.settings.device, **(zscores if zscore else {})}
+        widest = Neighbours(job.train, labels, max(params["k"] for params in members), **place)
+        blocks = [val[row : row + JUDGED_ROWS] for row in range(0, len(val), JUDGED_ROWS)]
+        with ThreadPoolExecutor(job.threads) as pool:
+            near = np.concatenate(list(pool.map(widest.neighbours, blocks)))
+        seconds = (time.perf_counter() - start) / len(members)  # nothing is fitted: all of it is scoring
+        for params in members:
+            probe = Neighbours(job.train, labels, params["k"], **place)
+            given = probe.shares(near[:, : params["k"]])
+            scores = in_columns(given, probe.classes_, classes=job.classes, multilabel=job.multilabel)
+            value = selection_value(truth, scores, multilabel=job.multilabel)
+            yield Trial(params, probe, None, value, True, 0.0, seconds, {"val_samples_judged": len(judged)})
