@@ -15,6 +15,7 @@ from data.files import sha256_of_file
 TRUSTED_TYPES = (
     "probes.kinds.knn.Neighbours",
     "probes.kinds.linear.LinearProbe",
+    "probes.kinds.prior.Prior",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.tree._tree.Tree",
 )

@@ -36,7 +36,7 @@ def test_the_import_guard_can_fail():
 def test_list_names_every_kind_with_its_docstring(capsys):
     assert _probe("list") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["head", "knn", "linear", "mlp", "rf"]
+    assert [line.split()[0] for line in lines] == ["head", "knn", "linear", "mlp", "prior", "rf"]
     assert "C chosen on val" in lines[2]
 
 
@@ -80,7 +80,7 @@ def test_features_may_be_named_by_folder_and_results_go_elsewhere(out, tmp_path,
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--kind", "liner"), "unknown probe 'liner'; choose from head, knn, linear, mlp, rf (did you mean 'linear'?)"),
+        (("--kind", "liner"), "unknown probe 'liner'; choose from head, knn, linear, mlp, prior, rf (did you mean 'linear'?)"),
         (("--kind", "rf"), "2 feature sets fit; choose with --model, --dataset or --features"),
         (("--kind", "rf", "--model", "dofa"), "no features for --model dofa under"),
         (("--kind", "rf", "--model", "stats", "--features", "x"), "drop --model and --dataset"),

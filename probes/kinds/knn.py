@@ -74,7 +74,10 @@ class Neighbours(ClassifierMixin, BaseEstimator):
     def shares(self, near: np.ndarray) -> np.ndarray:
         """Of rows of train (N, k), the share of each class or label: (N, number of classes) float32."""
         shown = self._ready()[-1]
-        return sum((shown[column] for column in near.T[1:]), shown[near[:, 0]]) / np.float32(near.shape[1])
+        total = shown[near[:, 0]]
+        for column in near.T[1:]:
+            total += shown[column]
+        return total / np.float32(near.shape[1])
 
     def neighbours(self, features: np.ndarray) -> np.ndarray:
         """(N, k) rows of train, the nearest first."""
@@ -99,8 +102,8 @@ class Neighbours(ClassifierMixin, BaseEstimator):
         with _LOCK:
             if "_made" not in vars(self):
                 starts = range(0, len(self.kept), TILE)
-                total = sum(self._placed(self.kept[start : start + TILE]).sum(axis=0, dtype=float) for start in starts)
-                shift = (total / len(self.kept)).astype(np.float32)
+                sums = [self._placed(self.kept[start : start + TILE]).sum(axis=0, dtype=float) for start in starts]
+                shift = (np.sum(sums, axis=0) / len(self.kept)).astype(np.float32)
                 placed = (self._placed(self.kept[start : start + TILE]) - shift for start in starts)
                 half_squares = np.concatenate([np.einsum("nd,nd->n", tile, tile) / 2 for tile in placed])
                 labels = self.labels if self.labels.ndim == 2 else one_hot(self.labels, self.labels.max() + 1)
@@ -173,7 +176,7 @@ def candidates(rows: int) -> list[dict[str, Any]]:
 def search(job: Job) -> Iterator[Trial]:
     """Judge every k of one distance by one search, on at most `MOST_JUDGED` samples of val."""
     scaler = job.scaler()
-    zscores = {"mean": scaler.mean_.astype(np.float32), "scale": scaler.scale_.astype(np.float32)}
+    zscores = {"mean": np.asarray(scaler.mean_, np.float32), "scale": np.asarray(scaler.scale_, np.float32)}
     labels = job.labels.ravel() if job.classes == 1 else job.labels
     judged = np.sort(np.random.default_rng(job.seed).permutation(len(job.val_truth))[:MOST_JUDGED])
     val, truth = inputs.in_memory([job.splits["val"].features], judged), job.val_truth[judged]
