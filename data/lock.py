@@ -36,7 +36,7 @@ class Lock:
         Raises:
             RequestError: a living process, or one of another host, holds it.
         """
-        mine = self.path.with_name(f"{self.path.name}.{secrets.token_hex(8)}")
+        mine = self._own_name()
         owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid()), "name": mine.name}
         self.text = canonical_json(owner)
         try:
@@ -44,6 +44,7 @@ class Lock:
             mine.write_text(self.text)
             for _ in range(3):
                 if self._claim(mine):
+                    self._clear()
                     return
                 self._remove_if_dead()
         except OSError as error:
@@ -72,6 +73,17 @@ class Lock:
             return True
         return False
 
+    def _own_name(self) -> Path:
+        """A name beside the lock that nobody else takes; it says whose it is."""
+        return self.path.with_name(f"{self.path.name}.{os.getpid()}-{secrets.token_hex(8)}@{socket.gethostname()}")
+
+    def _clear(self) -> None:
+        """Remove such names that processes of this host were killed with."""
+        for left in self.path.parent.glob(f"{self.path.name}.*-*@{socket.gethostname()}"):
+            pid = int(left.name.removeprefix(f"{self.path.name}.").partition("-")[0])
+            if _started(pid) is None:
+                left.unlink(missing_ok=True)
+
     def _remove_if_dead(self) -> None:
         try:
             text = self.path.read_text()
@@ -86,7 +98,7 @@ class Lock:
                 f"{self.path.with_suffix('.h5')} is being written by process {owner['pid']} on {owner['host']}; "
                 f"wait for it, or delete {self.path} if that process is dead"
             )
-        stale = self.path.with_name(f"{self.path.name}.{secrets.token_hex(8)}")
+        stale = self._own_name()
         with suppress(FileNotFoundError):  # another process that found it dead was faster
             self.path.rename(stale)
             if stale.read_text() != text:  # ... and has taken the lock since: put its lock back

@@ -117,18 +117,22 @@ def list_() -> None:
 def verify(*path: Path, out: Path = paths.DEFAULT_OUT, repair: Annotated[bool, Switch] = False) -> int:
     """Check feature files: checksums, row counts, ids, NaN, collapse; exit 1 when anything is wrong.
 
+    Splits that are not finished are told with what is done of them; a damaged part of one is wrong too.
+
     Args:
         path: Feature files, packed files, or folders of them. Default: all below --out.
         out: Where results are kept.
         repair: Make damaged images again, and only those.
     """
     files: list[Path] = []
+    unfinished: list[Path] = []
     for one in path or (paths.feature_root(out),):
         if not one.exists():
             raise RequestError(f"nothing at {one} to verify; name a feature file or folder")
+        unfinished += sorted([one] if one.suffix == ".parts" else one.rglob("*.parts"))
         files += sorted(one.rglob("*.h5")) if one.is_dir() else [one]
-    files = [file for file in files if not file.parent.name.endswith(".parts")]
-    if not files:
+    files = [file for file in files if file.parent.suffix != ".parts"]
+    if not files and not unfinished:
         raise RequestError(f"no feature files below {', '.join(map(str, path)) or paths.feature_root(out)}")
 
     from data import packed, store  # deferred: numpy and h5py
@@ -144,9 +148,23 @@ def verify(*path: Path, out: Path = paths.DEFAULT_OUT, repair: Annotated[bool, S
             make_whole(file)
             problems = store.verify(file)
         wrong += bool(problems)
-        print("\n".join(problems) if problems else f"{file}: good")
+        print("\n".join(problems) if problems else f"{file}: good{_rank_of(file)}")
     print(f"{len(files) - wrong} of {len(files)} files are good")
+    for folder in unfinished:
+        state, problems = store.verify_parts(folder)
+        wrong += bool(problems)
+        print("\n".join([*problems, state]))
     return 1 if wrong else 0
+
+
+def _rank_of(file: Path) -> str:
+    """How many directions sound features vary in, for the line that says they are good."""
+    from data import packed, store  # deferred: numpy and h5py
+
+    if packed.is_packed(file):
+        return ""
+    features = store.read_features(file, lazy=True).features
+    return f"; effective rank {store.effective_rank(features):.1f} of {features.shape[1]:,}"
 
 
 @app.command

@@ -2,26 +2,56 @@
 
 import os
 import random
+import re
 import signal
-import subprocess
-import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
+import numpy as np
+import pytest
+from forked import forks
 
-from data import store
+from data import paths, store
 
-KILLS = 10
+ROWS, PART_ROWS = 96, 12
+KILLS = 30
+KILLED = -signal.SIGKILL
 
 
-def featurize(out: Path, *extra: str) -> subprocess.Popen:
-    command = [
-        sys.executable, "-m", "featurize", "--model", "stats", "--dataset", "simulated", "--split", "train",
-        "--bands", "B02,B03,B04,B08", "--limit", "600", "--part-rows", "32", "--batch-size", "16", "--out", str(out),
-        *extra,
-    ]  # fmt: skip
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+@pytest.fixture(scope="module")
+def fork(tmp_path_factory):
+    with forks(tmp_path_factory.mktemp("forks")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def packed(fork, tmp_path_factory):
+    """Simulated images, packed: simulating them takes longer than all the rest."""
+    file = tmp_path_factory.mktemp("packed") / "packed.h5"
+    words = ["pack", "--to", str(file), "--dataset", "simulated", "--split", "train", "--bands", "B04,B08"]
+    code, output = fork.run([*words, "--limit", str(ROWS), "--workers", "0"])
+    assert code == 0, output
+    return file
+
+
+def words(packed: Path, out: Path, *, part_rows: int = PART_ROWS) -> list[str]:
+    flags = ["--model", "stats", "--packed", str(packed), "--split", "train", "--out", str(out)]
+    return [*flags, "--part-rows", str(part_rows), "--batch-size", str(part_rows // 2), "--workers", "0"]
+
+
+@pytest.fixture(scope="module")
+def whole(fork, packed, tmp_path_factory):
+    """What a run that nobody disturbed makes: the file, seconds and boundaries."""
+    out, start = tmp_path_factory.mktemp("whole"), time.monotonic()
+    code, output = fork.run(words(packed, out), under=out)
+    assert code == 0, output
+    return only_file(out), time.monotonic() - start, boundaries(output)
+
+
+def boundaries(output: str) -> int:
+    return int(re.search(r"boundaries (\d+)", output).group(1))
 
 
 def only_file(out: Path) -> Path:
@@ -29,54 +59,111 @@ def only_file(out: Path) -> Path:
     return file
 
 
-def wait_until_at_work(process: subprocess.Popen, out: Path) -> None:
-    """Return once the process has planned its parts, or has ended."""
-    while process.poll() is None and not list(out.rglob("plan.json")):
-        time.sleep(0.005)
+def assert_same(file: Path, other: Path) -> None:
+    with h5py.File(file) as one, h5py.File(other) as two:
+        for name in ("features", "labels", "ids"):
+            assert one[name][:].tobytes() == two[name][:].tobytes(), name
+    assert [path.name for path in file.parent.iterdir()] == [file.name], "something was left behind"
 
 
-def test_ten_kills_at_random_moments_change_no_byte(tmp_path):
-    whole = featurize(tmp_path / "whole", "--workers", "0")
-    wait_until_at_work(whole, tmp_path / "whole")
-    start = time.monotonic()
-    assert whole.wait() == 0, whole.communicate()[0]
-    seconds = time.monotonic() - start
+def finished_parts(out: Path, dim: int) -> set[int]:
+    """Parts that would not be made again; all of them once the file is published."""
+    for file in out.rglob("train.h5"):
+        assert store.verify(file) == [], "a file under the final name must be whole"
+        return set(range(-(-ROWS // PART_ROWS)))
+    for plan in out.rglob("plan.json"):
+        file = plan.parent.with_name("train.h5")
+        assert plan.parent == paths.parts_folder(file)
+        writer = store.PartWriter(file, rows=ROWS, dim=dim, dtype="float32", part_rows=PART_ROWS)
+        return set(range(-(-ROWS // PART_ROWS))) - set(writer.missing())
+    return set()
 
-    rng, killed, hits, partial = random.Random(0), tmp_path / "killed", 0, 0
-    for turn in range(4 * KILLS):
-        process = featurize(killed, "--workers", str(turn % 2))
-        while process.poll() is None and not list(killed.rglob("train.lock")):  # resuming: the plan is there already
-            time.sleep(0.005)
-        time.sleep(rng.uniform(0, 0.4) * seconds)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            hits += 1
-        process.communicate()
-        partial += bool(list(killed.rglob("part-*.h5")))
-        for published in killed.rglob("train.h5"):
-            assert store.verify(published) == [], "a file under the final name must be whole"
+
+def test_a_kill_at_every_boundary_loses_no_finished_part(tmp_path, fork, packed):
+    part_rows = ROWS // 2  # two parts: every kind of boundary
+    code, output = fork.run(words(packed, tmp_path / "whole", part_rows=part_rows), under=tmp_path / "whole")
+    assert code == 0, output
+    count = boundaries(output)
+    assert count > 30
+    for at in range(1, count + 1):
+        out = tmp_path / str(at)
+        code, _ = fork.run(words(packed, out, part_rows=part_rows), die_at=at, under=out)
+        assert code == KILLED or at >= count - 2, "threads may need an event more or less"
+        journal = [line for file in out.rglob("journal*.jsonl") for line in file.read_text().splitlines() if line]
+        code, output = fork.run(words(packed, out, part_rows=part_rows), under=out)
+        assert code == 0, f"after a kill at boundary {at}: {output}"
+        kept = sum(json_rows(line) for line in journal)
+        assert not kept or f"{kept:,} kept from before" in output or "reused" in output, (
+            f"after a kill at boundary {at}: {output}"
+        )
+        assert_same(only_file(out), only_file(tmp_path / "whole"))
+
+
+def json_rows(line: str) -> int:
+    start, stop = (int(re.search(rf'"{word}":(\d+)', line).group(1)) for word in ("start", "stop"))
+    return stop - start
+
+
+def test_thirty_kills_at_random_moments_change_no_byte(tmp_path, fork, packed, whole):
+    file, seconds, _ = whole
+    with h5py.File(file) as source:
+        dim = source["features"].shape[1]
+    rng, hits, partial, kept = random.Random(0), 0, 0, set()
+    for _ in range(4 * KILLS):
+        pid = fork.start(words(packed, tmp_path))
+        time.sleep(rng.uniform(0.2, 1.0) * seconds)
+        with suppress(ProcessLookupError):  # it was faster
+            os.kill(pid, signal.SIGKILL)
+        code, _ = fork.wait()
+        hits += code == KILLED
+        now = finished_parts(tmp_path, dim)
+        assert kept <= now, "a finished part was lost"
+        partial += 0 < len(now) < -(-ROWS // PART_ROWS)
+        kept = now
+        for published in tmp_path.rglob("train.h5"):
             published.unlink()  # finished before it was hit: begin again
+            kept = set()
         if hits == KILLS:
             break
-    last = featurize(killed, "--workers", "0")
-    output, _ = last.communicate()
-    assert last.returncode == 0, output
-    assert hits == KILLS and partial >= KILLS // 2, f"{hits} kills, {partial} left parts behind"
-    with h5py.File(only_file(tmp_path / "whole")) as one, h5py.File(only_file(killed)) as other:
-        for name in ("features", "labels", "ids"):
-            assert one[name][:].tobytes() == other[name][:].tobytes(), name
-    leftovers = [path.name for path in only_file(killed).parent.iterdir()]
-    assert leftovers == ["train.h5"], leftovers
+    code, output = fork.run(words(packed, tmp_path))
+    assert code == 0, output
+    assert hits == KILLS and partial >= KILLS // 4, f"{hits} kills, {partial} left parts behind"
+    assert_same(only_file(tmp_path), file)
 
 
-def test_an_interrupt_says_how_to_go_on(tmp_path):
-    process = featurize(tmp_path)
+def test_an_interrupt_finishes_the_part_and_says_how_to_go_on(tmp_path, fork, packed, whole):
+    pid = fork.start(words(packed, tmp_path))
     deadline = time.monotonic() + 60
     while not list(tmp_path.rglob("part-*.h5")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate()
-    assert process.returncode == 130 and "the same command goes on from here" in output
-    assert "Traceback" not in output
-    again = featurize(tmp_path)
-    assert "kept from before" in again.communicate()[0] and again.returncode == 0
+        time.sleep(0.001)
+    os.kill(pid, signal.SIGINT)
+    code, output = fork.wait()
+    assert code == 130 and "the same command goes on from here" in output and "Traceback" not in output
+    code, output = fork.run(words(packed, tmp_path))
+    assert code == 0 and "kept from before" in output
+    assert_same(only_file(tmp_path), whole[0])
+
+
+def test_a_part_cut_short_anywhere_is_made_again(tmp_path, fork, packed, whole):
+    rng = np.random.default_rng(0)
+    code, _ = fork.run(words(packed, tmp_path), die_at=whole[2] * 2 // 3, under=tmp_path)
+    parts = sorted(tmp_path.rglob("part-*.h5"))
+    assert code == KILLED and len(parts) >= 2
+    for part in parts[:2]:
+        os.truncate(part, int(rng.integers(0, part.stat().st_size)))
+    code, output = fork.run(words(packed, tmp_path))
+    assert code == 0, output
+    assert_same(only_file(tmp_path), whole[0])
+
+
+def test_a_bit_flipped_in_the_journal_costs_one_part_and_no_byte(tmp_path, fork, packed, whole):
+    rng = np.random.default_rng(1)
+    code, _ = fork.run(words(packed, tmp_path), die_at=whole[2] * 2 // 3, under=tmp_path)
+    assert code == KILLED
+    (journal,) = tmp_path.rglob("journal.jsonl")
+    content = bytearray(journal.read_bytes())
+    content[int(rng.integers(0, len(content)))] ^= 1 << int(rng.integers(0, 8))
+    journal.write_bytes(content)
+    code, output = fork.run(words(packed, tmp_path))
+    assert code == 0, output
+    assert_same(only_file(tmp_path), whole[0])

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from helpers import TinyDataset, encoder_identity
 
-from data import files, paths, store
+from data import command, files, paths, store
 from data import lock as lock_module
 from data.errors import RequestError
 from data.lock import Lock
+from featurize.cli import app
 
 ROWS, DIM, PART = 50, 6, 16
 
@@ -217,6 +218,34 @@ def test_verify_finds_damage(tmp_path, dataset, features, damage, words):
 def test_verify_finds_collapse(tmp_path, dataset):
     file = write_all(tmp_path / "train.h5", dataset, np.ones((ROWS, DIM), np.float32))
     assert "collapsed" in " ".join(store.verify(file))
+
+
+def test_a_reader_keeps_what_it_opened_while_another_run_publishes(tmp_path, dataset, features):
+    file = write_all(tmp_path / "train.h5", dataset, features)
+    before = store.read_features(file, lazy=True)
+    np.testing.assert_array_equal(before.features[:10], features[:10])
+    file.rename(tmp_path / "old.h5")
+    write_all(file, dataset, features + 1)
+    np.testing.assert_array_equal(before.features[:], features)
+    os.replace(file, tmp_path / "old.h5")  # the name taken over, as --overwrite does: nothing is left of the first
+    np.testing.assert_array_equal(before.features[:], features)
+    np.testing.assert_array_equal(store.read_features(tmp_path / "old.h5").features, features + 1)
+
+
+def test_verify_tells_of_unfinished_splits_and_their_damage(tmp_path, dataset, features, capsys):
+    file = tmp_path / "train.h5"
+    with writer_for(file, dataset) as writer:
+        for part in (0, 2):
+            writer.write_part(part, features[slice(*writer.bounds(part))])
+    assert command.run(app, ["verify", str(tmp_path)]) == 0
+    assert "train.parts: unfinished, 2 of 4 parts done" in capsys.readouterr().out
+    os.truncate(paths.parts_folder(file) / "part-00002.h5", 100)
+    assert command.run(app, ["verify", str(paths.parts_folder(file))]) == 1
+    out = capsys.readouterr().out
+    assert "part 2 does not match the journal; it will be made again" in out and "1 of 4 parts done" in out
+    (paths.parts_folder(file) / "plan.json").write_text("{")
+    assert command.run(app, ["verify", str(tmp_path)]) == 1
+    assert "plan.json is not readable" in capsys.readouterr().out
 
 
 def test_every_raw_byte_of_the_arrays_is_guarded(tmp_path, dataset, features):

@@ -1,0 +1,130 @@
+"""Featurize commands in forked processes, which start in a moment and may be killed at any point: for tests of faults.
+
+Run as a program this file is the process that forks itself for each command; `Forks` is how a test talks to it.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+# What a command does to files, as Python reports it, and what the tests' own stages report.
+FILE_EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree")
+STAGE = "featurize.stage"
+
+
+class Forks:
+    """Starts commands one after the other.
+
+    Args:
+        server: this file, run as a program.
+        scratch: an empty folder.
+    """
+
+    def __init__(self, server: subprocess.Popen, scratch: Path) -> None:
+        self.server, self.output = server, scratch / "output.txt"
+
+    def start(self, words: list[str], *, die_at: int = 0, under: Path | None = None) -> int:
+        """Start a command; its process number.
+
+        Args:
+            words: of the command line.
+            die_at: which boundary to die at, counted from 1; 0 for none.
+            under: files below this folder count as boundaries.
+        """
+        request = {"words": words, "output": str(self.output), "die_at": die_at, "under": str(under)}
+        self.server.stdin.write(json.dumps(request) + "\n")
+        self.server.stdin.flush()
+        return int(self.server.stdout.readline())
+
+    def wait(self) -> tuple[int, str]:
+        """Exit code of the command, negative for a signal, and what it wrote."""
+        return int(self.server.stdout.readline()), self.output.read_text()
+
+    def run(self, words: list[str], **settings) -> tuple[int, str]:
+        """Start a command and wait for it."""
+        self.start(words, **settings)
+        return self.wait()
+
+
+@contextmanager
+def forks(scratch: Path):
+    """A `Forks` while it is needed."""
+    command = [sys.executable, __file__]
+    surroundings = os.environ | {"OMP_NUM_THREADS": "1"}  # a pool of threads does not survive a fork
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=surroundings
+    ) as server:
+        yield Forks(server, scratch)
+        server.stdin.close()
+
+
+def serve() -> None:
+    """Fork for every request on standard input; answer with the process number, then with the exit code."""
+    import data.packed  # noqa: F401 - imported once, for all
+    import featurize.cli
+    import featurize.engines.local
+    import featurize.models.stats  # noqa: F401
+
+    answers = os.fdopen(os.dup(1), "w")
+    for line in sys.stdin:
+        request = json.loads(line)
+        if not (pid := os.fork()):
+            answers.close()
+            carry_out(**request)
+        print(pid, file=answers, flush=True)
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
+
+
+def carry_out(words: list[str], output: str, die_at: int, under: str) -> None:
+    """Run a command in this process and end it; the last line written counts the boundaries."""
+    written = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(written, 1)
+    os.dup2(written, 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    count, lock = [0], threading.Lock()
+
+    def heard(event: str, about: tuple) -> None:
+        if event == STAGE or (event in FILE_EVENTS and str(about[0]).startswith(under)):
+            with lock:
+                count[0] += 1
+                if count[0] == die_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+    tell_of_stages()
+    sys.addaudithook(heard)
+
+    from data import command
+    from featurize.cli import app
+
+    code = command.run(app, words)
+    print("boundaries", count[0], flush=True)
+    os._exit(code)
+
+
+def tell_of_stages() -> None:
+    """Report the end of reading, embedding and taking over each batch, and of writing each part."""
+    from data import store
+    from featurize import pipeline
+
+    def told(function):
+        def telling(*args, **kwargs):
+            result = function(*args, **kwargs)
+            sys.audit(STAGE)
+            return result
+
+        return telling
+
+    pipeline.collate = told(pipeline.collate)
+    pipeline.Embedder.embed = told(pipeline.Embedder.embed)
+    pipeline._Assembly.take = told(pipeline._Assembly.take)
+    store.PartWriter.write_part = told(store.PartWriter.write_part)
+
+
+if __name__ == "__main__":
+    serve()
