@@ -119,6 +119,9 @@
     return byRarity(grouped(number, [...about, { name: "no class", colour: style("--rest"), dim: true }])).filter((group) => group.rows.length);
   }
 
+  /** Whether a group's colour is one of the dark shades (analysis/figures.py), which need an edge on a dark page. */
+  const outlined = (group) => group.cls % 16 >= 8 && style("color-scheme") === "dark";
+
   /** Many first, few on top of them and larger: three specks among thousands would not be seen. */
   function byRarity(all) {
     const total = set().count, base = Math.min(9, Math.max(2.4, 330 / Math.sqrt(total)));
@@ -138,7 +141,7 @@
     group.drawn = rows;
     return {
       type: gl ? "scattergl" : "scatter", mode: "markers", x, y, name: group.name, hoverinfo: "none",
-      marker: { size: group.size, color: group.colour, symbol: group.symbol ?? "circle", opacity: group.dim ? 0.7 : 0.85, line: { width: 0 } },
+      marker: { size: group.size, color: group.colour, symbol: group.symbol ?? "circle", opacity: group.dim ? 0.7 : 0.85, line: { width: outlined(group) ? 1 : 0, color: style("--soft") } },
     };
   }
 
@@ -207,7 +210,7 @@
   function drawKeys() {
     const items = [...groups].reverse().map((group) => {
       const item = document.createElement("li"), swatch = document.createElement("span");
-      swatch.className = `swatch ${group.symbol ?? "circle"}`;
+      swatch.className = `swatch ${group.symbol ?? "circle"}${outlined(group) ? " outlined" : ""}`;
       swatch.style.background = group.colour;
       const target = group.cls === undefined ? item : document.createElement("button");
       if (target !== item) {

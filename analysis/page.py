@@ -283,7 +283,10 @@ def _panel(run: Run, one: Shown, rule: str, label: str, key: str) -> Panel:
         classes=(header, rows),
         confusion=confusion_table(confusion.compute(run, rule)),
         square=not run.multilabel,
-        cases={case: chosen.loc[chosen["case"] == case].to_dict("records") for case in (cases.RIGHT, cases.MISTAKE)},
+        cases={
+            case: chosen.loc[chosen["case"] == case].assign(picture=None).to_dict("records")
+            for case in (cases.RIGHT, cases.MISTAKE)
+        },
     )
 
 
