@@ -16,6 +16,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import signal
@@ -26,7 +27,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cache, cached_property
+from functools import cached_property
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -34,6 +35,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from xxhash import xxh3_64_intdigest
 
 from data import paths, store
 from data.bands import RGB, SENTINEL1, SENTINEL2, Band
@@ -43,14 +45,12 @@ from data.errors import RequestError
 from data.files import NO_SPACE, canonical_json, published
 from data.lock import Lock
 
-SCHEMA = 1
+SCHEMA = 2
 FORMAT = "frozen-earth packed dataset"
 KNOWN = SENTINEL2 | SENTINEL1 | RGB
 BLOCK_ROWS = 64  # samples read and written at a time
 # Below this many samples, starting reader processes costs more than they save.
 ROWS_WORTH_WORKERS = 2000
-# Added to every sum, so that zeros where both pixels and checksum were lost do not pass.
-FIRST_TERM = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,7 @@ class Stack:
 
 
 def checksums(pixels: np.ndarray) -> np.ndarray:
-    """64-bit checksums of images, twice as fast as CRC-32.
-
-    A constant plus the sum of the image's 32-bit words, each times an odd random number of its own, modulo 2^64
-    ("multilinear" in Lemire and Kaser 2014, Strongly universal string hashing is fast, doi:10.1093/comjnl/bxt070).
-    Damage within one word is always seen; any other passes once in 2^32.
+    """64-bit checksums (XXH3) of images: at 19 GB/s a seventh of the time that CRC-32 takes.
 
     Args:
         pixels: (..., H, W).
@@ -98,15 +94,10 @@ def checksums(pixels: np.ndarray) -> np.ndarray:
     Returns:
         (...) uint64.
     """
-    flat = np.ascontiguousarray(pixels).reshape(*pixels.shape[:-2], -1)
-    size = flat.shape[-1] * flat.itemsize
-    word = next(word for word in (4, 2, 1) if size % word == 0)
-    return np.einsum("...n,n->...", flat.view(f"<u{word}"), _weights(size // word)) + FIRST_TERM
-
-
-@cache
-def _weights(count: int) -> np.ndarray:
-    return np.random.PCG64(0).random_raw(count) | np.uint64(1)  # type: ignore[return-value]  # the raw stream is fixed
+    content = memoryview(np.ascontiguousarray(pixels)).cast("B")
+    size = len(content) // math.prod(pixels.shape[:-2])
+    sums = [xxh3_64_intdigest(content[start : start + size]) for start in range(0, len(content), size)]
+    return np.array(sums, np.uint64).reshape(pixels.shape[:-2])
 
 
 # ------------------------------------------------------------------------------------------------ writer
