@@ -1,5 +1,6 @@
 """What the three commands share: one-line errors with exit code 2, and progress with a rate and time left."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -44,6 +45,9 @@ def run(app: App, arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\n{name}: stopped; the same command goes on from here", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # what reads the output, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes once more as it ends
+        return 0
     except OSError as error:
         if error.errno in NO_SPACE:
             message = f"no space left to write {error.filename or 'a file'}; free some or choose another --out"

@@ -12,6 +12,7 @@ from data.flags import ANY, DataFlags
 from data.registry import DATASETS, MODELS
 from featurize.flags import ENGINES, HERE, ModelFlags, RunFlags
 from featurize.job import Job
+from featurize.listing import listing
 
 app = command.new_app(
     "featurize",
@@ -83,34 +84,13 @@ def pack(
 
 
 @app.command(name="list")
-def list_() -> None:
-    """Show models and datasets, with variants, bands, dimensions, licences and where they come from."""
-    from rich.console import Console
-    from rich.table import Table
+def list_(*name: str) -> None:
+    """Show models and datasets: variants, dimensions, bands, sizes, licences, citations and where weights come from.
 
-    models = Table(
-        "model", "variants", "dim", "bands", "pooling", "size", "weights", "licence", "citation", title="Models"
-    )
-    for name in MODELS.names():
-        card = MODELS.card(name)
-        size = str(card["image_size"] or "native")
-        lists = {key: ", ".join(card[key]) or "-" for key in ("variant", "pooling", "weights")}
-        models.add_row(
-            name, lists["variant"], card["dim"], card["bands"], lists["pooling"], size, lists["weights"],
-            card["licence"], card["citation"],
-        )  # fmt: skip
-    datasets = Table("dataset", "what", "classes", "labels", "bands", "variants", "licence", "source", title="Datasets")
-    for name in DATASETS.names():
-        card = DATASETS.card(name)
-        datasets.add_row(
-            name, card["title"], str(card["classes"]), card["labels"], card["bands"],
-            ", ".join(card["variants"]) or "-", card["licence"], card["source"],
-        )  # fmt: skip
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
-    console.print(models)
-    console.print(datasets)
+    Args:
+        name: Models or datasets. Default: all.
+    """
+    print(listing(name))
 
 
 @app.command

@@ -1,6 +1,7 @@
 """Guards against silent nonsense: pixels that, once scaled, are not what the encoder was made for."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +13,14 @@ from data.errors import RequestError
 from data.registry import MODELS
 from featurize.encoder import Encoder
 
-IMAGES, PIXELS = 32, 32  # looked at: images spread evenly over the split, pixels a side of each
-FEW = 8  # below so many images a band may well be flat: a calm sea, a field of snow
-# Share of a band's pixels at its lowest or highest value that leaves nothing to tell images apart by.
-STUCK = 0.98
-# Scalings that take their numbers from the data, or none: native units do not matter to them.
-RELATIVE = ("zscore", "stretch", "none")
+IMAGES, PIXELS = 16, 32  # looked at: images spread evenly over the split, pixels a side of each
+FEW = 8  # below so many images a band may well be flat or far out: a calm sea, a field of snow
+# Shares of a band's pixels that leave nothing to tell images apart by. Real sensors' dark bands (short-wave infrared
+# over water) have a few per cent of noise, saturated ones have none.
+ALL_ALIKE, SATURATED = 0.999, 0.98
+FROM_DATA = ("zscore", "stretch")  # scalings by the dataset's statistics: native units do not matter to them
+# With few images bounds are this much wider: fresh snow is 25 deviations above the mean of EuroSAT's blue.
+LEEWAY = 12.0
 
 
 @dataclass(frozen=True)
@@ -25,27 +28,50 @@ class Look:
     """What was seen of a split.
 
     Args:
-        where: dataset and split, for messages.
-        ids: of the images looked at.
-        bands: C bands.
+        dataset: the split.
+        encoder: with the scaling.
+        ids: of the N images looked at.
         native: (N, C, P) float32, as the dataset gives them.
         scaled: (N, C, P) float32, as the encoder gets them.
+        whole: for each of the C bands, whether its native type is a whole number's.
     """
 
-    where: str
+    dataset: EODataset
+    encoder: Encoder
     ids: list[str]
-    bands: tuple[Band, ...]
     native: np.ndarray
     scaled: np.ndarray
+    whole: list[bool]
+
+    @property
+    def bands(self) -> tuple[Band, ...]:
+        """The C bands."""
+        return self.encoder.request.bands
+
+    @property
+    def method(self) -> str:
+        """The scaling."""
+        return self.encoder.normalization.method
 
     @property
     def few(self) -> bool:
-        """Whether these are too few images to call a band flat."""
+        """Whether these are too few images to call a band flat or far out."""
         return len(self.ids) < FEW
+
+    @property
+    def where(self) -> str:
+        """What the messages call it."""
+        return f"{self.dataset.name} {self.dataset.split}"
+
+    def channels(self, sensor: str) -> list[int]:
+        """Places of the bands of one sensor."""
+        return [channel for channel, band in enumerate(self.bands) if band.sensor == sensor]
 
 
 def check_inputs(dataset: EODataset, encoder: Encoder) -> None:
     """Look at some images of a split before all of them are embedded.
+
+    What cannot be told from a handful of images, such as a band that is flat over all of them, is a warning there.
 
     Raises:
         RequestError: NaN, a band that never changes or is clipped away, native values in other units than the
@@ -55,14 +81,14 @@ def check_inputs(dataset: EODataset, encoder: Encoder) -> None:
     if look is None:
         return
     check_numbers(look)
-    check_flat(look, encoder)
-    check_units(look, encoder)
-    check_scale(look, encoder)
+    check_units(look)
+    check_flat(look)
+    check_scale(look)
 
 
 def look_at(dataset: EODataset, encoder: Encoder) -> Look | None:
     """Read some images, on a coarse grid of their pixels; None where none can be read."""
-    some, ids, images = limited(dataset, IMAGES), [], []
+    some, ids, images, whole = limited(dataset, IMAGES), [], [], []
     for row in range(len(some)):
         try:
             pixels = some.read(row, encoder.request.bands)
@@ -70,14 +96,14 @@ def look_at(dataset: EODataset, encoder: Encoder) -> Look | None:
             continue  # the run itself stops there and names it, with the parts before it kept
         ids.append(some.ids[row])
         images.append(np.stack([_grid(band) for band in pixels]))
+        whole = [band.dtype.kind in "iu" for band in pixels]
     if not images:
         return None
     native = np.stack(images)
     with torch.inference_mode():
         scaled = encoder.normalization(torch.from_numpy(native)).numpy()
-    flat = (len(ids), native.shape[1], -1)
-    where = f"{dataset.name} {dataset.split}"
-    return Look(where, ids, encoder.request.bands, native.reshape(flat), scaled.reshape(flat))
+    flat = (*native.shape[:2], -1)
+    return Look(dataset, encoder, ids, native.reshape(flat), scaled.reshape(flat), whole)
 
 
 def _grid(band: np.ndarray) -> np.ndarray:
@@ -99,96 +125,111 @@ def check_numbers(look: Look) -> None:
         )
 
 
-def check_flat(look: Look, encoder: Encoder) -> None:
-    """Raise a RequestError for bands of which nearly every pixel has one value, before or after scaling."""
-    stuck = []
-    for channel, band in enumerate(look.bands):
-        native, scaled = look.native[:, channel], look.scaled[:, channel]
-        share, value = _most_at_an_end(native)
-        clipped, _ = _most_at_an_end(scaled)
-        if share >= STUCK:
-            stuck.append((band.name, f"{share:.0%} of {band.name} is {value:g}", "leave it out with --bands"))
-        elif clipped >= STUCK:
-            span = f"{native.min():g} to {native.max():g}"
-            told = (
-                f"--normalize {encoder.normalization.method} clips {clipped:.0%} of {band.name} ({span}) to one value"
-            )
-            stuck.append((band.name, told, mending(encoder)))
-    if stuck and (not look.few or len(stuck) == len(look.bands)):
-        _, told, mend = stuck[0]
-        others = f" (so {', '.join(name for name, _, _ in stuck[1:])})" if len(stuck) > 1 else ""
-        raise RequestError(f"{look.where}: {told}{others} in {len(look.ids)} images looked at; {mend}")
+# ------------------------------------------------------------------------------------------------- units
 
 
-def _most_at_an_end(values: np.ndarray) -> tuple[float, float]:
-    """Larger share of values at their lowest or highest, and that value."""
-    ends = [(float((values == end).mean()), float(end)) for end in (values.min(), values.max())]
-    return max(ends)
-
-
-def check_units(look: Look, encoder: Encoder) -> None:
-    """Raise a RequestError where a scaling with numbers of its own meets values in other units than it takes.
-
-    Digital numbers (reflectance x 10,000) reach beyond 255 somewhere, 8-bit values beyond 1, and decibels below 0.
-    """
-    if encoder.normalization.method in RELATIVE:
+def check_units(look: Look) -> None:
+    """Raise a RequestError where a scaling with numbers of its own meets values in other units than it takes."""
+    if look.method in (*FROM_DATA, "none"):
         return
-    taken = {
-        "digital numbers": ("reflectance x 10,000", 20.0 if look.few else 255.0),
-        "8-bit values": ("0 to 255", 1.0),
-    }
-    for kind, (meaning, least) in taken.items():
-        channels = [c for c, band in enumerate(look.bands) if _unit(band) == kind]
-        if channels and (highest := look.native[:, channels].max()) <= least:
-            low, names = look.native[:, channels].min(), ", ".join(look.bands[c].name for c in channels)
-            raise RequestError(
-                f"{look.where}: {names} hold values from {low:g} to {highest:g} in {len(look.ids)} images looked at, "
-                f"but --normalize {encoder.normalization.method} takes {kind} ({meaning}); {mending(encoder)}"
-            )
-    radar = [c for c, band in enumerate(look.bands) if _unit(band) == "decibels"]
-    if radar and (low := look.native[:, radar].min()) >= 0:
-        names = ", ".join(look.bands[c].name for c in radar)
+    for channels, told, takes in _wrong_units(look):
+        low, high = look.native[:, channels].min(), look.native[:, channels].max()
+        names = ", ".join(look.bands[channel].name for channel in channels)
         raise RequestError(
-            f"{look.where}: {names} hold values from {low:g} to {look.native[:, radar].max():g}, none below 0, but "
-            f"--normalize {encoder.normalization.method} takes decibels (10 log10 of power); {mending(encoder)}"
+            f"{look.where}: {told} of {names} from {low:g} to {high:g} in {len(look.ids)} images looked at, but "
+            f"--normalize {look.method} takes {takes}; {mending(look)}"
         )
 
 
-def _unit(band: Band) -> str | None:
-    kinds = {"S2": "digital numbers", "RGB": "8-bit values", "S1": "decibels"}
-    return kinds.get(band.sensor, "digital numbers" if band.colour else None)
+def _wrong_units(look: Look) -> Iterator[tuple[list[int], str, str]]:
+    """Places of bands, what their values are, and what they should be.
+
+    Even dark water has digital numbers above 20; reflectance and 8-bit pictures brought to [0, 1] stay below.
+    """
+    if optical := look.channels("S2"):
+        takes = "digital numbers (reflectance x 10,000)"
+        if look.native[:, optical].max() <= 20 and look.native[:, optical].max() > look.native[:, optical].min():
+            yield optical, "small values", takes
+    if pictures := look.channels("RGB"):
+        takes = "8-bit values (0 to 255)"
+        high = look.native[:, pictures].max()
+        if high > 255:
+            yield pictures, "values beyond 8 bits", takes
+        if high <= 1 and not all(look.whole[channel] for channel in pictures):
+            yield pictures, "fractions", takes
+    if (radar := look.channels("S1")) and look.native[:, radar].min() >= 0:
+        yield radar, "values", "decibels (10 log10 of power), some of them below 0"
 
 
-def check_scale(look: Look, encoder: Encoder) -> None:
-    """Raise a RequestError where most bands, once scaled, are far outside what the encoder expects."""
-    expected = encoder.expects
+# ------------------------------------------------------------------------------------------- flat, far out
+
+
+def check_flat(look: Look) -> None:
+    """Raise a RequestError for bands of which nearly every pixel has one value, before or after scaling."""
+    stuck = [(band.name, *told) for channel, band in enumerate(look.bands) if (told := _stuck(look, channel))]
+    if stuck:
+        _, told, mend = stuck[0]
+        others = f" (so {', '.join(name for name, _, _ in stuck[1:])})" if len(stuck) > 1 else ""
+        refuse(look, f"{look.where}: {told}{others} in {len(look.ids)} images looked at; {mend}")
+
+
+def _stuck(look: Look, channel: int) -> tuple[str, str] | None:
+    """What is wrong with a band that never changes or is clipped away, and what mends it."""
+    native, scaled, name = look.native[:, channel], look.scaled[:, channel], look.bands[channel].name
+    low, high = native.min(), native.max()
+    lowest, highest = float((native == low).mean()), float((native == high).mean())
+    if lowest >= ALL_ALIKE or highest >= SATURATED:
+        value, share = (low, lowest) if lowest >= ALL_ALIKE else (high, highest)
+        return f"{share:.1%} of {name} is {value:g}", "leave it out with --bands"
+    clipped = max(float((scaled == end).mean()) for end in (scaled.min(), scaled.max()))
+    if look.encoder.normalization.clip and clipped >= SATURATED > max(lowest, highest):
+        told = f"--normalize {look.method} clips {clipped:.1%} of {name} ({low:g} to {high:g}) to one value"
+        return told, mending(look)
+    return None
+
+
+def check_scale(look: Look) -> None:
+    """Raise a RequestError where most bands of a sensor, once scaled, are far outside what the encoder expects."""
+    expected = look.encoder.expects
     if expected is None:
         return
     means, deviations = look.scaled.mean(axis=(0, 2), dtype=np.float64), look.scaled.std(axis=(0, 2), dtype=np.float64)
-    least = 0.0 if look.few else expected.deviation[0]
-    outside = (np.abs(means) > expected.mean) | (deviations < least) | (deviations > expected.deviation[1])
-    if outside.mean() <= 0.5:
-        return
-    worst = int(np.argmax(outside))
-    native = look.native[:, worst]
-    raise RequestError(
-        f"{look.where}: scaled by --normalize {encoder.normalization.method}, {look.bands[worst].name} has mean "
-        f"{means[worst]:.3g} and deviation {deviations[worst]:.3g} ({outside.sum()} of {len(outside)} bands are far "
-        f"out; {len(look.ids)} images looked at, native values {native.min():g} to {native.max():g}), but "
-        f"{encoder.name} expects a mean within {expected.mean:g} of 0 and a deviation of {expected.deviation[0]:g} to "
-        f"{expected.deviation[1]:g}; {mending(encoder)}"
-    )
+    leeway = LEEWAY if look.few else 1.0
+    # Images alike in few bands of a fixed scaling are a calm sea; a z-score so flat has statistics of other units.
+    low = 0.0 if look.few or look.method not in FROM_DATA else expected.deviation[0]
+    high = expected.deviation[1] * leeway
+    outside = (np.abs(means) > expected.mean * leeway) | (deviations < low) | (deviations > high)
+    for sensor in dict.fromkeys(band.sensor for band in look.bands):
+        channels = look.channels(sensor)
+        if outside[channels].mean() <= 0.5:
+            continue
+        worst = next(channel for channel in channels if outside[channel])
+        native = look.native[:, worst]
+        raise RequestError(
+            f"{look.where}: scaled by --normalize {look.method}, {look.bands[worst].name} has mean {means[worst]:.3g} "
+            f"and deviation {deviations[worst]:.3g} ({outside.sum()} of {len(outside)} bands are far out; "
+            f"{len(look.ids)} images looked at, native values {native.min():g} to {native.max():g}), but "
+            f"{look.encoder.name} expects a mean within {expected.mean:g} of 0 and a deviation of "
+            f"{expected.deviation[0]:g} to {expected.deviation[1]:g}; {mending(look)}"
+        )
 
 
-def mending(encoder: Encoder) -> str:
+def refuse(look: Look, message: str) -> None:
+    """Raise a RequestError; with few images, where chance may look so, only warn."""
+    if not look.few:
+        raise RequestError(message)
+    print(f"featurize: warning: {message}", file=sys.stderr)
+
+
+def mending(look: Look) -> str:
     """What to do about values that do not fit the scaling."""
-    method, known = encoder.normalization.method, MODELS.card(encoder.name)["normalize"]
-    others = [name for name in preferred(known) if name != method]
+    if look.method in FROM_DATA:
+        return (
+            f"the values are in other units than the statistics of {look.dataset.name}: bring them to those, or read "
+            "the images with --dataset folder, which measures its own"
+        )
+    known = MODELS.card(look.encoder.name)["normalize"]
+    others = [name for name in ("zscore", "stretch", *known) if name in known and name not in ("none", look.method)]
     if others:
         return f"use --normalize {others[0]}"
-    return f"{encoder.name} has no other scaling: bring the values to the units that it takes"
-
-
-def preferred(known: Sequence[str]) -> list[str]:
-    """Scalings worth proposing: the dataset's own statistics fit any units."""
-    return [name for name in ("zscore", "stretch", *known) if name in known and name != "none"]
+    return f"{look.encoder.name} has no other scaling: bring the values to the units that it takes"

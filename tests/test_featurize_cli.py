@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from data import command
+from data.registry import DATASETS, MODELS
 from featurize.cli import app
 
 RUN = ["--model", "stats", "--dataset", "simulated", "--bands", "rgb", "--limit", "8"]
@@ -75,11 +76,42 @@ def test_export(featurize, tmp_path):
     assert code == 2 and one_line(err) and "unknown format 'csv'" in err
 
 
-def test_list_names_every_model_and_dataset(featurize):
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_list_says_all_of_every_model_and_dataset_within_the_terminal(featurize, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
     code, out, _ = featurize("list")
     assert code == 0
-    for name in ("dinov2", "dofa", "presto", "rcf", "stats", "eurosat-rgb", "folder", "simulated"):
-        assert name in out
+    urls = ("https://", "torchgeo/copernicus-fm:", "_224_", "_fmow_")  # names that are not cut
+    assert all(len(line) <= columns or any(url in line for url in urls) for line in out.splitlines())
+    words = " ".join(out.split())
+    for name in MODELS.names():
+        card = MODELS.card(name)
+        block = words[words.index(f" {name} {MODELS.summary(name)}") :]
+        said = [*card["variant"], *card["pooling"], *card["normalize"], *card["weights"]]
+        said += [card[key] for key in ("dim", "bands", "sizes", "files", "licence", "citation")]
+        for text in said:
+            assert text in block[: block.index(card["citation"]) + len(card["citation"])], (name, text)
+        assert str(card["image_size"] or "") in block
+    for name in DATASETS.names():
+        card = DATASETS.card(name)
+        for text in (card["title"], card["bands"], card["licence"], card["citation"], card["source"]):
+            assert text in words[words.index(f" {name} {card['title']}") :]
+
+
+def test_list_of_one_and_of_none_such(featurize):
+    code, out, _ = featurize("list", "dinov2")
+    assert code == 0 and "giant-registers" in out and "dofa" not in out and "DATASETS" not in out
+    code, _, err = featurize("list", "dinov3")
+    assert code == 2 and one_line(err) and "did you mean 'dinov2'" in err
+
+
+def test_a_reader_that_has_had_enough_is_no_error():
+    """As in `featurize list | head -1`."""
+    words = [sys.executable, "-m", "featurize", "list"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait() == 0
 
 
 WRONG = {

@@ -45,4 +45,4 @@ def make_files(job: Job, plan: Plan, work: Work) -> None:
         for problem in store.verify(file):
             if "collapsed" not in problem:
                 raise RequestError(f"{problem}; use --overwrite to make it anew")
-            print(f"featurize: warning: {problem}; a probe can learn nothing from them", file=sys.stderr)
+            print(f"featurize: warning: {problem}; a probe can learn next to nothing from them", file=sys.stderr)

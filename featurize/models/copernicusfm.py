@@ -22,6 +22,7 @@ CARD = {
     "weights": ["pretrained", "random", "PATH"],
     "files": "torchgeo/copernicus-fm: CopernicusFM_ViT_base_varlang-085350e4.pth",
     "image_size": 224,
+    "sizes": "multiples of 16",
     "default_bands": ["s2-13", "s2-12", "rgb", "s1"],
     "dim": "768",
     "bands": "any of Sentinel-1, Sentinel-2 or RGB; locations are used where the dataset has them",

@@ -19,6 +19,7 @@ CARD = {
     "weights": ["pretrained", "random", "PATH"],
     "files": "torchgeo/croma: CROMA_base-0238d814.pt, CROMA_large-921e69ad.pt",
     "image_size": 120,
+    "sizes": "multiples of 8",
     "default_bands": ["s1s2", "s2-12", "s1"],
     "dim": "768 (base), 1024 (large)",
     "bands": "s1, s2-12, or both as s1s2",

@@ -33,6 +33,7 @@ CARD = {
     "weights": ["pretrained", "random", "PATH"],
     "files": "facebook/dinov2-VARIANT, facebook/dinov2-with-registers-SIZE: model.safetensors",
     "image_size": 224,
+    "sizes": "multiples of 14",
     "default_bands": ["rgb"],
     "dim": "384 (small), 768 (base), 1024 (large), 1536 (giant); twice that for cls+mean",
     "bands": "red, green, blue",

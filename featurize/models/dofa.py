@@ -29,6 +29,7 @@ CARD = {
     "weights": ["pretrained", "random", "PATH"],
     "files": "torchgeo/dofa: dofa_base_patch16_224-a0275954.pth, dofa_large_patch16_224-0ff904d3.pth",
     "image_size": 224,
+    "sizes": "no other",
     "default_bands": ["s2-9", "rgb", "s1"],
     "dim": "768 (base), 1024 (large), 384 (small), 1280 (huge)",
     "bands": "any Sentinel-1, Sentinel-2 or RGB bands, and others with a wavelength of 0.3 to 3 micrometres",

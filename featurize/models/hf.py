@@ -38,6 +38,7 @@ CARD = {
     "weights": ["pretrained", "random", "PATH"],
     "files": "REPOSITORY, or a folder: config.json, preprocessor_config.json, model.safetensors",
     "image_size": None,
+    "sizes": "the model's own, and others where it can take them",
     "default_bands": ["rgb"],
     "dim": "the model's; twice that for cls+mean",
     "bands": "red, green, blue",

@@ -24,6 +24,7 @@ CARD = {
     "weights": ["pretrained", "random", "PATH"],
     "files": "allenai/OlmoEarth-v1-Base and -Nano, -Tiny, -Large: weights-....pth",
     "image_size": None,
+    "sizes": "the images' own; multiples of 8",
     "default_bands": ["s1s2", "s2-12", "s1"],
     "dim": "768 (base), 128 (nano), 192 (tiny), 1024 (large)",
     "bands": "s1, s2-12, or both as s1s2; images of 8, 16, 24, ... pixels",

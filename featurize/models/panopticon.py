@@ -21,6 +21,7 @@ CARD = {
     "weights": ["pretrained", "random", "PATH"],
     "files": "lewaldm/panopticon: panopticon_vitb14_teacher.pth",
     "image_size": 224,
+    "sizes": "multiples of 14",
     "default_bands": ["s2-12", "rgb", "s1"],
     "dim": "768; twice that for cls+mean",
     "bands": "any Sentinel-1, Sentinel-2 or RGB bands, and others with a wavelength of 0.3 to 3 micrometres",

@@ -22,8 +22,11 @@ CARD = {
     "pooling": ["mean"],
     "normalize": ["imagenet", "reflectance", "ssl4eo", "zscore", "none"],
     "weights": ["pretrained", "random", "PATH"],
-    "files": "timm/resnet50.a1_in1k: model.safetensors; torchgeo/resnet50_sentinel2_all_moco and others: see torchgeo",
+    "files": "timm/resnet50.a1_in1k: model.safetensors; torchgeo/resnet50_sentinel2_all_moco, ..._all_dino, ..._rgb_moco, "
+    "resnet50_sentinel1_all_moco, resnet18_sentinel2_all_moco, ..._rgb_moco; torchgeo/decur: rn50_ssl4eo-s12_...; "
+    "wangyi111/softcon: B13_rn50_softcon.pth, B2_rn50_softcon.pth",
     "image_size": 224,
+    "sizes": "at least 32",
     "default_bands": ["rgb"],
     "dim": "2048; 512 of the variants that end in 18",
     "bands": "imagenet: red, green, blue; sentinel2: s2-13; sentinel2-rgb: B04,B03,B02; sentinel1: s1",

@@ -21,6 +21,7 @@ CARD = {
     "weights": ["pretrained", "random", "PATH"],
     "files": "isaaccorley/vit_large_patch16_224_fmow_rgb_scalemae: ...-386989c9.pth (large)",
     "image_size": 224,
+    "sizes": "multiples of 16",
     "default_bands": ["rgb"],
     "dim": "1024 (large), 768 (base); twice that for cls+mean",
     "bands": "red, green, blue",

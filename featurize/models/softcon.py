@@ -21,6 +21,7 @@ CARD = {
     "weights": ["pretrained", "random", "PATH"],
     "files": "wangyi111/softcon: B13_vits14_softcon_enc.pth, B13_vitb14_..., B2_vits14_..., B2_vitb14_...",
     "image_size": 224,
+    "sizes": "multiples of 14",
     "default_bands": ["s2-13"],
     "dim": "384 (small), 768 (base); twice that for cls+mean",
     "bands": "s2-13 (small, base); s1 (small-s1, base-s1)",

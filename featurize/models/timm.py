@@ -37,6 +37,7 @@ CARD = {
     "weights": ["pretrained", "random", "PATH"],
     "files": "what timm names, mostly timm/NAME: model.safetensors",
     "image_size": None,
+    "sizes": "the model's own, and others where it can take them",
     "default_bands": ["rgb", "all"],
     "dim": "the model's",
     "bands": "red, green, blue as published; any others by z-score, the first layer's weights spread over them",

@@ -1,0 +1,87 @@
+"""Models and datasets as text, a block each, for `featurize list`; made of their cards, so none is imported."""
+
+import shutil
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from data.errors import unknown
+from data.registry import DATASETS, MODELS
+
+WIDEST = 120
+LABEL = 12  # columns of what a line is about
+MODELS_TITLE = "MODELS (--model; of variants, sizes, pooling, scaling and weights the first is the default)"
+DATASETS_TITLE = "DATASETS (--dataset; of variants the first is the default)"
+
+
+def listing(names: Sequence[str] = (), *, width: int | None = None) -> str:
+    """All models and datasets, or those named.
+
+    Args:
+        names: of models or datasets; none means all.
+        width: columns; None means the terminal's, at most 120.
+
+    Raises:
+        RequestError: an unknown name.
+    """
+    models, datasets = MODELS.names(), DATASETS.names()
+    for name in names:
+        if name not in (*models, *datasets):
+            raise unknown("model or dataset", name, (*models, *datasets))
+    columns = width or min(shutil.get_terminal_size((100, 24)).columns, WIDEST)
+    lines: list[str] = []
+    for title, registered, of in ((MODELS_TITLE, models, model_lines), (DATASETS_TITLE, datasets, dataset_lines)):
+        chosen = [name for name in registered if not names or name in names]
+        lines += textwrap.wrap(title, columns) * bool(chosen)
+        for name in chosen:
+            lines += ["", *_wrapped(of(name), columns)]
+        lines += [""] * bool(chosen)
+    return "\n".join(lines[:-1])
+
+
+def model_lines(name: str) -> Iterator[tuple[str, str]]:
+    """What there is to know of one model, each with its label."""
+    card = MODELS.card(name)
+    usual = f"{card['image_size']} x {card['image_size']}; " if card["image_size"] else ""
+    yield name, MODELS.summary(name)
+    yield "variants", _choices(card["variant"])
+    yield "dimensions", card["dim"]
+    yield "bands", card["bands"]
+    yield "input size", f"{usual}{card['sizes']}"
+    yield "pooling", _choices(card["pooling"])
+    yield "scaling", _choices(card["normalize"])
+    yield "weights", _choices(card["weights"])
+    yield "files", card["files"]
+    yield "licence", card["licence"]
+    yield "citation", card["citation"]
+
+
+def dataset_lines(name: str) -> Iterator[tuple[str, str]]:
+    """What there is to know of one dataset, each with its label."""
+    card = DATASETS.card(name)
+    yield name, card["title"]
+    yield "classes", f"{card['classes']}, {card['labels']}"
+    yield "bands", card["bands"]
+    yield "variants", _choices(card["variants"])
+    yield "licence", card["licence"]
+    yield "citation", card["citation"]
+    yield "source", card["source"]
+
+
+def _choices(values: Sequence[Any]) -> str:
+    """The default is the first."""
+    return ", ".join(map(str, values)) or "none"
+
+
+def _wrapped(lines: Iterator[tuple[str, str]], columns: int) -> Iterator[str]:
+    name, what = next(lines)
+    yield from textwrap.wrap(f"{name}  {what}", columns, subsequent_indent="    ", break_on_hyphens=False)
+    for label, text in lines:
+        yield from textwrap.wrap(
+            text,
+            columns,
+            initial_indent=f"  {label:{LABEL}}",
+            subsequent_indent=" " * (LABEL + 2),
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
