@@ -23,6 +23,7 @@ import json
 import os
 import sys
 import zipfile
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,7 +33,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.parquet as pq
 import pyproj
 
@@ -44,8 +44,6 @@ from data.errors import RequestError
 from data.files import published
 from data.images import lonlat_of, read_bands, read_header
 from data.tiles import tile_corner
-
-pc: Any = pyarrow.compute  # its functions are made at run time, where no type checker sees them
 
 CARD = {
     "title": "BigEarthNet",
@@ -444,60 +442,71 @@ def _download(root: Path, variant: str, sensors: Sequence[str]) -> None:
 def _read_metadata(root: Path, splits: Sequence[str], sensors: Sequence[str]) -> dict[str, Patches]:
     """Splits of v2."""
     file = root / METADATA
-    columns = {"S2": "patch_id", "S1": "s1_name"}
     if not file.is_file():
         raise RequestError(f"no {file}; put it there or pass --download")
     about = _columns(file, ["labels", "split", *FLAGS])
-    unknown = pc.filter(about["split"], pc.invert(pc.is_in(about["split"], pa.array(SPLIT_NAMES.values()))))
-    if len(unknown):
+    if not len(about):
+        raise RequestError(f"{file} lists no patches; fetch it again")
+    known = {name: number for number, name in enumerate(SPLIT_NAMES.values())}
+    place = np.concatenate([_numbers(chunk, known) for chunk in about["split"].chunks])
+    if (place < 0).any():
+        first = about["split"][int((place < 0).argmax())]
         raise RequestError(
-            f"{file}: {len(unknown)} of {len(about)} patches have an unknown split, first '{unknown[0]}'; it knows "
-            f"{', '.join(SPLIT_NAMES.values())}"
+            f"{file}: {(place < 0).sum()} of {len(place)} patches have an unknown split, first '{first}'; it knows "
+            f"{', '.join(known)}"
         )
-    places = {split: pc.equal(about["split"], SPLIT_NAMES[split]) for split in splits}
     labels = np.concatenate([_labels_of(chunk, file) for chunk in about["labels"].chunks])
     flagged = np.logical_or(*(about[flag].to_numpy() for flag in FLAGS))
-    del about  # the names take as much memory again
-    names = {sensor: _columns(file, [columns[sensor]])[columns[sensor]] for sensor in sensors}
-    if pc.count_distinct(names["S2"]).as_py() < len(names["S2"]):
-        counts = pc.value_counts(names["S2"])
-        twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
-        raise RequestError(f"{file}: {len(twice)} patches are named twice, first '{twice[0]}'; fetch it again")
-    return {
-        split: Patches(
-            names={sensor: column.filter(here).to_pylist() for sensor, column in names.items()},
-            labels=labels[here.to_numpy()],
-            flagged=flagged[here.to_numpy()],
-        )
-        for split, here in places.items()
-    }
+    rows = {split: np.flatnonzero(place == known[SPLIT_NAMES[split]]) for split in splits}
+    names: dict[str, dict[str, list[str]]] = {split: {} for split in splits}
+    for sensor in sensors:
+        column = {"S2": "patch_id", "S1": "s1_name"}[sensor]
+        everything = _columns(file, [column])[column].to_pylist()
+        if sensor == "S2" and len(set(everything)) < len(everything):
+            twice = [name for name, count in Counter(everything).items() if count > 1]
+            raise RequestError(f"{file}: {len(twice)} patches are named twice, first '{twice[0]}'; fetch it again")
+        for split, some in rows.items():
+            names[split][sensor] = [everything[row] for row in some.tolist()]
+    return {split: Patches(names[split], labels[some], flagged[some]) for split, some in rows.items()}
 
 
 def _columns(file: Path, names: Sequence[str]) -> Any:
-    """Some columns of the metadata; one thread, as several take more memory and no less time."""
+    """Some columns of the metadata, labels and splits as numbers of the different strings that there are.
+
+    pyarrow.parquet.read_table and pyarrow.compute would each take half a second to get ready.
+    """
     try:
-        lacking = set(names) - set(pq.read_schema(file).names)
-        if lacking:
+        schema = pq.read_metadata(file).schema
+        paths = [schema.column(number).path for number in range(len(schema))]
+        if lacking := set(names) - {path.partition(".")[0] for path in paths}:
             raise RequestError(f"{file} has no column {', '.join(sorted(lacking))}; it is not BigEarthNet v2's")
-        return pq.read_table(file, columns=list(names), use_threads=False, pre_buffer=False)
+        repeated = [path for path in paths if path.partition(".")[0] in ("labels", "split")]
+        return pq.ParquetFile(file, read_dictionary=repeated).read(list(names), use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise RequestError(f"cannot read {file} ({error}); fetch it again") from error
 
 
+def _numbers(words: Any, known: Mapping[str, int]) -> np.ndarray:
+    """The numbers of strings in an Arrow dictionary array; -1 for unknown and absent ones."""
+    numbers = np.array([*(known.get(word, -1) for word in words.dictionary.to_pylist()), -1])
+    places = words.indices.to_numpy(zero_copy_only=False)
+    return numbers[places if not words.null_count else np.nan_to_num(places, nan=-1).astype(int)]
+
+
 def _labels_of(lists: Any, file: Path) -> np.ndarray:
     """(N, 19) labels of an Arrow array of lists of class names."""
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    lengths = np.diff(lists.offsets.to_numpy())
     if not lengths.all():
         raise RequestError(f"{file}: {int((lengths == 0).sum())} patches have no label; fetch it again")
     names = lists.flatten()
-    numbers = pc.index_in(names, pa.array(CLASSES_19, names.type))
-    if numbers.null_count:
-        strange = pc.filter(names, pc.is_null(numbers))
+    numbers = _numbers(names, {name: number for number, name in enumerate(CLASSES_19)})
+    if (strange := numbers < 0).any():
         raise RequestError(
-            f"{file}: unknown label '{strange[0]}', {len(strange)} times; its 19 classes are {'; '.join(CLASSES_19)}"
+            f"{file}: unknown label '{names[int(strange.argmax())]}', {strange.sum()} times; its 19 classes are "
+            f"{'; '.join(CLASSES_19)}"
         )
     labels = np.zeros((len(lists), len(CLASSES_19)), np.uint8)
-    labels[np.repeat(np.arange(len(lists)), lengths), numbers.to_numpy()] = 1
+    labels[np.repeat(np.arange(len(lists)), lengths), numbers] = 1
     return labels
 
 
@@ -535,14 +544,17 @@ def _left_out(
 
 def _absent(splits: Mapping[str, Patches], folders: Mapping[str, Path], layout: Layout) -> dict[str, np.ndarray]:
     """(N,) bool for each split: whether a patch has no folder. One listing a scene, not one look a patch."""
-    absent = {split: np.zeros(len(patches.flagged), bool) for split, patches in splits.items()}
+    sizes = [len(patches.flagged) for patches in splits.values()]
+    absent = np.zeros(sum(sizes), bool)
     for sensor, folder in folders.items():
-        scenes = {layout.scene(sensor, name) for patches in splits.values() for name in patches.names[sensor]}
-        present = {name for scene in scenes if (folder / scene).is_dir() for name in os.listdir(folder / scene)}
-        for split, patches in splits.items():
-            names = patches.names[sensor]
-            absent[split] |= np.fromiter((name not in present for name in names), bool, len(names))
-    return absent
+        names = [name for patches in splits.values() for name in patches.names[sensor]]
+        scenes: dict[str, list[int]] = defaultdict(list)
+        for row, name in enumerate(names):
+            scenes[layout.scene(sensor, name)].append(row)
+        for scene, rows in scenes.items():
+            present = set(os.listdir(folder / scene)) if (folder / scene).is_dir() else ()
+            absent[[row for row in rows if names[row] not in present]] = True
+    return dict(zip(splits, np.split(absent, np.cumsum(sizes)[:-1]), strict=True))
 
 
 def _missing(split: str, patches: Patches, absent: np.ndarray, folders: Mapping[str, Path]) -> RequestError:
@@ -648,21 +660,23 @@ def locations(names: Sequence[str]) -> np.ndarray | None:
     Returns:
         (N, 2) WGS 84 longitude and latitude in degrees, rounded to a decimetre; None if a name is another.
     """
-    parts = pc.extract_regex(pa.array(names, pa.string()), r"_T?(?P<tile>\d\d[A-Z]{3})_(?P<column>\d+)_(?P<row>\d+)$")
-    if parts.null_count:
-        return None
-    tiles = parts.field("tile").dictionary_encode()
-    corners = [tile_corner(tile) for tile in tiles.dictionary.to_pylist()]
-    column, row = (pc.cast(parts.field(name), pa.int32()).to_numpy() for name in ("column", "row"))
+    tiles: dict[str, list[int]] = defaultdict(list)
+    places = []
+    for number, name in enumerate(names):
+        _, tile, column, row = ("___" + name).rsplit("_", 3)
+        if not column.isdecimal() or not row.isdecimal():
+            return None
+        tiles[tile.removeprefix("T")].append(number)
+        places.append((int(column), int(row)))
+    steps = (np.array(places) + 0.5) * (PATCH_M, -PATCH_M)
     lonlat = np.empty((len(names), 2))
-    for number, corner in enumerate(corners):
+    for tile, some in tiles.items():
+        corner = tile_corner(tile)
         if corner is None:
             return None
         system, left, top = corner
-        here = tiles.indices.to_numpy() == number
         transform = pyproj.Transformer.from_crs(system, "EPSG:4326", always_xy=True).transform
-        x, y = left + (column[here] + 0.5) * PATCH_M, top - (row[here] + 0.5) * PATCH_M
-        lonlat[here] = np.column_stack(transform(x, y))
+        lonlat[some] = np.column_stack(transform(*(steps[some] + (left, top)).T))
     return lonlat.round(6)
 
 
