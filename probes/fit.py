@@ -20,10 +20,12 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from data import paths, runs, store
+from data.errors import RequestError
 from data.registry import PROBES
 from probes import inputs, metrics
+from probes.calibration import brier, calibrate
 from probes.models import save_model
-from probes.scores import best_thresholds, decide, half_thresholds, score
+from probes.scores import SHRINKAGE, decide, half_thresholds, score, shrunk_thresholds
 from probes.search import Job, Settings, search, selection_metric, words
 
 DEFAULT = Settings()
@@ -105,9 +107,11 @@ def plan_probe(
     """What will be done, and the folder that follows from it.
 
     Raises:
-        RequestError: no such kind, or train would be left with one class.
+        RequestError: no such kind, train would be left with one class, or a setting is not for this kind or these
+            labels.
     """
     train = splits["train"]
+    _check_settings(kind, settings, train.multilabel)
     assert len(train.views) == settings.views - 1, "read_splits must be told the number of views"
     features = inputs.shared(train.identity) | {
         "splits": {name: inputs.split_identity(features) for name, features in splits.items()}
@@ -180,8 +184,20 @@ def run_probe(
     )
     scored = time.perf_counter()
     assert best.scores is not None
-    scores = {"val": best.scores, "test": test_scores}
-    rules = _rules(truth["val"], best.scores, plan)
+    estimator, scores = best.estimator, {"val": best.scores, "test": test_scores}
+    calibration = None
+    if method := plan.settings.calibrate:
+        calibration = {
+            "method": method,
+            "brier_before": {split: brier(truth[split], scores[split]) for split in scores},
+        }
+        estimator = calibrate(estimator, truth["val"], best.scores, method=method, multilabel=plan.multilabel)
+        scores = {split: estimator.apply(values) for split, values in scores.items()}
+        calibration["brier"] = {split: brier(truth[split], scores[split]) for split in scores}
+        calibration["left_as_they_are"] = [
+            name for name, (one, _) in zip(names, estimator.maps, strict=True) if not len(one)
+        ]
+    rules, thresholds = _rules(truth["val"], scores["val"], plan)
     decisions = {rule: {split: decide(scores[split], rules[rule]) for split in scores} for rule in RULES}
     told = _warnings(splits, truth)
     told += [f"{words(t.params)} stopped before it converged" for t in tried if not t.converged]
@@ -208,7 +224,9 @@ def run_probe(
             split: {rule: _metrics(truth[split], decisions[rule][split], scores[split], plan) for rule in RULES}
             for split in scores
         },
-        "intervals": {"test": _intervals(truth["test"], {r: decisions[r]["test"] for r in RULES}, test_scores, plan)},
+        "intervals": {
+            "test": _intervals(truth["test"], {r: decisions[r]["test"] for r in RULES}, scores["test"], plan)
+        },
         "bootstrap": {
             "level": 0.95,
             "by": "image",
@@ -216,9 +234,11 @@ def run_probe(
             "map_resamples": metrics.AP_RESAMPLES,
         },
         "per_class": {
-            rule: metrics.class_rows(names, truth["test"], decisions[rule]["test"], test_scores, rules[rule])
+            rule: metrics.class_rows(names, truth["test"], decisions[rule]["test"], scores["test"], rules[rule])
             for rule in RULES
         },
+        "thresholds": thresholds,
+        "calibration": calibration,
         "history": best.history,
         "seconds": {
             "fit": best.fit_s,
@@ -232,7 +252,21 @@ def run_probe(
     predictions = {
         split: runs.Predictions(ids=splits[split].ids, labels=labels[split], scores=scores[split]) for split in scores
     }
-    return runs.write_run(plan.folder, record, predictions, lambda path: save_model(best.estimator, path))
+    return runs.write_run(plan.folder, record, predictions, lambda path: save_model(estimator, path))
+
+
+def _check_settings(kind: str, settings: Settings, multilabel: bool) -> None:
+    labels = "multi-label" if multilabel else "single-label"
+    able = [name for name in PROBES.names() if labels in PROBES.card(name).get("balanced", ())]
+    if settings.balanced and kind not in able:
+        raise RequestError(f"--balanced: {kind} cannot weigh {labels} classes; kinds that can: {', '.join(able)}")
+    able = [name for name in PROBES.names() if PROBES.card(name).get("device")]
+    if settings.device != "cpu" and kind not in able:
+        raise RequestError(f"--device {settings.device}: {kind} runs on the CPU; kinds for a GPU: {', '.join(able)}")
+    if settings.beta != DEFAULT.beta and not multilabel:
+        raise RequestError(
+            f"--beta {settings.beta:g}: each sample has one class here, the highest score; no thresholds"
+        )
 
 
 # --------------------------------------------------------------------------------------------- judgement
@@ -243,15 +277,18 @@ def _truth(labels: np.ndarray, classes: int) -> np.ndarray:
     return labels.astype(bool) if labels.ndim == 2 else metrics.one_hot(labels, classes)
 
 
-def _rules(val_truth: np.ndarray, val_scores: np.ndarray, plan: Plan) -> dict[str, np.ndarray | None]:
-    """Thresholds by rule; None is the highest score.
+def _rules(
+    val_truth: np.ndarray, val_scores: np.ndarray, plan: Plan
+) -> tuple[dict[str, np.ndarray | None], dict[str, Any] | None]:
+    """Thresholds by rule, where None is the highest score, and how the tuned ones came about.
 
     A single-label sample gets exactly one class, which a threshold cannot promise: both rules are the same there.
     """
     if not plan.multilabel:
-        return {"half": None, "tuned": None}
-    tuned = best_thresholds(val_truth, val_scores, beta=plan.settings.beta)
-    return {"half": half_thresholds(val_truth.shape[1]), "tuned": tuned}
+        return {"half": None, "tuned": None}, None
+    tuned, shared, own = shrunk_thresholds(val_truth, val_scores, beta=plan.settings.beta)
+    told = {"beta": plan.settings.beta, "shrinkage": SHRINKAGE, "shared": shared, "own": own.tolist()}
+    return {"half": half_thresholds(val_truth.shape[1]), "tuned": tuned}, told
 
 
 def _metrics(truth: np.ndarray, decided: np.ndarray, scores: np.ndarray, plan: Plan) -> dict[str, float | None]:
@@ -296,7 +333,8 @@ def _warnings(splits: dict[str, store.FeatureSet], truth: dict[str, np.ndarray])
 
 
 def _arguments(multilabel: bool, settings: Settings, candidates: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"selection": selection_metric(multilabel), **asdict(settings), "candidates": candidates}
+    rule = {"shrinkage": SHRINKAGE} if multilabel else {}
+    return {"selection": selection_metric(multilabel), **asdict(settings), **rule, "candidates": candidates}
 
 
 def _version(package: str) -> str | None:

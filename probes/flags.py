@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from data import paths
-from data.errors import RequestError
+from data.errors import RequestError, unknown
 from data.registry import PROBES
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from data.store import FeatureSet
 
 MAX_SEED = 2**32 - 1
+METHODS = ("platt", "isotonic")
+UNITS = {"s": 1, "m": 60, "h": 3600}
 Switch = Parameter(negative="")
 
 
@@ -31,6 +33,11 @@ class FitFlags:
         features: Folder with train.h5, val.h5 and test.h5, in place of --model and --dataset.
         out: Output folder; features are looked for here too.
         seed: Random seed.
+        beta: Which F-beta the tuned thresholds of multi-label probes aim at: 2 weighs recall over precision, 1 alike.
+        balanced: Weigh samples so that rare classes count as much as common ones; linear, and single-label rf and mlp.
+        calibrate: Map scores so that they fit val: platt or isotonic.
+        budget: Start no further candidate after this long, such as 90s or 10m; what was left untried is told.
+        device: cpu, cuda or cuda:1; for linear and knn.
         augment: Views of each training image to learn from, made by featurize --augment; 1 is the image itself.
         learning_rate: Of head. Default: 1e-4.
         batch_size: Of head, images a step. Default: 32.
@@ -45,6 +52,11 @@ class FitFlags:
     features: Path | None = None
     out: Path = paths.DEFAULT_OUT
     seed: int = 0
+    beta: float = 2
+    balanced: Annotated[bool, Switch] = False
+    calibrate: str | None = None
+    budget: str | None = None
+    device: str = "cpu"
     augment: int = 1
     learning_rate: float | None = None
     batch_size: int | None = None
@@ -68,6 +80,13 @@ class FitFlags:
             raise RequestError(f"--seed {self.seed}: must be from 0 to {MAX_SEED}")
         if self.augment < 1:
             raise RequestError(f"--augment {self.augment}: must be at least 1")
+        if not self.beta > 0:
+            raise RequestError(f"--beta {self.beta:g}: must be above 0, such as 2 or 1")
+        if self.calibrate not in (None, *METHODS):
+            raise unknown("calibration", self.calibrate, METHODS)
+        seconds(self.budget)
+        if self.device != "cpu":
+            check_device(self.device)
         for name, value in self._head().items():
             flag = f"--{name.replace('_', '-')} {value:g}"
             if "head" not in kinds:
@@ -122,10 +141,54 @@ class FitFlags:
         from probes.search import Settings
 
         options = self._head() if kind == "head" else {}
-        settings = Settings(views=self.augment, options=options, **cut)
+        settings = Settings(
+            beta=self.beta,
+            balanced=self.balanced,
+            calibrate=self.calibrate,
+            budget_s=seconds(self.budget),
+            device=self.device,
+            views=self.augment,
+            options=options,
+            **cut,
+        )
         more = {"n_jobs": self.n_jobs, "overwrite": self.overwrite, "report": report}
         return fit_run(kind, splits, self.out, seed=seed, settings=settings, **more)
 
     def _head(self) -> dict[str, float]:
         given = {"learning_rate": self.learning_rate, "batch_size": self.batch_size, "epochs": self.epochs}
         return {name: value for name, value in given.items() if value is not None}
+
+
+def seconds(budget: str | None) -> float | None:
+    """A time such as 90s, 10m, 1.5h or 600 in seconds.
+
+    Raises:
+        RequestError: it is none, or not above 0.
+    """
+    if budget is None:
+        return None
+    number, unit = (budget[:-1], budget[-1]) if budget[-1:] in UNITS else (budget, "s")
+    try:
+        value = float(number) * UNITS[unit]
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise RequestError(f"--budget {budget}: give a time above 0, such as 90s, 10m or 1h")
+    return value
+
+
+def check_device(device: str) -> None:
+    """Raise unless there is such a GPU.
+
+    Raises:
+        RequestError: no GPU, or not that one.
+    """
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not (number.isdecimal() or device == "cuda"):
+        raise RequestError(f"--device {device}: give cpu, cuda or cuda:1")
+    import torch  # deferred: only for a GPU
+
+    if not torch.cuda.is_available():
+        raise RequestError(f"--device {device}: torch finds no GPU here; drop the flag to use the CPU")
+    if int(number or 0) >= (count := torch.cuda.device_count()):
+        raise RequestError(f"--device {device}: there are {count}, numbered from 0")

@@ -13,6 +13,7 @@ from data.files import sha256_of_file
 
 # What a saved probe may hold beyond skops' own list of harmless types; anything else in a file is refused.
 TRUSTED_TYPES = (
+    "probes.calibration.Calibrated",
     "probes.kinds.knn.Neighbours",
     "probes.kinds.linear.LinearProbe",
     "probes.kinds.prior.Prior",
@@ -55,8 +56,9 @@ def _load(path: Path) -> Any:
     if foreign := sorted(set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED_TYPES)):
         raise RequestError(f"{path} holds types that no probe writes ({', '.join(foreign)}); it is not loaded")
     model = skops.io.load(path, trusted=list(TRUSTED_TYPES))
-    for member in getattr(model, "estimators_", []):
-        if not _sound(member.tree_, model.n_features_in_):
+    probe = getattr(model, "probe", model)  # what was calibrated
+    for member in getattr(probe, "estimators_", []):
+        if not _sound(member.tree_, probe.n_features_in_):
             raise RequestError(f"{path}: a tree is not sound; it is not used. Run the probe again")
     return model
 

@@ -171,7 +171,8 @@ def selection_value(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool) 
 def search(job: Job, report: Callable[[str], None]) -> tuple[Trial, list[Trial]]:
     """The best candidate on val (of equals the first, the simplest) and all that were tried, without their models."""
     module = PROBES.load(job.kind)
-    trials = module.search(job) if hasattr(module, "search") else _each(job, module)
+    one_by_one = hasattr(module, "search")
+    trials = module.search(job) if one_by_one else _each(job, module)  # which minds the time itself
     best: Trial | None = None
     tried: list[Trial] = []
     metric, total = selection_metric(job.multilabel), len(job.candidates)
@@ -182,7 +183,7 @@ def search(job: Job, report: Callable[[str], None]) -> tuple[Trial, list[Trial]]
         value = "undefined" if trial.value is None else f"{trial.value:.4f}"
         line = f"{job.kind} {len(tried)}/{total}: {words(trial.params)}: val {metric} {value}, {trial.fit_s:.1f} s"
         report(line + _time_left(job, len(tried)))
-        if job.out_of_time:
+        if job.out_of_time and one_by_one:
             break
     assert best is not None, f"{job.kind} lists no candidates"
     if best.scores is None:

@@ -9,6 +9,7 @@ from helpers import make_features
 
 from data import command, paths
 from probes.cli import app
+from probes.flags import seconds
 
 HEAVY = ("numpy", "sklearn", "torch", "pandas", "h5py", "skops", "matplotlib", "scipy")
 
@@ -77,16 +78,48 @@ def test_features_may_be_named_by_folder_and_results_go_elsewhere(out, tmp_path,
     assert run.parent.name == folder.name and json.loads((run / "run.json").read_text())["seed"] == 4
 
 
+def test_a_gpu_that_is_not_there_is_one_line_and_exit_code_2(out, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert _probe("--kind", "linear", "--dataset", "many", "--device", "cuda", "--out", out) == 2
+    assert capsys.readouterr().err == "probe: --device cuda: torch finds no GPU here; drop the flag to use the CPU\n"
+
+
+@pytest.mark.parametrize(("budget", "wanted"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("600", 600), (None, None)])
+def test_budgets_are_read_with_their_unit(budget, wanted):
+    assert seconds(budget) == wanted
+
+
+def test_decision_flags_reach_the_run(out, tmp_path, capsys):
+    folder = next(folder for folder in paths.feature_folders(out) if folder.parent.name == "many")
+    words = ("--beta", "1", "--balanced", "--calibrate", "platt", "--budget", "10m", "--device", "cpu")
+    assert _probe("--kind", "linear", "--features", folder, "--out", tmp_path, *words) == 0
+    (run,) = paths.run_folders(tmp_path)
+    given = json.loads((run / "run.json").read_text())["arguments"]
+    wanted = {"beta": 1, "balanced": True, "calibrate": "platt", "budget_s": 600, "device": "cpu"}
+    assert wanted.items() <= given.items()
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--kind", "liner"), "unknown probe 'liner'; choose from head, knn, linear, mlp, prior, rf (did you mean 'linear'?)"),
+        (
+            ("--kind", "liner"),
+            "unknown probe 'liner'; choose from head, knn, linear, mlp, prior, rf (did you mean 'linear'?)",
+        ),
         (("--kind", "rf"), "2 feature sets fit; choose with --model, --dataset or --features"),
         (("--kind", "rf", "--model", "dofa"), "no features for --model dofa under"),
         (("--kind", "rf", "--model", "stats", "--features", "x"), "drop --model and --dataset"),
         (("--kind", "rf", "--features", "x"), "no features in x; make them with featurize"),
         (("--kind", "rf", "--seed", "5000000000"), "--seed 5000000000: must be from 0 to"),
         (("--kind", "rf", "--n-jobs", "0"), "--n-jobs 0: give a number"),
+        (("--kind", "rf", "--budget", "10x"), "--budget 10x: give a time above 0, such as 90s, 10m or 1h"),
+        (("--kind", "rf", "--budget", "0m"), "--budget 0m: give a time above 0"),
+        (("--kind", "rf", "--beta", "0"), "--beta 0: must be above 0"),
+        (
+            ("--kind", "rf", "--calibrate", "plat"),
+            "unknown calibration 'plat'; choose from isotonic, platt (did you mean 'platt'?)",
+        ),
+        (("--kind", "knn", "--device", "gpu"), "--device gpu: give cpu, cuda or cuda:1"),
         ((), "requires an argument"),
     ],
 )

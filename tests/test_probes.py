@@ -15,7 +15,8 @@ from data.dataset import SPLITS
 from data.errors import RequestError
 from data.registry import PROBES
 from probes import fit, inputs, metrics, models
-from probes.scores import best_thresholds
+from probes.scores import shrunk_thresholds
+from probes.search import Settings
 
 KINDS = PROBES.names()
 LEARNING = [kind for kind in KINDS if kind != "prior"]
@@ -39,9 +40,11 @@ def quick(monkeypatch):
         monkeypatch.setattr(module, "candidates", lambda rows, few=few: [c for c in few if c.get("k", 0) <= rows])
 
 
-def _run(folder, out, kind="linear", *, seed=0, n_jobs=1):
+def _run(folder, out, kind="linear", *, seed=0, n_jobs=1, **settings):
     splits = inputs.read_splits(folder)
-    return fit.run_probe(fit.plan_probe(kind, splits, out, seed=seed), splits, n_jobs=n_jobs)
+    return fit.run_probe(
+        fit.plan_probe(kind, splits, out, seed=seed, settings=Settings(**settings)), splits, n_jobs=n_jobs
+    )
 
 
 def _write(folder, split, labels, features, **changes):
@@ -211,6 +214,69 @@ def test_the_prior_scores_every_sample_with_the_shares_of_train(multilabel, fold
         assert run.record["metrics"]["test"]["half"]["accuracy"] == (test.labels == share.argmax()).mean()
 
 
+# ---------------------------------------------------------------------------------------------- decisions
+
+
+def test_the_run_records_how_thresholds_came_about(folders, tmp_path):
+    record = _run(folders[True], tmp_path, "prior", beta=1.0).record
+    assert record["arguments"]["beta"] == record["thresholds"]["beta"] == 1 and record["thresholds"]["shrinkage"] == 10
+    assert len(record["thresholds"]["own"]) == 5 and record["calibration"] is None
+    assert _run(folders[False], tmp_path, "prior").record["thresholds"] is None
+
+
+@pytest.mark.parametrize("multilabel", [True, False], ids=["multi-label", "single-label"])
+def test_balanced_weights_raise_the_recall_of_a_rare_class(multilabel, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = {split: rng.choice(3, 300, p=[0.62, 0.3, 0.08]) for split in SPLITS}
+    if multilabel:
+        labels = {split: np.eye(3, dtype=np.uint8)[given] for split, given in labels.items()}
+    for split, given in labels.items():
+        signal = given if multilabel else np.eye(3)[given]
+        features = (signal * 1.5 + np.random.default_rng(len(split)).standard_normal((300, 3))).astype(np.float32)
+        _write(tmp_path, split, given, features)
+    for kind in ["linear"] if multilabel else ["linear", "rf", "mlp"]:
+        plain, weighed = (_run(tmp_path, tmp_path, kind, balanced=balanced).record for balanced in (False, True))
+        assert weighed["arguments"]["balanced"]
+        one, two = (record["per_class"]["half"][2]["recall"] for record in (plain, weighed))
+        assert two > one + 0.1, kind
+
+
+def test_calibration_is_fitted_on_val_recorded_and_part_of_the_saved_model(folders, tmp_path, quick):
+    for multilabel, kind, method in ((True, "rf", "platt"), (False, "knn", "isotonic")):
+        run = _run(folders[multilabel], tmp_path, kind, calibrate=method)
+        told = run.record["calibration"]
+        assert told["method"] == method and told["brier"]["val"] < told["brier_before"]["val"]
+        assert told["left_as_they_are"] == []
+        features = store.read_features(folders[multilabel] / "test.h5").features.astype(np.float32)
+        model = models.load_model(run.folder / "model.skops")
+        again = fit.score(model, features, classes=5, multilabel=multilabel)
+        np.testing.assert_array_equal(again, run.predictions("test").scores)
+        truth = metrics.one_hot(run.predictions("val").labels, 5) if not multilabel else run.predictions("val").labels
+        assert ((run.predictions("val").scores - truth) ** 2).mean() == pytest.approx(told["brier"]["val"])
+
+
+@pytest.mark.parametrize("kind", ["mlp", "linear"])
+def test_a_budget_leaves_candidates_untried_and_says_so(kind, folders, tmp_path, quick):
+    record = _run(folders[True], tmp_path, kind, budget_s=1e-9).record
+    assert len(record["candidates"]) == 1 and len(record["arguments"]["candidates"]) == 2
+    assert "the budget of 1e-09 s ended with 1 of 2 candidates untried" in record["warnings"][0]
+    assert len(_run(folders[True], tmp_path, kind, budget_s=1e9).record["candidates"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "multilabel", "settings", "told"),
+    [
+        ("rf", True, {"balanced": True}, "--balanced: rf cannot weigh multi-label classes; kinds that can: linear"),
+        ("knn", False, {"balanced": True}, "knn cannot weigh single-label classes; kinds that can: linear, mlp, rf"),
+        ("rf", True, {"device": "cuda"}, "--device cuda: rf runs on the CPU; kinds for a GPU: knn, linear"),
+        ("rf", False, {"beta": 1.0}, "--beta 1: each sample has one class here"),
+    ],
+)
+def test_a_setting_that_would_have_no_effect_is_refused(kind, multilabel, settings, told, folders, tmp_path):
+    with pytest.raises(RequestError, match=told):
+        _run(folders[multilabel], tmp_path, kind, **settings)
+
+
 # --------------------------------------------------------------------------------------------- edge cases
 
 
@@ -375,7 +441,7 @@ def test_one_class_in_train_is_refused(tmp_path):
 def test_thresholds_are_those_that_val_asks_for_and_test_chooses_nothing(folders, tmp_path):
     run = _run(folders[True], tmp_path / "one", "linear", n_jobs=1)
     val = run.predictions("val")
-    wanted = best_thresholds(val.labels.astype(bool), val.scores, beta=2)
+    wanted, _, _ = shrunk_thresholds(val.labels.astype(bool), val.scores, beta=2)
     assert [row["threshold"] for row in run.record["per_class"]["tuned"]] == pytest.approx(list(wanted))
 
     splits = inputs.read_splits(folders[True])

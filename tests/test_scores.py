@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from probes.metrics import confusion_counts, f_beta
-from probes.scores import best_thresholds, decide, half_thresholds, score
+from probes.scores import SHRINKAGE, best_thresholds, decide, half_thresholds, score, shrunk_thresholds
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((60, 4)).astype(np.float32)
@@ -89,6 +89,55 @@ def test_a_class_without_positives_keeps_a_half_and_useless_scores_call_everythi
     scores = np.array([[0.9, 0.2], [0.1, 0.2], [0.4, 0.2]])
     assert best_thresholds(truth, scores).tolist() == [0.5, 0.0]
     assert decide(scores, best_thresholds(truth, scores))[:, 1].all()
+
+
+def test_a_threshold_is_drawn_towards_the_shared_one_by_hand():
+    """Own optima 0.2 (10 positives of scores 0.3, the rest 0.1) and 0.7 (30 of 0.8, the rest 0.6) separate perfectly.
+
+    Used for both, 0.2 calls all 40 of the second class: F2 (1 + 5 * 30 / (5 * 30 + 10)) / 2 = 0.969; 0.7 calls none
+    of the first: (0 + 1) / 2. So 0.2 is shared, and the second class keeps 30 / (30 + 10) of its distance in log odds.
+    """
+    truth = np.arange(40)[:, None] < [10, 30]
+    scores = np.where(truth, [0.3, 0.8], [0.1, 0.6])
+    drawn, shared, own = shrunk_thresholds(truth, scores)
+    assert SHRINKAGE == 10 and own == pytest.approx([0.2, 0.7]) and shared == own[0] == drawn[0]
+    odds = 0.75 * np.log(0.7 / 0.3) + 0.25 * np.log(0.2 / 0.8)
+    assert drawn[1] == pytest.approx(1 / (1 + np.exp(-odds)))
+
+
+def test_beta_1_calls_fewer_samples_than_beta_2():
+    rng = np.random.default_rng(0)
+    truth = rng.random((400, 3)) < 0.3
+    scores = np.clip(truth * 0.2 + rng.random((400, 3)) * 0.8, 0, 1)
+    called = [decide(scores, shrunk_thresholds(truth, scores, beta=beta)[0]).sum() for beta in (1, 2)]
+    assert called[0] < called[1]
+
+
+def _mean_f2(rule, seeds=range(30)):
+    """Macro F2 on new samples of thresholds chosen on 100 with 2 to 8 positives of each of six classes."""
+    found = []
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        share = np.linspace(0.02, 0.08, 6)
+        truth = rng.random((4100, 6)) < share
+        logits = 2.5 * truth + rng.standard_normal((4100, 6)) - 3
+        scores = 1 / (1 + np.exp(-logits))
+        decided = decide(scores[100:], rule(truth[:100], scores[:100]))
+        tp, fp, _, fn = confusion_counts(truth[100:], decided)
+        found.append(f_beta(tp, fp, fn, 2).mean())
+    return np.mean(found)
+
+
+def test_drawn_thresholds_generalise_better_than_own_optima_where_classes_are_rare():
+    drawn, own = _mean_f2(lambda *val: shrunk_thresholds(*val)[0]), _mean_f2(best_thresholds)
+    assert drawn > own + 0.01 > _mean_f2(lambda truth, scores: half_thresholds(6)) + 0.01
+
+
+def test_thresholds_of_a_class_without_positives_and_of_no_positives_at_all_stay_a_half():
+    truth = np.array([[0, 1], [0, 0], [0, 1]], bool)
+    scores = np.array([[0.9, 0.7], [0.1, 0.2], [0.4, 0.6]])
+    assert shrunk_thresholds(truth, scores)[0].tolist() == [0.5, 0.4]
+    assert shrunk_thresholds(truth & False, scores)[0].tolist() == [0.5, 0.5]
 
 
 def test_a_midpoint_between_float32_neighbours_still_separates_them():

@@ -4,7 +4,13 @@ from typing import Any
 
 from sklearn.neural_network import MLPClassifier
 
-CARD = {"title": "MLP", "tunes": "hidden size, alpha, epochs", "parallel": "candidates", "zscored": True}
+CARD = {
+    "title": "MLP",
+    "tunes": "hidden size, alpha, epochs",
+    "parallel": "candidates",
+    "zscored": True,
+    "balanced": ("single-label",),
+}
 
 
 def candidates(rows: int) -> list[dict[str, Any]]:

@@ -4,7 +4,12 @@ from typing import Any
 
 from sklearn.ensemble import RandomForestClassifier
 
-CARD = {"title": "random forest", "tunes": "max_depth, min_samples_leaf", "parallel": "estimator"}
+CARD = {
+    "title": "random forest",
+    "tunes": "max_depth, min_samples_leaf",
+    "parallel": "estimator",
+    "balanced": ("single-label",),
+}
 
 TREES = 100
 # A multi-label forest keeps K counts a node: full trees of 270,000 rows and 19 classes would take 10 GB.
