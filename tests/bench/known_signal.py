@@ -56,7 +56,7 @@ def write(folder: Path, metadata: Path, *, share: float = 1.0, dim: int = 768, s
         Rows by split.
     """
     table = pd.read_parquet(metadata, columns=["patch_id", "labels", "split"])
-    names = sorted(table["labels"].explode().unique())
+    names = sorted({name for given in table["labels"] for name in given})
     rng = np.random.default_rng(seed)
     deviation = np.arange(1, dim + 1) ** -0.5
     basis = np.linalg.qr(rng.standard_normal((dim, dim)))[0].astype(np.float32)

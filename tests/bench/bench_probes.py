@@ -1,0 +1,144 @@
+"""Probes at BigEarthNet's size: 237,871 training features of 768 values, its real labels and splits, a known signal."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tests.bench import known_signal
+from tests.bench.pairs import PROJECT, SHARED
+
+METADATA = SHARED / "data" / "bigearthnet-v2" / "metadata.parquet"
+WORK = Path(tempfile.gettempdir()) / "frozen-earth-known-signal"  # 740 MB of features, kept for the next benchmark
+SMALL = 0.05  # share of the rows at which scikit-learn's own way ends within minutes
+CORES = "2"
+
+
+def bench_probe_linear() -> dict:
+    """`probe --kind linear`, 12 values of C, at full size: seconds and peak memory."""
+    return _full_size("linear")
+
+
+def bench_probe_knn() -> dict:
+    """`probe --kind knn`, every val and test sample against every training sample: seconds and peak memory."""
+    return _full_size("knn")
+
+
+def bench_probe_knn_quarter() -> dict:
+    """`probe --kind knn --train-fraction 0.25`: seconds and peak memory."""
+    return _full_size("knn", "--train-fraction", "0.25")
+
+
+def bench_probe_rf() -> dict:
+    """`probe --kind rf --budget 5m`: seconds and peak memory; tells how many candidates were tried."""
+    return _full_size("rf", "--budget", "5m")
+
+
+def bench_probe_mlp() -> dict:
+    """`probe --kind mlp --budget 5m`: seconds and peak memory; tells how many candidates were tried."""
+    return _full_size("mlp", "--budget", "5m")
+
+
+def bench_probe_head() -> dict:
+    """`probe --kind head`, ten epochs of batches of 32: seconds and peak memory."""
+    return _full_size("head")
+
+
+def bench_probe_prior() -> dict:
+    """`probe --kind prior`: seconds and peak memory; what reading, checking and judging alone cost."""
+    return _full_size("prior")
+
+
+def bench_linear_path() -> dict:
+    """Seconds for 12 values of C judged on val: our path against `OneVsRestClassifier(LogisticRegression)`."""
+    if not METADATA.exists():
+        return _skipped()
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
+
+    from probes import fit, inputs
+    from probes.kinds.linear import C_VALUES
+    from probes.search import selection_value
+
+    rows = known_signal.write(folder := WORK / f"share-{SMALL:g}", METADATA, share=SMALL)
+    splits = inputs.read_splits(folder)
+    with tempfile.TemporaryDirectory() as out:
+        plan = fit.plan_probe("linear", splits, Path(out), seed=0)
+        start = time.perf_counter()
+        run = fit.run_probe(plan, splits, n_jobs=int(CORES))
+        ours = run.record["seconds"]["search"]
+        whole = time.perf_counter() - start
+        test_scores = run.predictions("test").scores
+
+    start = time.perf_counter()
+    scaler = StandardScaler()
+    train = scaler.fit_transform(splits["train"].features[:].astype(np.float32))
+    val, test = (scaler.transform(splits[split].features[:].astype(np.float32)) for split in ("val", "test"))
+    values, theirs = {}, {}
+    with threadpool_limits(1, user_api="blas"):  # a process a core already, as ours has a thread a core
+        for c in C_VALUES:
+            peer = OneVsRestClassifier(LogisticRegression(C=c, max_iter=1000), n_jobs=int(CORES))
+            peer.fit(train, splits["train"].labels)
+            scores = peer.predict_proba(val).astype(np.float32)
+            values[c] = selection_value(splits["val"].labels.astype(bool), scores, multilabel=True)
+            theirs[c] = peer
+    peer_s = time.perf_counter() - start
+    chosen = run.record["chosen"]["C"]
+    away = np.abs(theirs[chosen].predict_proba(test) - test_scores)
+    return {
+        "rows": rows,
+        "dim": train.shape[1],
+        "unit": "s",
+        "ours": round(ours, 1),
+        "ours_with_test_intervals_and_files": round(whole, 1),
+        "peer": round(peer_s, 1),
+        "ratio": round(peer_s / ours, 2),
+        "chosen_c": chosen,
+        "peer_chosen_c": max(values, key=lambda c: values[c]),
+        "test_scores_differ_at_most": float(away.max()),
+        "test_map_macro": run.record["metrics"]["test"]["half"]["map_macro"],
+    }
+
+
+def _full_size(kind: str, *flags: str) -> dict:
+    """One run of the command in a process of its own."""
+    if not METADATA.exists():
+        return _skipped()
+    rows = known_signal.write(folder := WORK / "full", METADATA)
+    with tempfile.TemporaryDirectory() as out:
+        words = ["--kind", kind, "--features", str(folder), "--out", out, "--n-jobs", CORES, *flags]
+        limits = {"OMP_NUM_THREADS": CORES, "OPENBLAS_NUM_THREADS": CORES}
+        start = time.perf_counter()
+        command = subprocess.Popen([sys.executable, "-m", "probes", *words], cwd=PROJECT, env=os.environ | limits)
+        _, status, used = os.wait4(command.pid, 0)
+        seconds = time.perf_counter() - start
+        if status:
+            raise RuntimeError(f"probe {' '.join(words)} failed")
+        (file,) = Path(out).rglob("run.json")
+        record = json.loads(file.read_text())
+    tried = record["candidates"]
+    test = record["metrics"]["test"]
+    return {
+        "rows": rows,
+        "dim": record["dim"],
+        "unit": "s",
+        "ours": round(seconds, 1),
+        "peak_gb": round(used.ru_maxrss * 1024 / 1e9, 2),
+        "seconds": {name: round(value, 1) for name, value in record["seconds"].items()},
+        "tried": f"{len(tried)} of {len(record['arguments']['candidates'])}",
+        "chosen": record["chosen"],
+        "test_map_macro": test["half"]["map_macro"],
+        "test_f2_macro": {rule: test[rule]["f2_macro"] for rule in ("half", "tuned")},
+        "cpu_s": round(used.ru_utime + used.ru_stime, 1),
+    }
+
+
+def _skipped() -> dict:
+    return {"skipped": f"no {METADATA.name} of BigEarthNet v2; set EO_SHARED"}
