@@ -149,6 +149,11 @@ def number(value: float, digits: int = 3) -> str:
     return "–" if np.isnan(value) else f"{value:.{digits}f}"
 
 
+def with_count(share: float, count: int) -> str:
+    """A share and in brackets the number it is of; an undefined one as a dash."""
+    return "–" if np.isnan(share) else f"{share:.3f} ({count:,})"
+
+
 def with_interval(value: float, low: float, high: float) -> str:
     """A rate and, where there is one, its interval in brackets."""
     return number(value) if np.isnan(low) else f"{number(value)} [{number(low)}, {number(high)}]"

@@ -299,21 +299,14 @@ def confusion_table(frame: pd.DataFrame) -> tuple[list[str], list[tuple[str, lis
     Returns:
         Header; and rows of a name and cells: text, share of the row's samples (None: undefined), whether an error.
     """
-    outcomes = "outcome" in frame
-    row, column = ("class", "outcome") if outcomes else ("true", "predicted")
-    columns = list(frame[column].unique())
+    header, lines = confusion.readable(frame)
+    outcomes, width = "outcome" in frame, len(header) - 1
+    shares = [None if np.isnan(share) else float(share) for share in frame["share"]]
     rows = []
-    for name, part in frame.groupby(row, sort=False):
-        cells = []
-        for head, count, share in part[[column, "count", "share"]].itertuples(index=False):
-            defined = None if np.isnan(share) else float(share)
-            if outcomes:
-                text = "–" if defined is None else f"{share:.3f} ({count:,})"
-            else:
-                text = f"{count:,}" if count else ""
-            cells.append((text, defined, head in ("fn", "fp") if outcomes else head != name))
-        rows.append((str(name), cells))
-    return ["Class", *(confusion.OUTCOMES[c] if outcomes else c for c in columns)], rows
+    for i, (name, *texts) in enumerate(lines):
+        errors = (head in ("fn", "fp") for head in confusion.OUTCOMES) if outcomes else (h != name for h in header[1:])
+        rows.append((name, list(zip(texts, shares[i * width : (i + 1) * width], errors, strict=True))))
+    return header, rows
 
 
 def _add_pictures(made: Explorer, shown: Sequence[Shown], *, pictures: int, root: Path | None, cache: Path) -> None:

@@ -7,7 +7,11 @@ import pandas as pd
 
 from data.files import published, write_text
 
-TEX = {"&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "–": "--"}
+TEX = str.maketrans(
+    {char: rf"\{char}" for char in "&%#_${}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "–": "--", "\u2212": "$-$", "…": r"\ldots{}"}
+)
 
 
 def write_csv(frame: pd.DataFrame, stem: Path) -> Path:
@@ -72,7 +76,5 @@ def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: i
 
 
 def _tex(cell: str) -> str:
-    for char, escaped in TEX.items():
-        cell = cell.replace(char, escaped)
-    parts = cell.split("**")
+    parts = cell.translate(TEX).split("**")
     return "".join(rf"\textbf{{{part}}}" if i % 2 else part for i, part in enumerate(parts))

@@ -13,7 +13,8 @@ from helpers import encoder_identity, make_features, make_split
 from made_runs import BIGEARTHNET, EUROSAT, made_up, make_run
 from PIL import Image
 
-from analysis import figures, layout, samples
+from analysis import figures, frames, layout, samples
+from analysis import page as page_of
 from analysis.view import Output, ViewRequest, default_options, run_view
 from analysis.views import classes, confusion, f2, report, table, umap
 from data import command, paths
@@ -170,6 +171,31 @@ def test_classes_shows_the_recorded_values_to_the_last_digit(out):
         assert row == [recorded["name"], *expected]
 
 
+@pytest.mark.parametrize("rule", ["half", "tuned"])
+def test_every_view_shows_the_per_class_values_of_the_run_to_the_last_digit(rule, out):
+    run = all_runs(out, dataset="ben", model="dofa", kind="rf")[0]
+    recorded = {values["name"]: values for values in run.record["per_class"][rule]}
+    digits = {name: {rate: f"{values[rate]:.3f}" for rate in frames.RATES} for name, values in recorded.items()}
+    _, bars = f2.readable(f2.compute([run], (rule,)))
+    assert {row[0]: row[2] for row in bars[1:]} == {name: rates["f2"] for name, rates in digits.items()}
+    _, outcomes = confusion.readable(confusion.compute(run, rule))
+    for name, found, _, _, absent in outcomes:
+        values = recorded[name]
+        assert found == (f"{digits[name]['recall']} ({values['tp']})" if values["support"] else "–")
+        assert absent == f"{digits[name]['specificity']} ({values['tn']})"
+    shown = page_of.from_runs([run], words="words", most=1000, note="")
+    panel = page_of._panel(run, shown, rule, "rf", "0-0")
+    header, rows = panel.classes
+    assert {row[0]: dict(zip(header, row, strict=True))["F2"] for row in rows} == {
+        n: d["f2"] for n, d in digits.items()
+    }
+    assert [cells[0][0] for _, cells in panel.confusion[1]] == [row[1] for row in outcomes]
+    # the page's curves pass through what was recorded: this run's thresholds are 0.5 and 0.2
+    at = {"half": 50, "tuned": 20}[rule]
+    for curve, values in zip(page_of.threshold_curves(run, run.predictions("test")), recorded.values(), strict=True):
+        assert curve[:, at].tolist() == pytest.approx([values["precision"], values["recall"], values["f2"]], abs=1e-6)
+
+
 def test_f2_lists_the_macro_mean_then_classes_by_falling_support(out):
     runs = all_runs(out, dataset="ben", model="dofa")
     frame = f2.compute(runs)
@@ -195,6 +221,10 @@ def test_a_confusion_matrix_worked_out_by_hand(tmp_path):
     frame = confusion.compute(run)
     counts = frame["count"].to_numpy().reshape(4, 4)
     assert counts.tolist() == [[2, 1, 0, 0], [0, 2, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    assert confusion.readable(frame) == (
+        ["True", "a", "b", "c", "d"],
+        [["a", "2", "1", "", ""], ["b", "", "2", "", ""], ["c", "1", "", "", ""], ["d", "", "", "", ""]],
+    )
     shares = frame["share"].to_numpy().reshape(4, 4)
     assert shares[0].tolist() == pytest.approx([2 / 3, 1 / 3, 0, 0])
     assert np.isnan(shares[3]).all()  # class d has no sample
@@ -237,12 +267,13 @@ def test_the_csv_keeps_every_digit_and_every_split(out, tmp_path):
 
 
 def test_names_with_special_characters_survive_markdown_and_latex(tmp_path):
-    names = ["a|b & 50%_#", "plain"]
+    names = ["a|b & 50%_#", "{$x^2$} ~ \\cmd"]
     labels, scores = made_up(names, multilabel=True, rows=40, shares=np.array([0.5, 0.5]))
     make_run(tmp_path, labels, scores, names)
     output = classes.run(ViewRequest(out=tmp_path, rule="half"))[0]
     assert r"a\|b & 50%_#" in output.file("md").read_text()
     assert r"a|b \& 50\%\_\#" in output.file("tex").read_text()
+    assert r"\{\$x\textasciicircum{}2\$\} \textasciitilde{} \textbackslash{}cmd" in output.file("tex").read_text()
     with output.file("csv").open() as file:
         assert next(csv.DictReader(file))["class"] == names[0]
 

@@ -75,16 +75,40 @@ def _write(frame: pd.DataFrame, run: Run, rule: str, stem: Path) -> Output:
     shares = (
         "Shares of the samples that truly have the class (left two columns) or lack it (right two)."
         if run.multilabel
-        else "Counts; colour is the share of the true class's samples (row)."
+        else "Counts of the true class (row) and the predicted one (column)."
     )
+    header, rows = readable(frame)
+    title = f"Confusion: {run.dataset}, {frame['model'].iloc[0]}, {frame['probe'].iloc[0]}{words}"
+    title += " (simulated data)" if run.simulated else ""
+    text = f"# {title}\n\nTest split. {shares}\n\n{tables.markdown_table(header, rows, left=1)}"
     return Output(
         title=f"{frame['probe'].iloc[0]}{words}",
-        files=(*figures.save(draw_figure(frame, run, rule), stem), tables.write_csv(frame, stem)),
+        files=(
+            *figures.save(draw_figure(frame, run, rule), stem),
+            tables.write_csv(frame, stem),
+            tables.write_markdown(text, stem),
+            tables.write_latex(tables.latex_table(header, rows, left=1, caption=title), stem),
+        ),
         dataset=run.dataset,
         encoder=run.encoder,
         caption=f"Test split. {shares}",
         alt=f"Confusion matrix of {len(run.class_names)} classes.",
+        tables=((header, rows),),
     )
+
+
+def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of a frame of `compute`: a row a true class."""
+    outcomes = "outcome" in frame
+    row, column = ("class", "outcome") if outcomes else ("true", "predicted")
+    heads = list(dict.fromkeys(frame[column]))
+    texts = [
+        figures.with_count(share, count) if outcomes else f"{count:,}" if count else ""
+        for count, share in zip(frame["count"], frame["share"], strict=True)
+    ]
+    names = list(dict.fromkeys(frame[row]))
+    rows = [[name, *texts[i * len(heads) : (i + 1) * len(heads)]] for i, name in enumerate(names)]
+    return ["Class" if outcomes else "True", *(OUTCOMES[head] if outcomes else head for head in heads)], rows
 
 
 def draw_figure(frame: pd.DataFrame, run: Run, rule: str) -> Figure:
@@ -128,11 +152,7 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
 def _draw_outcomes(frame: pd.DataFrame, ax: Axes) -> None:
     names = list(frame["class"].unique())
     shares = frame["share"].to_numpy().reshape(len(names), len(OUTCOMES))
-    counts = frame["count"].to_numpy().reshape(shares.shape)
-    texts = [
-        [f"{share:.3f}  ({count:,})" if not np.isnan(share) else "–" for share, count in zip(*line, strict=True)]
-        for line in zip(shares, counts, strict=True)
-    ]
+    texts = [texts for _, *texts in readable(frame)[1]]
     wrong = np.tile([outcome in ("fn", "fp") for outcome in OUTCOMES], (len(names), 1))
     _heatmap(np.nan_to_num(shares), texts, list(OUTCOMES.values()), names, ax, wrong=wrong, fontsize=8)
     ax.xaxis.tick_top()
@@ -142,8 +162,7 @@ def _draw_outcomes(frame: pd.DataFrame, ax: Axes) -> None:
 def _draw_matrix(frame: pd.DataFrame, ax: Axes) -> None:
     names = list(frame["true"].unique())
     shares = np.nan_to_num(frame["share"].to_numpy().reshape(len(names), len(names)))
-    counts = frame["count"].to_numpy().reshape(shares.shape)
-    texts = [[f"{count:,}" if count else "" for count in line] for line in counts]
+    texts = [texts for _, *texts in readable(frame)[1]]
     rows, columns = names, names
     if _numbered(names):
         columns = [str(k + 1) for k in range(len(names))]
