@@ -33,9 +33,9 @@ demo: setup
 	$(BIN)/probe --kind all --model rcf --out $(DEMO_OUT)
 	$(BIN)/analyze report --out $(DEMO_OUT)
 
-# one thread a test process: two that each take every core only get in each other's way
+# one thread a test process, as two that each take every core get in each other's way; files are not split between them
 test: setup-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup-dev
 	$(BIN)/ruff format --check .

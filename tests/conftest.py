@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from forked import forks
 
 PROJECT = Path(__file__).parent.parent
 
@@ -22,3 +23,18 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """Keep what is unpacked and cached out of the user's home, shared by the tests of one process."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def fork(tmp_path_factory: pytest.TempPathFactory):
+    """Starts featurize commands in a moment; see `forked.Forks`."""
+    with forks(tmp_path_factory.mktemp("forks")) as started:
+        yield started
+
+
+LONG = ("test_readme.py", "test_kill.py", "test_engines.py", "test_ray.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that two processes end at about the same time."""
+    items.sort(key=lambda item: item.path.name not in LONG)

@@ -18,7 +18,7 @@ STAGE = "featurize.stage"
 
 
 class Forks:
-    """Starts commands one after the other.
+    """Starts commands and waits for them.
 
     Args:
         server: this file, run as a program.
@@ -26,29 +26,32 @@ class Forks:
     """
 
     def __init__(self, server: subprocess.Popen, scratch: Path) -> None:
-        self.server, self.output = server, scratch / "output.txt"
+        self.server, self.scratch = server, scratch
 
-    def start(self, words: list[str], *, die_at: int = 0, under: Path | None = None) -> int:
+    def start(self, words: list[str], *, die_at: int = 0, under: Path | None = None, **surroundings: str) -> int:
         """Start a command; its process number.
 
         Args:
             words: of the command line.
             die_at: which boundary to die at, counted from 1; 0 for none.
             under: files below this folder count as boundaries.
+            surroundings: environment variables.
         """
-        request = {"words": words, "output": str(self.output), "die_at": die_at, "under": str(under)}
-        self.server.stdin.write(json.dumps(request) + "\n")
-        self.server.stdin.flush()
-        return int(self.server.stdout.readline())
+        settings = {"folder": str(self.scratch), "die_at": die_at, "under": str(under), "surroundings": surroundings}
+        return self._ask({"words": words} | settings)
 
-    def wait(self) -> tuple[int, str]:
-        """Exit code of the command, negative for a signal, and what it wrote."""
-        return int(self.server.stdout.readline()), self.output.read_text()
+    def wait(self, pid: int) -> tuple[int, str]:
+        """Exit code of a command, negative for a signal, and what it wrote."""
+        return self._ask({"wait": pid}), (self.scratch / str(pid)).read_text()
 
     def run(self, words: list[str], **settings) -> tuple[int, str]:
         """Start a command and wait for it."""
-        self.start(words, **settings)
-        return self.wait()
+        return self.wait(self.start(words, **settings))
+
+    def _ask(self, request: dict) -> int:
+        self.server.stdin.write(json.dumps(request) + "\n")
+        self.server.stdin.flush()
+        return int(self.server.stdout.readline())
 
 
 @contextmanager
@@ -64,26 +67,28 @@ def forks(scratch: Path):
 
 
 def serve() -> None:
-    """Fork for every request on standard input; answer with the process number, then with the exit code."""
+    """Answer requests on standard input: to start a command with its process number, to wait for one with its code."""
     import data.packed  # noqa: F401 - imported once, for all
     import featurize.cli
-    import featurize.engines.local
+    import featurize.engines.torchrun
     import featurize.models.stats  # noqa: F401
 
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         request = json.loads(line)
-        if not (pid := os.fork()):
+        if "wait" in request:
+            _, status = os.waitpid(request["wait"], 0)
+            answer = os.waitstatus_to_exitcode(status)
+        elif not (answer := os.fork()):
             answers.close()
             carry_out(**request)
-        print(pid, file=answers, flush=True)
-        _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
+        print(answer, file=answers, flush=True)
 
 
-def carry_out(words: list[str], output: str, die_at: int, under: str) -> None:
+def carry_out(words: list[str], folder: str, die_at: int, under: str, surroundings: dict[str, str]) -> None:
     """Run a command in this process and end it; the last line written counts the boundaries."""
-    written = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.environ.update(surroundings)
+    written = os.open(Path(folder) / str(os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(written, 1)
     os.dup2(written, 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)

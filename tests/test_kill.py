@@ -5,25 +5,17 @@ import random
 import re
 import signal
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from forked import forks
 
 from data import paths, store
 
 ROWS, PART_ROWS = 96, 12
 KILLS = 30
 KILLED = -signal.SIGKILL
-
-
-@pytest.fixture(scope="module")
-def fork(tmp_path_factory):
-    with forks(tmp_path_factory.mktemp("forks")) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +104,8 @@ def test_thirty_kills_at_random_moments_change_no_byte(tmp_path, fork, packed, w
     for _ in range(4 * KILLS):
         pid = fork.start(words(packed, tmp_path))
         time.sleep(rng.uniform(0.2, 1.0) * seconds)
-        with suppress(ProcessLookupError):  # it was faster
-            os.kill(pid, signal.SIGKILL)
-        code, _ = fork.wait()
+        os.kill(pid, signal.SIGKILL)  # not waited for yet: the number is still its own
+        code, _ = fork.wait(pid)
         hits += code == KILLED
         now = finished_parts(tmp_path, dim)
         assert kept <= now, "a finished part was lost"
@@ -137,7 +128,7 @@ def test_an_interrupt_finishes_the_part_and_says_how_to_go_on(tmp_path, fork, pa
     while not list(tmp_path.rglob("part-*.h5")) and time.monotonic() < deadline:
         time.sleep(0.001)
     os.kill(pid, signal.SIGINT)
-    code, output = fork.wait()
+    code, output = fork.wait(pid)
     assert code == 130 and "the same command goes on from here" in output and "Traceback" not in output
     code, output = fork.run(words(packed, tmp_path))
     assert code == 0 and "kept from before" in output
