@@ -182,15 +182,6 @@ def test_dofas_static_weights_move_with_it_and_are_generated_in_fp32():
     assert model.to("meta").patch_embed.weight.device.type == "meta"
 
 
-def test_dofas_features_do_not_depend_on_the_batch():
-    encoder = build("dofa", variant="small", bands="s2-9")
-    encoder.model.blocks = encoder.model.blocks[:1]  # of twelve alike, to be quick
-    alone, seven, many = embed(encoder, [5]), embed(encoder, list(range(7))), embed(encoder, list(range(64)))
-    shuffled = embed(encoder, [3, 5, 0])
-    for other in (seven[5], many[5], shuffled[1]):
-        assert np.abs(alone[0] - other).max() < 1e-5
-
-
 # ResNet
 
 

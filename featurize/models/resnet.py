@@ -22,9 +22,9 @@ CARD = {
     "pooling": ["mean"],
     "normalize": ["imagenet", "reflectance", "ssl4eo", "zscore", "none"],
     "weights": ["pretrained", "random", "PATH"],
-    "files": "timm/resnet50.a1_in1k: model.safetensors; torchgeo/resnet50_sentinel2_all_moco, ..._all_dino, ..._rgb_moco, "
-    "resnet50_sentinel1_all_moco, resnet18_sentinel2_all_moco, ..._rgb_moco; torchgeo/decur: rn50_ssl4eo-s12_...; "
-    "wangyi111/softcon: B13_rn50_softcon.pth, B2_rn50_softcon.pth",
+    "files": "timm/resnet50.a1_in1k: model.safetensors; torchgeo/resnet50_sentinel2_all_moco, ..._all_dino, "
+    "..._rgb_moco, resnet50_sentinel1_all_moco, resnet18_sentinel2_all_moco, ..._rgb_moco; "
+    "torchgeo/decur: rn50_ssl4eo-s12_...; wangyi111/softcon: B13_rn50_softcon.pth, B2_rn50_softcon.pth",
     "image_size": 224,
     "sizes": "at least 32",
     "default_bands": ["rgb"],
