@@ -10,7 +10,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -42,6 +41,11 @@ STYLE: dict[Any, Any] = {
     "xtick.color": INK,
     "ytick.color": INK,
     "axes.edgecolor": FAINT,
+    "axes.axisbelow": True,
+    "axes.linewidth": 1.25,
+    "lines.solid_capstyle": "round",
+    "xtick.bottom": False,
+    "ytick.left": False,
     "grid.color": FAINT,
     "grid.linewidth": 0.6,
     "svg.hashsalt": "frozen-earth",  # equal data give equal bytes
@@ -66,7 +70,7 @@ def styled(style: str) -> Iterator[None]:
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure in the house style, in inches; outside pyplot, so that nothing keeps it alive."""
-    sns.set_theme(style="white")
+    matplotlib.rcdefaults()  # whatever the reader's own settings are
     matplotlib.rcParams.update(STYLE)
     wide, high = CANVAS[_style.get()]
     return Figure(figsize=(width * wide, height * high), layout="constrained")
@@ -127,6 +131,29 @@ def without_frame(ax: Axes) -> None:
     for spine in ax.spines.values():
         spine.set_visible(False)
     ax.tick_params(length=0)
+
+
+def heatmap(
+    ax: Axes, shares: np.ndarray, *, columns: Sequence[str], rows: Sequence[str], cmap: Colormap, top: float = 1.0,
+    gap: float = 1.5,
+) -> None:  # fmt: skip
+    """Coloured cells, the first row above.
+
+    Args:
+        ax: where to draw; cell (row, column) is centred at (column + 0.5, row + 0.5).
+        shares: (rows, columns); NaN or masked cells stay empty.
+        columns: their names.
+        rows: their names.
+        cmap: colours from 0 to `top`.
+        top: the value of the last colour.
+        gap: white lines between cells, in points.
+    """
+    ax.pcolormesh(shares, cmap=cmap, vmin=0, vmax=top, linewidth=gap, edgecolors="white")
+    ax.set_xlim(0, len(columns))
+    ax.set_ylim(len(rows), 0)
+    ax.set_xticks(np.arange(len(columns)) + 0.5, columns)
+    ax.set_yticks(np.arange(len(rows)) + 0.5, rows)
+    without_frame(ax)
 
 
 def write_values(ax: Axes, shares: np.ndarray, texts: Sequence[Sequence[str]], *, fontsize: float = 8) -> None:

@@ -245,7 +245,7 @@ def test_cases_of_one_class_and_forty_three_are_drawn(multilabel, count, tmp_pat
     make_run(tmp_path, labels, scores, names)
     for output in run_view("cases", ViewRequest(out=tmp_path), count=7):
         with Image.open(output.file("png")) as image:
-            assert image.width > 400 and image.height > 100
+            assert image.width > 250 and image.height > 80
 
 
 def test_cases_read_the_very_images(tmp_path):
@@ -342,7 +342,7 @@ def test_a_study_of_one_class_and_forty_three_is_drawn(count, tmp_path, grey_ima
     make_runs(tmp_path, names=[f"{BIGEARTHNET[k % 19]} {k}" for k in range(count)], rows=86, models=("stats",))
     for output in run_view("eurosat", ViewRequest(out=tmp_path), count=1):
         with Image.open(output.file("png")) as image:
-            assert image.width > 400 and image.height > 100
+            assert image.width > 250 and image.height > 80
 
 
 def test_a_run_without_val_and_with_a_class_absent_from_test_is_drawn(tmp_path, grey_images):

@@ -182,7 +182,7 @@ def test_one_class_and_forty_three_are_drawn(count, tmp_path):
     make_runs(tmp_path, names=[f"{BIGEARTHNET[k % 19]} {k}" for k in range(count)], rows=60)
     for output in seminar.run(ViewRequest(out=tmp_path)):
         with Image.open(output.file("png")) as image:
-            assert image.width > 400 and image.height > 100
+            assert image.width > 250 and image.height > 80
 
 
 def test_a_run_without_val_and_without_positives_in_test_is_drawn(tmp_path):

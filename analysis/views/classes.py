@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -98,10 +97,8 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
     texts = [row[1:] for row in rows]
     shares = np.zeros((len(rows), len(HEADER) - 1))
     shares[:, LEFT_COLUMNS:] = np.nan_to_num(frame[frames.RATES].to_numpy(float))
-    sns.heatmap(
-        shares, cmap=figures.shades(), vmin=0, vmax=1, cbar=False, linewidths=1.5, linecolor="white", ax=ax,
-        xticklabels=HEADER[1:], yticklabels=[figures.wrapped(name, 44) for name in frame["class"]],
-    )  # fmt: skip
+    names = [figures.wrapped(name, 44) for name in frame["class"]]
+    figures.heatmap(ax, shares, columns=HEADER[1:], rows=names, cmap=figures.shades())
     figures.write_values(ax, shares, texts)
     ax.xaxis.tick_top()
     ax.tick_params(length=0, rotation=0)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -420,11 +419,9 @@ def _draw_overall(ranks: pd.DataFrame, datasets: Sequence[str], title: str, note
     ax = figure.subplots()
     values = ranks[[*datasets, "mean_rank"]].to_numpy(float)
     shares = np.nan_to_num(1 / values) ** 0.5  # the first ranks are what is looked for
-    sns.heatmap(
-        shares, cmap=figures.shades(), vmin=0, vmax=1.2, cbar=False, linewidths=1.5, linecolor="white", ax=ax,
-        xticklabels=[figures.wrapped(name, 14) for name in (*datasets, "mean rank")],
-        yticklabels=[figures.wrapped(name, 60) for name in ranks["name"]],
-    )  # fmt: skip
+    columns = [figures.wrapped(name, 14) for name in (*datasets, "mean rank")]
+    rows = [figures.wrapped(name, 60) for name in ranks["name"]]
+    figures.heatmap(ax, shares, columns=columns, rows=rows, cmap=figures.shades(), top=1.2)
     digits = [0] * len(datasets) + [1]
     figures.write_values(
         ax, shares, [[figures.number(v, d) for v, d in zip(line, digits, strict=True)] for line in values]

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -190,13 +189,11 @@ def _heatmap(
     wrong: np.ndarray, fontsize: float,
 ) -> None:  # fmt: skip
     """Right decisions in blue, wrong ones (`wrong`, as `shares`) in orange."""
-    for mask, colour in ((wrong, figures.RIGHT), (~wrong, figures.WRONG)):
-        sns.heatmap(
-            shares, mask=mask, cmap=figures.shades(colour), vmin=0, vmax=1, linewidths=1, linecolor="white", ax=ax,
-            xticklabels=[figures.wrapped(name, 26) for name in columns],
-            yticklabels=[figures.wrapped(name, 46) for name in rows],
-            cbar=False,
-        )  # fmt: skip
+    heads = [figures.wrapped(name, 26) for name in columns]
+    names = [figures.wrapped(name, 46) for name in rows]
+    for shown, colour in ((~wrong, figures.RIGHT), (wrong, figures.WRONG)):
+        cells = np.where(shown, shares, np.nan)
+        figures.heatmap(ax, cells, columns=heads, rows=names, cmap=figures.shades(colour), gap=1)
     figures.write_values(ax, shares, texts, fontsize=fontsize)
     ax.tick_params(length=0)
     ax.tick_params(axis="y", rotation=0)

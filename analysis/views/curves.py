@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -117,10 +116,9 @@ def draw(frame: pd.DataFrame, ax: Axes, quantity: str) -> None:
         quantity: ``loss`` or ``accuracy``.
     """
     palette = dict(zip(SPLITS, (figures.GREY, figures.RIGHT), strict=True))
-    sns.lineplot(
-        frame, x="epoch", y=quantity, hue="split", hue_order=SPLITS, palette=palette, style="split",
-        style_order=SPLITS, markers=["o", "s"], dashes=False, markersize=5, ax=ax,
-    )  # fmt: skip
+    for split, marker in zip(SPLITS, "os", strict=True):
+        part = frame.loc[frame["split"] == split]
+        ax.plot(part["epoch"], part[quantity], marker=marker, ms=4.5, color=palette[split], label=split)
     for epoch in frame.loc[frame["chosen"], "epoch"].unique():
         ax.axvline(epoch, color=figures.GREY, lw=1, ls=":", zorder=0)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
