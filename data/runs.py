@@ -39,11 +39,13 @@ class Predictions:
         ids: N names.
         labels: (N, K) uint8 or (N,) int64, the truth.
         scores: (N, K) float32, probabilities.
+        lonlat: (N, 2) degrees, or None.
     """
 
     ids: list[str]
     labels: np.ndarray
     scores: np.ndarray
+    lonlat: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ class Run:
             with open_hdf5(file) as source:
                 group = source[split]
                 ids = [value.decode() for value in group["ids"][:]]
-                return Predictions(ids=ids, labels=group["labels"][:], scores=group["scores"][:])
+                lonlat = group["lonlat"][:] if "lonlat" in group else None
+                return Predictions(ids=ids, labels=group["labels"][:], scores=group["scores"][:], lonlat=lonlat)
         except (OSError, KeyError) as error:
             raise RequestError(f"{file} has no readable predictions of {split}; run the probe again") from error
 
@@ -154,6 +157,8 @@ def write_run(
                 group["ids"] = np.array([name.encode() for name in values.ids])
                 group.create_dataset("labels", data=values.labels, fletcher32=True, chunks=True)
                 group.create_dataset("scores", data=values.scores.astype(np.float32), fletcher32=True, chunks=True)
+                if values.lonlat is not None:
+                    group.create_dataset("lonlat", data=values.lonlat, fletcher32=True, chunks=True)
             file.attrs["model_sha256"] = sha256_of_file(temporary / "model.skops")
         (temporary / "predictions.h5").write_bytes(buffer.getvalue())
         record = {"schema": SCHEMA, **record}

@@ -85,7 +85,7 @@ def _fit_map(truth: np.ndarray, scores: np.ndarray, method: str) -> list[np.ndar
     twice, labels = np.tile(scores, 2)[:, None], np.repeat([1, 0], len(scores))
     fitted = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-8)
     fitted.fit(twice, labels, sample_weight=np.concatenate([likely, 1 - likely]))
-    return [fitted.coef_[0], fitted.intercept_]
+    return [np.asarray(fitted.coef_[0]), np.asarray(fitted.intercept_)]
 
 
 def brier(truth: np.ndarray, scores: np.ndarray) -> float:

@@ -3,7 +3,7 @@
 # Only light imports here, so that --help answers at once; numpy, h5py and scikit-learn wait inside functions.
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -11,6 +11,9 @@ from data import command
 from data.errors import RequestError, unknown
 from data.registry import PROBES
 from probes.flags import FitFlags, Switch
+
+if TYPE_CHECKING:
+    from data.runs import Run
 
 app = command.new_app(
     "probe",
@@ -125,6 +128,47 @@ def predict(
     print(f"wrote {to} ({rows:,} samples, {len(done.class_names)} classes, {how}{simulated})")
 
 
+@app.command
+def compare(
+    run: Path,
+    other: Path,
+    *,
+    rule: str = "tuned",
+    other_rule: str | None = None,
+    seed: int = 0,
+    to: Path | None = None,
+) -> None:
+    """How much better one run is than another on the same test samples, with 95 % intervals of the difference.
+
+    Both are judged on the same bootstrap resamples, of images and, where locations are known, of cells of 0.25 degrees.
+    Single-label runs also get McNemar's exact test.
+
+    Args:
+        run: Folder of the first run.
+        other: Folder of the second run; the first one's again compares its two rules.
+        rule: tuned (the run's thresholds) or half (0.5); single-label runs call the highest score under both.
+        other_rule: Rule of the second run. Default: the same.
+        seed: Random seed of the bootstrap.
+        to: JSON file to write the comparison to; replaced where it exists.
+    """
+    for name in (rule, other_rule or rule):
+        if name not in RULES:
+            raise unknown("rule", name, RULES)
+
+    import json  # deferred, as all below: h5py, scipy and scikit-learn
+
+    from data import runs
+    from data.files import write_text
+    from probes import compare as comparing
+
+    first, second = runs.read_run(run), runs.read_run(other)
+    found = comparing.compare(first, second, rule=rule, other_rule=other_rule, seed=seed)
+    _print_comparison(found, first, second)
+    if to:
+        write_text(to, json.dumps({"run": str(run), "other": str(other), "rule": rule, "seed": seed} | found, indent=1))
+        print(to)
+
+
 @app.command(name="list")
 def list_() -> None:
     """List the probe kinds and what val chooses for each."""
@@ -186,6 +230,40 @@ def _print_results(finished: list) -> None:
     _print_warnings(finished)
     for run in finished:
         print(run.folder)
+
+
+def _print_comparison(found: dict, first: "Run", second: "Run") -> None:
+    """A row a metric; a star where the interval leaves 0 out."""
+    from tabulate import tabulate
+
+    kinds = ["interval", *(["cell_interval"] if found["cells"] else [])]
+    table = [
+        [name, *(_number(row[column]) for column in ("one", "other", "difference")), *(_span(row[k]) for k in kinds)]
+        for name, row in found["metrics"].items()
+    ]
+    simulated = " (simulated data)" if first.simulated else ""
+    print(
+        f"{first.folder.name} and {second.folder.name} on {first.dataset}{simulated}, {found['samples']} test samples"
+    )
+    by_cell = [f"95 %, by {found['cells']} cells"] if found["cells"] else []
+    headers = ["metric", "first", "second", "difference", "95 %, by image", *by_cell]
+    print(tabulate(table, headers=headers, disable_numparse=True))
+    if test := found["mcnemar"]:
+        print(
+            f"McNemar, exact: only the first right {test['only_one']}, only the second {test['only_other']}, ", end=""
+        )
+        print(f"p = {test['p']:.3g}")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _span(interval: list[float] | None) -> str:
+    if interval is None:
+        return "-"
+    low, high = interval
+    return f"{low:+.3f} ... {high:+.3f}" + (" *" if low > 0 or high < 0 else "")
 
 
 def _print_warnings(finished: list) -> None:

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from data import paths, runs, store
 from data.errors import RequestError
 from data.registry import PROBES
-from probes import inputs, metrics
+from probes import inputs, metrics, spatial
 from probes.calibration import brier, calibrate
 from probes.models import save_model
 from probes.scores import SHRINKAGE, decide, half_thresholds, score, shrunk_thresholds
@@ -199,6 +199,7 @@ def run_probe(
         ]
     rules, thresholds = _rules(truth["val"], scores["val"], plan)
     decisions = {rule: {split: decide(scores[split], rules[rule]) for split in scores} for rule in RULES}
+    called, cells = {rule: decisions[rule]["test"] for rule in RULES}, spatial.cells(splits["test"].lonlat)
     told = _warnings(splits, truth)
     told += [f"{words(t.params)} stopped before it converged" for t in tried if not t.converged]
     if untried := len(plan.candidates) - len(tried):
@@ -224,14 +225,16 @@ def run_probe(
             split: {rule: _metrics(truth[split], decisions[rule][split], scores[split], plan) for rule in RULES}
             for split in scores
         },
-        "intervals": {
-            "test": _intervals(truth["test"], {r: decisions[r]["test"] for r in RULES}, scores["test"], plan)
+        "intervals": {"test": _intervals(truth["test"], called, scores["test"], plan)},
+        "cell_intervals": {
+            "test": None if cells is None else _intervals(truth["test"], called, scores["test"], plan, cells)
         },
         "bootstrap": {
             "level": 0.95,
             "by": "image",
             "resamples": metrics.RESAMPLES,
             "map_resamples": metrics.AP_RESAMPLES,
+            "cells": None if cells is None else {"degrees": spatial.DEGREES, "count": int(cells.max()) + 1},
         },
         "per_class": {
             rule: metrics.class_rows(names, truth["test"], decisions[rule]["test"], scores["test"], rules[rule])
@@ -250,7 +253,8 @@ def run_probe(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     predictions = {
-        split: runs.Predictions(ids=splits[split].ids, labels=labels[split], scores=scores[split]) for split in scores
+        split: runs.Predictions(splits[split].ids, labels[split], scores[split], splits[split].lonlat)
+        for split in scores
     }
     return runs.write_run(plan.folder, record, predictions, lambda path: save_model(estimator, path))
 
@@ -298,13 +302,18 @@ def _metrics(truth: np.ndarray, decided: np.ndarray, scores: np.ndarray, plan: P
 
 
 def _intervals(
-    truth: np.ndarray, decisions: dict[str, np.ndarray], scores: np.ndarray, plan: Plan
+    truth: np.ndarray,
+    decisions: dict[str, np.ndarray],
+    scores: np.ndarray,
+    plan: Plan,
+    groups: np.ndarray | None = None,
 ) -> dict[str, dict[str, list[float]]]:
-    """Bootstrap intervals of test by rule and metric; the same images are drawn for every rule."""
+    """Bootstrap intervals of test by rule and metric; the same images, or groups of them, are drawn for every rule."""
     names = metrics.MULTILABEL if plan.multilabel else metrics.SINGLE_LABEL
-    ranking = metrics.bootstrap_average_precision(truth, scores, seed=plan.seed) if plan.multilabel else {}
+    drawing = {"seed": plan.seed, "groups": groups}
+    ranking = metrics.bootstrap_average_precision(truth, scores, **drawing) if plan.multilabel else {}
     return {
-        rule: metrics.bootstrap_counts(truth, decided, names=names, seed=plan.seed) | ranking
+        rule: metrics.bootstrap_counts(truth, decided, names=names, **drawing) | ranking
         for rule, decided in decisions.items()
     }
 

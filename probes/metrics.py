@@ -83,34 +83,43 @@ def average_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
         (K,), NaN for a class without positives.
     """
     ones = np.ones((1, len(truth)))
-    return np.array([_ap_resampled(t, s, ones)[0] for t, s in zip(truth.T, scores.T, strict=True)])
+    return np.array([ranking.average_precision(ones)[0] for ranking in _each(truth, scores)])
 
 
-def _ap_resampled(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """AP of one ranking for B weightings of its rows.
+class _Ranking:
+    """Samples by falling score, sorted once: average precision for any weighting of them.
 
     Args:
-        truth: (N,) booleans.
-        scores: (N,).
-        weights: (B, N), how often each row was drawn.
-
-    Returns:
-        (B,), NaN where no positive was drawn.
+        truth: (N, K) booleans; all classes are ranked together.
+        scores: (N, K).
     """
-    order = np.argsort(-scores, kind="stable")
-    truth, scores, weights = truth[order], scores[order], weights[:, order]
-    # Rows of equal score are called together, so precision is read where a run of ties ends.
-    ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
-    positives = np.flatnonzero(truth)
-    if not len(positives):
-        return np.full(len(weights), np.nan)
-    at = ends[np.searchsorted(ends, positives)]  # for each positive, the end of its run
-    found = np.cumsum(weights[:, positives], axis=1)
-    last_positive_called = np.searchsorted(positives, at, side="right") - 1
-    precision_at = ratio(found[:, last_positive_called], np.cumsum(weights, axis=1)[:, at])
-    total = found[:, -1]
-    gained = (weights[:, positives] * precision_at).sum(axis=1)
-    return np.divide(gained, total, out=np.full(len(weights), np.nan), where=total > 0)
+
+    def __init__(self, truth: np.ndarray, scores: np.ndarray) -> None:
+        truth, scores, classes = truth.ravel(), scores.ravel(), truth.shape[1]
+        order = np.argsort(-scores, kind="stable")
+        self.rows = order // classes
+        ranked = scores[order]
+        # Rows of equal score are called together, so precision is read where a run of ties ends.
+        ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+        self.positives = np.flatnonzero(truth[order])
+        self.at = ends[np.searchsorted(ends, self.positives)]  # for each positive, the end of its run
+        self.last_positive_called = np.searchsorted(self.positives, self.at, side="right") - 1
+
+    def average_precision(self, weights: np.ndarray) -> np.ndarray:
+        """AP for B weightings (B, N), how often each row was drawn: (B,), NaN where no positive was drawn."""
+        if not len(self.positives):
+            return np.full(len(weights), np.nan)
+        weights = weights[:, self.rows]
+        drawn = weights[:, self.positives]
+        found, called = np.cumsum(drawn, axis=1), np.cumsum(weights, axis=1)
+        gained = (drawn * ratio(found[:, self.last_positive_called], called[:, self.at])).sum(axis=1)
+        total = found[:, -1]
+        return np.divide(gained, total, out=np.full(len(weights), np.nan), where=total > 0)
+
+
+def _each(truth: np.ndarray, scores: np.ndarray) -> list[_Ranking]:
+    """Rankings of the single classes, of (N, K)."""
+    return [_Ranking(truth[:, [k]], scores[:, [k]]) for k in range(truth.shape[1])]
 
 
 def multilabel_metrics(truth: np.ndarray, predicted: np.ndarray, scores: np.ndarray) -> dict[str, float | None]:
@@ -185,9 +194,15 @@ def class_rows(
 
 
 def bootstrap_counts(
-    truth: np.ndarray, predicted: np.ndarray, *, names: tuple[str, ...], seed: int, resamples: int = RESAMPLES
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    *,
+    names: tuple[str, ...],
+    seed: int,
+    resamples: int = RESAMPLES,
+    groups: np.ndarray | None = None,
 ) -> dict[str, list[float]]:
-    """Percentile bootstrap by image, 95 %, of the metrics that follow from counts.
+    """Percentile bootstrap, 95 %, of the metrics that follow from counts.
 
     Args:
         truth: (N, K) booleans.
@@ -195,37 +210,81 @@ def bootstrap_counts(
         names: the metrics wanted; average precision is skipped, see `bootstrap_average_precision`.
         seed: the same seed draws the same images, whatever the decisions.
         resamples: B.
+        groups: (N,) numbers of groups, from 0, which are drawn whole, such as `probes.spatial.cells`; None draws
+            image by image.
 
     Returns:
         By metric, low and high.
     """
+    values = resampled_counts(truth, predicted, names=names, seed=seed, resamples=resamples, groups=groups)
+    return {name: interval(samples) for name, samples in values.items()}
+
+
+def resampled_counts(
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    *,
+    names: tuple[str, ...],
+    seed: int,
+    resamples: int = RESAMPLES,
+    groups: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """As `bootstrap_counts`, with the (B,) values themselves: those of two runs of one seed are pairs."""
     # Sums over a resample are one matrix product of "how often drawn" with each image's contribution; float32
     # holds these integers exactly up to 16 million images.
-    contributions = np.hstack([truth & predicted, ~truth & predicted, truth & ~predicted]).astype(np.float32)
-    exact = (truth == predicted).all(axis=1).astype(np.float32)[:, None]
-    contributions = np.hstack([contributions, exact])
-    sums = np.vstack([drawn @ contributions for drawn in _draws(len(truth), resamples, seed)]).astype(np.float64)
-    tp, fp, fn = np.split(sums[:, :-1], 3, axis=1)
-    values = _from_counts(tp, fp, fn, rows=len(truth)) | {"subset_accuracy": sums[:, -1] / len(truth)}
-    return {name: _interval(values[name]) for name in names if name in values}
+    exact = (truth == predicted).all(axis=1, keepdims=True)
+    each = np.hstack([truth & predicted, ~truth & predicted, truth & ~predicted, exact, np.ones_like(exact)])
+    each = each.astype(np.float32) if groups is None else _group_sums(each, groups)
+    sums = np.vstack([drawn @ each for drawn in _draws(len(each), resamples, seed)]).astype(np.float64)
+    tp, fp, fn = np.split(sums[:, :-2], 3, axis=1)
+    rows = sums[:, -1]
+    values = _from_counts(tp, fp, fn, rows=rows) | {"subset_accuracy": sums[:, -2] / rows}
+    return {name: values[name] for name in names if name in values}
+
+
+def _group_sums(each: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(G, M) float32 sums of the rows (N, M) of each group."""
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    return np.add.reduceat(each[order].astype(np.float32), starts, axis=0)
 
 
 def bootstrap_average_precision(
-    truth: np.ndarray, scores: np.ndarray, *, seed: int, resamples: int = AP_RESAMPLES
+    truth: np.ndarray,
+    scores: np.ndarray,
+    *,
+    seed: int,
+    resamples: int = AP_RESAMPLES,
+    groups: np.ndarray | None = None,
 ) -> dict[str, list[float]]:
     """As `bootstrap_counts` for ``map_macro`` and ``map_micro``; a metric without any positive is left out."""
+    values = resampled_average_precision(truth, scores, seed=seed, resamples=resamples, groups=groups)
+    return {name: interval(v[~np.isnan(v)]) for name, v in values.items() if not np.isnan(v).all()}
+
+
+def resampled_average_precision(
+    truth: np.ndarray,
+    scores: np.ndarray,
+    *,
+    seed: int,
+    resamples: int = AP_RESAMPLES,
+    groups: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """As `bootstrap_average_precision`, with the (B,) values themselves; NaN where no positive was drawn."""
     macro, micro = [], []
     rows, classes = truth.shape
-    for drawn in _draws(rows, resamples, seed, cells=rows * classes):
-        each = [_ap_resampled(truth[:, k], scores[:, k], drawn) for k in range(classes)]
+    rankings, whole = _each(truth, scores), _Ranking(truth, scores)
+    units = rows if groups is None else int(groups.max()) + 1
+    for drawn in _draws(units, resamples, seed, cells=rows * classes):
+        drawn = drawn if groups is None else drawn[:, groups]
+        each = [ranking.average_precision(drawn) for ranking in rankings]
         macro.append(_defined_mean(np.stack(each, axis=1)))
-        micro.append(_ap_resampled(truth.ravel(), scores.ravel(), np.repeat(drawn, classes, axis=1)))
-    values = {"map_macro": np.concatenate(macro), "map_micro": np.concatenate(micro)}
-    return {name: _interval(v[~np.isnan(v)]) for name, v in values.items() if not np.isnan(v).all()}
+        micro.append(whole.average_precision(drawn))
+    return {"map_macro": np.concatenate(macro), "map_micro": np.concatenate(micro)}
 
 
 def _draws(rows: int, resamples: int, seed: int, *, cells: int | None = None) -> Iterator[np.ndarray]:
-    """(B, N) float32 blocks: how often each image is in each resample. Blocks do not change what is drawn."""
+    """(B, N) float32 blocks: how often each unit is in each resample. Blocks do not change what is drawn."""
     rng = np.random.default_rng(seed)
     block = max(1, _CHUNK_CELLS // (cells or rows))
     for start in range(0, resamples, block):
@@ -235,7 +294,7 @@ def _draws(rows: int, resamples: int, seed: int, *, cells: int | None = None) ->
         )
 
 
-def _from_counts(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, *, rows: int) -> dict[str, np.ndarray]:
+def _from_counts(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, *, rows: int | np.ndarray) -> dict[str, np.ndarray]:
     """Every metric that follows from (B, K) counts, each (B,); subset accuracy does not, hence is absent."""
     classes = tp.shape[1]
     occurs = (tp + fn) > 0
@@ -262,7 +321,8 @@ def _defined_mean(values: np.ndarray) -> np.ndarray:
     return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
 
 
-def _interval(values: np.ndarray) -> list[float]:
+def interval(values: np.ndarray) -> list[float]:
+    """Percentile interval, 95 %, of (B,) values."""
     low, high = np.percentile(values, [2.5, 97.5])
     return [float(low), float(high)]
 

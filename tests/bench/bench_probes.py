@@ -35,13 +35,13 @@ def bench_probe_knn_quarter() -> dict:
 
 
 def bench_probe_rf() -> dict:
-    """`probe --kind rf --budget 5m`: seconds and peak memory; tells how many candidates were tried."""
-    return _full_size("rf", "--budget", "5m")
+    """`probe --kind rf --budget 1m`: seconds and peak memory; tells how many candidates were tried."""
+    return _full_size("rf", "--budget", "1m")
 
 
 def bench_probe_mlp() -> dict:
-    """`probe --kind mlp --budget 5m`: seconds and peak memory; tells how many candidates were tried."""
-    return _full_size("mlp", "--budget", "5m")
+    """`probe --kind mlp --budget 2m`: seconds and peak memory; tells how many candidates were tried."""
+    return _full_size("mlp", "--budget", "2m")
 
 
 def bench_probe_head() -> dict:
