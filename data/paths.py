@@ -1,6 +1,7 @@
 """Where every artefact lives; no other module joins these paths."""
 
 import os
+import re
 from pathlib import Path
 
 DEFAULT_OUT = Path("runs")
@@ -81,6 +82,11 @@ def run_folders(out: Path) -> list[Path]:
 def analysis_folder(out: Path, view: str) -> Path:
     """Folder of one view's figures and tables."""
     return out / "analysis" / view
+
+
+def bench_file(out: Path, machine: str) -> Path:
+    """Where `featurize bench` keeps what it measured on a machine."""
+    return out / "bench" / f"{re.sub(r'[^a-z0-9.]+', '-', machine.lower()).strip('-')}.json"
 
 
 def layout_cache(out: Path) -> Path:

@@ -83,6 +83,29 @@ def pack(
     return 0
 
 
+@app.command
+def bench(*, model: ModelFlags, data: DataFlags = ANY, run: RunFlags = HERE, out: Path = paths.DEFAULT_OUT) -> int:
+    """Measure images/s of models here, alone and from files to features, beside what the hardware allows.
+
+    --model, --device and --precision may be lists, such as --model dinov2,dofa --device cpu,cuda; --compile measures
+    with and without. Weights are random where none are named: they do not change the speed.
+
+    Args:
+        model: Which encoders.
+        data: Which samples; all of the first split asked for are read.
+        run: How to run.
+        out: Where results are kept; analyze speed makes tables and pictures of them.
+    """
+    if run.engine or run.ray_address or run.ray_workers:
+        raise RequestError("featurize bench measures one process; leave --engine and --ray-... out")
+    for name in model.model.split(","):
+        MODELS.check(name)
+
+    from featurize import bench as speed  # torch
+
+    return speed.run(Job(model=model, data=data, run=run, out=out))
+
+
 @app.command(name="list")
 def list_(*name: str) -> None:
     """Show models and datasets: variants, dimensions, bands, sizes, licences, citations and where weights come from.

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -39,15 +40,22 @@ def cluster(monkeypatch):
     words = ["start", "--head", "--block", "--port", str(port), "--num-cpus", "2", "--include-dashboard", "false"]
     for name, number in zip(AGENTS, agents, strict=True):
         words += [f"--{name}", str(number)]
-    head = subprocess.Popen(
-        [sys.executable, "-m", "ray.scripts.scripts", *words, "--temp-dir", folder],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    wait_until(lambda: answers(port), 120)
-    yield f"127.0.0.1:{port}"
-    head.terminate()
-    head.wait(timeout=60)
-    shutil.rmtree(folder, ignore_errors=True)
+    log = Path(folder) / "head.txt"
+    with log.open("w") as output:
+        head = subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", *words, "--temp-dir", folder],
+            stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    try:
+        wait_until(lambda: "Ray runtime started" in log.read_text() or head.poll() is not None, 120)
+        if "Ray runtime started" not in log.read_text():
+            pytest.skip(f"Ray does not start on this machine: {log.read_text()[-300:]}")
+        yield f"127.0.0.1:{port}"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(head.pid, signal.SIGKILL)
+        head.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def free_ports(count: int) -> list[int]:
@@ -58,11 +66,6 @@ def free_ports(count: int) -> list[int]:
     for one in sockets:
         one.close()
     return ports
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 def wait_until(happened, seconds: float) -> None:

@@ -1,0 +1,268 @@
+"""How fast models run here: images/s alone and from files to files, beside the least time that the hardware allows."""
+
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from data import paths
+from data.dataset import EODataset
+from data.errors import RequestError
+from data.files import published
+from data.registry import MODELS
+from featurize.job import Job
+from featurize.pipeline import PRECISIONS, Batch, Embedder, Plan, featurize_split, prepare, read_batches
+from featurize.stages import Busy
+
+SECONDS = 3.0  # that a rate is taken over, at least
+MATRIX = {"cuda": 8192, "cpu": 2048}  # side of the matrices whose product tells the peak
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What was measured of one model run one way.
+
+    Args:
+        model: its name, with the variant.
+        device: the GPU's name, or ``cpu``.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        compiled: whether the model was compiled.
+        batch_size: images at once.
+        image_size: side in pixels that the model gets.
+        bands: number of bands.
+        gflop: 10^9 floating-point operations an image, as torch counts them (a multiply-add is two).
+        forward: images/s of resizing, scaling and embedding batches that are on the device already.
+        whole: images/s from the dataset's files to a feature file.
+        bottleneck: the stage that held the others up in that.
+        read: images/s of reading alone, in the processes that the whole run reads with.
+        megabytes: 10^6 bytes read an image.
+        peak: 10^12 floating-point operations/s of one large matrix product in this precision.
+        bound: images/s that neither computing at the peak nor reading at the rate measured can exceed.
+    """
+
+    model: str
+    device: str
+    precision: str
+    compiled: bool
+    batch_size: int
+    image_size: int
+    bands: int
+    gflop: float
+    forward: float
+    whole: float
+    bottleneck: str
+    read: float
+    megabytes: float
+    peak: float
+    bound: float
+
+    @property
+    def share_of_peak(self) -> float:
+        """Share of the device's measured peak that the forward reaches."""
+        return self.forward * self.gflop / self.peak / 1000
+
+    @property
+    def share_of_bound(self) -> float:
+        """Share of the bound that the whole run reaches."""
+        return self.whole / self.bound
+
+
+def bench(
+    job: Job, models: Sequence[str], devices: Sequence[str], precisions: Sequence[str], compiled: Sequence[bool]
+) -> Iterator[Rate]:
+    """Measure every model on every device, in every precision, compiled or not.
+
+    Args:
+        job: the data and the flags that all share.
+        models: names.
+        devices: see ``--device``.
+        precisions: see ``--precision``; one that a model does not run in is left out, with a line that says so.
+        compiled: whether to compile.
+
+    Yields:
+        A rate as soon as it is measured.
+
+    Raises:
+        RequestError: no such model, device or precision; data or weights that cannot be had.
+    """
+    for name in models:
+        weights = job.model.weights or ("random" if "random" in MODELS.card(name)["weights"] else None)
+        for device in devices:
+            for precision in precisions:
+                for compile_ in compiled:
+                    run = replace(job.run, device=device, precision=precision, compile=compile_)
+                    one = replace(job, model=replace(job.model, model=name, weights=weights), run=run)
+                    try:
+                        plan = one.run.plan(one.encoder)
+                    except RequestError as error:
+                        if "fp32 only" not in str(error):
+                            raise
+                        print(f"{name}: {precision} left out, it runs in fp32 only", flush=True)
+                        continue
+                    yield measure(one, plan)
+
+
+def measure(job: Job, plan: Plan) -> Rate:
+    """Measure one model run one way."""
+    samples, encoder = job.open(job.data.splits()[0]), job.encoder
+    rows = min(plan.batch_size, len(samples))
+    busy = Busy()
+    raw = next(read_batches(samples, encoder.request.bands, [(0, 0, rows)], 0, busy))
+    embedder = Embedder(encoder.to(plan.device), plan)
+    lonlat = None if samples.lonlat is None else torch.from_numpy(samples.lonlat[:rows])
+    placed = [batch.on(plan.device) if plan.device.type == "cuda" else batch for batch in raw]
+
+    def forward() -> None:
+        done = embedder.embed(placed, rows, lonlat, Busy()).done
+        if done is not None:
+            done.synchronize()
+
+    gflop = operations(raw, encoder, lonlat, rows) / 1e9
+    alone = rows * calls_per_second(forward)
+    megabytes = sum(pixels.nbytes for batch in raw for _, pixels in batch.stacks) / rows / 1e6
+    read = reading_rate(samples, job, plan)
+    whole, bottleneck = whole_rate(job, samples, plan)
+    peak = peak_tflops(plan.device.type, plan.precision)
+    with torch.inference_mode():
+        (_, images), *_ = prepare(raw[:1], encoder, torch.device("cpu"))
+    return Rate(
+        model="-".join(word for word in (encoder.name, encoder.request.variant) if word),
+        device=torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else "cpu",
+        precision=plan.precision,
+        compiled=plan.compile,
+        batch_size=rows,
+        image_size=images.shape[-1],
+        bands=len(encoder.request.bands),
+        gflop=gflop,
+        forward=alone,
+        whole=whole,
+        bottleneck=bottleneck,
+        read=read,
+        megabytes=megabytes,
+        peak=peak,
+        bound=min(read, peak * 1000 / gflop if gflop else read),
+    )
+
+
+def operations(raw: Sequence[Batch], encoder: Any, lonlat: torch.Tensor | None, rows: int) -> float:
+    """Floating-point operations of the encoder for one image, those of matrix products and convolutions."""
+    device = next((tensor.device for tensor in [*encoder.parameters(), *encoder.buffers()]), torch.device("cpu"))
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        for places, images in prepare(raw, encoder, device):
+            encoder(images, None if lonlat is None else lonlat[places].to(device))
+    return counter.get_total_flops() / rows
+
+
+def calls_per_second(call: Callable[[], None]) -> float:
+    """How often a call can be made, over `SECONDS` and at least three calls, after one that does not count."""
+    call()
+    count, start = 0, time.perf_counter()
+    while count < 3 or time.perf_counter() - start < SECONDS:
+        call()
+        count += 1
+    return count / (time.perf_counter() - start)
+
+
+def reading_rate(samples: EODataset, job: Job, plan: Plan) -> float:
+    """Images/s of reading alone; files that were read just before come from memory."""
+    ranges = [
+        (0, start, min(start + plan.batch_size, len(samples))) for start in range(0, len(samples), plan.batch_size)
+    ]
+    start = time.perf_counter()
+    for _ in read_batches(samples, job.encoder.request.bands, ranges, plan.workers or 0, Busy()):
+        pass
+    return len(samples) / (time.perf_counter() - start)
+
+
+def whole_rate(job: Job, samples: EODataset, plan: Plan) -> tuple[float, str]:
+    """Images/s of the whole of featurize, into a folder that is thrown away, and the stage that held it up."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "bench.h5"
+        start = time.perf_counter()
+        _, line = featurize_split(samples, job.encoder, file, plan, limit=job.data.recorded_limit())
+        seconds = time.perf_counter() - start
+    return len(samples) / seconds, line.partition("held up by ")[2].partition(";")[0]
+
+
+@cache
+def peak_tflops(device: str, precision: str) -> float:
+    """10^12 operations/s of one large matrix product: what no model on this device exceeds."""
+    side = MATRIX[device]
+    one, other = (torch.randn(side, side, device=device, dtype=PRECISIONS[precision]) for _ in range(2))
+
+    def product() -> None:
+        one @ other
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return 2 * side**3 * calls_per_second(product) / 1e12
+
+
+def write(rates: Sequence[Rate], samples: EODataset, out: Path) -> Path:
+    """Keep rates with the facts of the machine.
+
+    Args:
+        rates: at least one.
+        samples: what was read.
+        out: output folder of all commands.
+
+    Returns:
+        ``<out>/bench/<machine>.json``; `analyze speed` makes tables and pictures of it.
+    """
+    cpu = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
+    facts = {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": {name: version(name) for name in ("frozen-earth", "torch", "transformers", "torchgeo")},
+        "date": datetime.now(UTC).date().isoformat(),
+        "load": os.getloadavg()[0],
+    }
+    rows = [
+        asdict(rate) | {"share_of_peak": rate.share_of_peak, "share_of_bound": rate.share_of_bound} for rate in rates
+    ]
+    target = paths.bench_file(out, f"{facts['gpu'] or cpu}-{facts['cores']}-cores")
+    data = {"name": samples.name, "split": samples.split, "images": len(samples)}
+    with published(target) as temporary:
+        temporary.write_text(json.dumps({"machine": facts, "dataset": data, "rates": rows}, indent=1) + "\n")
+    return target
+
+
+def run(job: Job) -> int:
+    """Measure, show each rate as it comes, and keep all; see `featurize bench`."""
+    from rich.console import Console
+    from rich.table import Table
+
+    lists = [given.split(",") for given in (job.model.model, job.run.device, job.run.precision)]
+    rates = []
+    for rate in bench(job, *lists, [False, True] if job.run.compile else [False]):
+        rates.append(rate)
+        print(
+            f"{rate.model} {rate.precision} on {rate.device}: {rate.forward:,.1f} images/s alone, {rate.whole:,.1f} "
+            f"from files to features, held up by {rate.bottleneck}",
+            flush=True,
+        )
+    table = Table("model", "device", "precision", "alone", "whole", "read", "TFLOP/s", "of peak", "bound", "of bound")
+    for rate in rates:
+        table.add_row(
+            rate.model, rate.device, rate.precision + (" compiled" if rate.compiled else ""), f"{rate.forward:,.1f}",
+            f"{rate.whole:,.1f}", f"{rate.read:,.0f}", f"{rate.forward * rate.gflop / 1000:,.3g}",
+            f"{rate.share_of_peak:.0%}", f"{rate.bound:,.1f}", f"{rate.share_of_bound:.0%}",
+        )  # fmt: skip
+    console = Console()
+    (console if console.is_terminal else Console(width=140)).print(table)
+    target = write(rates, job.open(job.data.splits()[0]), job.out)
+    print(f"wrote {target}; tables and a bar chart: analyze speed --out {job.out}")
+    return 0
