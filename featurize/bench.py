@@ -202,7 +202,7 @@ def peak_tflops(device: str, precision: str) -> float:
     one, other = (torch.randn(side, side, device=device, dtype=PRECISIONS[precision]) for _ in range(2))
 
     def product() -> None:
-        one @ other
+        torch.matmul(one, other)
         if device == "cuda":
             torch.cuda.synchronize()
 
@@ -245,9 +245,9 @@ def run(job: Job) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    lists = [given.split(",") for given in (job.model.model, job.run.device, job.run.precision)]
+    models, devices, precisions = (given.split(",") for given in (job.model.model, job.run.device, job.run.precision))
     rates = []
-    for rate in bench(job, *lists, [False, True] if job.run.compile else [False]):
+    for rate in bench(job, models, devices, precisions, [False, True] if job.run.compile else [False]):
         rates.append(rate)
         print(
             f"{rate.model} {rate.precision} on {rate.device}: {rate.forward:,.1f} images/s alone, {rate.whole:,.1f} "
