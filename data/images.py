@@ -381,7 +381,7 @@ def _learn_strips(data: bytes) -> _Strips | None:
         return None
     pieces = [(start, start + size, n) for start, size, n in zip(tags[OFFSETS], tags[LENGTHS], strip_rows, strict=True)]
     if max(stop for _, stop, _ in pieces) > len(data):
-        return None
+        raise ValueError(f"it is cut short: {len(data)} bytes, of which its pixels end at {max(p[1] for p in pieces)}")
     if not deflated:
         row_bytes = width * dtype.itemsize * (1 if planar else count)
         if any(stop - start != n * row_bytes for start, stop, n in pieces):

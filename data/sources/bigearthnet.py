@@ -456,7 +456,7 @@ def _read_metadata(root: Path, splits: Sequence[str], sensors: Sequence[str]) ->
             f"{', '.join(known)}"
         )
     labels = np.concatenate([_labels_of(chunk, file) for chunk in about["labels"].chunks])
-    flagged = np.logical_or(*(about[flag].to_numpy() for flag in FLAGS))
+    flagged = np.logical_or(*(about[flag].to_pylist() for flag in FLAGS))
     rows = {split: np.flatnonzero(place == known[SPLIT_NAMES[split]]) for split in splits}
     names: dict[str, dict[str, list[str]]] = {split: {} for split in splits}
     for sensor in sensors:
@@ -473,7 +473,7 @@ def _read_metadata(root: Path, splits: Sequence[str], sensors: Sequence[str]) ->
 def _columns(file: Path, names: Sequence[str]) -> Any:
     """Some columns of the metadata, labels and splits as numbers of the different strings that there are.
 
-    pyarrow.parquet.read_table and pyarrow.compute would each take half a second to get ready.
+    Arrow's read_table, compute and to_numpy would each take half a second to get ready, the last to import pandas.
     """
     try:
         schema = pq.read_metadata(file).schema
@@ -489,13 +489,14 @@ def _columns(file: Path, names: Sequence[str]) -> Any:
 def _numbers(words: Any, known: Mapping[str, int]) -> np.ndarray:
     """The numbers of strings in an Arrow dictionary array; -1 for unknown and absent ones."""
     numbers = np.array([*(known.get(word, -1) for word in words.dictionary.to_pylist()), -1])
-    places = words.indices.to_numpy(zero_copy_only=False)
-    return numbers[places if not words.null_count else np.nan_to_num(places, nan=-1).astype(int)]
+    if words.null_count:
+        return numbers[[-1 if place is None else place for place in words.indices.to_pylist()]]
+    return numbers[np.from_dlpack(words.indices)]
 
 
 def _labels_of(lists: Any, file: Path) -> np.ndarray:
     """(N, 19) labels of an Arrow array of lists of class names."""
-    lengths = np.diff(lists.offsets.to_numpy())
+    lengths = np.diff(np.from_dlpack(lists.offsets))
     if not lengths.all():
         raise RequestError(f"{file}: {int((lengths == 0).sum())} patches have no label; fetch it again")
     names = lists.flatten()
@@ -660,18 +661,19 @@ def locations(names: Sequence[str]) -> np.ndarray | None:
     Returns:
         (N, 2) WGS 84 longitude and latitude in degrees, rounded to a decimetre; None if a name is another.
     """
-    tiles: dict[str, list[int]] = defaultdict(list)
-    places = []
+    beginnings: dict[str, list[int]] = defaultdict(list)
+    columns, rows = [], []
     for number, name in enumerate(names):
-        _, tile, column, row = ("___" + name).rsplit("_", 3)
-        if not column.isdecimal() or not row.isdecimal():
+        beginning, *ends = name.rsplit("_", 2)
+        if len(ends) < 2 or not (ends[0].isdecimal() and ends[1].isdecimal()):
             return None
-        tiles[tile.removeprefix("T")].append(number)
-        places.append((int(column), int(row)))
-    steps = (np.array(places) + 0.5) * (PATCH_M, -PATCH_M)
+        beginnings[beginning].append(number)
+        columns.append(int(ends[0]))
+        rows.append(int(ends[1]))
+    steps = (np.column_stack([columns, rows]) + 0.5) * (PATCH_M, -PATCH_M)
     lonlat = np.empty((len(names), 2))
-    for tile, some in tiles.items():
-        corner = tile_corner(tile)
+    for beginning, some in beginnings.items():
+        corner = tile_corner(beginning.rpartition("_")[2].removeprefix("T"))
         if corner is None:
             return None
         system, left, top = corner
