@@ -491,7 +491,7 @@ def _numbers(words: Any, known: Mapping[str, int]) -> np.ndarray:
     numbers = np.array([*(known.get(word, -1) for word in words.dictionary.to_pylist()), -1])
     if words.null_count:
         return numbers[[-1 if place is None else place for place in words.indices.to_pylist()]]
-    return numbers[np.from_dlpack(words.indices)]
+    return numbers[np.asarray(np.from_dlpack(words.indices), np.intp)]
 
 
 def _labels_of(lists: Any, file: Path) -> np.ndarray:
