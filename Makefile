@@ -1,10 +1,13 @@
 # The verbs a newcomer needs: make demo, make test. They need make, Python 3.12 and the Python package index.
 
-.PHONY: setup setup-dev demo test lint bench clean
+.PHONY: setup setup-dev demo seminar test lint bench clean
 .DEFAULT_GOAL := demo
 
 BIN := .venv/bin
 DEMO_OUT := runs/demo
+SEMINAR_OUT ?= runs/seminar
+SEMINAR_MODEL ?= --model dofa --bands s2-9
+DEVICE ?= auto
 UV := $(shell command -v uv || echo .uv/bin/uv)
 
 # setup is enough to work with; setup-dev adds what tests, checks and benchmarks need
@@ -32,6 +35,14 @@ demo: setup
 	$(BIN)/probe --kind all --model stats --out $(DEMO_OUT)
 	$(BIN)/probe --kind all --model rcf --out $(DEMO_OUT)
 	$(BIN)/analyze report --out $(DEMO_OUT)
+
+# from BigEarthNet's own files, DATA/BigEarthNet-S2 and DATA/metadata.parquet, to the seminar's table and figures;
+# time and disk: docs/studies.md
+seminar: setup
+	@test -n "$(DATA)" || { echo "make seminar needs BigEarthNet's folder: make seminar DATA=/data/bigearthnet"; exit 2; }
+	$(BIN)/featurize $(SEMINAR_MODEL) --dataset bigearthnet --data-root $(DATA) --device $(DEVICE) --out $(SEMINAR_OUT)
+	$(BIN)/probe --kind rf,linear,mlp --dataset bigearthnet --out $(SEMINAR_OUT)
+	$(BIN)/analyze seminar --dataset bigearthnet --out $(SEMINAR_OUT)
 
 # one thread a test process, as two that each take every core get in each other's way; files are not split between them
 test: setup-dev

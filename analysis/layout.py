@@ -16,7 +16,8 @@ from data.store import digest_array
 
 SMALLEST = 5
 PCA_DIM = 50
-EXACT_UP_TO = 20_000  # samples; beyond, comparing all pairs costs more than compiling the approximate search
+EXACT_UP_TO = 60_000  # samples; beyond, comparing all pairs costs more than compiling the approximate search
+SPECTRAL_UP_TO = 20_000  # samples; beyond, the eigenvectors of the graph take minutes
 DECIDING = ("umap-learn", "pynndescent", "numba", "scikit-learn", "numpy", "scipy")
 
 
@@ -32,7 +33,7 @@ def layout(
 ) -> np.ndarray:
     """Places of samples in the plane; a layout kept for the same features, settings and versions is used again.
 
-    PCA to 50 dimensions, nearest neighbours (exact to 20,000 samples, then approximate, by nearest-neighbour descent),
+    PCA to 50 dimensions, nearest neighbours (exact to 60,000 samples, then approximate, by nearest-neighbour descent),
     then UMAP.
 
     Args:
@@ -90,7 +91,7 @@ def _compute(
     fitted = np.arange(len(values))
     if fit_on:
         fitted = np.sort(np.random.default_rng(seed).choice(len(values), fit_on, replace=False))
-    start = "spectral" if len(fitted) <= EXACT_UP_TO else "pca"  # eigenvectors of a large graph take minutes
+    start = "spectral" if len(fitted) <= SPECTRAL_UP_TO else "pca"
     if len(fitted) <= 4 * SMALLEST:
         start = "random"  # too few for the spectral start, which wants many more points than dimensions
     neighbors = min(neighbors, len(fitted) - 1)

@@ -391,6 +391,8 @@ def _write_models(runs: Sequence[Run], folder: Path, notes: list[str]) -> Output
             notes.append(f"no {side} to compare: featurize --model {name}, then probe --kind {runs[0].kind}")
     published = _is_eurosat(runs[0])
     note = f"Ours: {_splits(runs[0])} samples of {runs[0].dataset}, scored on test."
+    if len({_splits(one) for one in runs}) > 1:
+        note += " Not all runs saw as many: the difference is not of models alone (see analyze compare)."
     if published:
         note += (
             f" Published: {reference.CLASS_PROJECT_IMAGES} test images of the class project's own choice, other splits "
@@ -402,9 +404,10 @@ def _write_models(runs: Sequence[Run], folder: Path, notes: list[str]) -> Output
     count = frame.groupby(["encoder", "run"]).ngroups
     figure = figures.new_figure(9.5, 2.1 + 0.42 * count)
     draw_models(frame.loc[frame["metric"] == "accuracy"], figure.subplots(), published=published)
-    figures.put_title(figure, "DINOv2 and a CNN", runs[0].dataset, simulated=runs[0].simulated, note=note)
+    title = "DINOv2 and a CNN" if set(SIDES.values()) <= set(frame["side"]) else "Models side by side"
+    figures.put_title(figure, title, runs[0].dataset, simulated=runs[0].simulated, note=note)
     return _output(
-        "DINOv2 and a CNN", frame, figure, [readable_models(frame, published=published)], runs[0], note,
+        title, frame, figure, [readable_models(frame, published=published)], runs[0], note,
         folder / f"eurosat__{runs[0].dataset}__models", alt=f"Accuracy of {count} models.", left=3,
     )  # fmt: skip
 

@@ -167,7 +167,9 @@ def draw_panels(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
     """
     columns = min(len(names), 5 if len(names) <= 25 else 7)
     lines = -(-len(names) // columns)
-    figure = figures.new_figure(max(2.5 * columns, 5), 2.75 * lines + 1.0)
+    wide, high = np.ptp(frame[["x", "y"]].to_numpy(), axis=0)
+    shape = float(np.clip(high / wide, 0.5, 1.3)) if wide else 1.0  # a flat layout needs no square panels
+    figure = figures.new_figure(max(2.5 * columns, 5), (2.3 * shape + 0.45) * lines + 1.0)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     for ax, name in zip(axes, names, strict=False):
         draw_one_vs_rest(frame, ax, name)
@@ -190,7 +192,8 @@ def draw_one_vs_rest(frame: pd.DataFrame, ax: Axes, name: str) -> None:
         size = _size(len(frame), mask.sum())
         ax.scatter(frame["x"][mask], frame["y"][mask], s=size, c=colour, linewidths=0, zorder=order, rasterized=True)
     share = "<0.1%" if 0 < has.mean() < 0.0005 else f"{has.mean():.1%}"
-    ax.set_title(f"{figures.wrapped(name, 32)}\n{has.sum():,} ({share})", fontsize=8)
+    count = f"{has.sum():,} ({share})" if has.any() else "no samples here"
+    ax.set_title(f"{figures.wrapped(name, 32)}\n{count}", fontsize=8)
     _bare(ax)
 
 
