@@ -2,7 +2,10 @@
 
 A probe kind (`probes/kinds`) lists hyper-parameters and fits them (`probes/search.py`); everything else is here and
 is the same for all kinds. Val chooses the hyper-parameters (accuracy, or ``map_macro`` for multi-label: it judges
-the scores, whatever the threshold) and the per-class thresholds; test is scored once, at the end.
+the scores, whatever the threshold), the calibration and the per-class thresholds; test is scored once, at the end.
+
+Besides what the run contract asks for, a record has ``thresholds`` (how the tuned ones came about), ``calibration``
+(method and Brier scores before and after, None without) and ``cell_intervals`` (as ``intervals``, by spatial cell).
 """
 
 import platform

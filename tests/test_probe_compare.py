@@ -34,7 +34,7 @@ def again(run, folder, rows=None, **changes):
     rows = np.arange(len(test.ids)) if rows is None else rows
     given = {"ids": [test.ids[row] for row in rows], "labels": test.labels[rows], "scores": test.scores[rows]} | changes
     record = {key: value for key, value in run.record.items() if key != "schema"}
-    return runs.write_run(folder, record, {"test": runs.Predictions(**given)}, lambda path: path.write_bytes(b""))
+    return runs.write_run(folder, record, {"test": runs.Predictions(**given)}, lambda path: path.touch())
 
 
 def test_differences_are_those_of_the_records_and_the_order_of_samples_does_not_matter(pair, tmp_path):

@@ -85,9 +85,7 @@ class Neighbours(ClassifierMixin, BaseEstimator):
         queries = self._placed(features) - shift
         parts = on_device(self.device, *(queries[start : start + QUERIES] for start in range(0, len(queries), QUERIES)))
         best: list[Any] = [None] * len(parts)
-        for start in range(0, len(self.kept), TILE):
-            tile = self._placed(self.kept[start : start + TILE]) - shift
-            rows, lengths = on_device(self.device, tile, half_squares[start : start + TILE])
+        for start, rows, lengths in self._tiles(shift, half_squares):
             for number, part in enumerate(parts):
                 close = part @ rows.T  # x·t - |t|²/2 is highest where |x - t| is least
                 close -= lengths
@@ -107,8 +105,24 @@ class Neighbours(ClassifierMixin, BaseEstimator):
                 placed = (self._placed(self.kept[start : start + TILE]) - shift for start in starts)
                 half_squares = np.concatenate([np.einsum("nd,nd->n", tile, tile) / 2 for tile in placed])
                 labels = self.labels if self.labels.ndim == 2 else one_hot(self.labels, self.labels.max() + 1)
+                self._on_gpu: dict[int, tuple[Any, Any]] = {}
                 self._made = shift, half_squares, labels[:, self.classes_].astype(np.float32)
             return self._made
+
+    def _tiles(self, shift: np.ndarray, half_squares: np.ndarray) -> Iterator[tuple[int, Any, Any]]:
+        """First row, placed rows and half their squared lengths, of a tile after another.
+
+        A GPU keeps them: it compares faster than they are placed. On the CPU that would be a second copy.
+        """
+        for start in range(0, len(self.kept), TILE):
+            if start not in self._on_gpu:
+                tile = self._placed(self.kept[start : start + TILE]) - shift
+                rows, lengths = on_device(self.device, tile, half_squares[start : start + TILE])
+                if self.device == "cpu":
+                    yield start, rows, lengths
+                    continue
+                self._on_gpu[start] = rows, lengths
+            yield start, *self._on_gpu[start]
 
     def _placed(self, features: np.ndarray) -> np.ndarray:
         """Features (N, D) as new float32 rows whose Euclidean distances are the ones wanted."""
