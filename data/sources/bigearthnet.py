@@ -43,6 +43,7 @@ from data.dataset import SPLITS, DatasetRequest, EODataset, Statistic, check_spl
 from data.errors import RequestError
 from data.files import published
 from data.images import lonlat_of, read_bands, read_header
+from data.nomenclature import CLASSES_19
 from data.tiles import tile_corner
 
 CARD = {
@@ -59,28 +60,6 @@ CARD = {
     "--data-root",
 }
 
-# In torchgeo's order, which is the order of the label indices that BigEarthNet's authors publish.
-CLASSES_19 = (
-    "Urban fabric",
-    "Industrial or commercial units",
-    "Arable land",
-    "Permanent crops",
-    "Pastures",
-    "Complex cultivation patterns",
-    "Land principally occupied by agriculture, with significant areas of natural vegetation",
-    "Agro-forestry areas",
-    "Broad-leaved forest",
-    "Coniferous forest",
-    "Mixed forest",
-    "Natural grassland and sparsely vegetated areas",
-    "Moors, heathland and sclerophyllous vegetation",
-    "Transitional woodland, shrub",
-    "Beaches, dunes, sands",
-    "Inland wetlands",
-    "Coastal wetlands",
-    "Inland waters",
-    "Marine waters",
-)
 # The 43 classes of CORINE Land Cover, each with its number among the 19; None where those leave it out.
 CLASSES_43 = {
     "Continuous urban fabric": 0,

@@ -19,6 +19,7 @@ from scipy.special import ndtr
 from data.bands import BAND_SETS, SENTINEL1, SENTINEL2, Band
 from data.dataset import SPLITS, DatasetRequest, EODataset, Statistic, check_split, check_variant
 from data.errors import RequestError
+from data.nomenclature import CLASSES_19 as CLASSES
 
 CARD = {
     "title": "Simulated scenes in BigEarthNet's 19 classes",
@@ -42,28 +43,6 @@ LEAST_SHARE = 0.03  # of a patch, for every labelled class
 BANDS = tuple((SENTINEL1 | SENTINEL2)[name] for name in BAND_SETS["s1s2"])
 OPTICAL = BAND_SETS["s2-12"]
 
-# The 19-class nomenclature in BigEarthNet's order.
-CLASSES = (
-    "Urban fabric",
-    "Industrial or commercial units",
-    "Arable land",
-    "Permanent crops",
-    "Pastures",
-    "Complex cultivation patterns",
-    "Land principally occupied by agriculture, with significant areas of natural vegetation",
-    "Agro-forestry areas",
-    "Broad-leaved forest",
-    "Coniferous forest",
-    "Mixed forest",
-    "Natural grassland and sparsely vegetated areas",
-    "Moors, heathland and sclerophyllous vegetation",
-    "Transitional woodland, shrub",
-    "Beaches, dunes, sands",
-    "Inland wetlands",
-    "Coastal wetlands",
-    "Inland waters",
-    "Marine waters",
-)
 URBAN, INDUSTRIAL, BEACHES, COASTAL_WETLANDS, INLAND_WATERS, MARINE = 0, 1, 14, 16, 17, 18
 
 # Landscape types: weight, then every class's probability, both in thousandths. A mixture of independent labels
