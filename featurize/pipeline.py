@@ -266,7 +266,7 @@ def embed_parts(
     ]
     torch.backends.cudnn.allow_tf32 = plan.precision != "fp32"  # PyTorch's default rounds fp32 convolutions
     embedder, assembly = Embedder(encoder.to(plan.device), plan), _Assembly(dataset, encoder, writer, busy, advance)
-    workers = choose_workers(plan.workers, sum(stop - start for _, start, stop in ranges))
+    workers = choose_workers(plan.workers, dataset, sum(stop - start for _, start, stop in ranges))
     with ExitStack() as stages:
         put = stages.enter_context(behind(assembly.take))
         batches = stages.enter_context(ahead(read_batches(dataset, encoder.request.bands, ranges, workers, busy)))
@@ -508,13 +508,16 @@ def choose_batch_size(device: torch.device) -> int:
     return 256 if device.type == "cuda" else 32
 
 
-def choose_workers(asked: int | None, images: int) -> int:
-    """Reader processes: as asked, else none for small sets and one a core, at most 8, for large ones."""
+def choose_workers(asked: int | None, dataset: EODataset, images: int) -> int:
+    """Reader processes: as asked, else none for small sets and one a core, at most 8, for large ones.
+
+    A packed file is read here: to hand its images from process to process would take longer than to read them.
+    """
     if asked is not None:
         if asked < 0:
             raise RequestError(f"--workers {asked}: must be 0 or more")
         return asked
-    return min(8, torch.get_num_threads()) if images >= IMAGES_WORTH_WORKERS else 0
+    return min(8, torch.get_num_threads()) if images >= IMAGES_WORTH_WORKERS and not dataset.read_from else 0
 
 
 def make_environment(plan: Plan, encoder: Encoder, rate: float, busy: Busy) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from data.lock import Lock
 from data.packed import PackedSplit, checksums, pack, verify
 from featurize.cli import app
 from featurize.encoder import EncoderRequest, build_encoder
-from featurize.pipeline import Plan, featurize_split
+from featurize.pipeline import Plan, choose_workers, featurize_split
 
 ROWS = 150  # more than two blocks
 SPLITS = ("train", "val")
@@ -148,6 +148,12 @@ def test_it_survives_pickling_with_its_file_open(whole):
     first = ours.read(1, ours.bands)
     again = pickle.loads(pickle.dumps(ours))
     np.testing.assert_array_equal(again.read(1, ours.bands)[0], first[0])
+
+
+def test_no_reader_processes_are_started_for_a_packed_file(source, whole):
+    assert choose_workers(None, source["train"], 10_000) > 0
+    assert choose_workers(None, PackedSplit(whole, "train"), 10_000) == 0
+    assert choose_workers(3, PackedSplit(whole, "train"), 10_000) == 3
 
 
 # --------------------------------------------------------------------------------------------- damage
