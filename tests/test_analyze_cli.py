@@ -10,6 +10,7 @@ from helpers import make_features
 from made_runs import made_up, make_run
 
 from analysis import cli
+from analysis.views import umap
 from data import command
 from data.registry import VIEWS
 
@@ -81,7 +82,8 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(words, message, out, capsys
     assert error.startswith("analyze: ") and error.count("\n") == 1 and message in error
 
 
-def test_several_feature_sets_are_listed(tmp_path, capsys):
+def test_several_feature_sets_are_listed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(umap, "layout", lambda features, **_: features[:, :2])  # umap itself takes long to start
     for model in ("stats", "rcf"):
         make_features(tmp_path, multilabel=True, rows=(20, 20, 20), model=model)
     assert analyze("umap", "--out", tmp_path) == 2

@@ -3,6 +3,7 @@
 Skipped, with the reason, where no Chromium is found: CHROMIUM names one that is not on the path.
 """
 
+import json
 import os
 import re
 import shutil
@@ -292,6 +293,24 @@ def test_a_sample_is_found_by_its_id(page):
     page.fill("#find", "nothing like it")
     page.keyboard.press("Enter")
     assert not page.evaluate("document.getElementById('find').checkValidity()")
+
+
+@pytest.mark.parametrize("case", ["one class", "43 classes", "no positives in test, no val"])
+def test_awkward_runs_without_features_are_shown(case, browser, tmp_path, monkeypatch):
+    names = [f"{BIGEARTHNET[k % 19]} {k}" for k in range({"one class": 1, "43 classes": 43}.get(case, 3))]
+    labels, scores = made_up(names, multilabel=True, rows=40, shares=np.full(len(names), 0.3))
+    run = make_run(tmp_path, labels * ("positives" not in case), scores, names)
+    if "no val" in case:
+        del run.record["features"]["splits"]["val"], run.record["metrics"]["val"]
+        (run.folder / "run.json").write_text(json.dumps(run.record))
+    monkeypatch.setattr(report, "report_views", lambda: ["table"])
+    run_view("report", ViewRequest(out=tmp_path))
+    page = opened(browser, tmp_path)
+    assert page.complaints == [] and page.locator("#no-plot").is_visible()
+    assert page.locator(".panel:visible table.sortable").first.locator("tbody tr").count() == len(names)
+    choose(page, lambda: page.select_option("#class", label=names[-1]))
+    assert names[-1] in page.inner_text("#curves-title") and page.complaints == []
+    page.close()
 
 
 # --------------------------------------------------------------------------------- light, dark, narrow, paper
