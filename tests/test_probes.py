@@ -225,7 +225,7 @@ def test_the_run_records_how_thresholds_came_about(folders, tmp_path):
 
 
 @pytest.mark.parametrize("multilabel", [True, False], ids=["multi-label", "single-label"])
-def test_balanced_weights_raise_the_recall_of_a_rare_class(multilabel, tmp_path):
+def test_balanced_weights_raise_the_recall_of_a_rare_class(multilabel, tmp_path, quick):
     rng = np.random.default_rng(0)
     labels = {split: rng.choice(3, 300, p=[0.62, 0.3, 0.08]) for split in SPLITS}
     if multilabel:

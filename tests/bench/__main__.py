@@ -53,7 +53,6 @@ def main() -> None:
     known = dict(benchmarks())
     if unknown := set(arguments.only or ()) - known.keys():
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    results = json.loads(target.read_text())["results"] if target.exists() else {}
     for name, function in known.items():
         if arguments.only and name not in arguments.only:
             continue
@@ -61,6 +60,7 @@ def main() -> None:
         measured = {"what": function.__doc__, **function()}
         measured |= {"load_before": round(load, 2), "date": datetime.now(UTC).date().isoformat()}
         print(json.dumps({name: measured}, indent=1), flush=True)
+        results = json.loads(target.read_text())["results"] if target.exists() else {}  # now: others may have written
         if "skipped" in measured and name in results:
             continue  # keep what was measured where the data was at hand
         results[name] = measured

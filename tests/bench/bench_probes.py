@@ -2,13 +2,17 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from tests.bench import known_signal
 from tests.bench.pairs import PROJECT, SHARED
@@ -32,6 +36,59 @@ def bench_probe_knn() -> dict:
 def bench_probe_knn_quarter() -> dict:
     """`probe --kind knn --train-fraction 0.25`: seconds and peak memory."""
     return _full_size("knn", "--train-fraction", "0.25")
+
+
+def bench_knn_search() -> dict:
+    """CPU seconds to find 50 neighbours of 512 val samples among 237,871: ours against scikit-learn's brute force.
+
+    Peak memory is that of a process with all of train, ours as float16; the peer's is less than one that scores val.
+    """
+    if not METADATA.exists():
+        return _skipped()
+    known_signal.write(folder := WORK / "full", METADATA)
+    with get_context("spawn").Pool(1) as pool:
+        ours = pool.apply(_search_ours, (folder, 512))
+    with get_context("spawn").Pool(1) as pool:
+        peer = pool.apply(_search_peer, (folder, 64))
+    return {
+        "unit": "samples/CPU s",
+        "ours": round(ours["rate"], 2),
+        "peer": round(peer["rate"], 2),
+        "ratio": round(ours["rate"] / peer["rate"], 2),
+        "peak_gb": {"ours": ours["peak_gb"], "peer": peer["peak_gb"]},
+        "same_neighbours": float((ours["near"][:64] == peer["near"]).mean()),
+    }
+
+
+def _search_ours(folder: Path, count: int) -> dict:
+    from data import store
+    from probes import inputs
+    from probes.kinds.knn import Neighbours
+
+    train, val = (store.read_features(folder / f"{split}.h5", lazy=True) for split in ("train", "val"))
+    probe = Neighbours(inputs.in_memory([train.features], dtype=np.float16), train.labels, 50, "euclidean")
+    return _searched(probe.neighbours, val.features[:count].astype(np.float32))
+
+
+def _search_peer(folder: Path, count: int) -> dict:
+    from sklearn.neighbors import NearestNeighbors
+
+    from data import store
+    from probes import inputs
+
+    train, val = (store.read_features(folder / f"{split}.h5", lazy=True) for split in ("train", "val"))
+    peer = NearestNeighbors(n_neighbors=50, algorithm="brute").fit(inputs.in_memory([train.features]))
+    return _searched(lambda asked: peer.kneighbors(asked)[1], val.features[:count].astype(np.float32))
+
+
+def _searched(search: Callable[[np.ndarray], np.ndarray], asked: np.ndarray) -> dict:
+    """Rate by CPU time, peak memory of this process and the neighbours, with one thread."""
+    with threadpool_limits(1):
+        start = time.process_time()
+        near = search(asked)
+        seconds = time.process_time() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # KiB on Linux
+    return {"rate": len(asked) / seconds, "peak_gb": round(peak, 2), "near": near}
 
 
 def bench_probe_rf() -> dict:
@@ -64,7 +121,6 @@ def bench_linear_path() -> dict:
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
 
     from probes import fit, inputs
     from probes.kinds.linear import C_VALUES
@@ -117,7 +173,6 @@ def bench_linear_scores() -> dict:
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
 
     from probes import fit, inputs
 
