@@ -14,7 +14,7 @@ from data.registry import VIEWS
 
 HELP = "Tables, figures and a report from probe runs and features."
 
-EVERY = ("runs", "features", "dataset")
+EVERY = ("runs", "features", "dataset", "speed")
 
 # name: (type, default, help, the inputs whose views have it)
 COMMON: dict[str, tuple[Any, Any, str, tuple[str, ...]]] = {
@@ -24,7 +24,7 @@ COMMON: dict[str, tuple[Any, Any, str, tuple[str, ...]]] = {
     "rule": (Rule, "both", "Decisions at 0.5 (half), at thresholds chosen on val (tuned), or both.", ("runs",)),
     "features": (Path | None, None, "A feature folder, where several would fit.", ("features", "dataset")),
     "split": (Literal["train", "val", "test", "all"], "test", "Split to draw.", ("features",)),
-    "style": (Style, "paper", "Pictures for paper, or with larger letters for slides.", ("runs", "features")),
+    "style": (Style, "paper", "Pictures for paper, or with larger letters for slides.", ("runs", "features", "speed")),
     "data": (DataFlags, ANY, "Which samples.", ("dataset",)),
     "out": (Path, paths.DEFAULT_OUT, "Folder that holds everything the commands write.", EVERY),
     "folder": (Path | None, None, "Write here instead of below --out.", EVERY),

@@ -148,11 +148,12 @@ def heatmap(
         top: the value of the last colour.
         gap: white lines between cells, in points.
     """
-    ax.pcolormesh(shares, cmap=cmap, vmin=0, vmax=top, linewidth=gap, edgecolors="white")
-    ax.set_xlim(0, len(columns))
-    ax.set_ylim(len(rows), 0)
-    ax.set_xticks(np.arange(len(columns)) + 0.5, columns)
-    ax.set_yticks(np.arange(len(rows)) + 0.5, rows)
+    import seaborn as sns  # deferred: it takes a second to import, and many views draw no cells
+
+    sns.heatmap(
+        shares, mask=np.isnan(shares), cmap=cmap, vmin=0, vmax=top, cbar=False, linewidths=gap, linecolor="white",
+        xticklabels=list(columns), yticklabels=list(rows), ax=ax,
+    )  # fmt: skip
     without_frame(ax)
 
 

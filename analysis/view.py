@@ -11,10 +11,10 @@ A view module has a docstring whose first line is its help, a literal ``CARD`` a
     def run(request: ViewRequest, *, bins: int) -> list[Output]: ...
 
 ``input`` says which flags the command has: ``runs`` (--model --dataset --kind --rule), ``features`` (--model
---dataset --features --split) or ``dataset`` (those of `data.flags.DataFlags`, and --features). ``report`` is the
-view's place in the report, and whether its ``figure``, its ``table`` or ``both`` are shown there; without it the view
-is not in the report. ``options`` are the view's own flags. The card is read without importing the view, so ``--help``
-is quick.
+--dataset --features --split), ``dataset`` (those of `data.flags.DataFlags`, and --features) or ``speed`` (none: what
+`featurize bench` measured). ``report`` is the view's place in the report, and whether its ``figure``, its ``table`` or
+``both`` are shown there; without it the view is not in the report. ``options`` are the view's own flags. The card is
+read without importing the view, so ``--help`` is quick.
 """
 
 from collections.abc import Sequence

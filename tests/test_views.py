@@ -92,7 +92,7 @@ def files_of(outputs: list[Output]) -> list:
 @pytest.mark.parametrize("name", VIEWS.names())
 def test_every_view_has_a_card_that_its_run_understands(name):
     card = VIEWS.card(name)
-    assert card["input"] in ("runs", "features", "dataset")
+    assert card["input"] in ("runs", "features", "dataset", "speed")
     assert set(card) <= {"input", "labels", "images", "needs", "report", "options"}
     assert card.get("labels", "multi-label") in ("multi-label", "single-label")
     assert all(set(spec) == {"default", "help"} for spec in card["options"].values())

@@ -115,10 +115,13 @@ def draw(frame: pd.DataFrame, ax: Axes, quantity: str) -> None:
         ax: where to draw.
         quantity: ``loss`` or ``accuracy``.
     """
+    import seaborn as sns  # deferred: it takes a second to import
+
     palette = dict(zip(SPLITS, (figures.GREY, figures.RIGHT), strict=True))
-    for split, marker in zip(SPLITS, "os", strict=True):
-        part = frame.loc[frame["split"] == split]
-        ax.plot(part["epoch"], part[quantity], marker=marker, ms=4.5, color=palette[split], label=split)
+    sns.lineplot(
+        frame, x="epoch", y=quantity, hue="split", hue_order=SPLITS, palette=palette, style="split",
+        style_order=SPLITS, markers=["o", "s"], dashes=False, markersize=5, ax=ax,
+    )  # fmt: skip
     for epoch in frame.loc[frame["chosen"], "epoch"].unique():
         ax.axvline(epoch, color=figures.GREY, lw=1, ls=":", zorder=0)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))

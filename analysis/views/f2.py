@@ -16,7 +16,6 @@ from data.runs import Run, all_runs
 CARD = {"input": "runs", "report": {"order": 20, "heading": "F2 per class", "show": "figure"}, "options": {}}
 
 MACRO = "All classes (macro mean)"
-BARS = 0.84  # of a class's line that its bars take
 PROBES_A_FIGURE = 8  # more bars a class than colours that can be told apart
 
 
@@ -132,13 +131,13 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
         frame: of `compute`, one feature set and rule.
         ax: where to draw.
     """
+    import seaborn as sns  # deferred: it takes a second to import
+
     names, probes = list(frame["class"].unique()), list(frame["probe"].unique())
-    height = BARS / len(probes)
-    for place, (probe, colour) in enumerate(zip(probes, _colours(frame), strict=True)):
-        part = frame.loc[frame["probe"] == probe].set_index("class")["f2"].reindex(names)
-        rows = np.arange(len(names)) + (place + 0.5) * height - BARS / 2
-        ax.barh(rows, part.to_numpy(float), height=height, color=colour, linewidth=0)
-    ax.set_ylim(len(names) - 0.5, -0.5)
+    sns.barplot(
+        frame, x="f2", y="class", hue="probe", order=names, hue_order=probes, orient="h",
+        palette=_colours(frame), saturation=1, linewidth=0, width=0.84, legend=False, errorbar=None, ax=ax,
+    )  # fmt: skip
     labels = []
     for row, (name, support) in enumerate(_supports(frame).items()):
         labels.append(name if support is None else f"{figures.wrapped(name, 40)}  (n={support:,})")

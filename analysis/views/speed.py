@@ -13,7 +13,7 @@ from analysis.view import Output, ViewRequest
 from data import paths
 from data.errors import RequestError
 
-CARD = {"input": "runs", "options": {}}
+CARD = {"input": "speed", "options": {}}
 
 NOTE = (
     "Alone: images that are on the device already. Whole: from the dataset's files to a feature file. Bound: what one "
