@@ -5,8 +5,9 @@
 
 BIN := .venv/bin
 DEMO_OUT := runs/demo
-SEMINAR_OUT ?= runs/seminar
-SEMINAR_MODEL ?= --model dofa --bands s2-9
+SEMINAR_MODEL ?= dofa
+SEMINAR_BANDS ?= s2-9
+SEMINAR_OUT ?= runs/seminar-$(SEMINAR_MODEL)-$(SEMINAR_BANDS)
 DEVICE ?= auto
 UV := $(shell command -v uv || echo .uv/bin/uv)
 
@@ -28,7 +29,7 @@ setup-dev: .venv/.ready-dev
 	VIRTUAL_ENV=.venv $(UV) pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# the main job on simulated scenes: features of two encoders, four probes on each, every figure, a report
+# the main job on simulated scenes: features of two encoders, every probe on each, every figure, a report
 demo: setup
 	$(BIN)/featurize --model stats --dataset simulated --limit 600 --out $(DEMO_OUT)
 	$(BIN)/featurize --model rcf --dataset simulated --limit 600 --image-size 40 --out $(DEMO_OUT)
@@ -40,7 +41,8 @@ demo: setup
 # time and disk: docs/studies.md
 seminar: setup
 	@test -n "$(DATA)" || { echo "make seminar needs BigEarthNet's folder: make seminar DATA=/data/bigearthnet"; exit 2; }
-	$(BIN)/featurize $(SEMINAR_MODEL) --dataset bigearthnet --data-root $(DATA) --device $(DEVICE) --out $(SEMINAR_OUT)
+	$(BIN)/featurize --model $(SEMINAR_MODEL) --bands $(SEMINAR_BANDS) --dataset bigearthnet --data-root $(DATA) \
+		--device $(DEVICE) --out $(SEMINAR_OUT)
 	$(BIN)/probe --kind rf,linear,mlp --dataset bigearthnet --out $(SEMINAR_OUT)
 	$(BIN)/analyze seminar --dataset bigearthnet --out $(SEMINAR_OUT)
 

@@ -169,7 +169,7 @@ def from_runs(runs: list[Run], *, words: str, most: int, note: str) -> Shown:
         labels=frames.truth(predictions, len(first.class_names))[rows],
         total=len(predictions.ids),
         points=None,
-        lonlat=None,
+        lonlat=None if predictions.lonlat is None else predictions.lonlat[rows],
         note=note,
         runs=runs,
     )
@@ -311,6 +311,8 @@ def confusion_table(frame: pd.DataFrame) -> tuple[list[str], list[tuple[str, lis
 
 def _add_pictures(made: Explorer, shown: Sequence[Shown], *, pictures: int, root: Path | None, cache: Path) -> None:
     """A sprite for each set of samples; where the data cannot be reached, a note that says why."""
+    if not pictures:
+        return
     groups: dict[str, list[int]] = {}
     for number, one in enumerate(shown):
         groups.setdefault(f"{one.dataset} {store.digest_ids(one.ids)}", []).append(number)

@@ -171,7 +171,8 @@ def _bench(model: str, match: dict[str, Any], **values: tuple[float, float]) -> 
     sets: dict[str, tuple[str, str, dict[str, Any] | None, dict[str, int] | None]] = {
         "m_eurosat": ("m-eurosat", "accuracy", None, None),
         "eurosat_spatial": (
-            "EuroSAT, spatial split", "accuracy", {"dataset": "eurosat", "dataset_variant": "spatial"}, EUROSAT_SPLITS,
+            "EuroSAT, spatial split", "accuracy",
+            {"dataset": "eurosat", "dataset_variant": "spatial", "classes": 10}, EUROSAT_SPLITS,
         ),
         "m_bigearthnet": ("m-bigearthnet, 43 classes", "map_micro", None, None),
         "benv2": ("GEO-Bench 2's benv2, 19 classes", "map_micro", None, None),
@@ -189,7 +190,8 @@ def _resize(
     model: str, bands: str, value: float, match: dict[str, Any], *, metric: str = "accuracy", dataset: str = "eurosat"
 ) -> Published:
     """One of Corley et al.'s kNN numbers."""
-    where = {"dataset": dataset, "dataset_variant": "random" if dataset == "eurosat" else "v1", "bands": bands}
+    variant, classes = ("random", 10) if dataset == "eurosat" else ("v1", 19)
+    where = {"dataset": dataset, "dataset_variant": variant, "classes": classes, "bands": bands}
     rows = EUROSAT_SPLITS if dataset == "eurosat" else BIGEARTHNET_SPLITS["v1"]
     data = "EuroSAT" if dataset == "eurosat" else "BigEarthNet v1, 19 classes"
     what = f"{model}, {_BANDS[bands]}, on {data}"
@@ -284,6 +286,7 @@ def described(record: dict[str, Any]) -> dict[str, Any]:
         "interpolation": encoder["interpolation"],
         "normalization": encoder["normalization"]["method"],
         "weights": encoder["weights"]["source"],
+        "classes": len(record["class_names"]),
         "features": encoder.get("settings", {}).get("features"),
         "kernel": encoder.get("settings", {}).get("kernel"),
         "rows": rows_of(record),

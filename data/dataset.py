@@ -69,7 +69,8 @@ class EODataset(ABC):
         statistics: by band name, in native units.
         lonlat: (N, 2) float64 WGS 84 patch centres in degrees, or None.
         provenance: what else decides the samples' values (seed, version); JSON-able; equal for all splits.
-        files_digest: digest of the source files of this split where their contents may change unnoticed.
+        files_digest: digest of the source files of this split where their contents may change unnoticed; one a sensor
+            where the bands of a sensor have files of their own.
 
     Raises:
         RequestError: no samples, duplicate ids, or labels and ids that differ in number.
@@ -92,7 +93,7 @@ class EODataset(ABC):
         statistics: Mapping[str, Statistic],
         lonlat: np.ndarray | None = None,
         provenance: Mapping[str, Any] | None = None,
-        files_digest: str | None = None,
+        files_digest: str | Mapping[str, str] | None = None,
     ) -> None:
         self.name, self.variant, self.split = name, variant, split
         self.ids, self.labels, self.class_names = list(ids), labels, tuple(class_names)

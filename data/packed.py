@@ -500,14 +500,18 @@ def is_packed(file: Path) -> bool:
     try:
         with store.open_hdf5(file) as source:
             return source.attrs.get("format") == FORMAT
-    except OSError:
+    except (OSError, RuntimeError):
         return False
 
 
 def verify(file: Path) -> list[str]:
     """Read everything and compare checksums: what is wrong, one line a split; empty when all is well."""
     problems = []
-    for split in read_header(file)["splits"]:
+    try:
+        splits = read_header(file)["splits"]
+    except RequestError as error:
+        return [str(error)]
+    for split in splits:
         try:
             samples = PackedSplit(file, split)
             with progress(f"verifying {file.name} {split}", len(samples), "images") as advance:

@@ -29,6 +29,7 @@ from data.files import canonical_json, explained, fsync_folder, published, short
 from data.lock import Lock
 
 SCHEMA = 1
+DIGESTED = ("ids", "labels", "lonlat")  # arrays whose sha256 is in the identity
 CHUNK_ROWS = 1024
 DEFAULT_PART_ROWS = 1024
 
@@ -59,12 +60,22 @@ def make_identity(dataset: EODataset, encoder: dict[str, Any], *, limit: int | N
             "rows": len(dataset),
             "ids_sha256": digest_ids(dataset.ids),
             "labels_sha256": digest_array(dataset.labels),
-            "files_sha256": dataset.files_digest,
+            "files_sha256": _files_digest(dataset, encoder.get("bands", ())),
             "lonlat_sha256": None if dataset.lonlat is None else digest_array(dataset.lonlat.astype(np.float64)),
             **({"altered": dataset.altered} if dataset.altered else {}),
         },
     }
     return json.loads(canonical_json(identity))  # as it is read back: tuples become lists
+
+
+def _files_digest(dataset: EODataset, bands: Sequence[str]) -> Any:
+    """Digest of the files that these bands are read from; by sensor where they are of several."""
+    digest = dataset.files_digest
+    if digest is None or isinstance(digest, str):
+        return digest
+    read = {band.sensor for band in dataset.bands if band.name in bands} or digest.keys()
+    kept = {sensor: value for sensor, value in digest.items() if sensor in read}
+    return kept if len(kept) > 1 else next(iter(kept.values()))
 
 
 def digest_ids(ids: Sequence[str]) -> str:
@@ -74,7 +85,7 @@ def digest_ids(ids: Sequence[str]) -> str:
 
 def digest_array(array: np.ndarray) -> str:
     """sha256 of an array's bytes."""
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"").hexdigest()
 
 
 def dataset_slug(identity: dict[str, Any]) -> str:
@@ -266,6 +277,7 @@ class FeatureWriter(PartWriter):
             file.attrs["environment"] = canonical_json(environment)
             file.attrs["class_names"] = canonical_json(list(dataset.class_names))
             file.attrs["checksums"] = canonical_json(checksums)
+            file.attrs["attributes_sha256"] = _digest_attributes(file)
         shutil.rmtree(self.parts)
         return self.file
 
@@ -417,7 +429,7 @@ def read_features(file: Path, *, lazy: bool = False) -> FeatureSet:
             if lazy:
                 stack.pop_all()  # stays open until the features are no longer referred to
             return found
-    except (OSError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError) as error:  # h5py's, of damaged files
         raise _unreadable(file, error) from error
 
 
@@ -430,8 +442,14 @@ def read_identity(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         with open_hdf5(file) as source:
             return _attributes(source)
-    except (OSError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError) as error:  # h5py's, of damaged files
         raise _unreadable(file, error) from error
+
+
+def _digest_attributes(source: Any) -> str:
+    """sha256 of what is kept beside the arrays."""
+    kept = [str(source.attrs[name]) for name in ("identity", "environment", "class_names", "checksums")]
+    return hashlib.sha256("\n".join(kept).encode()).hexdigest()
 
 
 def _attributes(source: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -491,10 +509,12 @@ def verify(file: Path) -> list[str]:
     try:
         with open_hdf5(file) as source:
             identity, _ = _attributes(source)
-            split = identity["split"]
+            wanted = {name: identity["split"][name] for name in ("rows", *(f"{n}_sha256" for n in DIGESTED))}
             arrays = {name: source[name][:] for name in source if isinstance(source[name], h5py.Dataset)}
-            checksums = json.loads(source.attrs["checksums"])
-    except (RequestError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+            checksums = dict(json.loads(source.attrs["checksums"]))
+            if source.attrs.get("attributes_sha256") not in (None, _digest_attributes(source)):  # none before 0.1
+                return [f"{file}: what is recorded beside the arrays does not match its checksum"]
+    except (RequestError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         return [f"{file}: unreadable ({error})"]
     absent = [name for name in {"features", "labels", "ids", *checksums} if name not in arrays]
     if absent:
@@ -505,13 +525,13 @@ def verify(file: Path) -> list[str]:
         if checksums.get(name) != digest_array(array)
     ]
     counts = {name: len(array) for name, array in arrays.items()}
-    if set(counts.values()) != {split["rows"]}:
-        problems.append(f"row counts differ: {counts}, identity says {split['rows']}")
+    if set(counts.values()) != {wanted["rows"]}:
+        problems.append(f"row counts differ: {counts}, identity says {wanted['rows']}")
     ids = [value.decode(errors="replace") for value in arrays["ids"]]
-    if digest_ids(ids) != split["ids_sha256"]:
+    if digest_ids(ids) != wanted["ids_sha256"]:
         problems.append("ids do not match the identity")
     for name in ("labels", "lonlat"):
-        if (digest_array(arrays[name]) if name in arrays else None) != split[f"{name}_sha256"]:
+        if (digest_array(arrays[name]) if name in arrays else None) != wanted[f"{name}_sha256"]:
             problems.append(f"{name} do not match the identity")
     if len(set(ids)) < len(ids):
         problems.append(f"{len(ids) - len(set(ids))} ids are duplicates")
@@ -567,7 +587,7 @@ def salvage(file: Path) -> tuple[int, int]:
             rows, (_, dim), dtype = identity["split"]["rows"], source["features"].shape, source["features"].dtype.name
             sound = dict(_sound_blocks(source["features"], rows))
             digest = json.loads(source.attrs["checksums"])["features"]
-    except (OSError, KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RequestError(
             f"{file} is too damaged to repair ({type(error).__name__}); "
             "give its featurize command again with --overwrite"

@@ -22,7 +22,7 @@ from data.errors import RequestError
 from data.files import published
 from data.registry import MODELS
 from featurize.job import Job
-from featurize.pipeline import PRECISIONS, Batch, Embedder, Plan, featurize_split, prepare, read_batches
+from featurize.pipeline import PRECISIONS, Batch, Embedder, Plan, choose_workers, featurize_split, prepare, read_batches
 from featurize.stages import Busy
 
 SECONDS = 3.0  # that a rate is taken over, at least
@@ -179,8 +179,9 @@ def reading_rate(samples: EODataset, job: Job, plan: Plan) -> float:
     ranges = [
         (0, start, min(start + plan.batch_size, len(samples))) for start in range(0, len(samples), plan.batch_size)
     ]
+    workers = choose_workers(plan.workers, samples, len(samples))
     start = time.perf_counter()
-    for _ in read_batches(samples, job.encoder.request.bands, ranges, plan.workers or 0, Busy()):
+    for _ in read_batches(samples, job.encoder.request.bands, ranges, workers, Busy()):
         pass
     return len(samples) / (time.perf_counter() - start)
 

@@ -100,6 +100,7 @@ def bench(*, model: ModelFlags, data: DataFlags = ANY, run: RunFlags = HERE, out
         raise RequestError("featurize bench measures one process; leave --engine and --ray-... out")
     for name in model.model.split(","):
         MODELS.check(name)
+    run.check_numbers()
 
     from featurize import bench as speed  # torch
 

@@ -102,12 +102,16 @@ class RunFlags:
     ray_address: str | None = None
     ray_workers: int | None = None
 
-    def check(self) -> None:
-        """Raise a RequestError for numbers below 1 or an unknown engine."""
+    def check_numbers(self) -> None:
+        """Raise a RequestError for numbers below 1."""
         for name in ("batch_size", "part_rows", "ray_workers"):
             value = getattr(self, name)
             if isinstance(value, int) and value < 1:
                 raise RequestError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+
+    def check(self) -> None:
+        """Raise a RequestError for numbers below 1 or an unknown engine."""
+        self.check_numbers()
         if self.engine:
             ENGINES.check(self.engine)
         for name in ("ray_address", "ray_workers"):

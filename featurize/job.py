@@ -113,4 +113,10 @@ class Job:
 
 def _plain(flags: dict[str, Any]) -> dict[str, Any]:
     """Paths made whole, as the command may be given again from another folder, and written as text."""
-    return {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in flags.items()}
+    paths_ = {
+        name: Path(value) for name, value in flags.items() if isinstance(value, Path) or name == "weights" and value
+    }
+    whole = {
+        name: str(path.resolve()) for name, path in paths_.items() if isinstance(flags[name], Path) or path.exists()
+    }
+    return flags | whole

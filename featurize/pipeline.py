@@ -1,6 +1,8 @@
 """Read, resize, scale, embed, write: one split of a dataset through an encoder into a feature file."""
 
+import os
 import platform
+import shutil
 import signal
 import sys
 import threading
@@ -205,6 +207,7 @@ def featurize_split(
     with store.FeatureWriter(file, identity, **size, part_rows=plan.part_rows, overwrite=overwrite) as writer:
         if file.exists() and not overwrite:  # another process published it just before this one took the lock
             check_reusable(file, identity)
+            shutil.rmtree(writer.parts, ignore_errors=True)
             return file, f"reused {file} ({len(dataset):,} images)"
         todo = writer.missing()
         rows = sum(stop - start for start, stop in map(writer.bounds, todo))
@@ -292,7 +295,19 @@ def read_batches(
         prefetch_factor=4 if workers else None,
         worker_init_fn=_leave_interrupts_to_the_parent,
     )
-    for seconds, read in loader:
+    batches = iter(loader)
+    while True:
+        try:
+            seconds, read = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if not workers:
+                raise
+            raise RequestError(
+                "a reader process was killed, perhaps for want of memory or of shared memory (/dev/shm); use fewer "
+                "--workers, or --workers 0; finished parts are kept"
+            ) from error
         busy.seconds["read"] += seconds / max(1, workers)
         if isinstance(read, RequestError):
             raise read
@@ -517,7 +532,10 @@ def choose_workers(asked: int | None, dataset: EODataset, images: int) -> int:
         if asked < 0:
             raise RequestError(f"--workers {asked}: must be 0 or more")
         return asked
-    return min(8, torch.get_num_threads()) if images >= IMAGES_WORTH_WORKERS and not dataset.read_from else 0
+    if images < IMAGES_WORTH_WORKERS or dataset.read_from:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # absent on macOS
+    return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def make_environment(plan: Plan, encoder: Encoder, rate: float, busy: Busy) -> dict[str, Any]:

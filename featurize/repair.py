@@ -23,14 +23,21 @@ def repair(file: Path) -> None:
     again = "give its featurize command again with --overwrite"
     if not environment.get("asked") or identity["split"].get("altered"):
         raise RequestError(f"{file} does not say which flags made it; {again}")
+    resolved = file.resolve()
+    if len(resolved.parents) < 4:
+        raise RequestError(f"{file} is not where featurize put it, below an --out folder; {again}")
     run = RunFlags(precision=identity["encoder"]["precision"])
-    out = file.resolve().parents[3]  # out/features/<dataset>/<encoder>/<split>.h5
+    out = resolved.parents[3]  # out/features/<dataset>/<encoder>/<split>.h5
     job = Job.from_asked(environment["asked"], identity["split"]["name"], run=run, out=out, overwrite=True)
     plan = local.prepared(job)
     samples, limit = job.open(identity["split"]["name"]), job.data.recorded_limit()
     now = store.make_identity(samples, job.encoder.identity(plan.precision), limit=limit)
     if fields := store.differing_fields(identity, now):
         raise RequestError(f"{file} was made with another {', '.join(fields)} than there is now; {again}")
+    if job.file(samples, 0, now) != resolved:
+        raise RequestError(
+            f"{file} is not where featurize put it, {job.file(samples, 0, now)}; move it there, or {again}"
+        )
     kept, rows = store.salvage(file)
     print(f"{file}: {kept:,} of {rows:,} images are sound, making the rest again", flush=True)
     local.make_files(job, plan, local.embed_parts)

@@ -49,6 +49,7 @@ def probe(*, fit: FitFlags, shots: int | None = None, train_fraction: float | No
     if train_fraction is not None and not 0 < train_fraction <= 1:
         raise RequestError(f"--train-fraction {train_fraction:g}: must be above 0 and at most 1")
     splits = fit.splits()
+    fit.check(kinds, splits)
     cut = {"shots": shots, "fraction": train_fraction}
     finished = [fit.run(kind, splits, seed=seed, cut=cut, report=_report) for seed in numbers for kind in kinds]
     if seeds == 1:
@@ -71,6 +72,7 @@ def sweep(*, fit: FitFlags, shots: str = "1,5,10,50,all", seeds: int = 5) -> Non
     kinds, numbers = fit.kinds(), fit.seeds(seeds)
     counts = list(dict.fromkeys(_shots(word.strip()) for word in shots.split(",")))
     splits = fit.splits()
+    fit.check(kinds, splits)
     finished = []
     for count in counts:
         for seed in numbers:
@@ -165,7 +167,8 @@ def compare(
     found = comparing.compare(first, second, rule=rule, other_rule=other_rule, seed=seed)
     _print_comparison(found, first, second)
     if to:
-        write_text(to, json.dumps({"run": str(run), "other": str(other), "rule": rule, "seed": seed} | found, indent=1))
+        about = {"run": str(run), "other": str(other), "rule": rule, "other_rule": other_rule or rule, "seed": seed}
+        write_text(to, json.dumps(about | found, indent=1))
         print(to)
 
 

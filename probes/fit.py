@@ -114,7 +114,7 @@ def plan_probe(
             labels.
     """
     train = splits["train"]
-    _check_settings(kind, settings, train.multilabel)
+    check_settings(kind, settings, train.multilabel)
     assert len(train.views) == settings.views - 1, "read_splits must be told the number of views"
     features = inputs.shared(train.identity) | {
         "splits": {name: inputs.split_identity(features) for name, features in splits.items()}
@@ -262,7 +262,8 @@ def run_probe(
     return runs.write_run(plan.folder, record, predictions, lambda path: save_model(estimator, path))
 
 
-def _check_settings(kind: str, settings: Settings, multilabel: bool) -> None:
+def check_settings(kind: str, settings: Settings, multilabel: bool) -> None:
+    """Raise a RequestError for a setting that a kind of probe does not have."""
     labels = "multi-label" if multilabel else "single-label"
     able = [name for name in PROBES.names() if labels in PROBES.card(name).get("balanced", ())]
     if settings.balanced and kind not in able:
@@ -329,7 +330,7 @@ def _warnings(splits: dict[str, store.FeatureSet], truth: dict[str, np.ndarray])
         if both := len(ids[one] & ids[other]):
             found.append(f"{both} of {len(ids[one])} {one} ids are also in {other}: {one} metrics are too good")
     effects = {
-        "train": "it scores 0 everywhere",
+        "train": "nothing was learned of it, and it scores at or near 0",
         "val": "its threshold stays 0.5",
         "test": "it counts as 0 in macro precision, recall and F, and has no average precision",
     }

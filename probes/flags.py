@@ -14,6 +14,7 @@ from data.registry import PROBES
 if TYPE_CHECKING:
     from data.runs import Run
     from data.store import FeatureSet
+    from probes.search import Settings
 
 MAX_SEED = 2**32 - 1
 METHODS = ("platt", "isotonic")
@@ -138,10 +139,22 @@ class FitFlags:
             report: is told how it goes.
         """
         from probes.fit import fit_run  # deferred, as all below
-        from probes.search import Settings
+
+        more = {"n_jobs": self.n_jobs, "overwrite": self.overwrite, "report": report}
+        return fit_run(kind, splits, self.out, seed=seed, settings=self._settings(kind, cut), **more)
+
+    def check(self, kinds: list[str], splits: "dict[str, FeatureSet]") -> None:
+        """Raise a RequestError for a setting that one of the kinds does not have, before any is fitted."""
+        from probes.fit import check_settings  # deferred, as all below
+
+        for kind in kinds:
+            check_settings(kind, self._settings(kind, {}), splits["train"].multilabel)
+
+    def _settings(self, kind: str, cut: dict[str, Any]) -> "Settings":
+        from probes.search import Settings  # deferred, as all below
 
         options = self._head() if kind == "head" else {}
-        settings = Settings(
+        return Settings(
             beta=self.beta,
             balanced=self.balanced,
             calibrate=self.calibrate,
@@ -151,8 +164,6 @@ class FitFlags:
             options=options,
             **cut,
         )
-        more = {"n_jobs": self.n_jobs, "overwrite": self.overwrite, "report": report}
-        return fit_run(kind, splits, self.out, seed=seed, settings=settings, **more)
 
     def _head(self) -> dict[str, float]:
         given = {"learning_rate": self.learning_rate, "batch_size": self.batch_size, "epochs": self.epochs}

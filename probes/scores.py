@@ -11,7 +11,7 @@ from probes.metrics import confusion_counts, f_beta, one_hot
 
 HALF = 0.5
 # Halvings of the val and test scores of six kinds on two feature sets of mosaics of real pixels (9 classes, 3 to 150
-# positives each): 3, 10 and 30 did about as well, and all better than none; see README.
+# positives each): 3, 10 and 30 did about as well, and all better than none.
 SHRINKAGE = 10
 _SURE = 1e-4  # a threshold of 0 or 1 is drawn as if it were this far from it
 
@@ -23,7 +23,7 @@ def score(
 
     Multi-label forests and neighbours give a list of K arrays, (N, 2), or (N, 1) for a class that was constant
     in train; networks give (N, K); single-label estimators give a column for each class they saw in train. A
-    class that an estimator never saw scores 0.
+    class that has no column scores 0.
 
     Args:
         estimator: fitted, with ``predict_proba`` and ``classes_``.

@@ -232,8 +232,8 @@ def _each(job: Job, module: Any) -> Iterator[Trial]:
     with ThreadPoolExecutor(1 if inside else job.threads) as pool:
         tasks = [pool.submit(run, number, params) for number, params in enumerate(job.candidates)]
         try:
-            for task in tasks:
-                if trial := task.result():
+            while tasks:
+                if trial := tasks.pop(0).result():  # let go of: a forest that lost must not stay in memory
                     yield trial
         finally:
             for task in tasks:

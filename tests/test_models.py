@@ -58,7 +58,8 @@ def build(name, dataset=None, *, bands=None, **settings):
     dataset = dataset or PixelDataset()
     weights = "random" if "random" in MODELS.card(name)["weights"] else None
     settings = {"weights": weights, **CHEAP.get(name, {}), **settings}
-    bands = settings.pop("bands", None) if bands is None else bands
+    usual = settings.pop("bands", None)
+    bands = usual if bands is None else bands
     full = f"hf:{tiny_folder()}" if name == "hf:tiny" else name
     return build_encoder(full, dataset, bands, EncoderRequest((), dataset.statistics, lambda: dataset, **settings))
 
@@ -166,7 +167,7 @@ def test_stats_are_numpys():
 @pytest.mark.parametrize("variant", ["gaussian", "empirical"])
 def test_rcf_is_torchgeos_forward(variant):
     dataset = PixelDataset()
-    encoder = build("rcf", bands="rgb", variant=variant)
+    encoder = build("rcf", bands="rgb", variant=variant, image_size=None)
     assert isinstance(encoder, RandomConvolutions) and encoder.dim == FEATURES
     images = torch.stack([torch.from_numpy(np.stack(dataset.read(i, encoder.request.bands))).float() for i in range(5)])
     with torch.inference_mode():
@@ -184,7 +185,7 @@ def test_rcf_empirical_takes_its_filters_from_the_training_images():
 def test_rcf_refuses_images_of_several_sizes_without_a_size():
     ragged = PixelDataset(sizes=[30 + i for i in range(20)])
     with pytest.raises(RequestError, match="give --image-size"):
-        build("rcf", ragged, bands="rgb")
+        build("rcf", ragged, bands="rgb", image_size=None)
     assert embed(build("rcf", ragged, bands="rgb", image_size=32), ragged, [0, 5]).shape == (2, FEATURES)
 
 

@@ -142,6 +142,7 @@ class Greedy(Encoder):
     """Stats of one band that runs out of memory above a number of images at once."""
 
     fits = 3
+    expects = None
 
     def embed(self, images, lonlat):
         if len(images) > self.fits:

@@ -121,8 +121,9 @@ def test_a_run_of_the_same_protocol_gets_the_published_number(record):
         lambda r: r["features"]["encoder"]["normalization"].update(method="none"),
         lambda r: r["features"]["encoder"]["weights"].update(source="random"),
         lambda r: r.update(kind="mlp"),
+        lambda r: r.update(class_names=r["class_names"][:9]),
     ],
-    ids=["split", "variant", "data", "size", "bands", "normalisation", "random weights", "probe"],
+    ids=["split", "variant", "data", "size", "bands", "normalisation", "random weights", "probe", "classes"],
 )
 def test_a_run_of_another_protocol_gets_none(record, change):
     change(record)

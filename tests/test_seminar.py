@@ -101,6 +101,16 @@ def test_mosaics_in_bigearthnets_layout_are_not_taken_for_bigearthnet(out):
     assert "train 200, val 200, test 200 samples, where v2 has train 237,871" in seminar.statement(run)
 
 
+def test_a_run_on_part_of_train_is_not_compared_although_another_run_may_be(out):
+    whole, part = as_the_seminars(all_runs(out))[:2]
+    part.record["rows"] = {"train": 190}
+    frame = seminar.compute([whole, part])
+    why = frame.groupby("run")["caveats"].first()
+    assert why[whole.folder.name] == "" and why[part.folder.name] == "other samples"
+    lines = [row[1] for row in seminar.readable(frame)[1] if row[1].startswith("ours less")]
+    assert sum("not comparable: other samples" in line for line in lines) == len(lines) / 2
+
+
 @pytest.mark.parametrize(
     ("about", "reason"),
     [

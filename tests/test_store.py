@@ -14,6 +14,7 @@ from helpers import TinyDataset, encoder_identity
 
 from data import command, files, paths, store
 from data import lock as lock_module
+from data.bands import SENTINEL1, SENTINEL2
 from data.errors import RequestError
 from data.lock import Lock
 from featurize.cli import app
@@ -213,6 +214,29 @@ def test_verify_finds_damage(tmp_path, dataset, features, damage, words):
     file = write_all(tmp_path / "train.h5", dataset, features)
     damage(file)
     assert words in " ".join(store.verify(file))
+
+
+def test_verify_finds_a_changed_identity_and_a_damaged_one(tmp_path, dataset, features):
+    file = write_all(tmp_path / "train.h5", dataset, features)
+    for old, new in (('"pooling":', '"pooling!":'), ("ids_sha256", "ids_sha257")):
+        with h5py.File(file, "r+") as opened:
+            before = opened.attrs["identity"]
+            assert old in before
+            opened.attrs["identity"] = before.replace(old, new, 1)
+        assert len(store.verify(file)) == 1, old
+        with h5py.File(file, "r+") as opened:
+            opened.attrs["identity"] = before
+    assert store.verify(file) == []
+
+
+def test_the_digest_of_files_is_of_the_sensors_that_are_read(dataset):
+    dataset.bands = [SENTINEL1["VV"], SENTINEL2["B02"]]
+    dataset.files_digest = {"S1": "1", "S2": "2"}
+    digests = [
+        store.make_identity(dataset, encoder_identity(bands=bands))["split"]["files_sha256"]
+        for bands in (["VV"], ["B02"], ["VV", "B02"])
+    ]
+    assert digests == ["1", "2", {"S1": "1", "S2": "2"}]
 
 
 def test_verify_finds_collapse(tmp_path, dataset):

@@ -23,6 +23,7 @@ from data.errors import RequestError
 from data.registry import PROBES, VIEWS
 from data.runs import all_runs
 from featurize import cli as featurize_cli
+from probes import cli as probe_cli
 from probes import fit, inputs
 
 TOGETHER = ("report", "eurosat", "seminar")  # made of the others' pictures; they have tests of their own
@@ -521,6 +522,28 @@ def test_the_printed_featurize_command_finds_the_features_it_says_it_makes(words
     assert command.run(featurize_cli.app, [*printed[1:], "--workers", "0", "--device", "cpu"]) == 0
     assert capsys.readouterr().out.count("reused") == 3
     assert len(paths.feature_folders(tmp_path)) == 1
+
+
+def test_the_printed_probe_command_has_the_settings_of_the_run():
+    given = {
+        "beta": 1.0, "balanced": True, "calibrate": "platt", "fraction": None, "shots": 10, "budget_s": 90.0,
+        "device": "cpu", "views": 3, "options": {"learning_rate": 0.001, "epochs": 5},
+    }  # fmt: skip
+    words = ["--kind", "head", *report._flags({"seed": 4, **report.probe_flags(given)})]
+    _, bound, _ = probe_cli.app.parse_args(words, exit_on_error=False, print_error=False)
+    fit = bound.arguments["fit"]
+    assert bound.arguments["shots"] == 10 and "train_fraction" not in bound.arguments
+    assert (fit.seed, fit.beta, fit.balanced, fit.calibrate, fit.budget) == (4, 1.0, True, "platt", "90s")
+    assert (fit.augment, fit.learning_rate, fit.epochs, fit.device) == (3, 0.001, 5, "cpu")
+    assert report._flags(report.probe_flags({"beta": 2, "views": 1, "device": "cpu", "options": {}})) == []
+
+
+def test_the_printed_report_command_has_the_flags_that_were_given():
+    options = {name: spec["default"] for name, spec in report.CARD["options"].items()}
+    request = ViewRequest(out=Path("o"), model="rcf", rule="half", style="slides")
+    line = report.report_command(request, {**options, "points": 500, "fast": True})
+    assert line == "analyze report --model rcf --rule half --style slides --out o --points 500 --fast"
+    assert report.report_command(ViewRequest(), options) == "analyze report"
 
 
 def test_the_printed_featurize_command_of_presto_passes_every_check_of_its_arguments(tmp_path, capsys):

@@ -109,7 +109,9 @@ def run(request: ViewRequest, *, points: int, pictures: int, data_root: str, fit
         explorer = page.explorer(
             shown, request.rules, pictures=pictures, root=root, cache=paths.layout_cache(request.out)
         )
-        text = render(request, found, outputs, explorer, [*complaints, *more], building)
+        options = {**layouts, "pictures": pictures, "data_root": data_root or None}
+        again = report_command(request, options)
+        text = render(request, found, outputs, explorer, [*complaints, *more], building, again=again)
         write_text(building / "index.html", text)
         shutil.rmtree(folder, ignore_errors=True)
         building.rename(folder)  # the old report stays whole until the new one is
@@ -232,6 +234,8 @@ def render(
     explorer: page.Explorer,
     complaints: list[str],
     folder: Path,
+    *,
+    again: str,
 ) -> str:
     """The page as HTML.
 
@@ -242,6 +246,7 @@ def render(
         explorer: the interactive part.
         complaints: what could not be drawn, and why.
         folder: where the page will be; the files beside it are named relative to it.
+        again: the command that makes it again.
     """
     environment = Environment(
         loader=PackageLoader("analysis", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True,
@@ -288,7 +293,7 @@ def render(
         runs=sum(len(features.runs) for features in found),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         versions=[(package, version(package)) for package in PACKAGES],
-        again=_line("analyze", "report", *_flags({"out": request.out})),
+        again=again,
     )
 
 
@@ -354,12 +359,51 @@ def encoder_facts(features: Features) -> dict[str, Any]:
 def commands(features: Features, out: Path) -> list[str]:
     """The commands that make these features and runs again."""
     lines = [featurize_command(features, out)]
-    seeds: dict[int, list[str]] = {}
+    alike: dict[str, tuple[dict[str, Any], list[str]]] = {}
     for one in features.runs:
-        seeds.setdefault(one.record["seed"], []).append(one.kind)
-    for seed, kinds in seeds.items():
-        lines.append(probe_command(features, out, sorted(set(kinds)), seed=seed))
+        settings = {"seed": one.record["seed"] or None} | probe_flags(one.record["arguments"])
+        alike.setdefault(json.dumps(settings), (settings, []))[1].append(one.kind)
+    for settings, kinds in alike.values():
+        lines.append(probe_command(features, out, sorted(set(kinds)), settings))
     return lines
+
+
+def probe_flags(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The flags of probe that a run was made with, as it recorded them; None or False where the default was taken."""
+    beta, budget, views = arguments.get("beta", 2), arguments.get("budget_s"), arguments.get("views", 1)
+    device = arguments.get("device", "cpu")
+    return {
+        "shots": arguments.get("shots"),
+        "train-fraction": arguments.get("fraction"),
+        "beta": None if beta == 2 else f"{beta:g}",
+        "balanced": arguments.get("balanced", False),
+        "calibrate": arguments.get("calibrate"),
+        "budget": None if budget is None else f"{budget:g}s",
+        "device": None if device == "cpu" else device,
+        "augment": None if views == 1 else views,
+        **{name.replace("_", "-"): value for name, value in arguments.get("options", {}).items()},
+    }
+
+
+def report_command(request: ViewRequest, options: dict[str, Any]) -> str:
+    """The command that makes this report again.
+
+    Args:
+        request: as it was given.
+        options: the report's own, by name.
+    """
+    card, style, rule = CARD["options"], request.style, request.rule
+    flags = {
+        "model": request.model,
+        "dataset": request.dataset,
+        "kind": request.kind,
+        "rule": None if rule == "both" else rule,
+        "style": None if style == "paper" else style,
+        "out": request.out,
+        "folder": request.folder,
+        **{name.replace("_", "-"): None if v == card[name]["default"] else v for name, v in options.items()},
+    }
+    return _line("analyze", "report", *_flags(flags))
 
 
 def missing(features: Features, out: Path) -> list[tuple[str, str]]:
@@ -377,6 +421,7 @@ def missing(features: Features, out: Path) -> list[tuple[str, str]]:
 def featurize_command(features: Features, out: Path) -> str:
     """The command that makes these features; the word ``DATA_ROOT`` stands for the folder of the data."""
     dataset, encoder = features.shared["dataset"], features.shared["encoder"]
+    views = max((run.record["arguments"].get("views", 1) for run in features.runs), default=1)
     has_variants = dataset["name"] in DATASETS.names() and DATASETS.card(dataset["name"])["variants"]
     flags = {
         "model": encoder["name"],
@@ -392,9 +437,22 @@ def featurize_command(features: Features, out: Path) -> str:
         "weights": weights_flag(encoder["weights"]["source"], features.environment.get("weights_origin")),
         "precision": encoder["precision"],
         "limit": dataset["limit"],
+        **_left_out(dataset),
+        "augment": views if views > 1 else None,
         "out": out,
     }
     return _line("featurize", *_flags(flags))
+
+
+def _left_out(dataset: dict[str, Any]) -> dict[str, Any]:
+    """Flags of a dataset that its provenance tells of."""
+    known = DATASETS.card(dataset["name"]).get("options", ()) if dataset["name"] in DATASETS.names() else ()
+    flags = {
+        "classes": dataset["provenance"].get("classes"),
+        "allow_missing": "absent" in dataset["provenance"],
+        "drop_snow_cloud": "snow_cloud" in dataset["provenance"],
+    }
+    return {name.replace("_", "-"): value for name, value in flags.items() if name in known}
 
 
 def weights_flag(source: str, origin: str | None) -> str | None:
@@ -405,17 +463,17 @@ def weights_flag(source: str, origin: str | None) -> str | None:
     return "random" if source == "random" else None
 
 
-def probe_command(features: Features, out: Path, kinds: Sequence[str], *, seed: int = 0) -> str:
-    """The command that runs these probes on these features."""
+def probe_command(features: Features, out: Path, kinds: Sequence[str], settings: dict[str, Any] | None = None) -> str:
+    """The command that runs these probes on these features, with these flags."""
     every = list(kinds) == PROBES.names()
-    flags = {"kind": "all" if every else ",".join(kinds), "features": features.folder, "seed": seed or None, "out": out}
+    flags = {"kind": "all" if every else ",".join(kinds), "features": features.folder, **(settings or {}), "out": out}
     return _line("probe", *_flags(flags))
 
 
 def _flags(values: dict[str, Any]) -> list[str]:
-    """``--flag value`` for every value that is set; the default output folder need not be said."""
-    set_ = {flag: value for flag, value in values.items() if value is not None and value != paths.DEFAULT_OUT}
-    return [word for flag, value in set_.items() for word in (f"--{flag}", str(value))]
+    """``--flag value`` for every value that is set, ``--flag`` for True; the default output folder need not be said."""
+    set_ = {flag: v for flag, v in values.items() if v is not None and v is not False and v != paths.DEFAULT_OUT}
+    return [word for flag, v in set_.items() for word in (f"--{flag}", *([] if v is True else [str(v)]))]
 
 
 def _line(*words: str) -> str:

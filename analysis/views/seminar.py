@@ -38,7 +38,8 @@ def run(request: ViewRequest) -> list[Output]:
         raise RequestError("no run of the seminar's probes; make them with probe --kind rf,linear,mlp")
     folder = request.target("seminar")
     frame = compute(runs, request.rules)
-    outputs, notes = [_write_table(frame, runs[0], folder)], []
+    shown = max(runs, key=lambda one: len(caveats(one)))  # what keeps one from the comparison is said of all
+    outputs, notes = [_write_table(frame, shown, folder)], []
     outputs += _umap(request, runs[0], folder, notes)
     outputs += _bars(runs, request, folder, notes)
     absent = [kind for kind in reference.SEMINAR if kind not in {one.kind for one in runs}]
@@ -46,7 +47,7 @@ def run(request: ViewRequest) -> list[Output]:
         notes.append(f"no run of {', '.join(absent)}: make it with probe --kind {','.join(absent)}")
     for note in notes:
         print(f"seminar: {note}", file=sys.stderr)
-    _write_page(frame, runs[0], outputs, notes, folder)
+    _write_page(frame, shown, outputs, notes, folder)
     return outputs
 
 
@@ -94,16 +95,17 @@ def compute(runs: Sequence[Run], rules: Sequence[str] = ("half", "tuned")) -> pd
         part = frame.loc[(frame["kind"] == kind) & frame["metric"].isin(published)]
         parts.append(part.assign(published=[published[metric] for metric in part["metric"]]))
     frame = pd.concat(parts)
-    frame = frame.assign(difference=frame["value"] - frame["published"], caveats="; ".join(caveats(runs[0])))
+    why = {run.folder.name: "; ".join(caveats(run)) for run in runs}
+    frame = frame.assign(difference=frame["value"] - frame["published"], caveats=[why[name] for name in frame["run"]])
     return frame.drop(columns="split").reset_index(drop=True)
 
 
 def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Header and cells: for each probe a row published, then for each rule ours and the difference."""
-    metrics, reasons = list(reference.SEMINAR_METRICS), frame["caveats"].iloc[0]
-    unlike = f" (not comparable: {reasons})" if reasons else ""
-    rows = []
+    metrics, rows = list(reference.SEMINAR_METRICS), []
     for _, part in frame.groupby("run", sort=False):
+        reasons = part["caveats"].iloc[0]
+        unlike = f" (not comparable: {reasons})" if reasons else ""
         kind, probe = part["kind"].iloc[0], part["probe"].iloc[0]
         published = reference.SEMINAR[kind]
         cells = [f"{published[metric]:.{reference.SEMINAR_DIGITS[metric]}f}" for metric in metrics]

@@ -265,7 +265,8 @@ def open_dataset(request: DatasetRequest) -> EODataset:
     if labels is None:
         labels = _read_labels(folders[main], patches.names[main], request)
         labels = labels if classes == 43 else to_19(labels)
-    digest, lonlat = _look(folders[main], layout, main, patches)
+    looks = {sensor: _look(folders[sensor], layout, sensor, patches) for sensor in sensors}
+    lonlat = looks[main][1]
     bands = [band for band in BANDS if band.sensor in sensors]
     return BigEarthNet(
         folders=folders,
@@ -281,7 +282,7 @@ def open_dataset(request: DatasetRequest) -> EODataset:
         statistics={band.name: STATISTICS[variant][band.name] for band in bands},
         lonlat=lonlat,
         provenance=provenance,
-        files_digest=digest,
+        files_digest={sensor: digest for sensor, (digest, _) in looks.items()},
     )
 
 

@@ -105,11 +105,15 @@ class Worker:
     """
 
     def __init__(self, job: Job, name: str) -> None:
-        self.job, self.name, self.plan = job, name, prepared(job)
+        self.job, self.name, self.plan, self.problem = job, name, None, None
+        try:
+            self.plan = prepared(job)
+        except RequestError as error:  # raised, Ray would take it for a death of the process
+            self.problem = str(error)
 
-    def precision(self) -> str:
-        """What this worker computes in."""
-        return self.plan.precision
+    def precision(self) -> tuple[str | None, str | None]:
+        """What this worker computes in, or why it cannot work."""
+        return self.plan and self.plan.precision, self.problem
 
     def make(
         self, target: tuple[str, int], file: Path, part_rows: int, parts: Sequence[int], encoder: str
@@ -126,6 +130,8 @@ class Worker:
         Returns:
             ``busy``, seconds by stage, and ``problem``, None when all went well.
         """
+        if self.plan is None:
+            return {"busy": {}, "problem": self.problem}
         busy, problem, dataset = Busy(), None, self.job.open(*target)
         size = {"rows": len(dataset), "dim": self.job.encoder.dim, "dtype": self.job.encoder.dtype}
         writer = store.PartWriter(file, **size, part_rows=part_rows, writer=self.name)
@@ -153,8 +159,13 @@ class Cluster:
         self.job, self.ray, self.started = job, ray, 0
         have = ray.cluster_resources()
         gpus = 0 if job.run.device == "cpu" else int(have.get("GPU", 0))
-        self.count = job.run.ray_workers or gpus or len(ray.nodes())
-        self.cpus = max(1, int(have.get("CPU", 1)) // self.count)
+        nodes = [node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]]
+        self.count = job.run.ray_workers or gpus or len(nodes)
+        if gpus and self.count > gpus:
+            raise RequestError(
+                f"--ray-workers {self.count}: the cluster has {gpus} GPUs; one worker a GPU, or --device cpu"
+            )
+        self.cpus = max(1, int(min(have.get("CPU", 1) // self.count, *nodes)))  # more than a machine has never starts
         self.gpus = 1 if gpus else 0
         self.workers = [self.start() for _ in range(self.count)]
 
@@ -172,7 +183,10 @@ class Cluster:
         Raises:
             RequestError: the worker cannot start.
         """
-        return self.result(self.workers[0].precision.remote())
+        precision, problem = self.result(self.workers[0].precision.remote())
+        if problem:
+            raise RequestError(f"a Ray worker cannot start: {problem}")
+        return precision
 
     def result(self, reference: Any) -> Any:
         """What a worker returned.

@@ -73,7 +73,7 @@ class Neighbours(ClassifierMixin, BaseEstimator):
 
     def shares(self, near: np.ndarray) -> np.ndarray:
         """Of rows of train (N, k), the share of each class or label: (N, number of classes) float32."""
-        shown = self._ready()[-1]
+        shown = self._shown()
         total = shown[near[:, 0]]
         for column in near.T[1:]:
             total += shown[column]
@@ -81,7 +81,7 @@ class Neighbours(ClassifierMixin, BaseEstimator):
 
     def neighbours(self, features: np.ndarray) -> np.ndarray:
         """(N, k) rows of train, the nearest first."""
-        shift, half_squares, _ = self._ready()
+        shift, half_squares = self._ready()
         queries = self._placed(features) - shift
         parts = on_device(self.device, *(queries[start : start + QUERIES] for start in range(0, len(queries), QUERIES)))
         best: list[Any] = [None] * len(parts)
@@ -92,8 +92,16 @@ class Neighbours(ClassifierMixin, BaseEstimator):
                 best[number] = highest(close, start, best[number], self.k)
         return np.concatenate([at if isinstance(at, np.ndarray) else at.cpu().numpy() for _, at in best])
 
-    def _ready(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What to subtract from placed rows, then half their squared lengths (N,), and their classes; made once.
+    def _shown(self) -> np.ndarray:
+        """Classes of the rows kept, (N, number of classes) float32; made once."""
+        with _LOCK:
+            if "_classes" not in vars(self):
+                labels = self.labels if self.labels.ndim == 2 else one_hot(self.labels, self.labels.max() + 1)
+                self._classes = labels[:, self.classes_].astype(np.float32)
+            return self._classes
+
+    def _ready(self) -> tuple[np.ndarray, np.ndarray]:
+        """What to subtract from placed rows, then half their squared lengths (N,); made once.
 
         Distances do not change when all rows are shifted, but far from 0 float32 could not tell them apart.
         """
@@ -104,9 +112,8 @@ class Neighbours(ClassifierMixin, BaseEstimator):
                 shift = (np.sum(sums, axis=0) / len(self.kept)).astype(np.float32)
                 placed = (self._placed(self.kept[start : start + TILE]) - shift for start in starts)
                 half_squares = np.concatenate([np.einsum("nd,nd->n", tile, tile) / 2 for tile in placed])
-                labels = self.labels if self.labels.ndim == 2 else one_hot(self.labels, self.labels.max() + 1)
                 self._on_gpu: dict[int, tuple[Any, Any]] = {}
-                self._made = shift, half_squares, labels[:, self.classes_].astype(np.float32)
+                self._made = shift, half_squares
             return self._made
 
     def _tiles(self, shift: np.ndarray, half_squares: np.ndarray) -> Iterator[tuple[int, Any, Any]]:
