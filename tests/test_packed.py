@@ -402,6 +402,9 @@ def state(pid: int) -> str:
 def test_an_interrupt_leaves_nothing(tmp_path):
     process = packing(tmp_path / "p.h5", "--workers", "1", start_new_session=True)
     at_work(process, tmp_path)
+    deadline = time.monotonic() + 60
+    while not children(process.pid) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
     time.sleep(0.5)  # Python loses an interrupt that comes in the very moment of starting a reader process
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: to the workers too
     error = process.communicate(timeout=60)[1]

@@ -3,12 +3,12 @@
 import importlib
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from write_help import COMMANDS, README, SECTION, help_section
+
+from data import command
 
 TEXT = README.read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
@@ -43,13 +43,13 @@ def test_a_command_line_that_does_not_parse_is_seen():
         test_every_command_line_parses("featurize --model stats --bogus 1")
 
 
-def test_the_main_job_runs_as_written(tmp_path):
+def test_the_main_job_runs_as_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     block = next(block for block in BLOCKS if block.startswith("featurize --model stats"))
     for line in block.splitlines():
         name, *arguments = words(line)
-        command = [sys.executable, "-m", COMMANDS[name], *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        app = importlib.import_module(f"{COMMANDS[name]}.cli").app
+        assert command.run(app, arguments) == 0, f"{line}\n{capsys.readouterr()}"
     assert (tmp_path / "runs" / "report" / "index.html").stat().st_size > 5000
 
 
