@@ -27,7 +27,7 @@ class ModelFlags:
         model: See `featurize list`.
         bands: rgb, s2-9, s2-10, s2-12, s2-13, s1, s1s2, all, or names such as B04,B08. Default: the model's.
         image_size: Side in pixels to resize to. Default: the model's own, or the images' size.
-        pooling: How tokens become one embedding, such as cls, mean or cls+mean; see `featurize list`. Default: the model's.
+        pooling: How tokens become one embedding, such as cls or cls+mean; see `featurize list`. Default: the model's.
         normalize: How band values are scaled: zscore, stretch, imagenet, reflectance, ssl4eo, satlas, none, or a
             model's own way; each model takes some. Default: what it was trained with, or zscore.
         weights: pretrained, random (untrained, and its name says so), or the path of a weights file or folder.
