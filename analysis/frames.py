@@ -9,6 +9,7 @@ import pandas as pd
 
 from data.errors import RequestError
 from data.runs import Predictions, Run
+from probes.metrics import label_matrix
 
 # What a reader is shown, in this order; a record may hold more.
 MULTILABEL_METRICS = {
@@ -181,8 +182,7 @@ def decisions(run: Run, predictions: Predictions, rule: str) -> np.ndarray:
 
 def truth(predictions: Predictions, classes: int) -> np.ndarray:
     """(N, K) booleans of the labels of a split."""
-    labels = predictions.labels
-    return labels.astype(bool) if labels.ndim == 2 else labels[:, None] == np.arange(classes)
+    return label_matrix(predictions.labels, classes)
 
 
 def only_group(runs: Sequence[Run]) -> list[Run]:

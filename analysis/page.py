@@ -135,7 +135,7 @@ def from_features(
         runs: its runs.
     """
     rows = pd.Index(features.ids).get_indexer(list(frame["id"]))
-    truth = metrics_truth(features.labels, len(features.class_names))
+    truth = metrics.label_matrix(features.labels, len(features.class_names))
     return Shown(
         dataset=dataset,
         words=words,
@@ -173,11 +173,6 @@ def from_runs(runs: list[Run], *, words: str, most: int, note: str) -> Shown:
         note=note,
         runs=runs,
     )
-
-
-def metrics_truth(labels: np.ndarray, classes: int) -> np.ndarray:
-    """(N, K) booleans of (N, K) or (N,) labels."""
-    return labels.astype(bool) if labels.ndim == 2 else metrics.one_hot(labels, classes)
 
 
 def explorer(

@@ -39,8 +39,8 @@ def compare(
     if one.class_names != other.class_names or one.multilabel != other.multilabel:
         raise RequestError(f"{one.folder} and {other.folder} are of other classes; compare runs of one dataset")
     first, second = one.predictions("test"), _in_order(one, other)
-    truth = _truth(first.labels, len(one.class_names))
-    if not np.array_equal(truth, _truth(second.labels, len(one.class_names))):
+    truth = metrics.label_matrix(first.labels, len(one.class_names))
+    if not np.array_equal(truth, metrics.label_matrix(second.labels, len(one.class_names))):
         raise RequestError(
             f"{one.folder} and {other.folder} differ in the labels of test samples; run the probes again"
         )
@@ -112,10 +112,6 @@ def _in_order(one: Run, other: Run) -> Predictions:
         )
     rows = [row[name] for name in wanted]
     return Predictions(ids=wanted, labels=given.labels[rows], scores=given.scores[rows])
-
-
-def _truth(labels: np.ndarray, classes: int) -> np.ndarray:
-    return labels.astype(bool) if labels.ndim == 2 else metrics.one_hot(labels, classes)
 
 
 def _values(truth: np.ndarray, decided: np.ndarray, scores: np.ndarray, *, multilabel: bool) -> dict[str, Any]:

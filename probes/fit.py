@@ -159,7 +159,7 @@ def run_probe(
     labels = {split: set_.labels for split, set_ in splits.items()}
     if plan.rows is not None:
         labels["train"] = labels["train"][plan.rows]
-    truth = {split: _truth(labels[split], len(names)) for split in labels}
+    truth = {split: metrics.label_matrix(labels[split], len(names)) for split in labels}
     train = splits["train"]
     views = [train.features, *(view.features for view in train.views)]
     as_stored = PROBES.load(plan.kind).CARD.get("as_stored")
@@ -278,11 +278,6 @@ def check_settings(kind: str, settings: Settings, multilabel: bool) -> None:
 
 
 # --------------------------------------------------------------------------------------------- judgement
-
-
-def _truth(labels: np.ndarray, classes: int) -> np.ndarray:
-    """(N, K) booleans."""
-    return labels.astype(bool) if labels.ndim == 2 else metrics.one_hot(labels, classes)
 
 
 def _rules(

@@ -39,6 +39,11 @@ def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
     return labels[:, None] == np.arange(classes)
 
 
+def label_matrix(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Labels (N, K), or class numbers (N,), as (N, K) booleans."""
+    return labels.astype(bool) if labels.ndim == 2 else one_hot(labels, classes)
+
+
 def confusion_counts(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, ...]:
     """TP, FP, TN, FN, each (K,), of (N, K) booleans."""
     tp, fp, fn = ((a & b).sum(axis=0) for a, b in ((truth, predicted), (~truth, predicted), (truth, ~predicted)))

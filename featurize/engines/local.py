@@ -4,6 +4,8 @@ import sys
 
 from data import store
 from data.errors import RequestError
+from data.files import short_hash
+from featurize.encoder import Encoder
 from featurize.job import Job
 from featurize.pipeline import Plan, Work, embed_parts, featurize_split
 
@@ -24,6 +26,11 @@ def prepared(job: Job, *, device: str | None = None) -> Plan:
     for key in job.targets():
         job.open(*key)
     return job.run.plan(job.encoder, device=device)
+
+
+def identity_hash(encoder: Encoder, plan: Plan) -> str:
+    """What must be the same in all processes for their parts to belong together."""
+    return short_hash(encoder.identity(plan.precision))
 
 
 def make_files(job: Job, plan: Plan, work: Work) -> None:

@@ -15,9 +15,8 @@ from typing import Any
 from data import store
 from data.dataset import EODataset
 from data.errors import RequestError
-from data.files import short_hash
 from featurize.encoder import Encoder
-from featurize.engines.local import make_files, prepared
+from featurize.engines.local import identity_hash, make_files, prepared
 from featurize.job import Job
 from featurize.pipeline import Plan, embed_parts
 from featurize.stages import Busy
@@ -136,7 +135,7 @@ class Worker:
         size = {"rows": len(dataset), "dim": self.job.encoder.dim, "dtype": self.job.encoder.dtype}
         writer = store.PartWriter(file, **size, part_rows=part_rows, writer=self.name)
         try:
-            if short_hash(self.job.encoder.identity(self.plan.precision)) != encoder:
+            if identity_hash(self.job.encoder, self.plan) != encoder:
                 raise RequestError(
                     "a worker's encoder differs from this process's: give all the same weights and data, "
                     f"and name the --precision (the worker's is {self.plan.precision})"
@@ -212,7 +211,7 @@ class Cluster:
     ) -> None:
         """See `featurize.pipeline.embed_parts`."""
         target = (dataset.split, (dataset.altered or {}).get("view", 0))
-        hashed, deaths = short_hash(encoder.identity(plan.precision)), dict.fromkeys(parts, 0)
+        hashed, deaths = identity_hash(encoder, plan), dict.fromkeys(parts, 0)
         size = max(1, min(PARTS_A_GROUP, len(parts) // (self.count * GROUPS_A_WORKER)))
         waiting = deque([*parts[at : at + size]] for at in range(0, len(parts), size))
         free, running = list(self.workers), {}

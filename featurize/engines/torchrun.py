@@ -19,9 +19,8 @@ import torch.distributed as dist
 from data import store
 from data.dataset import EODataset
 from data.errors import RequestError
-from data.files import short_hash
 from featurize.encoder import Encoder
-from featurize.engines.local import make_files, prepared
+from featurize.engines.local import identity_hash, make_files, prepared
 from featurize.job import Job
 from featurize.pipeline import Plan, embed_parts
 from featurize.stages import Busy
@@ -120,11 +119,6 @@ def lead(job: Job) -> Callable[..., None]:
             raise KeyboardInterrupt
 
     return work
-
-
-def identity_hash(encoder: Encoder, plan: Plan) -> str:
-    """What must be the same in all ranks for their parts to belong together."""
-    return short_hash(encoder.identity(plan.precision))
 
 
 # ------------------------------------------------------------------------------------------ other ranks
