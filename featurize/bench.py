@@ -21,8 +21,11 @@ from data.dataset import EODataset
 from data.errors import RequestError
 from data.files import published
 from data.registry import MODELS
+from featurize.batches import Batch, prepare
+from featurize.embedder import Embedder
 from featurize.job import Job
-from featurize.pipeline import PRECISIONS, Batch, Embedder, Plan, choose_workers, featurize_split, prepare, read_batches
+from featurize.pipeline import featurize_split, read_batches
+from featurize.plan import PRECISIONS, Plan, choose_workers
 from featurize.stages import Busy
 
 SECONDS = 3.0  # that a rate is taken over, at least

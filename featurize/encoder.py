@@ -74,6 +74,9 @@ class Encoder(nn.Module, ABC):
 
     name: str = ""  # set by build_encoder, unless the model does: its name on the command line
     expects: Expected | None = Expected()  # None: values of any size are fine
+    # Images that a core of a CPU embeds at once, by itself: what layers hand on stays in its cache, and no core waits
+    # for the others at the end of every layer. None: all images at once, all cores together.
+    images_a_core: int | None = 4
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from data.registry import MODELS, Registry
 if TYPE_CHECKING:
     from data.dataset import EODataset
     from featurize.encoder import Encoder
-    from featurize.pipeline import Plan
+    from featurize.plan import Plan
 
 ENGINES = Registry("featurize.engines", "engine")
 
@@ -135,12 +135,12 @@ class RunFlags:
         Raises:
             RequestError: no such device or precision here.
         """
-        from featurize import pipeline  # deferred: torch
+        from featurize import plan  # deferred: torch
 
-        where = pipeline.choose_device(device or self.device)
-        precision = pipeline.choose_precision(self.precision, where, encoder)
-        batch = pipeline.choose_batch_size(where) if self.batch_size == "auto" else self.batch_size
-        return pipeline.Plan(where, precision, batch, self.workers, self.part_rows, self.compile)
+        where = plan.choose_device(device or self.device)
+        precision = plan.choose_precision(self.precision, where, encoder)
+        batch = plan.choose_batch_size(where) if self.batch_size == "auto" else self.batch_size
+        return plan.Plan(where, precision, batch, self.workers, self.part_rows, self.compile)
 
 
 HERE = RunFlags()

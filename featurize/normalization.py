@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -62,16 +63,13 @@ class Normalization:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Scale images of shape (B, C, H, W)."""
-
-        def column(values: Sequence[float]) -> Tensor:
-            return torch.tensor(values, dtype=images.dtype, device=images.device)[:, None, None]
-
+        like = images.dtype, images.device
         if self.low:
-            images = images - column(self.low)
-        images = images / column(self.unit)
+            images = images - _column(self.low, *like)
+        images = images / _column(self.unit, *like)
         if self.clip:
             images = images.clamp(0.0, 1.0)
-        return (images - column(self.mean)) / column(self.std)
+        return (images - _column(self.mean, *like)) / _column(self.std, *like)
 
     def changes_nothing(self) -> bool:
         """Whether a scaling other than ``none`` leaves values all but as they are."""
@@ -83,6 +81,12 @@ class Normalization:
         """The numbers, for the identity."""
         numbers = {key: value for key, value in asdict(self).items() if value is not None}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in numbers.items()}
+
+
+@lru_cache(maxsize=64)
+def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Values as (C, 1, 1), made once: a copy to a GPU waits for all work at hand."""
+    return torch.tensor(values, dtype=dtype, device=device)[:, None, None]
 
 
 def unscaled(bands: Sequence[Band], method: str = "none") -> Normalization:

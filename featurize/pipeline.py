@@ -1,16 +1,13 @@
 """Read, resize, scale, embed, write: one split of a dataset through an encoder into a feature file."""
 
-import os
 import platform
 import shutil
 import signal
 import sys
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +15,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from data import store
@@ -26,101 +22,12 @@ from data.bands import Band
 from data.command import progress
 from data.dataset import EODataset
 from data.errors import RequestError
+from featurize.batches import Batch, collate
+from featurize.embedder import Embedded, Embedder, copy_batches
 from featurize.encoder import Encoder
 from featurize.guards import check_inputs
+from featurize.plan import Plan, choose_workers
 from featurize.stages import Busy, ahead, behind
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# Below this many images, starting reader processes costs more than they save.
-IMAGES_WORTH_WORKERS = 2000
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to run, none of which decides the values beyond rounding.
-
-    Args:
-        device: where the model is.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
-        batch_size: images embedded at once.
-        workers: reader processes; 0 reads in this one; None leaves it to the number of images.
-        part_rows: images in a part; a kill loses at most one part.
-        compile: whether to compile the model first.
-    """
-
-    device: torch.device
-    precision: str
-    batch_size: int
-    workers: int | None
-    part_rows: int
-    compile: bool = False
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Raw samples whose images are of one size.
-
-    Args:
-        rows: places in the batch that these samples take.
-        stacks: (channels, pixels) with pixels (b, c, h, w) of native type; bands of one resolution together.
-    """
-
-    rows: list[int]
-    stacks: list[tuple[list[int], Tensor]]
-
-    def size(self) -> tuple[int, int]:
-        """Height and width of the finest band."""
-        return max(p.shape[-2] for _, p in self.stacks), max(p.shape[-1] for _, p in self.stacks)
-
-    def pieces(self, rows: int) -> Iterator["Batch"]:
-        """Batches of at most so many rows."""
-        for start in range(0, len(self.rows), rows):
-            cut = slice(start, start + rows)
-            yield Batch(self.rows[cut], [(channels, pixels[cut]) for channels, pixels in self.stacks])
-
-    def on(self, device: torch.device) -> "Batch":
-        """The same batch on a device; the copy of pinned memory goes on while this returns."""
-        return Batch(
-            self.rows,
-            [(channels, pixels.pin_memory().to(device, non_blocking=True)) for channels, pixels in self.stacks],
-        )
-
-
-def collate(samples: Sequence[Sequence[np.ndarray]]) -> list[Batch]:
-    """Group samples by the sizes of their bands, then bands by size, and stack each group."""
-    by_sizes: dict[tuple, list[int]] = defaultdict(list)
-    for row, sample in enumerate(samples):
-        by_sizes[tuple((band.shape, band.dtype.str) for band in sample)].append(row)
-    batches = []
-    for sizes, rows in by_sizes.items():
-        by_size: dict[tuple, list[int]] = defaultdict(list)
-        for channel, size in enumerate(sizes):
-            by_size[size].append(channel)
-        stacks = [
-            (channels, torch.from_numpy(np.stack([np.stack([samples[row][c] for c in channels]) for row in rows])))
-            for channels in by_size.values()
-        ]
-        batches.append(Batch(rows, stacks))
-    return batches
-
-
-def prepare(batches: Sequence[Batch], encoder: Encoder, device: torch.device) -> list[tuple[list[int], Tensor]]:
-    """Move raw batches to the device and resize every band to the encoder's size, or the finest band's.
-
-    Returns:
-        (rows, images) with images (b, C, H, W) float32 in native units; one pair where all sizes agree.
-    """
-    side = encoder.request.image_size
-    prepared = []
-    for batch in batches:
-        size = (side, side) if side else batch.size()
-        images = torch.empty(len(batch.rows), len(encoder.request.bands), *size, device=device)
-        for channels, pixels in batch.stacks:
-            images[:, channels] = encoder.resize(pixels.to(device, non_blocking=True).float(), size)
-        prepared.append((batch.rows, images))
-    if side and len(prepared) > 1:
-        return [([row for rows, _ in prepared for row in rows], torch.cat([images for _, images in prepared]))]
-    return prepared
 
 
 class _Reader(Dataset):
@@ -318,16 +225,6 @@ def _leave_interrupts_to_the_parent(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def copy_batches(batches: Iterator[list[Batch]], device: torch.device, busy: Busy) -> Iterator[list[Batch]]:
-    """Copy batches to a GPU on a stream of its own, while the GPU embeds the batch before."""
-    stream = torch.cuda.Stream(device)
-    for batch in batches:
-        with busy.at("copy"), torch.cuda.stream(stream):
-            copied = [one.on(device) for one in batch]
-            stream.synchronize()  # this thread waits, not the one that embeds
-        yield copied
-
-
 @contextmanager
 def finishing_on_interrupt() -> Iterator[threading.Event]:
     """An event that the first interrupt (Ctrl-C) sets; a second one interrupts as usual."""
@@ -346,90 +243,6 @@ def finishing_on_interrupt() -> Iterator[threading.Event]:
         yield asked
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """Embeddings of one batch, perhaps still on their way from a GPU.
-
-    Args:
-        features: (B, D) float32 in main memory, filled once `done` has happened.
-        started: when a GPU began with the batch; None on the CPU.
-        done: when the copy back is complete; None on the CPU.
-    """
-
-    features: Tensor
-    started: Any = None
-    done: Any = None
-
-
-class Embedder:
-    """Embeds raw batches on the plan's device, in smaller batches once memory has run out.
-
-    Args:
-        encoder: on the plan's device.
-        plan: how to run.
-    """
-
-    def __init__(self, encoder: Encoder, plan: Plan) -> None:
-        self.encoder, self.plan, self.rows_at_once = encoder, plan, plan.batch_size
-        self.run = torch.compile(encoder) if plan.compile else encoder
-
-    def embed(self, raw: Sequence[Batch], rows: int, lonlat: Tensor | None, busy: Busy) -> Embedded:
-        """Embed one raw batch; on a GPU this returns before it is done.
-
-        Args:
-            raw: from `collate`, on any device.
-            rows: B.
-            lonlat: (B, 2) degrees or None.
-            busy: counts the seconds, on the CPU; on a GPU its own clock tells them later.
-
-        Raises:
-            RequestError: the device has too little memory even for one image.
-        """
-        while True:
-            try:
-                return self._embed(raw, rows, lonlat, busy)
-            except torch.OutOfMemoryError as error:
-                if self.rows_at_once == 1:
-                    raise RequestError(
-                        f"{self.plan.device} has too little memory for one image; choose a smaller model or "
-                        "--image-size, or --device cpu; finished parts are kept"
-                    ) from error
-            torch.cuda.empty_cache()  # does nothing without a GPU
-            self.rows_at_once = -(-self.rows_at_once // 2)
-            print(f"out of memory: going on with {self.rows_at_once} images at once", file=sys.stderr, flush=True)
-
-    def _embed(self, raw: Sequence[Batch], rows: int, lonlat: Tensor | None, busy: Busy) -> Embedded:
-        if self.plan.device.type != "cuda":
-            with busy.at("embed"):
-                return Embedded(self._features(raw, rows, lonlat, torch.empty(rows, self.encoder.dim)))
-        started, done = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        started.record()
-        features = self._features(raw, rows, lonlat, torch.empty(rows, self.encoder.dim, device=self.plan.device))
-        host = torch.empty(rows, self.encoder.dim, pin_memory=True)
-        host.copy_(features, non_blocking=True)
-        done.record()
-        return Embedded(host, started, done)
-
-    @torch.inference_mode()
-    def _features(self, raw: Sequence[Batch], rows: int, lonlat: Tensor | None, features: Tensor) -> Tensor:
-        device, low = self.plan.device, self.plan.precision != "fp32"
-        whole = rows <= self.rows_at_once
-        for batches in [raw] if whole else [[piece] for batch in raw for piece in batch.pieces(self.rows_at_once)]:
-            for places, images in prepare(batches, self.encoder, device):
-                where = None if lonlat is None else lonlat[places].to(device)
-                with torch.autocast(device.type, PRECISIONS[self.plan.precision], enabled=low):
-                    features[places] = self._run(images, where).float()
-        return features
-
-    def _run(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        rows = len(images)
-        if not self.plan.compile or rows == self.rows_at_once:
-            return self.run(images, lonlat)
-        fill = [0] * (self.rows_at_once - rows)  # a compiled model is compiled again for every other batch size
-        places = [*range(rows), *fill]
-        return self.run(images[places], None if lonlat is None else lonlat[places])[:rows]
 
 
 class _Assembly:
@@ -473,69 +286,6 @@ def check_finite(features: np.ndarray, ids: Sequence[str], encoder: Encoder) -> 
             f"{encoder.name} gives NaN or infinity for {(~good).sum()} images, first '{first}'; "
             "check that image's pixels, or try --precision fp32"
         )
-
-
-def choose_device(name: str) -> torch.device:
-    """The device asked for; ``auto`` takes a GPU where there is one.
-
-    Raises:
-        RequestError: no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise RequestError(f"--device {name}: use auto, cpu, cuda or cuda:1") from error
-    if device.type not in ("cpu", "cuda"):
-        raise RequestError(f"--device {name}: use auto, cpu, cuda or cuda:1")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise RequestError(f"--device {name}: this machine has {torch.cuda.device_count()} GPUs; use --device cpu")
-    return device
-
-
-def choose_precision(name: str, device: torch.device, encoder: Encoder) -> str:
-    """The precision asked for; ``auto`` takes bf16 on GPUs and on CPUs that compute in it, else fp32.
-
-    Raises:
-        RequestError: unknown, or lower than fp32 for a model that must not be rounded.
-    """
-    if name not in ("auto", *PRECISIONS):
-        raise RequestError(f"--precision {name}: use auto, {', '.join(PRECISIONS)}")
-    if not encoder.autocast:
-        if name not in ("auto", "fp32"):
-            raise RequestError(f"--precision {name}: {encoder.name} runs in fp32 only; leave the flag out")
-        return "fp32"
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if _cpu_computes_bf16() else "fp32"
-
-
-def _cpu_computes_bf16() -> bool:
-    capability = torch.cpu.get_capabilities()
-    return bool(capability.get("avx512_bf16") or capability.get("amx_bf16"))
-
-
-def choose_batch_size(device: torch.device) -> int:
-    """Images to begin with: enough to fill a GPU, few enough for a CPU's cache; memory running out halves them."""
-    return 256 if device.type == "cuda" else 32
-
-
-def choose_workers(asked: int | None, dataset: EODataset, images: int) -> int:
-    """Reader processes: as asked, else none for small sets and one a core, at most 8, for large ones.
-
-    A packed file is read here: to hand its images from process to process would take longer than to read them.
-    """
-    if asked is not None:
-        if asked < 0:
-            raise RequestError(f"--workers {asked}: must be 0 or more")
-        return asked
-    if images < IMAGES_WORTH_WORKERS or dataset.read_from:
-        return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # absent on macOS
-    return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def make_environment(plan: Plan, encoder: Encoder, rate: float, busy: Busy) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from featurize import augment
 from featurize.augment import View, alter, recolour, turn
 from featurize.cli import app
 from featurize.encoder import EncoderRequest, build_encoder
-from featurize.pipeline import Plan, featurize_split
+from featurize.pipeline import featurize_split
+from featurize.plan import Plan
 
 COLOURS = list(RGB.values())
 

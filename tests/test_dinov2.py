@@ -13,11 +13,13 @@ from data.bands import RGB
 from data.dataset import EODataset
 from data.errors import RequestError
 from data.registry import MODELS
+from featurize.batches import collate
+from featurize.embedder import Embedder
 from featurize.encoder import EncoderRequest, build_encoder
 from featurize.models import dinov2
 from featurize.models.dinov2 import ONE_LAYER, architecture
 from featurize.normalization import IMAGENET
-from featurize.pipeline import Embedder, Plan, collate
+from featurize.plan import Plan
 from featurize.stages import Busy
 
 VARIANTS = MODELS.card("dinov2")["variant"]

@@ -16,7 +16,8 @@ from featurize.engines import local
 from featurize.guards import check_inputs
 from featurize.models.dofa import training_wavelength_um
 from featurize.normalization import make_normalization
-from featurize.pipeline import Plan, featurize_split
+from featurize.pipeline import featurize_split
+from featurize.plan import Plan
 from featurize.weights import NO_WEIGHTS
 
 ROWS = 20

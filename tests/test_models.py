@@ -17,11 +17,13 @@ from data.bands import RGB, choose_bands
 from data.dataset import Statistic
 from data.errors import RequestError
 from data.registry import MODELS
+from featurize.batches import collate
+from featurize.embedder import Embedder
 from featurize.encoder import EncoderRequest, build_encoder
 from featurize.models.presto import PrestoEncoder
 from featurize.models.rcf import FEATURES, RandomConvolutions
 from featurize.normalization import IMAGENET, make_normalization
-from featurize.pipeline import Embedder, Plan, collate
+from featurize.plan import Plan
 from featurize.stages import Busy
 
 CPU = Plan(torch.device("cpu"), "fp32", 64, 0, 1024)

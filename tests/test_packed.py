@@ -25,7 +25,8 @@ from data.lock import Lock
 from data.packed import PackedSplit, checksums, pack, verify
 from featurize.cli import app
 from featurize.encoder import EncoderRequest, build_encoder
-from featurize.pipeline import Plan, choose_workers, featurize_split
+from featurize.pipeline import featurize_split
+from featurize.plan import Plan, choose_workers
 
 ROWS = 150  # more than two blocks
 SPLITS = ("train", "val")

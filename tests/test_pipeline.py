@@ -13,9 +13,13 @@ from pixels import PixelDataset
 
 from data import store
 from data.errors import RequestError
+from featurize.batches import collate, prepare
+from featurize.embedder import Embedder
 from featurize.encoder import Encoder, EncoderRequest, build_encoder
 from featurize.normalization import unscaled
-from featurize.pipeline import Plan, choose_device, choose_precision, collate, featurize_split, prepare
+from featurize.pipeline import featurize_split
+from featurize.plan import Plan, choose_device, choose_precision
+from featurize.stages import Busy
 from featurize.weights import NO_WEIGHTS
 
 CPU = torch.device("cpu")
@@ -159,9 +163,36 @@ def greedy(dataset):
 def test_out_of_memory_halves_the_batch_and_loses_nothing(tmp_path, capsys, sizes):
     dataset = PixelDataset(rows=10, sizes=sizes)
     file, _ = featurize_split(dataset, greedy(dataset), tmp_path / "a.h5", plan(batch_size=8), limit=None)
-    assert "out of memory: going on with 4" in capsys.readouterr().err
+    assert "out of memory: going on with 2" in capsys.readouterr().err
     blue = [dataset.read(i, dataset.bands[-1:])[0].mean() for i in range(10)]
     np.testing.assert_allclose(store.read_features(file).features[:, 0], blue, rtol=1e-6)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3])
+def test_the_cores_of_a_cpu_share_a_batch_and_make_the_same_features(monkeypatch, cores):
+    dataset = PixelDataset(rows=10)
+    encoder = build_encoder(
+        "resnet",
+        dataset,
+        "rgb",
+        EncoderRequest((), dataset.statistics, lambda: dataset, image_size=32, weights="random"),
+    )
+    raw = collate([dataset.read(row, encoder.request.bands) for row in range(10)])
+    with torch.inference_mode():
+        ((_, images),) = prepare(raw, encoder, CPU)
+        whole = encoder(images, None).numpy()
+    threads, seen = torch.get_num_threads(), []
+    forward = encoder.embed
+    encoder.embed = lambda images, lonlat: (
+        seen.append((len(images), torch.get_num_threads())) or forward(images, lonlat)
+    )  # type: ignore
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    embedder = Embedder(encoder, plan(batch_size=10))
+    monkeypatch.undo()
+    features = embedder.embed(raw, 10, None, Busy()).features.numpy()
+    np.testing.assert_allclose(features, whole, atol=1e-5)
+    assert sorted(count for count, _ in seen) == [2, 4, 4]
+    assert {own for _, own in seen} == {threads if cores == 1 else 1} and torch.get_num_threads() == threads
 
 
 def test_no_memory_for_one_image_is_one_clear_line(tmp_path, monkeypatch):

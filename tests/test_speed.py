@@ -10,8 +10,8 @@ from torch import nn
 from analysis import cli as analyze
 from data import command
 from featurize import bench
+from featurize.batches import collate
 from featurize.cli import app
-from featurize.pipeline import collate
 
 FLAGS = ["bench", "--dataset", "simulated", "--split", "val", "--limit", "4"]
 

@@ -23,11 +23,13 @@ from torchvision.models._api import Weights, WeightsEnum
 
 from data.bands import BAND_SETS, RGB, Band, choose_bands
 from data.errors import RequestError
+from featurize.batches import collate
+from featurize.embedder import Embedder
 from featurize.encoder import EncoderRequest, build_encoder
 from featurize.models import copernicusfm, croma, panopticon, resnet, scalemae, softcon
 from featurize.models.dofa import StaticEmbedding, training_wavelength_um
 from featurize.normalization import make_normalization
-from featurize.pipeline import Embedder, Plan, collate
+from featurize.plan import Plan
 from featurize.stages import Busy
 
 FULL = "FULL_PARITY" in os.environ

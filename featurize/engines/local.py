@@ -7,7 +7,8 @@ from data.errors import RequestError
 from data.files import short_hash
 from featurize.encoder import Encoder
 from featurize.job import Job
-from featurize.pipeline import Plan, Work, embed_parts, featurize_split
+from featurize.pipeline import Work, embed_parts, featurize_split
+from featurize.plan import Plan
 
 
 def run(job: Job) -> int:

@@ -18,7 +18,8 @@ from data.errors import RequestError
 from featurize.encoder import Encoder
 from featurize.engines.local import identity_hash, make_files, prepared
 from featurize.job import Job
-from featurize.pipeline import Plan, embed_parts
+from featurize.pipeline import embed_parts
+from featurize.plan import Plan
 from featurize.stages import Busy
 
 TRIES = 3  # a part that three workers died on is not tried again

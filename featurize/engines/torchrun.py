@@ -22,7 +22,8 @@ from data.errors import RequestError
 from featurize.encoder import Encoder
 from featurize.engines.local import identity_hash, make_files, prepared
 from featurize.job import Job
-from featurize.pipeline import Plan, embed_parts
+from featurize.pipeline import embed_parts
+from featurize.plan import Plan
 from featurize.stages import Busy
 
 PATIENCE = timedelta(days=7)  # how long a rank that is done waits for one that is not

@@ -31,8 +31,6 @@ CARD = {
 # Kernel and bias as in MOSAIKS; its 4,096 features cut to 1,024: each filter gives two, above and below the bias.
 FEATURES, KERNEL, BIAS = 1024, 4, -1.0
 SEED = 1  # torchgeo takes 0 for 'no seed'
-# Images convolved at once on a CPU, so that their 512 responses stay in its cache (rcf_forward in tests/bench).
-CPU_IMAGES_A_PASS = 2
 
 
 def build(request: EncoderRequest) -> Encoder:
@@ -44,6 +42,7 @@ class RandomConvolutions(Encoder):
     """torchgeo's filters; the mean over the image of the positive and of the negative part of each response."""
 
     expects = None
+    images_a_core = 1  # 512 responses the size of an image
 
     def __init__(self, request: EncoderRequest) -> None:
         super().__init__(
@@ -72,10 +71,6 @@ class RandomConvolutions(Encoder):
         """See `Encoder.embed`."""
         if min(images.shape[-2:]) < KERNEL:
             raise RequestError(f"rcf needs images of at least {KERNEL} x {KERNEL} pixels; resize with --image-size")
-        a_pass = CPU_IMAGES_A_PASS if images.device.type == "cpu" else len(images)
-        return torch.cat([self._responses(chunk) for chunk in images.split(a_pass)])
-
-    def _responses(self, images: Tensor) -> Tensor:
         y = F.conv2d(images, self.filters.weights, self.filters.biases)
         mean, above = y.mean(dim=(-2, -1)), F.relu_(y).mean(dim=(-2, -1))
         return torch.cat((above, above - mean), dim=1)

@@ -33,6 +33,7 @@ class Statistics(Encoder):
     """Mean, population deviation, minimum and maximum, each over all bands in turn."""
 
     expects = None
+    images_a_core = None  # so little work that handing it out costs more
 
     def __init__(self, request: EncoderRequest) -> None:
         super().__init__(

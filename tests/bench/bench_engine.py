@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from data.store import PartWriter
 from featurize.encoder import EncoderRequest, build_encoder
-from featurize.pipeline import Plan, featurize_split
+from featurize.pipeline import featurize_split
+from featurize.plan import Plan
 from tests.bench.pairs import PROJECT, SHARED, paired, seconds
 
 SLOW_S, QUICK_S, BATCHES = 0.06, 0.05, 50

@@ -1,0 +1,153 @@
+"""Embed batches on a device: ahead of the processor on a GPU, in a thread a core on a CPU."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.errors import RequestError
+from featurize.batches import Batch, prepare
+from featurize.encoder import Encoder
+from featurize.plan import PRECISIONS, Plan
+from featurize.stages import Busy
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Embeddings of one batch, perhaps still on their way from a GPU.
+
+    Args:
+        features: (B, D) float32 in main memory, filled once `done` has happened.
+        started: when a GPU began with the batch; None on the CPU.
+        done: when the copy back is complete; None on the CPU.
+    """
+
+    features: Tensor
+    started: Any = None
+    done: Any = None
+
+
+class Embedder:
+    """Embeds raw batches on the plan's device, in smaller pieces once memory has run out.
+
+    Args:
+        encoder: on the plan's device.
+        plan: how to run.
+    """
+
+    def __init__(self, encoder: Encoder, plan: Plan) -> None:
+        self.encoder, self.plan, self.rows_at_once = encoder, plan, plan.batch_size
+        self.run = torch.compile(encoder) if plan.compile else encoder
+        self.pool = None
+        if plan.device.type == "cpu" and encoder.images_a_core and not plan.compile:
+            cores = torch.get_num_threads()
+            # Below fp32 the weights are converted for every piece: no more pieces than cores.
+            share = encoder.images_a_core if plan.precision == "fp32" else -(-plan.batch_size // cores)
+            self.rows_at_once = min(share, plan.batch_size)
+            if cores > 1:  # torch counts threads for each thread: one for those of the pool, for others as before
+                self.pool = ThreadPoolExecutor(cores, "embed", torch.set_num_threads, (1,))
+
+    def embed(self, raw: Sequence[Batch], rows: int, lonlat: Tensor | None, busy: Busy) -> Embedded:
+        """Embed one raw batch; on a GPU this returns before it is done.
+
+        Args:
+            raw: from `collate`, on any device.
+            rows: B.
+            lonlat: (B, 2) degrees or None.
+            busy: counts the seconds, on the CPU; on a GPU its own clock tells them later.
+
+        Raises:
+            RequestError: the device has too little memory even for one image.
+        """
+        while True:
+            try:
+                return self._embed(raw, rows, lonlat, busy)
+            except torch.OutOfMemoryError as error:
+                if self.rows_at_once == 1:
+                    raise RequestError(
+                        f"{self.plan.device} has too little memory for one image; choose a smaller model or "
+                        "--image-size, or --device cpu; finished parts are kept"
+                    ) from error
+            torch.cuda.empty_cache()  # does nothing without a GPU
+            self.rows_at_once = -(-self.rows_at_once // 2)
+            print(f"out of memory: going on with {self.rows_at_once} images at once", file=sys.stderr, flush=True)
+
+    def _embed(self, raw: Sequence[Batch], rows: int, lonlat: Tensor | None, busy: Busy) -> Embedded:
+        if self.plan.device.type != "cuda":
+            with busy.at("embed"):
+                features = torch.empty(rows, self.encoder.dim)
+                self._fill(features, raw, lonlat)
+                return Embedded(features)
+        started, done = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        started.record()
+        features = torch.empty(rows, self.encoder.dim, device=self.plan.device)
+        self._fill(features, raw, lonlat)
+        host = torch.empty(rows, self.encoder.dim, pin_memory=True)
+        host.copy_(features, non_blocking=True)
+        done.record()
+        return Embedded(host, started, done)
+
+    def _fill(self, features: Tensor, raw: Sequence[Batch], lonlat: Tensor | None) -> None:
+        """Embed raw batches into their rows of `features`, in pieces that memory has room for."""
+        if len(features) <= self.rows_at_once:
+            return self._fill_piece(features, raw, lonlat)
+        pieces = [[piece] for batch in raw for piece in batch.pieces(self.rows_at_once)]
+        if self.pool is None:
+            for piece in pieces:
+                self._fill_piece(features, piece, lonlat)
+            return None
+        futures = [self.pool.submit(self._fill_piece, features, piece, lonlat) for piece in pieces]
+        try:
+            for future in futures:
+                future.result()
+        finally:  # after an error too: none may still be at work on what is thrown away
+            for future in futures:
+                future.cancel()
+            wait(futures)
+
+    @torch.inference_mode()
+    def _fill_piece(self, features: Tensor, piece: Sequence[Batch], lonlat: Tensor | None) -> None:
+        device, low = self.plan.device, self.plan.precision != "fp32"
+        for places, images in prepare(piece, self.encoder, device):
+            where = None if lonlat is None else lonlat[places].to(device)
+            with torch.autocast(device.type, PRECISIONS[self.plan.precision], enabled=low):
+                features[_span(places)] = self._run(images, where).float()
+
+    def _run(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+        rows = len(images)
+        if not self.plan.compile or rows == self.rows_at_once:
+            return self.run(images, lonlat)
+        fill = [0] * (self.rows_at_once - rows)  # a compiled model is compiled again for every other batch size
+        places = [*range(rows), *fill]
+        return self.run(images[places], None if lonlat is None else lonlat[places])[:rows]
+
+
+def _span(places: list[int]) -> slice | list[int]:
+    """Successive places as a slice: a list is copied to a GPU, which waits for all work at hand."""
+    first, last = places[0], places[-1]
+    return slice(first, last + 1) if places == list(range(first, last + 1)) else places
+
+
+def copy_batches(batches: Iterator[list[Batch]], device: torch.device, busy: Busy) -> Iterator[list[Batch]]:
+    """Copy batches to a GPU on a stream of its own, while the GPU embeds the batch before.
+
+    A batch that finds no room there is handed on as it is, for `Embedder` to copy in pieces.
+    """
+    stream, user = torch.cuda.Stream(device), torch.cuda.default_stream(device)
+    for batch in batches:
+        with busy.at("copy"), torch.cuda.stream(stream):
+            try:
+                copied = [one.on(device) for one in batch]
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                copied = batch
+            for one in copied:
+                for _, pixels in one.stacks:
+                    if pixels.is_cuda:
+                        pixels.record_stream(user)  # its memory is not free before the embedding stream is past it
+            stream.synchronize()  # this thread waits, not the one that embeds
+        yield copied
