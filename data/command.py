@@ -1,7 +1,9 @@
 """What the three commands share: one-line errors with exit code 2, and progress with a rate and time left."""
 
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,15 +38,16 @@ def run(app: App, arguments: list[str] | None = None) -> int:
     """
     name = app.name[0]
     try:
-        result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        with terminable():
+            result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) else 0
     except RequestError as error:
         message = " ".join(str(error).split())
     except CycloptsError as error:
         message = f"{' '.join(str(error).split())} See {name} --help"
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(f"\n{name}: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
     except BrokenPipeError:  # what reads the output, such as head, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes once more as it ends
         return 0
@@ -57,6 +60,27 @@ def run(app: App, arguments: list[str] | None = None) -> int:
             raise
     print(f"{name}: {message}", file=sys.stderr)
     return 2
+
+
+class Terminated(KeyboardInterrupt):
+    """Asked to end by SIGTERM, as clusters ask before they kill: at once, for there may be no time for more."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end what is at hand as an interrupt does, locks given back and nothing half-written."""
+
+    def end(*_: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread hears signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -508,40 +508,48 @@ def verify(file: Path) -> list[str]:
     """
     try:
         with open_hdf5(file) as source:
-            identity, _ = _attributes(source)
-            wanted = {name: identity["split"][name] for name in ("rows", *(f"{n}_sha256" for n in DIGESTED))}
-            arrays = {name: source[name][:] for name in source if isinstance(source[name], h5py.Dataset)}
-            checksums = dict(json.loads(source.attrs["checksums"]))
-            if source.attrs.get("attributes_sha256") not in (None, _digest_attributes(source)):  # none before 0.1
-                return [f"{file}: what is recorded beside the arrays does not match its checksum"]
+            return [f"{file}: {problem}" for problem in _problems(source)]
     except (RequestError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         return [f"{file}: unreadable ({error})"]
-    absent = [name for name in {"features", "labels", "ids", *checksums} if name not in arrays]
-    if absent:
-        return [f"{file}: '{name}' is absent" for name in sorted(absent)]
+
+
+def _problems(source: Any) -> list[str]:
+    """See `verify`; features are read in blocks."""
+    identity, _ = _attributes(source)
+    wanted = {name: identity["split"][name] for name in ("rows", *(f"{n}_sha256" for n in DIGESTED))}
+    checksums = dict(json.loads(source.attrs["checksums"]))
+    arrays = {name: source[name] for name in source if isinstance(source[name], h5py.Dataset)}
+    if source.attrs.get("attributes_sha256") not in (None, _digest_attributes(source)):  # none before 0.1
+        return ["what is recorded beside the arrays does not match its checksum"]
+    if absent := sorted({"features", "labels", "ids", *checksums} - arrays.keys()):
+        return [f"'{name}' is absent" for name in absent]
+    features = arrays.pop("features")
+    arrays = {name: array[:] for name, array in arrays.items()}
+    digest, finite = hashlib.sha256(), np.ones(len(features), bool)
+    for start in range(0, len(features), CHUNK_ROWS):
+        block = features[start : start + CHUNK_ROWS]
+        digest.update(np.ascontiguousarray(block).tobytes())
+        finite[start : start + CHUNK_ROWS] = np.isfinite(block).all(axis=1)
+    digests = {"features": digest.hexdigest()} | {name: digest_array(array) for name, array in arrays.items()}
     problems = [
-        f"checksum of '{name}' does not match"
-        for name, array in arrays.items()
-        if checksums.get(name) != digest_array(array)
+        f"checksum of '{name}' does not match" for name, found in digests.items() if checksums.get(name) != found
     ]
-    counts = {name: len(array) for name, array in arrays.items()}
+    counts = {"features": len(features)} | {name: len(array) for name, array in arrays.items()}
     if set(counts.values()) != {wanted["rows"]}:
         problems.append(f"row counts differ: {counts}, identity says {wanted['rows']}")
     ids = [value.decode(errors="replace") for value in arrays["ids"]]
     if digest_ids(ids) != wanted["ids_sha256"]:
         problems.append("ids do not match the identity")
     for name in ("labels", "lonlat"):
-        if (digest_array(arrays[name]) if name in arrays else None) != wanted[f"{name}_sha256"]:
+        if digests.get(name) != wanted[f"{name}_sha256"]:
             problems.append(f"{name} do not match the identity")
     if len(set(ids)) < len(ids):
         problems.append(f"{len(ids) - len(set(ids))} ids are duplicates")
-    features = arrays["features"]
-    finite = np.isfinite(features).all(axis=1)
     if not finite.all():
         problems.append(f"{(~finite).sum()} rows hold NaN or infinity, first at row {int(np.argmin(finite))}")
     elif why := collapse(features):
         problems.append(f"features have collapsed: {why}")
-    return [f"{file}: {problem}" for problem in problems]
+    return problems
 
 
 def verify_parts(folder: Path) -> tuple[str, list[str]]:
@@ -585,32 +593,34 @@ def salvage(file: Path) -> tuple[int, int]:
         with open_hdf5(file) as source:
             identity, _ = _attributes(source)
             rows, (_, dim), dtype = identity["split"]["rows"], source["features"].shape, source["features"].dtype.name
-            sound = dict(_sound_blocks(source["features"], rows))
-            digest = json.loads(source.attrs["checksums"])["features"]
+            digest, sound = hashlib.sha256(), []
+            for part in range(-(-rows // CHUNK_ROWS)):
+                if (block := _sound_block(source["features"], part, rows)) is not None:
+                    sound.append(part)
+                    digest.update(np.ascontiguousarray(block).tobytes())
+            known = json.loads(source.attrs["checksums"])["features"]
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RequestError(
             f"{file} is too damaged to repair ({type(error).__name__}); "
             "give its featurize command again with --overwrite"
         ) from error
-    whole = [sound[part] for part in sorted(sound)]
-    if sum(map(len, whole)) == rows and digest_array(np.concatenate(whole)) != digest:
-        sound = {}  # damaged although every chunk reads well: there is no telling where
+    if len(sound) * CHUNK_ROWS >= rows and digest.hexdigest() != known:
+        sound = []  # damaged although every chunk reads well: there is no telling where
     size = {"rows": rows, "dim": dim, "dtype": dtype, "part_rows": CHUNK_ROWS}
     shutil.rmtree(paths.parts_folder(file), ignore_errors=True)
-    with FeatureWriter(file, identity, **size, overwrite=True) as writer:
-        for part, features in sound.items():
-            writer.write_part(part, features)
-    return sum(map(len, sound.values())), rows
+    with FeatureWriter(file, identity, **size, overwrite=True) as writer, open_hdf5(file) as source:
+        for part in sound:
+            writer.write_part(part, source["features"][slice(*writer.bounds(part))])
+        return sum(stop - start for start, stop in map(writer.bounds, sound)), rows
 
 
-def _sound_blocks(features: Any, rows: int) -> Iterator[tuple[int, np.ndarray]]:
-    for part, start in enumerate(range(0, rows, CHUNK_ROWS)):
-        try:
-            block = features[start : min(start + CHUNK_ROWS, rows)]
-        except OSError:  # HDF5: the chunk's checksum does not match
-            continue
-        if np.isfinite(block).all():
-            yield part, block
+def _sound_block(features: Any, part: int, rows: int) -> np.ndarray | None:
+    """Rows of one chunk, None where its checksum or its values tell of damage."""
+    try:
+        block = features[part * CHUNK_ROWS : min((part + 1) * CHUNK_ROWS, rows)]
+    except OSError:  # HDF5: the chunk's checksum does not match
+        return None
+    return block if np.isfinite(block).all() else None
 
 
 # ------------------------------------------------------------------------------------------------ collapse
@@ -622,8 +632,8 @@ LEAST_RANK = 3.0
 RANK_MEANS_LITTLE = 16  # below so many samples or dimensions: the rank is at most their number
 
 
-def collapse(features: np.ndarray) -> str | None:
-    """Why features (N, D) say next to nothing about the images, or None.
+def collapse(features: Any) -> str | None:
+    """Why features (N, D), in memory or on disk, say next to nothing about the images, or None.
 
     Either no dimension varies by more than a thousandth of the features' size (the least that float16 tells apart),
     or nearly all that varies lies in one or two directions.

@@ -141,7 +141,7 @@ def measure(job: Job, plan: Plan) -> Rate:
         (_, images), *_ = prepare(raw[:1], encoder, torch.device("cpu"))
     return Rate(
         model="-".join(word for word in (encoder.name, encoder.request.variant) if word),
-        device=torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else "cpu",
+        device=plan.computes_on(),
         precision=plan.precision,
         compiled=plan.compile,
         batch_size=rows,

@@ -294,7 +294,7 @@ def make_environment(plan: Plan, encoder: Encoder, rate: float, busy: Busy) -> d
         "versions": {name: version(name) for name in ("frozen-earth", "torch", "torchgeo", "transformers", "h5py")},
         "python": platform.python_version(),
         "machine": platform.machine(),
-        "device": torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else "cpu",
+        "device": plan.computes_on(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "batch_size": plan.batch_size,
         "compiled": plan.compile,

@@ -25,6 +25,7 @@ class Plan:
         workers: reader processes; 0 reads in this one; None leaves it to the number of images.
         part_rows: images in a part; a kill loses at most one part.
         compile: whether to compile the model first.
+        elsewhere: what computes, where that is not this process's device; for the record.
     """
 
     device: torch.device
@@ -33,6 +34,12 @@ class Plan:
     workers: int | None
     part_rows: int
     compile: bool = False
+    elsewhere: str | None = None
+
+    def computes_on(self) -> str:
+        """Name of what computes."""
+        here = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        return self.elsewhere or here
 
 
 def choose_device(name: str) -> torch.device:
@@ -79,8 +86,11 @@ def _cpu_computes_bf16() -> bool:
 
 
 def choose_batch_size(device: torch.device) -> int:
-    """Images to begin with: enough to fill a GPU, or four rounds of a CPU's cores; memory running out halves them."""
-    return 256 if device.type == "cuda" else max(32, 16 * torch.get_num_threads())
+    """Images to begin with: enough to fill a GPU, or for a CPU's cores to end at nearly the same time.
+
+    Memory running out halves what is embedded at once.
+    """
+    return 256 if device.type == "cuda" else 32 * torch.get_num_threads()
 
 
 def choose_workers(asked: int | None, dataset: EODataset, images: int) -> int:

@@ -1,6 +1,7 @@
 """Stages that overlap: each works in a thread of its own and hands on through a short queue, so nothing piles up."""
 
 import queue
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -122,12 +123,10 @@ def behind[T](work: Callable[[T], None], *, depth: int = DEPTH) -> Iterator[Call
 
     thread = threading.Thread(target=run, name="behind", daemon=True)
     thread.start()
-    failed = True
     try:
         yield put
-        failed = False
     finally:
         waiting.put(_END)
         thread.join()
-        if errors and not failed:
+        if errors and sys.exception() is not errors[0]:  # also in place of an interrupt: this is what went wrong
             raise errors[0]

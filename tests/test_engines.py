@@ -14,7 +14,12 @@ import numpy as np
 import pytest
 
 from data import command
+from data.errors import RequestError
+from data.flags import DataFlags
 from featurize.cli import app
+from featurize.engines import ray, torchrun
+from featurize.flags import ModelFlags, RunFlags
+from featurize.job import Job
 
 FLAGS = ["--model", "stats", "--dataset", "simulated", "--split", "val", "--bands", "B04,B08", "--workers", "0"]
 FLAGS += ["--limit", "200", "--part-rows", "8"]
@@ -82,6 +87,32 @@ def test_a_rank_that_dies_is_one_clear_line_and_its_finished_parts_stay(tmp_path
     code, output = fork.run(words(tmp_path))
     assert code == 0 and "kept from before" in output, output
     assert_same(tmp_path, alone)
+
+
+def process(code: str) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", code])
+
+
+def test_a_rank_that_dies_before_it_has_met_the_first_does_not_keep_it_waiting(monkeypatch):
+    monkeypatch.setattr(torchrun, "GRACE_S", 0.3)
+    waits = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
+    ranks = [process(waits), process("raise SystemExit(7)")]
+    with pytest.raises(RequestError, match=r"rank 1 died \(exit code 7\); finished parts are kept"):
+        torchrun.wait_for(ranks)
+    assert ranks[0].returncode == -signal.SIGKILL
+
+
+def test_the_first_rank_ends_by_itself_when_another_has_ended_well():
+    assert torchrun.wait_for([process("import time; time.sleep(0.5)"), process("")]) == 0
+
+
+def test_a_ray_worker_that_cannot_open_the_data_says_why_and_does_not_die(tmp_path):
+    data = DataFlags(dataset="eurosat-rgb", data_root=tmp_path / "nowhere", split="test")
+    worker = ray.Worker(Job(model=ModelFlags(model="stats"), data=data, run=RunFlags()), "ray-1")
+    settings, problem = worker.settings()
+    assert settings == {} and "nowhere" in problem
+    made = worker.make(("test", 0), tmp_path / "test.h5", 8, [0], "")
+    assert made == {"busy": {}, "problem": problem} and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("extra, message", [

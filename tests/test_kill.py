@@ -135,6 +135,21 @@ def test_an_interrupt_finishes_the_part_and_says_how_to_go_on(tmp_path, fork, pa
     assert_same(only_file(tmp_path), whole[0])
 
 
+def test_a_request_to_end_gives_the_lock_back(tmp_path, fork, packed, whole):
+    """SIGTERM, which clusters send before they kill: on another machine a lock left behind would stand."""
+    pid = fork.start(words(packed, tmp_path))
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.rglob("part-*.h5")) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    os.kill(pid, signal.SIGTERM)
+    code, output = fork.wait(pid)
+    assert code == 143 and "the same command goes on from here" in output and "Traceback" not in output
+    assert not list(tmp_path.rglob("*.lock*"))
+    code, output = fork.run(words(packed, tmp_path))
+    assert code == 0 and "kept from before" in output
+    assert_same(only_file(tmp_path), whole[0])
+
+
 def test_a_part_cut_short_anywhere_is_made_again(tmp_path, fork, packed, whole):
     rng = np.random.default_rng(0)
     code, _ = fork.run(words(packed, tmp_path), die_at=whole[2] * 2 // 3, under=tmp_path)

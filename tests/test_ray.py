@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import pytest
 
-from data import command
+from data import command, store
 from featurize.cli import app
 
 if importlib.util.find_spec("ray") is None:  # not imported here: it reads the surroundings when it is
@@ -109,6 +109,7 @@ def test_two_workers_of_which_one_is_killed_make_the_file_of_one_process(tmp_pat
         np.testing.assert_array_equal(made[name], alone[name])
     (folder,) = (tmp_path / "many").glob("features/*/*")
     assert [path.name for path in folder.iterdir()] == ["val.h5"]
+    assert store.read_features(folder / "val.h5").environment["device"] == "cpu (Ray)"
 
 
 def test_an_address_where_no_cluster_is_is_one_clear_line(tmp_path, capsys, monkeypatch):

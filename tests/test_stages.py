@@ -87,6 +87,15 @@ def test_an_error_of_the_last_item_is_not_lost():
         put(1)
 
 
+def test_an_error_of_the_writer_is_told_in_place_of_an_interrupt():
+    def write(item):
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"), behind(write) as put:
+        put(1)
+        raise KeyboardInterrupt
+
+
 def test_what_was_handed_over_is_written_although_the_work_failed():
     done = []
     with pytest.raises(KeyError), behind(done.append) as put:

@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from data import store
 from data.dataset import EODataset
 from data.errors import RequestError
@@ -47,7 +49,7 @@ def run(job: Job) -> int:
     connect(ray, job.run.ray_address)
     try:
         cluster = Cluster(job, ray)
-        make_files(job, replace(plan, precision=cluster.precision()), cluster.work)
+        make_files(job, replace(plan, **cluster.settings()), cluster.work)
     finally:
         ray.shutdown()
     return 0
@@ -111,9 +113,13 @@ class Worker:
         except RequestError as error:  # raised, Ray would take it for a death of the process
             self.problem = str(error)
 
-    def precision(self) -> tuple[str | None, str | None]:
-        """What this worker computes in, or why it cannot work."""
-        return self.plan and self.plan.precision, self.problem
+    def settings(self) -> tuple[dict[str, Any], str | None]:
+        """How this worker runs, as fields of a `Plan`, and why it cannot work, if so."""
+        if self.plan is None:
+            return {}, self.problem
+        where = self.plan.device
+        name = f"{torch.cuda.get_device_name(where)} (Ray)" if where.type == "cuda" else "cpu (Ray)"
+        return {"precision": self.plan.precision, "batch_size": self.plan.batch_size, "elsewhere": name}, None
 
     def make(
         self, target: tuple[str, int], file: Path, part_rows: int, parts: Sequence[int], encoder: str
@@ -177,16 +183,16 @@ class Cluster:
         self.started += 1
         return remote.remote(self.job, f"ray-{os.getpid()}-{self.started}")
 
-    def precision(self) -> str:
-        """What the workers compute in; the first one's.
+    def settings(self) -> dict[str, Any]:
+        """How the workers run, as fields of a `Plan`: what the first one says.
 
         Raises:
             RequestError: the worker cannot start.
         """
-        precision, problem = self.result(self.workers[0].precision.remote())
+        settings, problem = self.result(self.workers[0].settings.remote())
         if problem:
             raise RequestError(f"a Ray worker cannot start: {problem}")
-        return precision
+        return settings
 
     def result(self, reference: Any) -> Any:
         """What a worker returned.

@@ -5,11 +5,14 @@ itself, on this machine. Ranks share nothing but the folder of features; orders 
 """
 
 import os
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +20,7 @@ import torch
 import torch.distributed as dist
 
 from data import store
+from data.command import Terminated
 from data.dataset import EODataset
 from data.errors import RequestError
 from featurize.encoder import Encoder
@@ -27,6 +31,8 @@ from featurize.plan import Plan
 from featurize.stages import Busy
 
 PATIENCE = timedelta(days=7)  # how long a rank that is done waits for one that is not
+POLL_S = 0.1
+GRACE_S = 60.0  # for the first rank to end when another has died, before it is asked to, then made to
 
 
 def run(job: Job) -> int:
@@ -50,19 +56,24 @@ def run(job: Job) -> int:
         try:
             make_files(job, plan, lead(job))
         finally:
-            tell(None)
+            with suppress(LostRankError):
+                tell(None)
         return 0
     except RequestError:
         if rank:
             return 2  # the first rank says why
         raise
-    except RuntimeError as error:  # gloo's, when the other end of a connection is gone
+    except LostRankError as error:
         if rank:
             return 2
         raise RequestError("a process of another rank died; finished parts are kept, give the command again") from error
     finally:
         with suppress(RuntimeError):
             dist.destroy_process_group()
+
+
+class LostRankError(Exception):
+    """The other end of a connection between ranks is gone."""
 
 
 def device_of(asked: str, local_rank: int) -> str:
@@ -100,7 +111,7 @@ def lead(job: Job) -> Callable[..., None]:
             "encoder": identity_hash(encoder, plan),
         }
         tell(order)
-        problem, interrupted, world = None, False, dist.get_world_size()
+        problem, interrupted, world = None, None, dist.get_world_size()
 
         def advance_all(rows: int, bottleneck: str | None) -> None:
             advance(rows * world, bottleneck)  # the other ranks are taken to keep pace
@@ -109,15 +120,20 @@ def lead(job: Job) -> Callable[..., None]:
             embed_parts(dataset, encoder, writer, share(parts), plan, busy, advance_all)
         except RequestError as error:
             problem = str(error)
-        except KeyboardInterrupt:
-            interrupted = True
-        outcomes = gather({"problem": problem, "busy": dict(busy.seconds)})
+        except BaseException as error:  # an interrupt, or a fault of ours: raised once the others know
+            interrupted = error
+        try:
+            outcomes = gather({"problem": problem, "busy": dict(busy.seconds)})
+        except LostRankError:
+            if interrupted:
+                raise interrupted from None
+            raise
         for stage in busy.seconds:  # ranks work side by side: what counts is the one that worked longest
             busy.seconds[stage] = max(outcome["busy"].get(stage, 0.0) for outcome in outcomes)
+        if interrupted:
+            raise interrupted
         if problems := [outcome["problem"] for outcome in outcomes if outcome["problem"]]:
             raise RequestError(problems[0])
-        if interrupted:
-            raise KeyboardInterrupt
 
     return work
 
@@ -149,6 +165,9 @@ def follow(job: Job, plan: Plan) -> None:
             problem = str(error)
         except KeyboardInterrupt:
             problem = None
+        except Exception as error:  # a fault of ours: seen here, and the other ranks end too
+            traceback.print_exc()
+            problem = f"rank {dist.get_rank()} on {socket.gethostname()} failed: {error!r}; finished parts are kept"
         gather({"problem": problem, "busy": dict(busy.seconds)})
 
 
@@ -160,21 +179,33 @@ def share(parts: Sequence[int]) -> list[int]:
 
 def tell(order: Any) -> None:
     """Send something from the first rank to all."""
-    dist.broadcast_object_list([order], src=0)
+    with _over_gloo():
+        dist.broadcast_object_list([order], src=0)
 
 
 def told() -> Any:
     """What the first rank sent."""
     box = [None]
-    dist.broadcast_object_list(box, src=0)
+    with _over_gloo():
+        dist.broadcast_object_list(box, src=0)
     return box[0]
 
 
 def gather(mine: Any) -> list[Any]:
     """What every rank has to say, in the order of ranks."""
     everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, mine)
+    with _over_gloo():
+        dist.all_gather_object(everyone, mine)
     return everyone
+
+
+@contextmanager
+def _over_gloo() -> Iterator[None]:
+    """Tell gloo's errors from those of models: both are RuntimeErrors."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise LostRankError from error
 
 
 # ---------------------------------------------------------------------------------------------- starting
@@ -209,14 +240,39 @@ def start_ranks(device: str) -> int:
         for rank in range(count)
     ]
     try:
-        while True:
-            try:
-                return ranks[0].wait()
-            except KeyboardInterrupt:
-                continue  # the ranks heard it too: they finish their parts and end
+        return wait_for(ranks)
     finally:
         for process in ranks[1:]:
             try:
                 process.wait(timeout=10)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def wait_for(ranks: Sequence[subprocess.Popen]) -> int:
+    """Wait for the first rank to end; where another has died, it is asked to finish its part and end too.
+
+    Returns:
+        The first rank's exit code.
+
+    Raises:
+        RequestError: a rank died, and the first did not end by itself: it waits for the other to come up.
+    """
+    first, kinds, patience, died = ranks[0], [signal.SIGINT, signal.SIGKILL], GRACE_S, None
+    while first.poll() is None:
+        try:
+            died = next((rank for rank, process in enumerate(ranks) if process.poll()), None)
+            patience -= POLL_S if died is not None else 0.0
+            if patience < 0 and kinds:
+                first.send_signal(kinds.pop(0))
+                patience = GRACE_S
+            time.sleep(POLL_S)
+        except Terminated:
+            for process in ranks:
+                process.terminate()
+        except KeyboardInterrupt:
+            continue  # the ranks heard it too: they finish their parts and end
+    if died is not None and not kinds:
+        code = ranks[died].returncode
+        raise RequestError(f"the process of rank {died} died (exit code {code}); finished parts are kept, try again")
+    return first.returncode

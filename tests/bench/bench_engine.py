@@ -14,20 +14,25 @@ from torch.utils.data import DataLoader, Dataset
 from data.store import PartWriter
 from featurize.encoder import EncoderRequest, build_encoder
 from featurize.pipeline import featurize_split
-from featurize.plan import Plan
+from featurize.plan import Plan, choose_batch_size
 from tests.bench.pairs import PROJECT, SHARED, paired, seconds
 
 SLOW_S, QUICK_S, BATCHES = 0.06, 0.05, 50
 
 
 def bench_overlap() -> dict:
-    """Reader, model or writer slowed to 60 ms a batch, the others to 50 ms: the whole against that stage alone."""
+    """Reader, model or writer slowed to 60 ms a batch, the others to 50 ms: featurize against that stage by itself.
+
+    `alone` is the slowed stage doing its work for all batches, nothing before or after it; `whole` is all of
+    featurize, with the start and the end of the pipeline and the joining of the file.
+    """
     sys.path.insert(0, str(PROJECT / "tests"))
     from pixels import PixelDataset
 
     dataset = PixelDataset(rows=BATCHES)
     encoder = build_encoder("stats", dataset, "B04", EncoderRequest((), dataset.statistics, lambda: dataset))
     plan = Plan(torch.device("cpu"), "fp32", 1, 0, 1)
+    images, features = torch.rand(1, 1, 48, 48), np.zeros((1, encoder.dim), np.float32)
     read, embed, write = PixelDataset.read, type(encoder).embed, PartWriter.write_part
     results = {}
     for slow in ("read", "embed", "write"):
@@ -47,10 +52,18 @@ def bench_overlap() -> dict:
             mock.patch.object(PartWriter, "write_part", slowed("write", write)),
             mock.patch("featurize.pipeline.check_inputs"),
         ):
+            size = {"rows": BATCHES, "dim": encoder.dim, "dtype": encoder.dtype, "part_rows": 1}
+            (Path(folder) / "alone.parts").mkdir()
+            writer = PartWriter(Path(folder) / "alone.h5", **size)
+            one_batch = {
+                "read": lambda row: dataset.read(row, encoder.request.bands),
+                "embed": lambda row: encoder(images),
+                "write": lambda row, writer=writer: writer.write_part(row, features),
+            }[slow]
+            alone = seconds(lambda one_batch=one_batch: [one_batch(row) for row in range(BATCHES)])
             whole = seconds(
                 lambda folder=folder: featurize_split(dataset, encoder, Path(folder) / "train.h5", plan, limit=None)
             )
-        alone = BATCHES * seconds(lambda stage=slow, waits=waits: time.sleep(waits[stage]))
         results[slow] = {"whole_s": round(whole, 2), "alone_s": round(alone, 2), "ratio": round(alone / whole, 3)}
     return results | {"one_after_the_other_s": BATCHES * (SLOW_S + 2 * QUICK_S)}
 
@@ -75,7 +88,7 @@ def bench_plain_loop() -> dict:
     encoder = build_encoder(
         "dinov2", dataset, None, EncoderRequest((), dataset.statistics, lambda: dataset, **settings)
     )
-    plan = Plan(torch.device("cpu"), "fp32", BATCH, None, 1024)
+    plan = Plan(cpu := torch.device("cpu"), "fp32", choose_batch_size(cpu), None, 1024)
     processor = BitImageProcessor(
         size={"height": 224, "width": 224}, do_center_crop=False, image_mean=[0.485, 0.456, 0.406],
         image_std=[0.229, 0.224, 0.225],
