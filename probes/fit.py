@@ -183,7 +183,12 @@ def run_probe(
     searched = time.perf_counter()
 
     test_scores = score(
-        best.estimator, splits["test"].features, classes=len(names), multilabel=plan.multilabel, n_jobs=job.threads
+        best.estimator,
+        splits["test"].features,
+        classes=len(names),
+        multilabel=plan.multilabel,
+        n_jobs=job.threads,
+        label=f"{plan.kind} on test",
     )
     scored = time.perf_counter()
     assert best.scores is not None

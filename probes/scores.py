@@ -1,11 +1,13 @@
 """Scores of any scikit-learn estimator as one (N, K) array, and the thresholds that turn them into decisions."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from data.command import progress
 from probes.inputs import BLOCK_ROWS
 from probes.metrics import confusion_counts, f_beta, one_hot
 
@@ -17,7 +19,14 @@ _SURE = 1e-4  # a threshold of 0 or 1 is drawn as if it were this far from it
 
 
 def score(
-    estimator: Any, features: Any, *, classes: int, multilabel: bool, n_jobs: int = 1, rows: int = BLOCK_ROWS
+    estimator: Any,
+    features: Any,
+    *,
+    classes: int,
+    multilabel: bool,
+    n_jobs: int = 1,
+    rows: int = BLOCK_ROWS,
+    label: str | None = None,
 ) -> np.ndarray:
     """Probability of each class for each sample, whatever form the estimator gives it in.
 
@@ -32,19 +41,23 @@ def score(
         multilabel: whether the columns are independent labels.
         n_jobs: blocks of rows scored at a time.
         rows: of a block; it decides the last digit, `n_jobs` does not.
+        label: what is being scored, to show progress; None shows none.
 
     Returns:
         (N, K) float32, as stored with a run: decisions made later from the file equal those made now.
     """
     result = np.zeros((len(features), classes), np.float32)
 
-    def fill(start: int) -> None:
+    def fill(start: int) -> int:
         block = np.asarray(features[start : start + rows], np.float32)
         result[start : start + rows] = score_block(estimator, block, classes, multilabel)
+        return len(block)
 
     # One BLAS thread, else the last digit would depend on the number of cores.
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_jobs) as pool:
-        list(pool.map(fill, range(0, len(features), rows)))
+    shown = progress(label, len(features), "samples") if label else nullcontext(lambda count: None)
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_jobs) as pool, shown as advance:
+        for count in pool.map(fill, range(0, len(features), rows)):
+            advance(count)
     return result
 
 

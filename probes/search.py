@@ -141,8 +141,17 @@ class Job:
             block[:] = scaler.transform(block)
         return scaler.set_params(copy=True)
 
-    def judge(self, params: dict[str, Any], estimator: Any, *, fit_s: float, converged: bool = True, **history: Any):
-        """Score val with a fitted estimator: a `Trial`."""
+    def judge(
+        self,
+        params: dict[str, Any],
+        estimator: Any,
+        *,
+        fit_s: float,
+        converged: bool = True,
+        label: str | None = None,
+        **history: Any,
+    ):
+        """Score val with a fitted estimator: a `Trial`; with a label, shows progress."""
         start = time.perf_counter()
         scores = score(
             estimator,
@@ -150,6 +159,7 @@ class Job:
             classes=self.classes,
             multilabel=self.multilabel,
             n_jobs=self.threads,
+            label=label,
         )
         value = selection_value(self.val_truth, scores, multilabel=self.multilabel)
         return Trial(params, estimator, scores, value, converged, fit_s, time.perf_counter() - start, history)
@@ -181,13 +191,14 @@ def search(job: Job, report: Callable[[str], None]) -> tuple[Trial, list[Trial]]
             best = trial
         tried.append(replace(trial, estimator=None, scores=None))
         value = "undefined" if trial.value is None else f"{trial.value:.4f}"
-        line = f"{job.kind} {len(tried)}/{total}: {words(trial.params)}: val {metric} {value}, {trial.fit_s:.1f} s"
+        spent = f"{trial.fit_s + trial.score_s:.1f} s"
+        line = f"{job.kind} {len(tried)}/{total}: {words(trial.params)}: val {metric} {value}, {spent}"
         report(line + _time_left(job, len(tried)))
         if job.out_of_time and one_by_one:
             break
     assert best is not None, f"{job.kind} lists no candidates"
     if best.scores is None:
-        whole = job.judge(best.params, best.estimator, fit_s=best.fit_s)
+        whole = job.judge(best.params, best.estimator, fit_s=best.fit_s, label=f"{job.kind} on val")
         best = replace(best, scores=whole.scores, score_s=whole.score_s)
     return best, tried
 

@@ -1,5 +1,7 @@
 """Scores of every form of estimator, and thresholds."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
@@ -50,6 +52,23 @@ def test_a_forest_gives_one_column_for_a_constant_class_which_would_crash_the_us
     assert given[1].shape == (60, 1)
     with pytest.raises(IndexError):
         given[1][:, 1]
+
+
+def test_scoring_shows_progress_over_every_sample(monkeypatch):
+    seen = []
+
+    @contextmanager
+    def shown(label, total, unit):
+        seen.append((label, total, unit))
+        yield seen.append
+
+    monkeypatch.setattr("probes.scores.progress", shown)
+    labels, _ = _labels()
+    forest = RandomForestClassifier(2, random_state=0).fit(X, labels)
+    told = score(forest, X, classes=3, multilabel=True, n_jobs=2, rows=25, label="rf on test")
+    assert seen == [("rf on test", 60, "samples"), 25, 25, 10]
+    np.testing.assert_array_equal(told, score(forest, X, classes=3, multilabel=True, rows=25))
+    assert len(seen) == 4, "without a label nothing is shown"
 
 
 def test_single_label_scores_have_a_zero_column_for_a_class_absent_from_train():
