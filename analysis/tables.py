@@ -36,6 +36,36 @@ def write_latex(text: str, stem: Path) -> Path:
     return file
 
 
+def write_all(
+    frame: pd.DataFrame,
+    stem: Path,
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    left: int,
+    note: str = "",
+) -> tuple[Path, Path, Path]:
+    """Write a table as CSV, Markdown and LaTeX.
+
+    Args:
+        frame: with full precision, for the CSV.
+        stem: of the files.
+        title: heading, and caption in LaTeX.
+        header: column names, as read.
+        rows: cells, as read.
+        left: see `markdown_table`.
+        note: a sentence below the heading and at the end of the caption.
+    """
+    lead = f"# {title}\n\n" + (f"{note}\n\n" if note else "")
+    caption = f"{title}. {note}" if note else title
+    return (
+        write_csv(frame, stem),
+        write_markdown(lead + markdown_table(header, rows, left=left), stem),
+        write_latex(latex_table(header, rows, left=left, caption=caption), stem),
+    )
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
     """A Markdown table whose source is aligned too.
 

@@ -122,28 +122,21 @@ def test_thirty_kills_at_random_moments_change_no_byte(tmp_path, fork, packed, w
     assert_same(only_file(tmp_path), file)
 
 
-def test_an_interrupt_finishes_the_part_and_says_how_to_go_on(tmp_path, fork, packed, whole):
-    pid = fork.start(words(packed, tmp_path))
+def stop(fork, packed: Path, out: Path, kind: signal.Signals) -> tuple[int, str]:
+    """Exit code and output of a run that gets a signal when it has begun to write parts."""
+    pid = fork.start(words(packed, out))
     deadline = time.monotonic() + 60
-    while not list(tmp_path.rglob("part-*.h5")) and time.monotonic() < deadline:
+    while not list(out.rglob("part-*.h5")) and time.monotonic() < deadline:
         time.sleep(0.001)
-    os.kill(pid, signal.SIGINT)
-    code, output = fork.wait(pid)
-    assert code == 130 and "the same command goes on from here" in output and "Traceback" not in output
-    code, output = fork.run(words(packed, tmp_path))
-    assert code == 0 and "kept from before" in output
-    assert_same(only_file(tmp_path), whole[0])
+    os.kill(pid, kind)
+    return fork.wait(pid)
 
 
-def test_a_request_to_end_gives_the_lock_back(tmp_path, fork, packed, whole):
-    """SIGTERM, which clusters send before they kill: on another machine a lock left behind would stand."""
-    pid = fork.start(words(packed, tmp_path))
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.rglob("part-*.h5")) and time.monotonic() < deadline:
-        time.sleep(0.001)
-    os.kill(pid, signal.SIGTERM)
-    code, output = fork.wait(pid)
-    assert code == 143 and "the same command goes on from here" in output and "Traceback" not in output
+@pytest.mark.parametrize("kind, exit_code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_asked_to_stop_gives_the_lock_back_and_says_how_to_go_on(tmp_path, fork, packed, whole, kind, exit_code):
+    """SIGTERM is what clusters send before they kill: on another machine a lock left behind would stand."""
+    code, output = stop(fork, packed, tmp_path, kind)
+    assert code == exit_code and "the same command goes on from here" in output and "Traceback" not in output
     assert not list(tmp_path.rglob("*.lock*"))
     code, output = fork.run(words(packed, tmp_path))
     assert code == 0 and "kept from before" in output

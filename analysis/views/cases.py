@@ -111,9 +111,7 @@ def _write(frame: pd.DataFrame, pictures: dict[str, np.ndarray], stem: Path) -> 
         title=f"{first['probe']}, {words}",
         files=(
             *figures.save(draw_figure(frame, pictures), stem),
-            tables.write_csv(frame, stem),
-            tables.write_markdown(f"# {title}\n\n" + tables.markdown_table(header, rows, left=4), stem),
-            tables.write_latex(tables.latex_table(header, rows, left=4, caption=title), stem),
+            *tables.write_all(frame, stem, title, header, rows, left=4),
         ),
         dataset=first["dataset"],
         encoder=first["encoder"],

@@ -58,9 +58,7 @@ def _write(frame: pd.DataFrame, folder: Path, *, pictures: bool) -> Output:
         title=f"{first['probe']}, {words}",
         files=(
             *(figures.save(draw_figure(frame), stem) if pictures else ()),
-            tables.write_csv(frame, stem),
-            tables.write_markdown(f"# {title}\n\n" + tables.markdown_table(header, rows, left=1), stem),
-            tables.write_latex(tables.latex_table(header, rows, left=1, caption=title), stem),
+            *tables.write_all(frame, stem, title, header, rows, left=1),
         ),
         dataset=first["dataset"],
         encoder=first["encoder"],

@@ -75,9 +75,7 @@ def _write(frame: pd.DataFrame, folder: Path) -> Output:
         title=str(first["probe"]),
         files=(
             *figures.save(draw_figure(frame), stem),
-            tables.write_csv(frame, stem),
-            tables.write_markdown(f"# {title}\n\n{note}\n\n" + tables.markdown_table(header, rows, left=0), stem),
-            tables.write_latex(tables.latex_table(header, rows, left=0, caption=f"{title}. {note}"), stem),
+            *tables.write_all(frame, stem, title, header, rows, left=0, note=note),
         ),
         dataset=first["dataset"],
         encoder=first["encoder"],

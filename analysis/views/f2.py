@@ -89,9 +89,7 @@ def write(frame: pd.DataFrame, stem: Path) -> Output:
         title="F2 per class",
         files=(
             *figures.save(draw_figure(frame), stem),
-            tables.write_csv(frame, stem),
-            tables.write_markdown(f"# {title}\n\n" + tables.markdown_table(header, rows, left=1), stem),
-            tables.write_latex(tables.latex_table(header, rows, left=1, caption=title), stem),
+            *tables.write_all(frame, stem, title, header, rows, left=1),
         ),
         dataset=first["dataset"],
         encoder=first["encoder"],

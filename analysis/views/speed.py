@@ -115,8 +115,6 @@ def _write(found: dict[str, Any], name: str, request: ViewRequest) -> Output:
     title = f"Speed of feature extraction on {where}"
     files = (
         *figures.save(draw_figure(frame, where), stem),
-        tables.write_csv(frame.drop(columns="way"), stem),
-        tables.write_markdown(f"# {title}\n\n{NOTE}\n\n" + tables.markdown_table(header, rows, left=1), stem),
-        tables.write_latex(tables.latex_table(header, rows, left=1, caption=f"{title}. {NOTE}"), stem),
+        *tables.write_all(frame.drop(columns="way"), stem, title, header, rows, left=1, note=NOTE),
     )
     return Output(title=title, files=files, caption=NOTE, alt=f"Images/s of {len(frame)} models.")
