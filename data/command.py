@@ -45,9 +45,8 @@ def run(app: App, arguments: list[str] | None = None) -> int:
         message = " ".join(str(error).split())
     except CycloptsError as error:
         message = f"{' '.join(str(error).split())} See {name} --help"
-    except KeyboardInterrupt as stop:
-        print(f"\n{name}: stopped; the same command goes on from here", file=sys.stderr)
-        return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+    except KeyboardInterrupt as how:
+        return stopped(name, how, "the same command goes on from here")
     except BrokenPipeError:  # what reads the output, such as head, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes once more as it ends
         return 0
@@ -81,6 +80,18 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def leave_interrupts_to_the_parent() -> None:
+    """For worker processes: Ctrl-C reaches the whole group, and the parent ends them; SIGTERM ends them at once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def stopped(name: str, how: KeyboardInterrupt, told: str) -> int:
+    """Say that a command was stopped; the exit code that shells know the signal by."""
+    print(f"\n{name}: stopped; {told}", file=sys.stderr)
+    return 128 + (signal.SIGTERM if isinstance(how, Terminated) else signal.SIGINT)
 
 
 @contextmanager

@@ -19,7 +19,6 @@ import json
 import math
 import os
 import shutil
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,7 +38,7 @@ from xxhash import xxh3_64_intdigest
 
 from data import paths, store
 from data.bands import RGB, SENTINEL1, SENTINEL2, Band
-from data.command import progress
+from data.command import leave_interrupts_to_the_parent, progress
 from data.dataset import EODataset, Statistic
 from data.errors import RequestError
 from data.files import NO_SPACE, canonical_json, published
@@ -326,7 +325,7 @@ def _fill(filler: _Filler, workers: int | None, advance: Callable[[int], None]) 
 def _start_worker(filler: _Filler, parent: int) -> None:
     global _filler
     _filler = filler
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process ends the others
+    leave_interrupts_to_the_parent()
     threading.Thread(target=_leave_without, args=(parent,), daemon=True).start()
 
 

@@ -579,6 +579,7 @@ def salvage(file: Path) -> tuple[int, int]:
     """Take what is sound of a damaged feature file as finished parts, so that featurize makes only the rest again.
 
     Rows are told sound by the checksum that HDF5 keeps of each chunk; the damaged file stays until it is replaced.
+    Parts of the same identity that are finished already, such as those of a repair that was killed, are kept.
 
     Args:
         file: a feature file in which `verify` found damage.
@@ -593,34 +594,35 @@ def salvage(file: Path) -> tuple[int, int]:
         with open_hdf5(file) as source:
             identity, _ = _attributes(source)
             rows, (_, dim), dtype = identity["split"]["rows"], source["features"].shape, source["features"].dtype.name
-            digest, sound = hashlib.sha256(), []
-            for part in range(-(-rows // CHUNK_ROWS)):
-                if (block := _sound_block(source["features"], part, rows)) is not None:
-                    sound.append(part)
-                    digest.update(np.ascontiguousarray(block).tobytes())
             known = json.loads(source.attrs["checksums"])["features"]
+            blocks = (
+                _sound_rows(source["features"], at, min(at + CHUNK_ROWS, rows)) for at in range(0, rows, CHUNK_ROWS)
+            )
+            digest, whole = hashlib.sha256(), True
+            for block in blocks:
+                whole = whole and block is not None
+                digest.update(b"" if block is None else np.ascontiguousarray(block).tobytes())
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RequestError(
             f"{file} is too damaged to repair ({type(error).__name__}); "
             "give its featurize command again with --overwrite"
         ) from error
-    if len(sound) * CHUNK_ROWS >= rows and digest.hexdigest() != known:
-        sound = []  # damaged although every chunk reads well: there is no telling where
+    no_telling_where = whole and digest.hexdigest() != known  # damaged although every chunk reads well
     size = {"rows": rows, "dim": dim, "dtype": dtype, "part_rows": CHUNK_ROWS}
-    shutil.rmtree(paths.parts_folder(file), ignore_errors=True)
     with FeatureWriter(file, identity, **size, overwrite=True) as writer, open_hdf5(file) as source:
-        for part in sound:
-            writer.write_part(part, source["features"][slice(*writer.bounds(part))])
-        return sum(stop - start for start, stop in map(writer.bounds, sound)), rows
+        for part in () if no_telling_where else writer.missing():
+            if (block := _sound_rows(source["features"], *writer.bounds(part))) is not None:
+                writer.write_part(part, block)
+        return rows - sum(stop - start for start, stop in map(writer.bounds, writer.missing())), rows
 
 
-def _sound_block(features: Any, part: int, rows: int) -> np.ndarray | None:
-    """Rows of one chunk, None where its checksum or its values tell of damage."""
+def _sound_rows(features: Any, start: int, stop: int) -> np.ndarray | None:
+    """Some rows, None where the checksum of a chunk or a value tells of damage."""
     try:
-        block = features[part * CHUNK_ROWS : min((part + 1) * CHUNK_ROWS, rows)]
+        block = features[start:stop]
     except OSError:  # HDF5: the chunk's checksum does not match
         return None
-    return block if np.isfinite(block).all() else None
+    return block if len(block) == stop - start and np.isfinite(block).all() else None
 
 
 # ------------------------------------------------------------------------------------------------ collapse

@@ -41,7 +41,7 @@ class Rate:
         device: the GPU's name, or ``cpu``.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         compiled: whether the model was compiled.
-        batch_size: images at once.
+        batch_size: images read and handed to the device together.
         image_size: side in pixels that the model gets.
         bands: number of bands.
         gflop: 10^9 floating-point operations an image, as torch counts them (a multiply-add is two).

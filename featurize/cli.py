@@ -76,9 +76,8 @@ def pack(
     card, limit = DATASETS.card(first.name), data.recorded_limit()
     try:
         line = packed.pack(to, opened, chosen, limit=limit, card=card, workers=workers, overwrite=overwrite)
-    except KeyboardInterrupt:
-        print(f"\nfeaturize: stopped; {to} was not written", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as how:
+        return command.stopped("featurize", how, f"{to} was not written")
     print(line)
     return 0
 

@@ -40,15 +40,17 @@ class Embedder:
     """
 
     def __init__(self, encoder: Encoder, plan: Plan) -> None:
-        self.encoder, self.plan, self.rows_at_once = encoder, plan, plan.batch_size
-        self.run = torch.compile(encoder) if plan.compile else encoder
+        self.encoder, self.plan, self.rows_at_once = encoder, plan, min(plan.batch_size, plan.part_rows)
+        self.run = torch.compile(encoder.embed) if plan.compile else encoder.embed
         self.pool = None
+        if plan.device.type == "cuda":
+            torch.cuda.set_device(plan.device)  # events and pinned memory belong to the current device
         if plan.device.type == "cpu" and encoder.images_a_core and not plan.compile:
             cores = torch.get_num_threads()
             # Below fp32 the weights are converted for every piece: no more pieces than cores.
-            share = encoder.images_a_core if plan.precision == "fp32" else -(-plan.batch_size // cores)
-            self.rows_at_once = min(share, plan.batch_size)
-            if cores > 1:  # torch counts threads for each thread: one for those of the pool, for others as before
+            share = encoder.images_a_core if plan.precision == "fp32" else -(-self.rows_at_once // cores)
+            self.rows_at_once = min(share, self.rows_at_once)
+            if cores > 1:  # torch counts threads for each thread: one for those of the pool and those begun later
                 self.pool = ThreadPoolExecutor(cores, "embed", torch.set_num_threads, (1,))
 
     def embed(self, raw: Sequence[Batch], rows: int, lonlat: Tensor | None, busy: Busy) -> Embedded:
@@ -113,17 +115,22 @@ class Embedder:
     def _fill_piece(self, features: Tensor, piece: Sequence[Batch], lonlat: Tensor | None) -> None:
         device, low = self.plan.device, self.plan.precision != "fp32"
         for places, images in prepare(piece, self.encoder, device):
-            where = None if lonlat is None else lonlat[places].to(device)
+            where = None if lonlat is None else _copied(lonlat[places], device)
             with torch.autocast(device.type, PRECISIONS[self.plan.precision], enabled=low):
                 features[_span(places)] = self._run(images, where).float()
 
     def _run(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        rows = len(images)
+        images, rows = self.encoder.normalization(images), len(images)
         if not self.plan.compile or rows == self.rows_at_once:
             return self.run(images, lonlat)
         fill = [0] * (self.rows_at_once - rows)  # a compiled model is compiled again for every other batch size
         places = [*range(rows), *fill]
         return self.run(images[places], None if lonlat is None else lonlat[places])[:rows]
+
+
+def _copied(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; a GPU copies from pinned memory without waiting for the work at hand."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def _span(places: list[int]) -> slice | list[int]:

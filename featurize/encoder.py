@@ -97,7 +97,7 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """Embed scaled images.
+        """Embed scaled images; on a CPU called from several threads at once, so that it may keep nothing.
 
         Args:
             images: (B, C, H, W) float32, scaled.

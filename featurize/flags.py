@@ -84,7 +84,7 @@ class RunFlags:
         device: auto, cpu, cuda, cuda:1, or several such as cuda:0,cuda:1, one process each.
         precision: auto, fp32, bf16 or fp16. Auto is bf16 where the hardware computes in it.
         compile: Compile the model first: minutes at the start, faster after.
-        batch_size: Images embedded at once, or auto; halved where memory runs out.
+        batch_size: Images at once on a GPU, halved where memory runs out; shared out among a CPU's cores. Or auto.
         workers: Reader processes. Default: chosen by the number of images.
         part_rows: Images in a part; a kill loses at most one part.
         engine: local (one process), torchrun (a process a device, on one machine or several) or ray (a cluster).

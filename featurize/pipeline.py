@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from data import store
 from data.bands import Band
-from data.command import progress
+from data.command import leave_interrupts_to_the_parent, progress
 from data.dataset import EODataset
 from data.errors import RequestError
 from featurize.batches import Batch, collate
@@ -199,8 +199,8 @@ def read_batches(
         reader,
         batch_size=None,
         num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=_leave_interrupts_to_the_parent,
+        prefetch_factor=2 if workers else None,
+        worker_init_fn=_start_reader,
     )
     batches = iter(loader)
     while True:
@@ -221,8 +221,8 @@ def read_batches(
         yield read
 
 
-def _leave_interrupts_to_the_parent(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _start_reader(_: int) -> None:
+    leave_interrupts_to_the_parent()
 
 
 @contextmanager

@@ -49,9 +49,9 @@ def choose_device(name: str) -> torch.device:
         RequestError: no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
+        device = torch.device("cuda:0" if name == "cuda" else name)
     except RuntimeError as error:
         raise RequestError(f"--device {name}: use auto, cpu, cuda or cuda:1") from error
     if device.type not in ("cpu", "cuda"):
@@ -90,7 +90,7 @@ def choose_batch_size(device: torch.device) -> int:
 
     Memory running out halves what is embedded at once.
     """
-    return 256 if device.type == "cuda" else 32 * torch.get_num_threads()
+    return 256 if device.type == "cuda" else min(256, 32 * torch.get_num_threads())
 
 
 def choose_workers(asked: int | None, dataset: EODataset, images: int) -> int:

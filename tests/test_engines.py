@@ -83,7 +83,7 @@ def test_a_rank_that_dies_is_one_clear_line_and_its_finished_parts_stay(tmp_path
     }
     os.kill(ranks["1"], signal.SIGKILL)
     output, _ = first.communicate()
-    assert first.returncode == 2 and "rank died; finished parts are kept" in output and "Traceback" not in output
+    assert first.returncode == 2 and "rank died or never came; finished parts are kept" in output and "Traceback" not in output
     code, output = fork.run(words(tmp_path))
     assert code == 0 and "kept from before" in output, output
     assert_same(tmp_path, alone)
@@ -93,13 +93,52 @@ def process(code: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", code])
 
 
-def test_a_rank_that_dies_before_it_has_met_the_first_does_not_keep_it_waiting(monkeypatch):
+def test_a_rank_that_dies_does_not_keep_the_first_waiting_and_is_named(monkeypatch):
+    """However the first rank takes it: here it ends as one does that was interrupted."""
     monkeypatch.setattr(torchrun, "GRACE_S", 0.3)
-    waits = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
-    ranks = [process(waits), process("raise SystemExit(7)")]
+    ranks = [process("import signal, time; signal.signal(signal.SIGINT, lambda *_: exit(130)); time.sleep(60)")]
+    time.sleep(0.3)
+    ranks.append(process("raise SystemExit(7)"))
     with pytest.raises(RequestError, match=r"rank 1 died \(exit code 7\); finished parts are kept"):
         torchrun.wait_for(ranks)
-    assert ranks[0].returncode == -signal.SIGKILL
+    assert ranks[0].returncode == 130
+
+
+IMPATIENT = """
+import sys
+from datetime import timedelta
+from data import command
+from featurize.cli import app
+from featurize.engines import torchrun
+torchrun.MEETING = timedelta(seconds=1)
+sys.exit(command.run(app, sys.argv[1:]))
+"""
+
+
+def test_ranks_that_do_not_come_are_not_waited_for_for_ever(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", IMPATIENT, *words(tmp_path)],
+        env=os.environ | where | {"RANK": "0", "LOCAL_RANK": "0"}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2 and "rank died or never came" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("machines, count, gpus, each", [
+    ([{"CPU": 2}], 2, 0, 1),
+    ([{"CPU": 5}, {"CPU": 5}], 3, 0, 2),  # 3 each would leave no place for the third
+    ([{"CPU": 16, "GPU": 2}, {"CPU": 4, "GPU": 2}], 4, 1, 2),
+    ([{"CPU": 2}], 3, 0, None),
+    ([{"CPU": 8, "GPU": 1}, {"CPU": 64}], 2, 1, None),
+])  # fmt: skip
+def test_every_ray_worker_finds_a_place_or_none_is_started(machines, count, gpus, each):
+    if each is None:
+        with pytest.raises(RequestError, match=f"--ray-workers {count}: the machines of the cluster have"):
+            ray.processors_each(machines, count, gpus=gpus)
+    else:
+        assert ray.processors_each(machines, count, gpus=gpus) == each
 
 
 def test_the_first_rank_ends_by_itself_when_another_has_ended_well():

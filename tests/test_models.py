@@ -72,6 +72,12 @@ def embed(encoder, dataset, rows, plan=CPU):
     return Embedder(encoder, plan).embed(samples, len(rows), lonlat, Busy()).features.numpy()
 
 
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch):
+    """Every model is embedded as a CPU of two cores does it: from two threads at once."""
+    monkeypatch.setattr("featurize.embedder.torch.get_num_threads", lambda: 2)
+
+
 @pytest.fixture(scope="module")
 def built():
     """Each model once: a vision transformer takes seconds to make."""

@@ -393,6 +393,20 @@ def test_a_killed_run_leaves_no_file_and_no_process_and_the_next_starts_cleanly(
     assert [path.name for path in tmp_path.iterdir()] == ["p.h5"] and verify(tmp_path / "p.h5") == []
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc to see worker processes")
+def test_a_killed_reader_process_is_one_clear_line(tmp_path):
+    """The others used to take the request to end for an error of their work, and the pool waited for ever."""
+    process = packing(tmp_path / "p.h5", "--workers", "2")
+    at_work(process, tmp_path)
+    deadline = time.monotonic() + 60
+    while len(workers := children(process.pid)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(workers[0], signal.SIGKILL)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 2 and "a reader process was killed" in error and one_line(error), error
+    assert list(tmp_path.iterdir()) == []
+
+
 def state(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -400,14 +414,15 @@ def state(pid: int) -> str:
         return "Z"
 
 
-def test_an_interrupt_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("kind, exit_code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_leaves_nothing(tmp_path, kind, exit_code):
     process = packing(tmp_path / "p.h5", "--workers", "1", start_new_session=True)
     at_work(process, tmp_path)
     deadline = time.monotonic() + 60
     while not children(process.pid) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.5)  # Python loses an interrupt that comes in the very moment of starting a reader process
-    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: to the workers too
+    os.killpg(process.pid, kind)  # as Ctrl-C does: to the workers too
     error = process.communicate(timeout=60)[1]
-    assert process.returncode == 130 and "p.h5 was not written" in error and "Traceback" not in error, error
+    assert process.returncode == exit_code and "p.h5 was not written" in error and "Traceback" not in error, error
     assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 import time
 
 import h5py
@@ -168,31 +169,37 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(tmp_path, capsys, size
     np.testing.assert_allclose(store.read_features(file).features[:, 0], blue, rtol=1e-6)
 
 
+@pytest.fixture
+def threads():
+    """Sets torch's number of threads, and puts it back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("cores", [1, 2, 3])
-def test_the_cores_of_a_cpu_share_a_batch_and_make_the_same_features(monkeypatch, cores):
+def test_the_cores_of_a_cpu_share_a_batch_and_make_the_same_features(threads, cores):
     dataset = PixelDataset(rows=10)
-    encoder = build_encoder(
-        "resnet",
-        dataset,
-        "rgb",
-        EncoderRequest((), dataset.statistics, lambda: dataset, image_size=32, weights="random"),
-    )
+    request = EncoderRequest((), dataset.statistics, lambda: dataset, image_size=32, weights="random")
+    encoder = build_encoder("resnet", dataset, "rgb", request)
     raw = collate([dataset.read(row, encoder.request.bands) for row in range(10)])
     with torch.inference_mode():
         ((_, images),) = prepare(raw, encoder, CPU)
         whole = encoder(images, None).numpy()
-    threads, seen = torch.get_num_threads(), []
-    forward = encoder.embed
-    encoder.embed = lambda images, lonlat: (
-        seen.append((len(images), torch.get_num_threads())) or forward(images, lonlat)
-    )  # type: ignore
-    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
-    embedder = Embedder(encoder, plan(batch_size=10))
-    monkeypatch.undo()
-    features = embedder.embed(raw, 10, None, Busy()).features.numpy()
+    forward, seen = encoder.embed, []
+
+    def embed(images, lonlat):
+        seen.append((len(images), torch.get_num_threads(), threading.current_thread().name))
+        return forward(images, lonlat)
+
+    encoder.embed = embed  # type: ignore
+    threads(cores)
+    features = Embedder(encoder, plan(batch_size=10)).embed(raw, 10, None, Busy()).features.numpy()
     np.testing.assert_allclose(features, whole, atol=1e-5)
-    assert sorted(count for count, _ in seen) == [2, 4, 4]
-    assert {own for _, own in seen} == {threads if cores == 1 else 1} and torch.get_num_threads() == threads
+    assert sorted(count for count, *_ in seen) == [2, 4, 4]
+    assert {own for _, own, _ in seen} == {1}
+    assert all(name.startswith("embed") == (cores > 1) for *_, name in seen)
+    assert torch.get_num_threads() == cores, "this thread has as many as before"
 
 
 def test_no_memory_for_one_image_is_one_clear_line(tmp_path, monkeypatch):

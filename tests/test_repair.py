@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from data import command, store
+from data.errors import RequestError
 from featurize.cli import app
 
 SPLIT = ["--model", "stats", "--dataset", "simulated", "--split", "val", "--bands", "B04,B08", "--workers", "0"]
@@ -51,6 +52,21 @@ def test_one_flipped_bit_is_found_and_repaired(file, sound, name, capsys):
     with h5py.File(file) as repaired, h5py.File(fresh) as whole:
         for array in ("features", "labels", "ids"):
             assert repaired[array][:].tobytes() == whole[array][:].tobytes()
+
+
+def test_repair_leaves_the_parts_of_another_run_alone(file):
+    """It used to drop the parts folder before it looked at the lock."""
+    identity, _ = store.read_identity(file)
+    with h5py.File(file) as source:
+        features = source["features"][:]
+    flip(file, "features")
+    size = {"rows": 40, "dim": features.shape[1], "dtype": features.dtype.name, "part_rows": 8}
+    with store.FeatureWriter(file, identity, **size, overwrite=True) as writer:
+        writer.write_part(0, features[:8])
+        with pytest.raises(RequestError, match="is being written by process"):
+            store.salvage(file)
+        assert writer.missing() == [1, 2, 3, 4]
+    assert store.salvage(file) == (8, 40), "its only chunk is damaged, but that part is sound"
 
 
 def test_only_the_damaged_chunk_is_made_again(file, monkeypatch, capsys):

@@ -7,7 +7,7 @@ that dies is replaced and its parts, those that it had not finished, are made ag
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from data import store
+from data.command import terminable
 from data.dataset import EODataset
 from data.errors import RequestError
 from featurize.encoder import Encoder
@@ -48,8 +49,9 @@ def run(job: Job) -> int:
     plan = prepared(replace(job, run=replace(job.run, device="cpu")))  # a GPU may be on the workers only
     connect(ray, job.run.ray_address)
     try:
-        cluster = Cluster(job, ray)
-        make_files(job, replace(plan, **cluster.settings()), cluster.work)
+        with terminable():  # Ray has put its own way of ending in the place of ours
+            cluster = Cluster(job, ray)
+            make_files(job, replace(plan, **cluster.settings()), cluster.work)
     finally:
         ray.shutdown()
     return 0
@@ -153,6 +155,25 @@ class Worker:
         return {"busy": dict(busy.seconds), "problem": problem}
 
 
+def processors_each(nodes: Sequence[Mapping[str, float]], count: int, *, gpus: int) -> int:
+    """The most processors that each worker can have, for all workers to find a place.
+
+    Args:
+        nodes: what each machine has, as Ray counts it.
+        count: workers.
+        gpus: that each takes.
+
+    Raises:
+        RequestError: the machines have too few; a worker that finds no place would never start.
+    """
+    for each in range(int(sum(node.get("CPU", 0) for node in nodes)) // count, 0, -1):
+        places = (min(node.get("CPU", 0) // each, node.get("GPU", 0) // gpus if gpus else count) for node in nodes)
+        if sum(places) >= count:
+            return each
+    have = " + ".join(f"{node.get('CPU', 0):g}" for node in nodes)
+    raise RequestError(f"--ray-workers {count}: the machines of the cluster have {have} CPUs; ask for fewer workers")
+
+
 class Cluster:
     """Hands groups of parts to Ray workers as they become free.
 
@@ -165,14 +186,14 @@ class Cluster:
         self.job, self.ray, self.started = job, ray, 0
         have = ray.cluster_resources()
         gpus = 0 if job.run.device == "cpu" else int(have.get("GPU", 0))
-        nodes = [node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]]
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         self.count = job.run.ray_workers or gpus or len(nodes)
+        self.gpus = 1 if gpus else 0
         if gpus and self.count > gpus:
             raise RequestError(
                 f"--ray-workers {self.count}: the cluster has {gpus} GPUs; one worker a GPU, or --device cpu"
             )
-        self.cpus = max(1, int(min(have.get("CPU", 1) // self.count, *nodes)))  # more than a machine has never starts
-        self.gpus = 1 if gpus else 0
+        self.cpus = processors_each(nodes, self.count, gpus=self.gpus)
         self.workers = [self.start() for _ in range(self.count)]
 
     def start(self) -> Any:
@@ -189,7 +210,10 @@ class Cluster:
         Raises:
             RequestError: the worker cannot start.
         """
-        settings, problem = self.result(self.workers[0].settings.remote())
+        try:
+            settings, problem = self.result(self.workers[0].settings.remote())
+        except self.ray.exceptions.RayActorError as error:  # its process died, or its code failed at the start
+            settings, problem = {}, " ".join(str(error).split())[-300:]
         if problem:
             raise RequestError(f"a Ray worker cannot start: {problem}")
         return settings

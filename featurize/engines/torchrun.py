@@ -31,8 +31,10 @@ from featurize.plan import Plan
 from featurize.stages import Busy
 
 PATIENCE = timedelta(days=7)  # how long a rank that is done waits for one that is not
+MEETING = timedelta(minutes=10)  # how long ranks wait for each other at the start
 POLL_S = 0.1
-GRACE_S = 60.0  # for the first rank to end when another has died, before it is asked to, then made to
+GRACE_S = 60.0  # for the first rank to end when another has died, before it is asked to finish its part and end
+_ranks: Any = None  # the group of all of them, once they have met
 
 
 def run(job: Job) -> int:
@@ -45,8 +47,8 @@ def run(job: Job) -> int:
         problem = None
     except RequestError as error:
         plan, problem = None, str(error)
-    dist.init_process_group("gloo", timeout=PATIENCE)
     try:
+        meet()
         problems = gather(problem)
         if plan is None or any(problems):
             raise RequestError(next(filter(None, problems)))
@@ -66,9 +68,11 @@ def run(job: Job) -> int:
     except LostRankError as error:
         if rank:
             return 2
-        raise RequestError("a process of another rank died; finished parts are kept, give the command again") from error
+        raise RequestError(
+            "a process of another rank died or never came; finished parts are kept, give the command again"
+        ) from error
     finally:
-        with suppress(RuntimeError):
+        with suppress(AssertionError, RuntimeError, ValueError):  # the ranks have not met, or the others are gone
             dist.destroy_process_group()
 
 
@@ -163,12 +167,26 @@ def follow(job: Job, plan: Plan) -> None:
             embed_parts(dataset, job.encoder, writer, share(order["parts"]), plan, busy, lambda *_: None)
         except RequestError as error:
             problem = str(error)
+        except Terminated:
+            raise
         except KeyboardInterrupt:
             problem = None
         except Exception as error:  # a fault of ours: seen here, and the other ranks end too
             traceback.print_exc()
             problem = f"rank {dist.get_rank()} on {socket.gethostname()} failed: {error!r}; finished parts are kept"
         gather({"problem": problem, "busy": dict(busy.seconds)})
+
+
+def meet() -> None:
+    """Connect the ranks; after that they have all the time they need.
+
+    Raises:
+        LostRankError: not all have come in `MEETING`.
+    """
+    global _ranks
+    with _over_gloo():
+        dist.init_process_group("gloo", timeout=MEETING)
+        _ranks = dist.new_group(timeout=PATIENCE, backend="gloo")
 
 
 def share(parts: Sequence[int]) -> list[int]:
@@ -180,14 +198,14 @@ def share(parts: Sequence[int]) -> list[int]:
 def tell(order: Any) -> None:
     """Send something from the first rank to all."""
     with _over_gloo():
-        dist.broadcast_object_list([order], src=0)
+        dist.broadcast_object_list([order], src=0, group=_ranks)
 
 
 def told() -> Any:
     """What the first rank sent."""
     box = [None]
     with _over_gloo():
-        dist.broadcast_object_list(box, src=0)
+        dist.broadcast_object_list(box, src=0, group=_ranks)
     return box[0]
 
 
@@ -195,7 +213,7 @@ def gather(mine: Any) -> list[Any]:
     """What every rank has to say, in the order of ranks."""
     everyone: list[Any] = [None] * dist.get_world_size()
     with _over_gloo():
-        dist.all_gather_object(everyone, mine)
+        dist.all_gather_object(everyone, mine, group=_ranks)
     return everyone
 
 
@@ -235,18 +253,24 @@ def start_ranks(device: str) -> int:
     surroundings = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
     surroundings.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     command = [sys.executable, "-m", "featurize", *sys.argv[1:]]
-    ranks = [
-        subprocess.Popen(command, env=surroundings | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(count)
-    ]
+    ranks: list[subprocess.Popen] = []
     try:
+        for rank in range(count):
+            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            ranks.append(subprocess.Popen(command, env=surroundings | own))
         return wait_for(ranks)
     finally:
-        for process in ranks[1:]:
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        for process in ranks:
+            end(process)
+
+
+def end(process: subprocess.Popen) -> None:
+    """Wait a little for a process to end by itself, then make it."""
+    for ask in (lambda: None, process.terminate, process.kill):
+        ask()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=10)
+            return
 
 
 def wait_for(ranks: Sequence[subprocess.Popen]) -> int:
@@ -256,23 +280,26 @@ def wait_for(ranks: Sequence[subprocess.Popen]) -> int:
         The first rank's exit code.
 
     Raises:
-        RequestError: a rank died, and the first did not end by itself: it waits for the other to come up.
+        RequestError: a rank died, and the first ended only when asked to.
     """
-    first, kinds, patience, died = ranks[0], [signal.SIGINT, signal.SIGKILL], GRACE_S, None
-    while first.poll() is None:
+    first, patience, died, asked = ranks[0], GRACE_S, None, False
+    while True:
         try:
+            if first.poll() is not None:
+                break
             died = next((rank for rank, process in enumerate(ranks) if process.poll()), None)
             patience -= POLL_S if died is not None else 0.0
-            if patience < 0 and kinds:
-                first.send_signal(kinds.pop(0))
-                patience = GRACE_S
+            if patience < 0 and not asked:
+                first.send_signal(signal.SIGINT)
+                asked = True
             time.sleep(POLL_S)
         except Terminated:
             for process in ranks:
                 process.terminate()
+            raise
         except KeyboardInterrupt:
             continue  # the ranks heard it too: they finish their parts and end
-    if died is not None and not kinds:
+    if died is not None and asked:
         code = ranks[died].returncode
         raise RequestError(f"the process of rank {died} died (exit code {code}); finished parts are kept, try again")
     return first.returncode

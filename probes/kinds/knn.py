@@ -60,7 +60,12 @@ class Neighbours(ClassifierMixin, BaseEstimator):
         return True
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.get_params(deep=False) | {"device": "cpu"}  # without what `_ready` made
+        """Without what `_ready` made, and in tiles: each array is written through a copy of its own."""
+        tiles = [self.kept[start : start + TILE] for start in range(0, len(self.kept), TILE)]
+        return self.get_params(deep=False) | {"device": "cpu", "kept": tiles}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state | {"kept": np.concatenate(state["kept"])})
 
     def predict_proba(self, features: np.ndarray) -> np.ndarray:
         """Shares among the neighbours of features (N, D) as they are on disk: (N, number of classes)."""

@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=FOLDER / "results")
     parser.add_argument("--only", nargs="*", help="names of benchmarks")
     arguments = parser.parse_args()
-    facts = machine_facts()
+    facts, today = machine_facts(), datetime.now(UTC).date().isoformat()
     target = arguments.out / f"{facts['gpu'] or 'cpu'}-{facts['cores']}-cores.json".replace(" ", "-").lower()
     known = dict(benchmarks())
     if unknown := set(arguments.only or ()) - known.keys():
@@ -58,7 +58,7 @@ def main() -> None:
             continue
         load = os.getloadavg()[0]
         measured = {"what": function.__doc__, **function()}
-        measured |= {"load_before": round(load, 2), "date": datetime.now(UTC).date().isoformat()}
+        measured |= {"threads": facts["threads"], "load_before": round(load, 2), "date": today}
         print(json.dumps({name: measured}, indent=1), flush=True)
         results = json.loads(target.read_text())["results"] if target.exists() else {}  # now: others may have written
         if "skipped" in measured and name in results:
