@@ -210,6 +210,9 @@ def run_probe(
     called, cells = {rule: decisions[rule]["test"] for rule in RULES}, spatial.cells(splits["test"].lonlat)
     told = _warnings(splits, truth)
     told += [f"{words(t.params)} stopped before it converged" for t in tried if not t.converged]
+    told += [
+        f"{words(t.params)}: the budget ended with {t.history['trees']} trees" for t in tried if "trees" in t.history
+    ]
     if untried := len(plan.candidates) - len(tried):
         told.append(
             f"the budget of {plan.settings.budget_s:g} s ended with {untried} of {len(plan.candidates)} candidates "

@@ -233,12 +233,18 @@ def _each(job: Job, module: Any) -> Iterator[Trial]:
         start = time.perf_counter()
         n_jobs = job.threads if inside else 1
         estimator = module.build(params, seed=job.seed, multilabel=job.multilabel, n_jobs=n_jobs)
-        estimator.fit(job.train, labels, **weights)
+        history = {}
+        if hasattr(module, "fit"):  # which minds the time within a fit too
+            label = f"{job.kind} {number + 1}/{len(job.candidates)}"
+            told = {"label": label, "out_of_time": lambda: job.out_of_time}
+            history = module.fit(estimator, job.train, labels, **told, **weights)
+        else:
+            estimator.fit(job.train, labels, **weights)
         fit_s = time.perf_counter() - start
         # A forest's threads add up votes in the order they finish, which changes the last digit: one thread a block.
         estimator.set_params(**{name: None for name in estimator.get_params() if name.endswith("n_jobs")})
         whole = Pipeline([("scale", scaler), ("model", estimator)]) if scaler else estimator
-        return job.judge(params, whole, fit_s=fit_s, converged=_converged(params, estimator))
+        return job.judge(params, whole, fit_s=fit_s, converged=_converged(params, estimator), **history)
 
     with ThreadPoolExecutor(1 if inside else job.threads) as pool:
         tasks = [pool.submit(run, number, params) for number, params in enumerate(job.candidates)]

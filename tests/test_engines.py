@@ -83,7 +83,11 @@ def test_a_rank_that_dies_is_one_clear_line_and_its_finished_parts_stay(tmp_path
     }
     os.kill(ranks["1"], signal.SIGKILL)
     output, _ = first.communicate()
-    assert first.returncode == 2 and "rank died or never came; finished parts are kept" in output and "Traceback" not in output
+    assert (
+        first.returncode == 2
+        and "rank died or never came; finished parts are kept" in output
+        and "Traceback" not in output
+    )
     code, output = fork.run(words(tmp_path))
     assert code == 0 and "kept from before" in output, output
     assert_same(tmp_path, alone)

@@ -15,6 +15,7 @@ from data.dataset import SPLITS
 from data.errors import RequestError
 from data.registry import PROBES
 from probes import fit, inputs, metrics, models
+from probes.kinds import rf
 from probes.scores import shrunk_thresholds
 from probes.search import Settings
 
@@ -261,6 +262,19 @@ def test_a_budget_leaves_candidates_untried_and_says_so(kind, folders, tmp_path,
     assert len(record["candidates"]) == 1 and len(record["arguments"]["candidates"]) == 2
     assert "the budget of 1e-09 s ended with 1 of 2 candidates untried" in record["warnings"][0]
     assert len(_run(folders[True], tmp_path, kind, budget_s=1e9).record["candidates"]) == 2
+
+
+def test_a_large_forest_is_the_same_grown_in_steps_and_is_cut_by_the_budget(folders, tmp_path, quick, monkeypatch):
+    one = _run(folders[True], tmp_path / "one", "rf")
+    monkeypatch.setattr(rf, "LARGE", 10)
+    monkeypatch.setattr(rf, "TREES_A_STEP", 2)
+    two = _run(folders[True], tmp_path / "two", "rf")
+    np.testing.assert_array_equal(one.predictions("test").scores, two.predictions("test").scores)
+    cut = _run(folders[True], tmp_path / "cut", "rf", budget_s=1e-9)
+    trees = cut.record["history"]["trees"]
+    assert trees < one.record["chosen"]["n_estimators"] and two.record["history"] == {}
+    assert any(line.endswith(f"the budget ended with {trees} trees") for line in cut.record["warnings"])
+    assert len(models.load_model(cut.folder / "model.skops").estimators_) == trees
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,12 @@
 """Random forest: 100 trees on the features as they are, depth and leaf size chosen on val."""
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from sklearn.ensemble import RandomForestClassifier
+
+from data.command import progress
 
 CARD = {
     "title": "random forest",
@@ -14,6 +18,7 @@ CARD = {
 TREES = 100
 # A multi-label forest keeps K counts a node: full trees of 270,000 rows and 19 classes would take 10 GB.
 LARGE = 20_000
+TREES_A_STEP = 4  # for each thread
 
 
 def candidates(rows: int) -> list[dict[str, Any]]:
@@ -31,3 +36,39 @@ def candidates(rows: int) -> list[dict[str, Any]]:
 def build(params: dict[str, Any], *, seed: int, multilabel: bool, n_jobs: int) -> RandomForestClassifier:
     """An unfitted estimator: one forest for all classes or labels."""
     return RandomForestClassifier(**params, max_features="sqrt", random_state=seed, n_jobs=n_jobs)
+
+
+def fit(
+    forest: RandomForestClassifier,
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    label: str,
+    out_of_time: Callable[[], bool],
+    **weights: Any,
+) -> dict[str, Any]:
+    """Fit a forest, a large one a few trees at a time: the same forest, unless time runs out before all have grown.
+
+    Args:
+        forest: unfitted.
+        features: (N, D).
+        labels: (N, K) or (N,).
+        label: what is being fitted, to show progress.
+        out_of_time: whether the budget is spent; at least one step's trees are grown.
+        weights: ``sample_weight``, perhaps.
+
+    Returns:
+        ``trees``, how many have grown, if time ran out.
+    """
+    trees = forest.n_estimators
+    step = TREES_A_STEP * max(1, forest.n_jobs or 1) if len(features) > LARGE else trees
+    with progress(label, trees, "trees") as advance:
+        for start in range(0, trees, step):
+            count = min(start + step, trees)
+            forest.set_params(n_estimators=count, warm_start=True).fit(features, labels, **weights)
+            advance(count - start)
+            if out_of_time():
+                break
+    grown = len(forest.estimators_)
+    forest.set_params(n_estimators=grown, warm_start=False)
+    return {"trees": grown} if grown < trees else {}
