@@ -1,6 +1,6 @@
 """Every run as tidy tables: one row a number, with all that tells the runs apart."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -135,14 +135,43 @@ def distinct_words(encoders: Mapping[tuple[str, str], dict[str, Any]]) -> dict[t
 
 
 def run_labels(runs: Sequence[Run]) -> dict[tuple[str, str, str], str]:
-    """A short name for each (dataset, encoder, run folder): the kind where that is enough, else the folder."""
-    counts = Counter((run.dataset, run.encoder, run.kind) for run in runs)
-    return {
-        (run.dataset, run.encoder, run.folder.name): run.kind
-        if counts[run.dataset, run.encoder, run.kind] == 1
-        else run.folder.name
-        for run in runs
-    }
+    """A short name for each (dataset, encoder, run folder): the kind, and the settings in which runs of it differ.
+
+    Where that does not tell two runs apart, such as after features were made anew, the names are those of the folders.
+    """
+    groups: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.dataset, run.encoder, run.kind].append(run)
+    labels = {}
+    for (dataset, encoder, kind), group in groups.items():
+        settings = [_settings(run) for run in group]
+        differing = [name for name in settings[0] if len({str(values.get(name)) for values in settings}) > 1]
+        said = [[_setting_words(name, values.get(name)) for name in differing] for values in settings]
+        names = [", ".join([kind, *filter(None, words)]) for words in said]
+        if len(set(names)) < len(names):
+            names = [run.folder.name for run in group]
+        labels |= {(dataset, encoder, run.folder.name): name for run, name in zip(group, names, strict=True)}
+    return labels
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """What a user may have chosen, in the order in which it is named."""
+    asked = run.record["arguments"]
+    names = ("shots", "fraction", "views", "balanced", "calibrate", "beta", "budget_s", "device")
+    return {name: asked.get(name) for name in names} | {"seed": run.record["seed"], "options": asked.get("options")}
+
+
+def _setting_words(name: str, value: Any) -> str:
+    if name == "seed":
+        return f"seed {value}"
+    if not value:
+        return ""  # the default
+    if name == "options":
+        return ", ".join(f"{option} {chosen:g}" for option, chosen in value.items())
+    if name == "shots":
+        return f"{value} shot" if value == 1 else f"{value} shots"
+    worded = {"views": f"{value} views", "fraction": f"{value} of train", "balanced": "balanced", "calibrate": value}
+    return worded.get(name, f"{name.removesuffix('_s')} {value}")
 
 
 def with_names(frame: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:

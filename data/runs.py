@@ -10,6 +10,7 @@ cross-entropy (nats a sample) and share of samples whose highest score is right.
 
 import io
 import json
+import math
 import os
 import secrets
 import shutil
@@ -212,7 +213,9 @@ def all_runs(out: Path, *, model: str | None = None, dataset: str | None = None,
 
 
 def find_runs(out: Path, *, model: str | None = None, dataset: str | None = None, kind: str | None = None) -> list[Run]:
-    """Every run under `out` that fits the given names, sorted by folder; perhaps none.
+    """Every run under `out` that fits the given names; perhaps none.
+
+    Sorted by dataset, encoder and kind; of a kind, those that learned from less and lower seeds come first.
 
     Raises:
         RequestError: a run is damaged.
@@ -227,4 +230,10 @@ def find_runs(out: Path, *, model: str | None = None, dataset: str | None = None
             continue
         if kind in (None, run.kind):
             runs.append(run)
-    return runs
+    return sorted(runs, key=_order)
+
+
+def _order(run: Run) -> tuple:
+    asked = run.record["arguments"]
+    learned = asked.get("shots") or math.inf, asked.get("fraction") or 1.0
+    return run.dataset, run.encoder, run.kind, *learned, run.record["seed"], run.folder.name

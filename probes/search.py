@@ -32,7 +32,7 @@ class Settings:
         calibrate: ``platt`` or ``isotonic``: probabilities are mapped so that they fit val.
         fraction: share of train to learn from; None is all.
         shots: samples a class to learn from; None is all.
-        budget_s: start no further candidate after so many seconds; None tries all.
+        budget_s: start no further candidate, and grow no more trees, after so many seconds; None tries all.
         device: ``cpu``, ``cuda`` or ``cuda:1``; for the kinds that can use it.
         views: of each training image to learn from; 1 is the image itself, see featurize --augment.
         options: what else a kind's `candidates` takes, by name.

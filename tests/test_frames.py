@@ -76,11 +76,24 @@ def test_encoders_alike_in_words_are_told_apart_by_their_hash(tmp_path):
     assert set(frames.encoder_labels(runs[:1]).values()) == {"dofa, s2-12, native size, mean"}
 
 
-def test_runs_of_one_kind_are_told_apart_by_their_folder(tmp_path):
+def test_runs_of_one_kind_are_told_apart_by_what_was_asked_of_them(tmp_path):
     labels, scores = made_up(NAMES, multilabel=True, rows=60)
     runs = [make_run(tmp_path, labels, scores, NAMES, seed=seed) for seed in (0, 1)]
-    assert set(frames.run_labels(runs).values()) == {run.folder.name for run in runs}
+    assert list(frames.run_labels(runs).values()) == ["linear, seed 0", "linear, seed 1"]
     assert set(frames.run_labels(runs[:1]).values()) == {"linear"}
+    one, other = runs
+    asked = {"shots": None, "fraction": None, "balanced": False, "beta": 2, "options": {}}
+    for ours, theirs, words in (
+        ({}, {"shots": 5}, "linear, 5 shots"),
+        ({}, {"fraction": 0.1, "balanced": True}, "linear, 0.1 of train, balanced"),
+        ({"beta": 1.0}, {"beta": 2.0}, "linear, beta 2.0"),
+        ({}, {"options": {"epochs": 3}}, "linear, epochs 3"),
+    ):
+        one.record.update(arguments=asked | ours, seed=0)
+        other.record.update(arguments=asked | theirs, seed=0)
+        assert list(frames.run_labels(runs).values())[1] == words
+    other.record["arguments"] = one.record["arguments"]
+    assert list(frames.run_labels(runs).values()) == [run.folder.name for run in runs]
 
 
 def test_random_weights_are_named():
