@@ -169,6 +169,25 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(tmp_path, capsys, size
     np.testing.assert_allclose(store.read_features(file).features[:, 0], blue, rtol=1e-6)
 
 
+def test_a_compiled_model_gets_batches_of_one_size_and_makes_the_same_features(tmp_path, monkeypatch):
+    """Of another size it would be compiled anew; no compiler is run here, torch's takes a minute."""
+    sizes = []
+
+    def compiled(function):
+        def call(images, lonlat):
+            sizes.append(len(images))
+            return function(images, lonlat)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    dataset = PixelDataset(rows=21)
+    one, _ = run(dataset, tmp_path / "one" / "train.h5", batch_size=16)
+    two, _ = run(dataset, tmp_path / "two" / "train.h5", batch_size=16, compile=True)
+    np.testing.assert_allclose(store.read_features(one).features, store.read_features(two).features, rtol=1e-6)
+    assert sizes == [8, 8, 8], "no batch is larger than a part, and the last one is filled up"
+
+
 @pytest.fixture
 def threads():
     """Sets torch's number of threads, and puts it back."""
