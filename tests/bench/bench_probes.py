@@ -227,7 +227,7 @@ def _full_size(kind: str, *flags: str) -> dict:
         "peak_gb": round(used.ru_maxrss * 1024 / 1e9, 2),
         "seconds": {name: round(value, 1) for name, value in record["seconds"].items()},
         "tried": f"{len(tried)} of {len(record['arguments']['candidates'])}",
-        "chosen": record["chosen"],
+        "chosen": record["chosen"] | {name: value for name, value in record["history"].items() if name == "trees"},
         "test_map_macro": test["half"]["map_macro"],
         "test_f2_macro": {rule: test[rule]["f2_macro"] for rule in ("half", "tuned")},
         "cpu_s": round(used.ru_utime + used.ru_stime, 1),
