@@ -156,7 +156,7 @@ def run_labels(runs: Sequence[Run]) -> dict[tuple[str, str, str], str]:
 
 def _settings(run: Run) -> dict[str, Any]:
     """What a user may have chosen, in the order in which it is named."""
-    asked = run.record["arguments"]
+    asked = run.record.get("arguments", {})
     names = ("shots", "fraction", "views", "balanced", "calibrate", "beta", "budget_s", "device")
     return {name: asked.get(name) for name in names} | {"seed": run.record["seed"], "options": asked.get("options")}
 

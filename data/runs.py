@@ -234,6 +234,6 @@ def find_runs(out: Path, *, model: str | None = None, dataset: str | None = None
 
 
 def _order(run: Run) -> tuple:
-    asked = run.record["arguments"]
+    asked = run.record.get("arguments", {})
     learned = asked.get("shots") or math.inf, asked.get("fraction") or 1.0
     return run.dataset, run.encoder, run.kind, *learned, run.record["seed"], run.folder.name
