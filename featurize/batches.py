@@ -35,10 +35,12 @@ class Batch:
 
     def on(self, device: torch.device) -> "Batch":
         """The same batch on a device; the copy of pinned memory goes on while this returns."""
-        return Batch(
-            self.rows,
-            [(channels, pixels.pin_memory().to(device, non_blocking=True)) for channels, pixels in self.stacks],
-        )
+        return Batch(self.rows, [(channels, copied(pixels, device)) for channels, pixels in self.stacks])
+
+
+def copied(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; a GPU copies from pinned memory without waiting for the work at hand."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def collate(samples: Sequence[Sequence[np.ndarray]]) -> list[Batch]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from data.errors import RequestError
-from featurize.batches import Batch, prepare
+from featurize.batches import Batch, copied, prepare
 from featurize.encoder import Encoder
 from featurize.plan import PRECISIONS, Plan
 from featurize.stages import Busy
@@ -95,13 +95,13 @@ class Embedder:
 
     def _fill(self, features: Tensor, raw: Sequence[Batch], lonlat: Tensor | None) -> None:
         """Embed raw batches into their rows of `features`, in pieces that memory has room for."""
-        if len(features) <= self.rows_at_once:
-            return self._fill_piece(features, raw, lonlat)
-        pieces = [[piece] for batch in raw for piece in batch.pieces(self.rows_at_once)]
-        if self.pool is None:
+        pieces = [raw]
+        if len(features) > self.rows_at_once:
+            pieces = [[piece] for batch in raw for piece in batch.pieces(self.rows_at_once)]
+        if self.pool is None or len(pieces) == 1:
             for piece in pieces:
                 self._fill_piece(features, piece, lonlat)
-            return None
+            return
         futures = [self.pool.submit(self._fill_piece, features, piece, lonlat) for piece in pieces]
         try:
             for future in futures:
@@ -115,7 +115,7 @@ class Embedder:
     def _fill_piece(self, features: Tensor, piece: Sequence[Batch], lonlat: Tensor | None) -> None:
         device, low = self.plan.device, self.plan.precision != "fp32"
         for places, images in prepare(piece, self.encoder, device):
-            where = None if lonlat is None else _copied(lonlat[places], device)
+            where = None if lonlat is None else copied(lonlat[places], device)
             with torch.autocast(device.type, PRECISIONS[self.plan.precision], enabled=low):
                 features[_span(places)] = self._run(images, where).float()
 
@@ -126,11 +126,6 @@ class Embedder:
         fill = [0] * (self.rows_at_once - rows)  # a compiled model is compiled again for every other batch size
         places = [*range(rows), *fill]
         return self.run(images[places], None if lonlat is None else lonlat[places])[:rows]
-
-
-def _copied(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on a device; a GPU copies from pinned memory without waiting for the work at hand."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def _span(places: list[int]) -> slice | list[int]:
@@ -148,13 +143,13 @@ def copy_batches(batches: Iterator[list[Batch]], device: torch.device, busy: Bus
     for batch in batches:
         with busy.at("copy"), torch.cuda.stream(stream):
             try:
-                copied = [one.on(device) for one in batch]
+                there = [one.on(device) for one in batch]
             except torch.OutOfMemoryError:
                 torch.cuda.empty_cache()
-                copied = batch
-            for one in copied:
+                there = batch
+            for one in there:
                 for _, pixels in one.stacks:
                     if pixels.is_cuda:
                         pixels.record_stream(user)  # its memory is not free before the embedding stream is past it
             stream.synchronize()  # this thread waits, not the one that embeds
-        yield copied
+        yield there

@@ -113,10 +113,9 @@ class Job:
 
 def _plain(flags: dict[str, Any]) -> dict[str, Any]:
     """Paths made whole, as the command may be given again from another folder, and written as text."""
-    paths_ = {
-        name: Path(value) for name, value in flags.items() if isinstance(value, Path) or name == "weights" and value
-    }
-    whole = {
-        name: str(path.resolve()) for name, path in paths_.items() if isinstance(flags[name], Path) or path.exists()
-    }
-    return flags | whole
+
+    def plain(name: str, value: Any) -> Any:
+        is_path = isinstance(value, Path) or (name == "weights" and value and Path(value).exists())
+        return str(Path(value).resolve()) if is_path else value
+
+    return {name: plain(name, value) for name, value in flags.items()}

@@ -371,6 +371,14 @@ def at_work(process: subprocess.Popen, folder: Path) -> None:
         time.sleep(0.01)
 
 
+def readers(process: subprocess.Popen, count: int) -> list[int]:
+    """The reader processes, once so many have begun."""
+    deadline = time.monotonic() + 60
+    while len(found := children(process.pid)) < count and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return found
+
+
 def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -379,12 +387,11 @@ def children(pid: int) -> list[int]:
 def test_a_killed_run_leaves_no_file_and_no_process_and_the_next_starts_cleanly(tmp_path):
     process = packing(tmp_path / "p.h5", "--workers", "2")
     at_work(process, tmp_path)
-    deadline = time.monotonic() + 60
-    while len(workers := children(process.pid)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    workers = readers(process, 2)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert len(workers) == 2 and not (tmp_path / "p.h5").exists()
+    deadline = time.monotonic() + 60
     while any(Path(f"/proc/{pid}/stat").exists() and "Z" not in state(pid) for pid in workers):
         assert time.monotonic() < deadline, "worker processes outlive their parent"
         time.sleep(0.05)
@@ -398,9 +405,7 @@ def test_a_killed_reader_process_is_one_clear_line(tmp_path):
     """The others used to take the request to end for an error of their work, and the pool waited for ever."""
     process = packing(tmp_path / "p.h5", "--workers", "2")
     at_work(process, tmp_path)
-    deadline = time.monotonic() + 60
-    while len(workers := children(process.pid)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    workers = readers(process, 2)
     os.kill(workers[0], signal.SIGKILL)
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 2 and "a reader process was killed" in error and one_line(error), error
