@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -165,8 +166,8 @@ def test_a_full_disk_is_one_clear_error_and_loses_no_part(tmp_path, dataset, fea
 
 
 def test_too_little_space_is_known_before_work_starts(tmp_path, dataset, monkeypatch):
-    usage = store.shutil.disk_usage(tmp_path)._replace(free=10)
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: usage)
+    usage = shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(RequestError, match="no space left: .* needs"):
         writer_for(tmp_path / "train.h5", dataset).__enter__()
 

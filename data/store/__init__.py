@@ -1,0 +1,63 @@
+"""Feature files on disk: identity, writer, reader, verification, salvage, exchange.
+
+One HDF5 file a split holds ``features`` (N, D), ``labels`` (N, K) or (N,), ``ids`` (N,) and, where known,
+``lonlat`` (N, 2). The attribute ``identity`` is all that decides the values; ``environment`` is recorded and
+never compared. While a split is being written it is a folder of parts and a journal; a part counts once it is
+in the journal, and the finished file appears by one rename.
+"""
+
+from data.store.exchange import export
+from data.store.identity import (
+    DIGESTED,
+    SCHEMA,
+    dataset_slug,
+    differing_fields,
+    digest_array,
+    digest_ids,
+    encoder_slug,
+    make_identity,
+)
+from data.store.reader import (
+    CHUNK_ROWS,
+    FeatureSet,
+    find_features,
+    open_hdf5,
+    read_features,
+    read_identity,
+    splits_in,
+)
+from data.store.salvage import salvage
+from data.store.spread import LEAST_RANK, collapse, effective_rank, spread_rows
+from data.store.verification import verify, verify_parts
+from data.store.writer import DEFAULT_PART_ROWS, FeatureWriter, PartWriter, reserved, tidy
+
+__all__ = [
+    "CHUNK_ROWS",
+    "collapse",
+    "dataset_slug",
+    "DEFAULT_PART_ROWS",
+    "differing_fields",
+    "digest_array",
+    "digest_ids",
+    "DIGESTED",
+    "effective_rank",
+    "encoder_slug",
+    "export",
+    "FeatureSet",
+    "FeatureWriter",
+    "find_features",
+    "LEAST_RANK",
+    "make_identity",
+    "open_hdf5",
+    "PartWriter",
+    "read_features",
+    "read_identity",
+    "reserved",
+    "salvage",
+    "SCHEMA",
+    "splits_in",
+    "spread_rows",
+    "tidy",
+    "verify",
+    "verify_parts",
+]

@@ -1,0 +1,44 @@
+"""Feature files as tables and arrays for other tools."""
+
+from pathlib import Path
+
+import numpy as np
+
+from data.files import canonical_json, published
+from data.store.reader import read_features
+
+
+def export(file: Path, to: str) -> Path:
+    """Write a feature file as ``parquet`` or ``npz`` beside it, for other tools.
+
+    Raises:
+        RequestError: as `read_features`, or the disk is full.
+    """
+    features = read_features(file)
+    target = file.with_suffix(f".{to}")
+    with published(target) as temporary:
+        if to == "npz":
+            with temporary.open("wb") as stream:
+                np.savez(
+                    stream,
+                    features=features.features,
+                    labels=features.labels,
+                    ids=np.array(features.ids),
+                    lonlat=np.empty((0, 2)) if features.lonlat is None else features.lonlat,
+                    class_names=np.array(features.class_names),
+                    identity=canonical_json(features.identity),
+                )
+            return target
+        import pandas as pd  # deferred: only this format needs it
+
+        truth: dict[str, np.ndarray] = {}
+        if features.lonlat is not None:
+            truth = {"lon": features.lonlat[:, 0], "lat": features.lonlat[:, 1]}
+        truth |= (
+            {f"class: {name}": features.labels[:, k] for k, name in enumerate(features.class_names)}
+            if features.multilabel
+            else {"label": features.labels, "class": np.array(features.class_names)[features.labels]}
+        )
+        values = {f"f{d:04d}": column for d, column in enumerate(features.features.T)}
+        pd.DataFrame({"id": features.ids, **truth, **values}).to_parquet(temporary, index=False)
+    return target

@@ -1,0 +1,93 @@
+"""What decides the values of a feature file, digests of arrays, and folder names that follow from them."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data.dataset import EODataset
+from data.files import canonical_json, short_hash
+
+SCHEMA = 1
+DIGESTED = ("ids", "labels", "lonlat")  # arrays whose sha256 is in the identity
+
+
+def make_identity(dataset: EODataset, encoder: dict[str, Any], *, limit: int | None = None) -> dict[str, Any]:
+    """All that decides the values of one feature file.
+
+    Args:
+        dataset: one split.
+        encoder: the encoder's own identity (see `featurize.encoder.Encoder.identity`).
+        limit: ``--limit``, if one was given.
+    """
+    identity = {
+        "schema": SCHEMA,
+        "dataset": {
+            "name": dataset.name,
+            "variant": dataset.variant,
+            "provenance": dataset.provenance,
+            "limit": limit,
+            "class_names": list(dataset.class_names),
+        },
+        "encoder": encoder,
+        "split": {
+            "name": dataset.split,
+            "rows": len(dataset),
+            "ids_sha256": digest_ids(dataset.ids),
+            "labels_sha256": digest_array(dataset.labels),
+            "files_sha256": _files_digest(dataset, encoder.get("bands", ())),
+            "lonlat_sha256": None if dataset.lonlat is None else digest_array(dataset.lonlat.astype(np.float64)),
+            **({"altered": dataset.altered} if dataset.altered else {}),
+        },
+    }
+    return json.loads(canonical_json(identity))  # as it is read back: tuples become lists
+
+
+def _files_digest(dataset: EODataset, bands: Sequence[str]) -> Any:
+    """Digest of the files that these bands are read from; by sensor where they are of several."""
+    digest = dataset.files_digest
+    if digest is None or isinstance(digest, str):
+        return digest
+    read = {band.sensor for band in dataset.bands if band.name in bands} or digest.keys()
+    kept = {sensor: value for sensor, value in digest.items() if sensor in read}
+    return kept if len(kept) > 1 else next(iter(kept.values()))
+
+
+def digest_ids(ids: Sequence[str]) -> str:
+    """sha256 of the ordered ids."""
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+
+
+def digest_array(array: np.ndarray) -> str:
+    """sha256 of an array's bytes."""
+    return hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"").hexdigest()
+
+
+def dataset_slug(identity: dict[str, Any]) -> str:
+    """Folder name of a dataset: its name, with the variant where there is one."""
+    dataset = identity["dataset"]
+    return f"{dataset['name']}-{dataset['variant']}" if dataset["variant"] else dataset["name"]
+
+
+def encoder_slug(identity: dict[str, Any]) -> str:
+    """Folder name of a feature set: readable settings and a hash of all settings that the splits share."""
+    encoder = identity["encoder"]
+    shared = {key: identity[key] for key in ("schema", "dataset", "encoder")}
+    size = encoder["image_size"] or "native"
+    words = [encoder["name"], encoder["variant"], *(["random"] if encoder["weights"]["source"] == "random" else [])]
+    model = re.sub(r"[/\\:\s]+", "-", "-".join(word for word in words if word))  # a door's name has ':' and '/'
+    return f"{model}_{encoder['bands_name']}_{size}_{encoder['pooling']}_{short_hash(shared)}"
+
+
+def differing_fields(one: Any, other: Any, prefix: str = "") -> list[str]:
+    """Dotted names of the fields in which two identities differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return [
+            name
+            for key in sorted(one.keys() | other.keys())
+            for name in differing_fields(one.get(key), other.get(key), f"{prefix}{key}.")
+        ]
+    return [] if one == other else [prefix.rstrip(".")]

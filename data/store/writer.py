@@ -1,0 +1,261 @@
+"""Writing feature files: parts and a journal, joined and published by one rename."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import numpy as np
+
+from data import paths
+from data.dataset import EODataset
+from data.errors import RequestError
+from data.files import canonical_json, explained, fsync_folder, published
+from data.lock import Lock
+from data.store.identity import differing_fields, digest_array
+from data.store.reader import CHUNK_ROWS, digest_attributes, open_hdf5
+
+DEFAULT_PART_ROWS = 1024
+
+
+class PartWriter:
+    """Writes parts of one split; several processes may each write some under the plan of a `FeatureWriter`.
+
+    Rows are cut into parts of `part_rows`; `missing` lists the parts still to be computed, `write_part` adds one.
+
+    Args:
+        file: the feature file to publish.
+        rows: N.
+        dim: D.
+        dtype: type of ``features``, ``float16`` or ``float32``.
+        part_rows: rows in a part; a kill loses at most one part.
+        writer: names this process's journal: a file that two machines append to may lose lines on network disks.
+    """
+
+    def __init__(self, file: Path, *, rows: int, dim: int, dtype: str, part_rows: int, writer: str = "") -> None:
+        self.file, self.rows, self.dim = file, rows, dim
+        self.dtype, self.part_rows = np.dtype(dtype), part_rows
+        self.parts = paths.parts_folder(file)
+        self.journal = self.parts / (f"journal-{writer}.jsonl" if writer else "journal.jsonl")
+
+    def bounds(self, part: int) -> tuple[int, int]:
+        """First row and row after the last of a part."""
+        return part * self.part_rows, min((part + 1) * self.part_rows, self.rows)
+
+    def missing(self) -> list[int]:
+        """Parts that are in no journal, or whose file no longer matches it."""
+        journal = self._read_journals()
+        return [part for part in range(-(-self.rows // self.part_rows)) if not self._intact(part, journal.get(part))]
+
+    def recorded(self) -> set[int]:
+        """Parts that are in a journal."""
+        return set(self._read_journals())
+
+    def write_part(self, part: int, features: np.ndarray) -> None:
+        """Write one part: temporary name, flush, fsync, rename, then the journal.
+
+        Args:
+            part: number of the part.
+            features: (rows of the part, D).
+
+        Raises:
+            RequestError: the disk is full; parts already in the journal stay.
+        """
+        start, stop = self.bounds(part)
+        assert features.shape == (stop - start, self.dim), f"part {part}: {features.shape}"
+        buffer = io.BytesIO()  # HDF5 in memory first: a full disk then fails in one plain write, not in HDF5's cache
+        with h5py.File(buffer, "w") as file:
+            file.create_dataset("features", data=features.astype(self.dtype), fletcher32=True, chunks=True)
+            file.attrs["start"], file.attrs["stop"] = start, stop
+        content = buffer.getvalue()
+        with published(self._part_file(part)) as temporary:
+            temporary.write_bytes(content)
+        line = {"part": part, "start": start, "stop": stop, "sha256": hashlib.sha256(content).hexdigest()}
+        _append_line(self.journal, canonical_json(line))
+
+    def _part_file(self, part: int) -> Path:
+        return self.parts / f"part-{part:05d}.h5"
+
+    def _read_journals(self) -> dict[int, set[str]]:
+        """Digests by part: a part made twice, by two writers, is in two journals."""
+        entries: dict[int, set[str]] = defaultdict(set)
+        for journal in self.parts.glob("journal*.jsonl"):
+            for line in journal.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    entry = json.loads(line)
+                    entries[entry["part"]].add(entry["sha256"])
+                except (json.JSONDecodeError, KeyError, TypeError):
+                    continue  # a line cut short by a kill: its part is computed again
+        return entries
+
+    def _intact(self, part: int, digests: set[str] | None) -> bool:
+        file = self._part_file(part)
+        return bool(digests) and file.exists() and hashlib.sha256(file.read_bytes()).hexdigest() in digests
+
+
+class FeatureWriter(PartWriter):
+    """Writes one split part by part and publishes it; use as a context manager, which holds the lock.
+
+    `finish` joins the parts, whoever wrote them.
+
+    Args:
+        file: the feature file to publish.
+        identity: see `make_identity`.
+        rows: N.
+        dim: D.
+        dtype: type of ``features``, ``float16`` or ``float32``.
+        part_rows: rows in a part; a kill loses at most one part.
+        overwrite: drop parts of another identity, which are an error otherwise.
+
+    Raises:
+        RequestError: another process is writing this split; the parts on disk have another identity; or the
+            disk cannot hold the result.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        identity: dict[str, Any],
+        *,
+        rows: int,
+        dim: int,
+        dtype: str,
+        part_rows: int = DEFAULT_PART_ROWS,
+        overwrite: bool = False,
+    ) -> None:
+        super().__init__(file, rows=rows, dim=dim, dtype=dtype, part_rows=part_rows)
+        self.identity, self.overwrite = identity, overwrite
+        self._lock = Lock(paths.lock_file(file))
+
+    def __enter__(self) -> Self:
+        self._lock.acquire()
+        try:
+            self._plan()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._lock.release()
+
+    def finish(self, dataset: EODataset, environment: dict[str, Any]) -> Path:
+        """Join the parts with ids, labels and locations into the feature file; remove the parts.
+
+        Args:
+            dataset: the split whose rows the parts hold.
+            environment: what is recorded but never compared (versions, device, time, images/s).
+
+        Raises:
+            RequestError: parts are missing, or the disk is full.
+        """
+        if missing := self.missing():
+            raise RequestError(f"{self.file}: {len(missing)} parts are missing or damaged; run featurize again")
+        arrays: dict[str, np.ndarray] = {"labels": dataset.labels, "ids": np.array([i.encode() for i in dataset.ids])}
+        if dataset.lonlat is not None:
+            arrays["lonlat"] = dataset.lonlat.astype(np.float64)
+        digest = hashlib.sha256()
+        chunk = min(CHUNK_ROWS, self.rows)
+        row_bytes = self.dim * self.dtype.itemsize + sum(array[:1].nbytes for array in arrays.values())
+        size = -(-self.rows // chunk) * chunk * row_bytes  # HDF5 takes whole chunks
+        with published(self.file) as temporary, reserved(temporary, size) as file:
+            chunks = (min(CHUNK_ROWS, self.rows), self.dim)
+            features = file.create_dataset(
+                "features", (self.rows, self.dim), self.dtype, chunks=chunks, fletcher32=True
+            )
+            for part in range(-(-self.rows // self.part_rows)):
+                start, stop = self.bounds(part)
+                with open_hdf5(self._part_file(part)) as source:
+                    block = source["features"][:]
+                features[start:stop] = block
+                digest.update(np.ascontiguousarray(block).tobytes())
+            for name, array in arrays.items():
+                chunks = (min(CHUNK_ROWS, len(array)), *array.shape[1:])
+                file.create_dataset(name, data=array, chunks=chunks, fletcher32=True)
+            checksums = {"features": digest.hexdigest()} | {name: digest_array(a) for name, a in arrays.items()}
+            file.attrs["identity"] = canonical_json(self.identity)
+            file.attrs["environment"] = canonical_json(environment)
+            file.attrs["class_names"] = canonical_json(list(dataset.class_names))
+            file.attrs["checksums"] = canonical_json(checksums)
+            file.attrs["attributes_sha256"] = digest_attributes(file)
+        shutil.rmtree(self.parts)
+        return self.file
+
+    def _plan(self) -> None:
+        """Start the parts folder, or check that the one on disk belongs to this identity."""
+        plan = {"identity": self.identity, "rows": self.rows, "dim": self.dim, "dtype": self.dtype.name}
+        plan_file = self.parts / "plan.json"
+        try:
+            for torn in self.file.parent.glob(f"{self.file.name}.tmp-*"):
+                torn.unlink()  # of a run killed while joining; the lock says that nobody is
+            if plan_file.exists():
+                found = json.loads(plan_file.read_text())
+                part_rows = found.pop("part_rows")
+                fields = differing_fields(found, plan)
+                if fields and not self.overwrite:
+                    raise RequestError(
+                        f"{self.parts} holds parts made with another {', '.join(fields)}; use --overwrite to drop them"
+                    )
+                if fields:
+                    shutil.rmtree(self.parts)
+                else:
+                    self.part_rows = part_rows  # resuming keeps the cuts of the first start
+            if not plan_file.exists():
+                need = 2 * self.rows * self.dim * self.dtype.itemsize  # the parts, then the file joined from them
+                free = shutil.disk_usage(self.file.parent).free
+                if need > free:
+                    raise RequestError(
+                        f"no space left: {self.file} needs {need / 1e6:.0f} MB, {free / 1e6:.0f} MB are free; "
+                        "free some or choose another --out"
+                    )
+                with published(plan_file) as temporary:
+                    temporary.write_text(canonical_json(plan | {"part_rows": self.part_rows}))
+        except OSError as error:
+            raise explained(error, self.parts) from error
+
+
+@contextmanager
+def reserved(path: Path, size: int) -> Iterator[h5py.File]:
+    """Create an HDF5 file with its space taken beforehand: HDF5 crashes the process when a disk fills up under it.
+
+    Args:
+        path: the file.
+        size: bytes of its arrays; a margin for HDF5's own tables is added, and cut off again when HDF5 closes.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    empty = io.BytesIO()
+    h5py.File(empty, "w").close()
+    with path.open("wb") as raw:
+        raw.write(empty.getvalue())
+        raw.flush()
+        if hasattr(os, "posix_fallocate"):  # absent on macOS
+            os.posix_fallocate(raw.fileno(), 0, size + size // 50 + 2**20)
+    with h5py.File(path, "r+") as file:
+        yield file
+
+
+def _append_line(path: Path, line: str) -> None:
+    try:
+        with path.open("ab") as file:
+            file.write(f"\n{line}\n".encode())  # led by a line break: the line before may have been cut short by a kill
+            file.flush()
+            os.fsync(file.fileno())
+        fsync_folder(path.parent)
+    except OSError as error:
+        raise explained(error, path) from error
+
+
+def tidy(file: Path) -> None:
+    """Remove what a run killed right after publishing left behind, unless another process is at work there."""
+    if paths.parts_folder(file).exists() or paths.lock_file(file).exists():
+        with suppress(RequestError), Lock(paths.lock_file(file)):
+            shutil.rmtree(paths.parts_folder(file), ignore_errors=True)
