@@ -88,6 +88,38 @@ def _fit_map(truth: np.ndarray, scores: np.ndarray, method: str) -> list[np.ndar
     return [np.asarray(fitted.coef_[0]), np.asarray(fitted.intercept_)]
 
 
+def calibrate_run(
+    probe: Any,
+    truth: dict[str, np.ndarray],
+    scores: dict[str, np.ndarray],
+    names: list[str],
+    *,
+    method: str | None,
+    multilabel: bool,
+) -> tuple[Any, dict[str, np.ndarray], dict[str, Any] | None]:
+    """Calibrate a probe on val, for a run: the probe, its scores, and the record's ``calibration``.
+
+    Args:
+        probe: fitted.
+        truth: by split, (N, K) booleans.
+        scores: by split (``val``, ``test``), (N, K) of the probe.
+        names: K class names.
+        method: ``platt`` or ``isotonic``; None leaves probe and scores as they are and records None.
+        multilabel: whether the columns are independent labels.
+    """
+    if method is None:
+        return probe, scores, None
+    told: dict[str, Any] = {
+        "method": method,
+        "brier_before": {split: brier(truth[split], scores[split]) for split in scores},
+    }
+    calibrated = calibrate(probe, truth["val"], scores["val"], method=method, multilabel=multilabel)
+    scores = {split: calibrated.apply(values) for split, values in scores.items()}
+    told["brier"] = {split: brier(truth[split], scores[split]) for split in scores}
+    told["left_as_they_are"] = [name for name, (one, _) in zip(names, calibrated.maps, strict=True) if not len(one)]
+    return calibrated, scores, told
+
+
 def brier(truth: np.ndarray, scores: np.ndarray) -> float:
     """Mean squared difference of score and truth over every class of every sample; 0 is best."""
     return float(((scores - truth) ** 2).mean())

@@ -8,13 +8,11 @@ Besides what the run contract asks for, a record has ``thresholds`` (how the tun
 (method and Brier scores before and after, None without) and ``cell_intervals`` (as ``intervals``, by spatial cell).
 """
 
-import platform
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +21,14 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from data import paths, runs, store
-from data.errors import RequestError
 from data.registry import PROBES
-from probes import inputs, metrics, spatial
-from probes.calibration import brier, calibrate
+from probes import inputs, metrics, record
+from probes.calibration import calibrate_run
 from probes.models import save_model
+from probes.record import RULES
 from probes.scores import SHRINKAGE, decide, half_thresholds, score, shrunk_thresholds
-from probes.search import Job, Settings, search, selection_metric, words
-
-DEFAULT = Settings()
-RULES = ("half", "tuned")
-PACKAGES = ("frozen-earth", "joblib", "numpy", "scikit-learn", "scipy", "skops")
+from probes.search import Job, search
+from probes.settings import DEFAULT, Settings, check_settings, recorded, selection_metric
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ class Plan:
     @property
     def arguments(self) -> dict[str, Any]:
         """The settings that decide the result, as recorded."""
-        return _arguments(self.multilabel, self.settings, self.candidates)
+        return recorded(self.multilabel, self.settings, self.candidates)
 
 
 def fit_run(
@@ -125,7 +120,7 @@ def plan_probe(
     if rows is not None:
         inputs.check_classes(train.labels[rows], len(train.class_names), f"the subset of {len(rows)} train samples")
     candidates = PROBES.load(kind).candidates(len(train.labels) if rows is None else len(rows), **settings.options)
-    name = runs.run_name(kind, features, _arguments(train.multilabel, settings, candidates), seed)
+    name = runs.run_name(kind, features, recorded(train.multilabel, settings, candidates), seed)
     folder = paths.run_folder(out, store.dataset_slug(train.identity), store.encoder_slug(train.identity), name)
     return Plan(kind, seed, settings, features, train.multilabel, rows, candidates, folder)
 
@@ -192,33 +187,15 @@ def run_probe(
     )
     scored = time.perf_counter()
     assert best.scores is not None
-    estimator, scores = best.estimator, {"val": best.scores, "test": test_scores}
-    calibration = None
-    if method := plan.settings.calibrate:
-        calibration = {
-            "method": method,
-            "brier_before": {split: brier(truth[split], scores[split]) for split in scores},
-        }
-        estimator = calibrate(estimator, truth["val"], best.scores, method=method, multilabel=plan.multilabel)
-        scores = {split: estimator.apply(values) for split, values in scores.items()}
-        calibration["brier"] = {split: brier(truth[split], scores[split]) for split in scores}
-        calibration["left_as_they_are"] = [
-            name for name, (one, _) in zip(names, estimator.maps, strict=True) if not len(one)
-        ]
+    scores = {"val": best.scores, "test": test_scores}
+    estimator, scores, calibration = calibrate_run(
+        best.estimator, truth, scores, names, method=plan.settings.calibrate, multilabel=plan.multilabel
+    )
     rules, thresholds = _rules(truth["val"], scores["val"], plan)
     decisions = {rule: {split: decide(scores[split], rules[rule]) for split in scores} for rule in RULES}
-    called, cells = {rule: decisions[rule]["test"] for rule in RULES}, spatial.cells(splits["test"].lonlat)
-    told = _warnings(splits, truth)
-    told += [f"{words(t.params)} stopped before it converged" for t in tried if not t.converged]
-    told += [
-        f"{words(t.params)}: the budget ended with {t.history['trees']} trees" for t in tried if "trees" in t.history
-    ]
-    if untried := len(plan.candidates) - len(tried):
-        told.append(
-            f"the budget of {plan.settings.budget_s:g} s ended with {untried} of {len(plan.candidates)} candidates "
-            "untried; a faster machine would try more and might choose another"
-        )
-    record = {
+    told = record.data_warnings(splits, truth)
+    told += record.search_warnings(tried, len(plan.candidates), plan.settings.budget_s)
+    content = {
         "dataset": plan.folder.parent.parent.name,
         "encoder": plan.folder.parent.name,
         "kind": plan.kind,
@@ -233,20 +210,20 @@ def run_probe(
         "candidates": [trial.params | {plan.metric: trial.value} for trial in tried],
         "warnings": told,
         "metrics": {
-            split: {rule: _metrics(truth[split], decisions[rule][split], scores[split], plan) for rule in RULES}
+            split: {
+                rule: record.metrics_of(truth[split], decisions[rule][split], scores[split], multilabel=plan.multilabel)
+                for rule in RULES
+            }
             for split in scores
         },
-        "intervals": {"test": _intervals(truth["test"], called, scores["test"], plan)},
-        "cell_intervals": {
-            "test": None if cells is None else _intervals(truth["test"], called, scores["test"], plan, cells)
-        },
-        "bootstrap": {
-            "level": 0.95,
-            "by": "image",
-            "resamples": metrics.RESAMPLES,
-            "map_resamples": metrics.AP_RESAMPLES,
-            "cells": None if cells is None else {"degrees": spatial.DEGREES, "count": int(cells.max()) + 1},
-        },
+        **record.interval_parts(
+            truth["test"],
+            {rule: decisions[rule]["test"] for rule in RULES},
+            scores["test"],
+            splits["test"].lonlat,
+            multilabel=plan.multilabel,
+            seed=plan.seed,
+        ),
         "per_class": {
             rule: metrics.class_rows(names, truth["test"], decisions[rule]["test"], scores["test"], rules[rule])
             for rule in RULES
@@ -260,32 +237,14 @@ def run_probe(
             "search": searched - start,
             "total": time.perf_counter() - start,
         },
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "versions": record.versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     predictions = {
         split: runs.Predictions(splits[split].ids, labels[split], scores[split], splits[split].lonlat)
         for split in scores
     }
-    return runs.write_run(plan.folder, record, predictions, lambda path: save_model(estimator, path))
-
-
-def check_settings(kind: str, settings: Settings, multilabel: bool) -> None:
-    """Raise a RequestError for a setting that a kind of probe does not have."""
-    labels = "multi-label" if multilabel else "single-label"
-    able = [name for name in PROBES.names() if labels in PROBES.card(name).get("balanced", ())]
-    if settings.balanced and kind not in able:
-        raise RequestError(f"--balanced: {kind} cannot weigh {labels} classes; kinds that can: {', '.join(able)}")
-    able = [name for name in PROBES.names() if PROBES.card(name).get("device")]
-    if settings.device != "cpu" and kind not in able:
-        raise RequestError(f"--device {settings.device}: {kind} runs on the CPU; kinds for a GPU: {', '.join(able)}")
-    if settings.beta != DEFAULT.beta and not multilabel:
-        raise RequestError(
-            f"--beta {settings.beta:g}: each sample has one class here, the highest score; no thresholds"
-        )
-
-
-# --------------------------------------------------------------------------------------------- judgement
+    return runs.write_run(plan.folder, content, predictions, lambda path: save_model(estimator, path))
 
 
 def _rules(
@@ -300,61 +259,3 @@ def _rules(
     tuned, shared, own = shrunk_thresholds(val_truth, val_scores, beta=plan.settings.beta)
     told = {"beta": plan.settings.beta, "shrinkage": SHRINKAGE, "shared": shared, "own": own.tolist()}
     return {"half": half_thresholds(val_truth.shape[1]), "tuned": tuned}, told
-
-
-def _metrics(truth: np.ndarray, decided: np.ndarray, scores: np.ndarray, plan: Plan) -> dict[str, float | None]:
-    if plan.multilabel:
-        return metrics.multilabel_metrics(truth, decided, scores)
-    return metrics.single_label_metrics(truth.argmax(axis=1), decided.argmax(axis=1), truth.shape[1])
-
-
-def _intervals(
-    truth: np.ndarray,
-    decisions: dict[str, np.ndarray],
-    scores: np.ndarray,
-    plan: Plan,
-    groups: np.ndarray | None = None,
-) -> dict[str, dict[str, list[float]]]:
-    """Bootstrap intervals of test by rule and metric; the same images, or groups of them, are drawn for every rule."""
-    names = metrics.MULTILABEL if plan.multilabel else metrics.SINGLE_LABEL
-    drawing = {"seed": plan.seed, "groups": groups}
-    ranking = metrics.bootstrap_average_precision(truth, scores, **drawing) if plan.multilabel else {}
-    return {
-        rule: metrics.bootstrap_counts(truth, decided, names=names, **drawing) | ranking
-        for rule, decided in decisions.items()
-    }
-
-
-def _warnings(splits: dict[str, store.FeatureSet], truth: dict[str, np.ndarray]) -> list[str]:
-    """What a reader of the numbers should know."""
-    found = []
-    ids = {split: set(set_.ids) for split, set_ in splits.items()}
-    for one, other in (("val", "train"), ("test", "train"), ("test", "val")):
-        if both := len(ids[one] & ids[other]):
-            found.append(f"{both} of {len(ids[one])} {one} ids are also in {other}: {one} metrics are too good")
-    effects = {
-        "train": "nothing was learned of it, and it scores at or near 0",
-        "val": "its threshold stays 0.5",
-        "test": "it counts as 0 in macro precision, recall and F, and has no average precision",
-    }
-    names = splits["train"].class_names
-    for split, effect in effects.items():
-        found += [
-            f"class '{names[k]}' does not occur in {split}: {effect}" for k in np.flatnonzero(~truth[split].any(0))
-        ]
-    if splits["train"].multilabel:
-        always = np.flatnonzero(truth["train"].all(axis=0))
-        found += [f"class '{names[k]}' is on every train sample: there is nothing to learn" for k in always]
-    return found
-
-
-def _arguments(multilabel: bool, settings: Settings, candidates: list[dict[str, Any]]) -> dict[str, Any]:
-    rule = {"shrinkage": SHRINKAGE} if multilabel else {}
-    return {"selection": selection_metric(multilabel), **asdict(settings), **rule, "candidates": candidates}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

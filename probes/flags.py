@@ -14,7 +14,7 @@ from data.registry import PROBES
 if TYPE_CHECKING:
     from data.runs import Run
     from data.store import FeatureSet
-    from probes.search import Settings
+    from probes.settings import Settings
 
 MAX_SEED = 2**32 - 1
 METHODS = ("platt", "isotonic")
@@ -145,13 +145,13 @@ class FitFlags:
 
     def check(self, kinds: list[str], splits: "dict[str, FeatureSet]") -> None:
         """Raise a RequestError for a setting that one of the kinds does not have, before any is fitted."""
-        from probes.fit import check_settings  # deferred, as all below
+        from probes.settings import check_settings  # deferred, as all below
 
         for kind in kinds:
             check_settings(kind, self._settings(kind, {}), splits["train"].multilabel)
 
     def _settings(self, kind: str, cut: dict[str, Any]) -> "Settings":
-        from probes.search import Settings  # deferred, as all below
+        from probes.settings import Settings  # deferred, as all below
 
         options = self._head() if kind == "head" else {}
         return Settings(

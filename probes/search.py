@@ -20,33 +20,7 @@ from data.registry import PROBES
 from probes import metrics
 from probes.inputs import BLOCK_ROWS, blocks
 from probes.scores import score
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a user may choose for any kind; all of it decides the result and is recorded.
-
-    Args:
-        beta: of the F-beta that the ``tuned`` thresholds aim at.
-        balanced: weigh samples so that rare classes count as much as common ones.
-        calibrate: ``platt`` or ``isotonic``: probabilities are mapped so that they fit val.
-        fraction: share of train to learn from; None is all.
-        shots: samples a class to learn from; None is all.
-        budget_s: start no further candidate, and grow no more trees, after so many seconds; None tries all.
-        device: ``cpu``, ``cuda`` or ``cuda:1``; for the kinds that can use it.
-        views: of each training image to learn from; 1 is the image itself, see featurize --augment.
-        options: what else a kind's `candidates` takes, by name.
-    """
-
-    beta: float = 2
-    balanced: bool = False
-    calibrate: str | None = None
-    fraction: float | None = None
-    shots: int | None = None
-    budget_s: float | None = None
-    device: str = "cpu"
-    views: int = 1
-    options: dict[str, float] = field(default_factory=dict)
+from probes.settings import Settings, selection_metric
 
 
 @dataclass(frozen=True)
@@ -163,11 +137,6 @@ class Job:
         )
         value = selection_value(self.val_truth, scores, multilabel=self.multilabel)
         return Trial(params, estimator, scores, value, converged, fit_s, time.perf_counter() - start, history)
-
-
-def selection_metric(multilabel: bool) -> str:
-    """The metric on val that chooses: it judges the scores, whatever the threshold."""
-    return "map_macro" if multilabel else "accuracy"
 
 
 def selection_value(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool) -> float | None:

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from probes import fit, inputs
 from probes.kinds import knn
 from probes.models import load_model
-from probes.search import Settings
+from probes.settings import Settings
 
 RNG = np.random.default_rng(0)
 KEPT, ASKED = (

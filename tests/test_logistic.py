@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from probes import fit, inputs, logistic
 from probes.kinds import linear
-from probes.search import Settings
+from probes.settings import Settings
 
 C_VALUES = (0.01, 1.0, 30.0)
 TIGHT = partial(logistic.solve_path, c_values=C_VALUES, tolerance=1e-5)

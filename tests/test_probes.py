@@ -17,7 +17,7 @@ from data.registry import PROBES
 from probes import fit, inputs, metrics, models
 from probes.kinds import rf
 from probes.scores import shrunk_thresholds
-from probes.search import Settings
+from probes.settings import Settings
 
 KINDS = PROBES.names()
 LEARNING = [kind for kind in KINDS if kind != "prior"]

@@ -1,0 +1,147 @@
+"""The parts of a run's record (``run.json``): warnings, metrics, intervals, rows per class, versions.
+
+Each function makes one part from what was fitted and scored; `probes.fit.run_probe` puts them together.
+"""
+
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from data import store
+from probes import metrics, spatial
+from probes.search import Trial, words
+
+RULES = ("half", "tuned")
+PACKAGES = ("frozen-earth", "joblib", "numpy", "scikit-learn", "scipy", "skops")
+
+
+def data_warnings(splits: dict[str, store.FeatureSet], truth: dict[str, np.ndarray]) -> list[str]:
+    """What a reader of the numbers should know about the samples.
+
+    Args:
+        splits: see `probes.inputs.read_splits`.
+        truth: by split, (N, K) booleans of the rows in use.
+    """
+    found = []
+    ids = {split: set(set_.ids) for split, set_ in splits.items()}
+    for one, other in (("val", "train"), ("test", "train"), ("test", "val")):
+        if both := len(ids[one] & ids[other]):
+            found.append(f"{both} of {len(ids[one])} {one} ids are also in {other}: {one} metrics are too good")
+    effects = {
+        "train": "nothing was learned of it, and it scores at or near 0",
+        "val": "its threshold stays 0.5",
+        "test": "it counts as 0 in macro precision, recall and F, and has no average precision",
+    }
+    names = splits["train"].class_names
+    for split, effect in effects.items():
+        found += [
+            f"class '{names[k]}' does not occur in {split}: {effect}" for k in np.flatnonzero(~truth[split].any(0))
+        ]
+    if splits["train"].multilabel:
+        always = np.flatnonzero(truth["train"].all(axis=0))
+        found += [f"class '{names[k]}' is on every train sample: there is nothing to learn" for k in always]
+    return found
+
+
+def search_warnings(tried: Sequence[Trial], planned: int, budget_s: float | None) -> list[str]:
+    """What a reader should know about the candidates: fits that stopped early, candidates that were skipped.
+
+    Args:
+        tried: the candidates that were fitted.
+        planned: how many there are.
+        budget_s: see `probes.settings.Settings`.
+    """
+    found = [f"{words(t.params)} stopped before it converged" for t in tried if not t.converged]
+    found += [
+        f"{words(t.params)}: the budget ended with {t.history['trees']} trees" for t in tried if "trees" in t.history
+    ]
+    if untried := planned - len(tried):
+        found.append(
+            f"the budget of {budget_s:g} s ended with {untried} of {planned} candidates "
+            "untried; a faster machine would try more and might choose another"
+        )
+    return found
+
+
+def metrics_of(
+    truth: np.ndarray, decided: np.ndarray, scores: np.ndarray, *, multilabel: bool
+) -> dict[str, float | None]:
+    """The metrics of one split under one rule.
+
+    Args:
+        truth: (N, K) booleans.
+        decided: (N, K) booleans.
+        scores: (N, K).
+        multilabel: whether the columns are independent labels.
+    """
+    if multilabel:
+        return metrics.multilabel_metrics(truth, decided, scores)
+    return metrics.single_label_metrics(truth.argmax(axis=1), decided.argmax(axis=1), truth.shape[1])
+
+
+def interval_parts(
+    truth: np.ndarray,
+    decisions: dict[str, np.ndarray],
+    scores: np.ndarray,
+    lonlat: np.ndarray | None,
+    *,
+    multilabel: bool,
+    seed: int,
+) -> dict[str, Any]:
+    """The record's ``intervals``, ``cell_intervals`` and ``bootstrap``, of test.
+
+    Args:
+        truth: (N, K) booleans.
+        decisions: by rule, (N, K) booleans.
+        scores: (N, K).
+        lonlat: (N, 2) degrees, or None.
+        multilabel: whether the columns are independent labels.
+        seed: of the resamples.
+    """
+    cells = spatial.cells(lonlat)
+    more = {"multilabel": multilabel, "seed": seed}
+    return {
+        "intervals": {"test": _intervals(truth, decisions, scores, None, **more)},
+        "cell_intervals": {"test": None if cells is None else _intervals(truth, decisions, scores, cells, **more)},
+        "bootstrap": {
+            "level": 0.95,
+            "by": "image",
+            "resamples": metrics.RESAMPLES,
+            "map_resamples": metrics.AP_RESAMPLES,
+            "cells": None if cells is None else {"degrees": spatial.DEGREES, "count": int(cells.max()) + 1},
+        },
+    }
+
+
+def _intervals(
+    truth: np.ndarray,
+    decisions: dict[str, np.ndarray],
+    scores: np.ndarray,
+    groups: np.ndarray | None,
+    *,
+    multilabel: bool,
+    seed: int,
+) -> dict[str, dict[str, list[float]]]:
+    """Bootstrap intervals of test by rule and metric; the same images, or groups of them, are drawn for every rule."""
+    names = metrics.MULTILABEL if multilabel else metrics.SINGLE_LABEL
+    drawing = {"seed": seed, "groups": groups}
+    ranking = metrics.bootstrap_average_precision(truth, scores, **drawing) if multilabel else {}
+    return {
+        rule: metrics.bootstrap_counts(truth, decided, names=names, **drawing) | ranking
+        for rule, decided in decisions.items()
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that decide a result."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

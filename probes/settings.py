@@ -1,0 +1,64 @@
+"""The settings of a run that hold for any probe kind, and what each kind can do with them."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from data.errors import RequestError
+from data.registry import PROBES
+from probes.scores import SHRINKAGE
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user may choose for any kind; all of it decides the result and is recorded.
+
+    Args:
+        beta: of the F-beta that the ``tuned`` thresholds aim at.
+        balanced: weigh samples so that rare classes count as much as common ones.
+        calibrate: ``platt`` or ``isotonic``: probabilities are mapped so that they fit val.
+        fraction: share of train to learn from; None is all.
+        shots: samples a class to learn from; None is all.
+        budget_s: start no further candidate, and grow no more trees, after so many seconds; None tries all.
+        device: ``cpu``, ``cuda`` or ``cuda:1``; for the kinds that can use it.
+        views: of each training image to learn from; 1 is the image itself, see featurize --augment.
+        options: what else a kind's `candidates` takes, by name.
+    """
+
+    beta: float = 2
+    balanced: bool = False
+    calibrate: str | None = None
+    fraction: float | None = None
+    shots: int | None = None
+    budget_s: float | None = None
+    device: str = "cpu"
+    views: int = 1
+    options: dict[str, float] = field(default_factory=dict)
+
+
+DEFAULT = Settings()
+
+
+def selection_metric(multilabel: bool) -> str:
+    """The metric on val that chooses: it judges the scores, whatever the threshold."""
+    return "map_macro" if multilabel else "accuracy"
+
+
+def recorded(multilabel: bool, settings: Settings, candidates: list[dict[str, Any]]) -> dict[str, Any]:
+    """The settings as a run records them (``arguments``); they are hashed into the name of its folder."""
+    rule = {"shrinkage": SHRINKAGE} if multilabel else {}
+    return {"selection": selection_metric(multilabel), **asdict(settings), **rule, "candidates": candidates}
+
+
+def check_settings(kind: str, settings: Settings, multilabel: bool) -> None:
+    """Raise a RequestError for a setting that a kind of probe does not have."""
+    labels = "multi-label" if multilabel else "single-label"
+    able = [name for name in PROBES.names() if labels in PROBES.card(name).get("balanced", ())]
+    if settings.balanced and kind not in able:
+        raise RequestError(f"--balanced: {kind} cannot weigh {labels} classes; kinds that can: {', '.join(able)}")
+    able = [name for name in PROBES.names() if PROBES.card(name).get("device")]
+    if settings.device != "cpu" and kind not in able:
+        raise RequestError(f"--device {settings.device}: {kind} runs on the CPU; kinds for a GPU: {', '.join(able)}")
+    if settings.beta != DEFAULT.beta and not multilabel:
+        raise RequestError(
+            f"--beta {settings.beta:g}: each sample has one class here, the highest score; no thresholds"
+        )
