@@ -6,6 +6,7 @@ import pytest
 
 from data import command, store
 from data.errors import RequestError
+from data.store import rescue
 from featurize.cli import app
 
 SPLIT = ["--model", "stats", "--dataset", "simulated", "--split", "val", "--bands", "B04,B08", "--workers", "0"]
@@ -70,7 +71,7 @@ def test_repair_leaves_the_parts_of_another_run_alone(file):
 
 
 def test_only_the_damaged_chunk_is_made_again(file, monkeypatch, capsys):
-    monkeypatch.setattr(store, "CHUNK_ROWS", 16)
+    monkeypatch.setattr(rescue, "CHUNK_ROWS", 16)
     with h5py.File(file) as source:
         arrays = {name: source[name][:] for name in source}
         attributes = dict(source.attrs)

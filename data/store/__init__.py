@@ -26,7 +26,7 @@ from data.store.reader import (
     read_identity,
     splits_in,
 )
-from data.store.salvage import salvage
+from data.store.rescue import salvage
 from data.store.spread import LEAST_RANK, collapse, effective_rank, spread_rows
 from data.store.verification import verify, verify_parts
 from data.store.writer import DEFAULT_PART_ROWS, FeatureWriter, PartWriter, reserved, tidy
