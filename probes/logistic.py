@@ -7,22 +7,27 @@ solvers take one label at a time and know nothing of the features; here
   leaves the products when it has converged. One L-BFGS over all labels at once, which is what a network without
   hidden layer does, goes at the pace of the slowest and mixes their curvatures;
 - L-BFGS (Nocedal & Wright, Numerical Optimization, algorithm 7.4) starts from a model of the Hessian that costs one
-  product: the features' second moments times the mean p (1 - p) of the label, plus the penalty;
+  product: the features' second moments times the mean p (1 - p) of the label, plus the penalty (with more than
+  `MOST_COORDINATES` coordinates, only the diagonal of the second moments);
 - each C starts from the solution before it, and keeps the curvature learnt there: only the penalty has changed, which
   is known exactly.
+
+With more features than rows the problem is solved in the span of the rows, which is exact: the penalty keeps the
+weights of every optimum in that span (the representer theorem), so N coordinates are enough, whatever D is.
 
 Rows are taken in blocks whose sums are added in order, so the number of threads does not change the result. The same
 code runs on numpy arrays and on torch tensors, hence on a GPU.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 BLOCK_ROWS = 1024  # 3 MB at 768 features: stays in the cache between the two products of a step
+MOST_COORDINATES = 5000  # of which eigenvectors are computed: about a minute on one core, and 0.6 GB
 MEMORY = 10  # pairs of steps and gradient changes
 # A label has converged when the expected step, in the norm of the Hessian, is below this share of the label's own
 # deviation. Probabilities are then within 1e-3 of the optimum's at every C that val could choose; at the largest C,
@@ -30,6 +35,7 @@ MEMORY = 10  # pairs of steps and gradient changes
 TOLERANCE = 3e-4
 MAX_ROUNDS = 1000
 LEAST_SPREAD = 1e-5  # mean p (1 - p) of a label counts as at least this: it nears 0 where every row is decided
+LEAST_SINGULAR = 1e-6  # singular values below this share of the largest are rounding errors of float32 features
 NOISE = 1e-6  # relative error of a float32 loss: below it, only slopes tell whether a step was good
 
 
@@ -60,8 +66,11 @@ def solve_path(
     threads: int = 1,
     tolerance: float = TOLERANCE,
     max_rounds: int = MAX_ROUNDS,
+    out_of_time: Callable[[], bool] = lambda: False,
 ) -> Iterator[Solution]:
     """The optimum at each C, the smallest first.
+
+    Ends early when time is up: the first solution comes in any case, as far as it got, a later unfinished one does not.
 
     Args:
         features: (N, D) float32 z-scores, numpy or torch.
@@ -72,6 +81,7 @@ def solve_path(
         threads: for numpy; torch uses its own.
         tolerance: see `TOLERANCE`.
         max_rounds: evaluations of the loss for each C.
+        out_of_time: asked before every evaluation of the loss.
     """
     classes = targets.shape[1]
     if not classes:
@@ -79,9 +89,16 @@ def solve_path(
             yield Solution(np.zeros((0, features.shape[1])), np.zeros(0), np.ones(0, bool), 0)
         return
     weights = np.ones((2, classes)) if weights is None else weights
+    span = None
+    if features.shape[1] > len(features) <= MOST_COORDINATES:
+        features, span = _row_span(features)
+        targets = targets.astype(np.float64) if isinstance(targets, np.ndarray) else targets.double()
     loss = _Loss(features, targets, weights, exclusive, threads)
     with loss:
-        moments, basis = np.linalg.eigh(loss.second_moments())
+        if features.shape[1] > MOST_COORDINATES:
+            moments, basis = loss.squares(), None
+        else:
+            moments, basis = np.linalg.eigh(loss.second_moments())
         state = _State(
             loss=loss,
             moments=np.maximum(moments, 0),
@@ -89,8 +106,41 @@ def solve_path(
             tolerance=tolerance,
             problems=1 if exclusive else classes,
         )
-        for c in c_values:
-            yield state.solve(1 / (c * len(features)), max_rounds)
+        for number, c in enumerate(c_values):
+            solution = state.solve(1 / (c * len(features)), max_rounds, out_of_time)
+            if number and out_of_time() and not solution.converged.all():
+                return
+            yield solution if span is None else replace(solution, coef=solution.coef @ span.T)
+
+
+def _row_span(features: Any) -> tuple[Any, np.ndarray]:
+    """Coordinates of the rows in an orthonormal basis of their span.
+
+    With ``X X' = U S² U'`` the coordinates are ``U S`` and the basis is ``X' U / S``.
+
+    Args:
+        features: (N, D) float32, numpy or torch.
+
+    Returns:
+        (N, R) float64 of the same kind, R at most N, and the basis (D, R) float64.
+    """
+    rows = features if isinstance(features, np.ndarray) else features.cpu().numpy()
+    # Blocks of columns: no second copy of all features in float64.
+    blocks = [rows[:, start : start + BLOCK_ROWS] for start in range(0, rows.shape[1], BLOCK_ROWS)]
+    gram = np.zeros((len(rows), len(rows)))
+    for block in blocks:
+        wide = block.astype(np.float64)
+        gram += wide @ wide.T
+    squares, u = np.linalg.eigh(gram)
+    kept = squares > LEAST_SINGULAR**2 * squares[-1]
+    singular, u = np.sqrt(squares[kept]), u[:, kept]
+    basis = np.concatenate([block.T @ (u / singular) for block in blocks])
+    coordinates = u * singular
+    if isinstance(features, np.ndarray):
+        return coordinates, basis
+    import torch  # deferred: only for a GPU
+
+    return torch.from_numpy(coordinates).to(features.device), basis
 
 
 class _Loss:
@@ -100,12 +150,12 @@ class _Loss:
         if isinstance(features, np.ndarray):
             self.xp: Any = np
             self.rows = BLOCK_ROWS
-            self.put = lambda array: np.ascontiguousarray(array, np.float32)
+            self.put = lambda array: np.ascontiguousarray(array, features.dtype)
         else:
             import torch  # deferred: only for a GPU
 
             self.xp, self.rows, threads = torch, len(features), 1
-            self.put = lambda array: torch.tensor(array, dtype=torch.float32, device=features.device)
+            self.put = lambda array: torch.tensor(array, dtype=features.dtype, device=features.device)
         self.features, self.targets, self.exclusive = features, targets, exclusive
         self.given, self.weights = weights, self.put(weights)
         self.threads = threads
@@ -131,6 +181,14 @@ class _Loss:
 
         return self._sums(block, 8 * self.rows)[0] / len(self.features)
 
+    def squares(self) -> np.ndarray:
+        """The diagonal of `second_moments` alone, (D,) float64."""
+
+        def block(start: int) -> tuple[Any]:
+            return ((self.features[start : start + self.rows] ** 2).sum(0, dtype=self.xp.float64),)
+
+        return self._sums(block, self.rows)[0] / len(self.features)
+
     def evaluate(self, coef: np.ndarray, intercept: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
         """Loss (P,), gradients (D, L) and (L,), and mean p (1 - p) (L,), of the L labels named, in float64."""
         xp, w, b = self.xp, self.put(coef), self.put(intercept)
@@ -144,18 +202,26 @@ class _Loss:
             if self.exclusive:
                 z = z - xp.amax(z, 1)[:, None]
                 e = xp.exp(z)
-                total = e.sum(1)[:, None]
-                p = e / total
+                # Not 1 - p and log(total): where a row is decided, they would be nothing but rounding errors.
+                others = (e * (1 - y)).sum(1)[:, None]
+                own, own_z = (e * y).sum(1)[:, None], (y * z).sum(1)[:, None]
+                total = others + own
+                decided = others < own
+                loss = xp.where(decided, xp.log1p(others / xp.where(decided, own, 1.0)), xp.log(total) - own_z)
                 row = (y * w1).sum(1)[:, None]
-                each = (row * (xp.log(total) - (y * z).sum(1)[:, None])).sum(dtype=xp.float64)[None]
-                rest = row * (p - y)
+                each = (row * loss).sum(dtype=xp.float64)[None]
+                p = e / total
+                rest = row * xp.where(y > 0, -others / total, p)
+                spread = p * xp.where(y > 0, others / total, 1 - p)
             else:
                 e = xp.exp(-xp.abs(z))
-                p = xp.where(z >= 0, 1.0, e) / (1 + e)
+                p, q = xp.where(z >= 0, 1.0, e) / (1 + e), xp.where(z >= 0, e, 1.0) / (1 + e)
                 weight = y * w1 + (1 - y) * w0
-                each = (weight * (xp.log1p(e) + xp.where(z >= 0, z, 0.0) - y * z)).sum(0, dtype=xp.float64)
-                rest = weight * (p - y)
-            return each, x.T @ rest, rest.sum(0, dtype=xp.float64), (p * (1 - p)).sum(0, dtype=xp.float64)
+                wrong = xp.where(y > 0, -z, z)
+                each = (weight * (xp.log1p(e) + xp.where(wrong > 0, wrong, 0.0))).sum(0, dtype=xp.float64)
+                rest = weight * xp.where(y > 0, -q, p)
+                spread = p * q
+            return each, x.T @ rest, rest.sum(0, dtype=xp.float64), spread.sum(0, dtype=xp.float64)
 
         return tuple(total / len(self.features) for total in self._sums(block, self.rows))
 
@@ -175,9 +241,11 @@ class _State:
     problem of K (D + 1) variables, other labels are K problems of D + 1.
     """
 
-    def __init__(self, *, loss: _Loss, moments: np.ndarray, basis: np.ndarray, tolerance: float, problems: int) -> None:
+    def __init__(
+        self, *, loss: _Loss, moments: np.ndarray, basis: np.ndarray | None, tolerance: float, problems: int
+    ) -> None:
         self.loss, self.basis, self.tolerance, self.problems = loss, basis, tolerance, problems
-        self.classes, self.dim = loss.targets.shape[1], len(basis)
+        self.classes, self.dim = loss.targets.shape[1], len(moments)
         self.moments = np.append(moments, 1.0)  # of the intercept's constant feature
         self.penalised = np.append(np.ones(self.dim), 0.0)
         start = np.zeros((self.classes, self.dim + 1))
@@ -187,7 +255,7 @@ class _State:
         self.changes = np.zeros_like(self.steps)
         self.penalty: float | None = None
 
-    def solve(self, penalty: float, max_rounds: int) -> Solution:
+    def solve(self, penalty: float, max_rounds: int, out_of_time: Callable[[], bool]) -> Solution:
         """The optimum of the mean loss plus ``penalty / 2 * |W|²``, from where the last one ended."""
         every = np.arange(self.problems)
         if self.penalty is not None:  # the gradient changes kept from before, as they are under this penalty
@@ -202,7 +270,7 @@ class _State:
         active = ~self._converged(every)
         self._aim(every)
         rounds = 1
-        while active.any() and rounds < max_rounds:
+        while active.any() and rounds < max_rounds and not out_of_time():
             rounds += 1
             now = np.flatnonzero(active)
             x = self.x[now] + self.t[now, None] * self.d[now]
@@ -226,16 +294,20 @@ class _State:
                 fresh[lost], self.t[lost] = True, 1
                 self._aim(lost)
         weights = self.x.reshape(self.classes, -1)
-        return Solution(weights[:, :-1] @ self.basis.T, weights[:, -1].copy(), self._converged(every), rounds)
+        return Solution(self._in_features(weights[:, :-1]), weights[:, -1].copy(), self._converged(every), rounds)
 
     def _evaluate(self, now: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Objective (P,), gradient (P, M) and spread of the probabilities, of the problems named, at x (P, M)."""
         labels = now if self.problems > 1 else np.arange(self.classes)
         weights = x.reshape(len(labels), -1)
-        f, coef, intercept, spread = self.loss.evaluate(self.basis @ weights[:, :-1].T, weights[:, -1], labels)
+        f, coef, intercept, spread = self.loss.evaluate(self._in_features(weights[:, :-1]).T, weights[:, -1], labels)
         shrink = self.penalty * self.penalised * weights
-        g = np.column_stack([coef.T @ self.basis, intercept]) + shrink
+        g = np.column_stack([coef.T if self.basis is None else coef.T @ self.basis, intercept]) + shrink
         return f + (shrink * weights).reshape(len(x), -1).sum(axis=1) / 2, g.reshape(x.shape), spread
+
+    def _in_features(self, weights: np.ndarray) -> np.ndarray:
+        """Weights (L, D) of the basis as weights of the features."""
+        return weights.copy() if self.basis is None else weights @ self.basis.T
 
     def _look(self, now: np.ndarray, spread: np.ndarray) -> None:
         """Set the inverse of a model of the Hessian's diagonal, and with it what counts as converged."""

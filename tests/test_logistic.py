@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import make_features
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -120,3 +121,70 @@ def test_a_linear_probe_on_another_device_is_the_same_probe(tmp_path, monkeypatc
     two = fit.run_probe(plans[1], splits)
     assert one.record["chosen"] == two.record["chosen"] and two.record["arguments"]["device"] == "cuda"
     np.testing.assert_allclose(one.predictions("test").scores, two.predictions("test").scores, atol=1e-3)
+
+
+def _wide(rows=60, dim=400):
+    rng = np.random.default_rng(3)
+    labels = np.arange(rows) % 3
+    features = rng.standard_normal((rows, dim)) * np.arange(1, dim + 1) ** -0.5 + 0.2 * np.eye(3, dim)[labels]
+    return StandardScaler().fit_transform(features).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("tensors", [False, True])
+def test_more_features_than_rows_have_scikit_learns_coefficients_at_every_c(tensors):
+    features, labels = _wide()
+    targets = np.eye(3, dtype=np.float32)[labels]
+    given = [torch.from_numpy(array) for array in (features, targets)] if tensors else [features, targets]
+    for c, found in zip(
+        (1e-4, 1.0, 100.0), logistic.solve_path(*given, (1e-4, 1.0, 100.0), exclusive=True), strict=True
+    ):
+        peer = LogisticRegression(C=c, tol=1e-10, max_iter=5000).fit(features.astype(np.float64), labels)
+        assert found.converged.all() and found.coef.shape == (3, 400)
+        np.testing.assert_allclose(found.coef, peer.coef_, atol=2e-3 * np.abs(peer.coef_).max())
+        logits = features @ found.coef.T + found.intercept
+        np.testing.assert_allclose(softmax(logits, axis=1), peer.predict_proba(features.astype(np.float64)), atol=2e-4)
+
+
+def test_more_features_than_rows_never_make_an_array_of_features_by_features(monkeypatch):
+    """The 5,000 x 5,000 second moments took 116 s and gigabytes where 300 rows span at most 300 directions."""
+    asked = []
+    eigh = np.linalg.eigh
+    monkeypatch.setattr(np.linalg, "eigh", lambda array: asked.append(array.shape) or eigh(array))
+    features, labels = _wide()
+    list(logistic.solve_path(features, np.eye(3, dtype=np.float32)[labels], C_VALUES, exclusive=True))
+    assert max(asked) == (60, 60)
+
+
+def test_too_many_coordinates_for_eigenvectors_reach_the_same_optimum(monkeypatch):
+    features, targets = _many()
+    one = list(TIGHT(features, targets, exclusive=False))
+    monkeypatch.setattr(logistic, "MOST_COORDINATES", 5)
+    monkeypatch.setattr(np.linalg, "eigh", None)
+    for a, b in zip(one, TIGHT(features, targets, exclusive=False), strict=True):
+        np.testing.assert_allclose(a.coef, b.coef, atol=2e-3)
+
+
+def test_a_budget_ends_a_fit_inside_and_keeps_only_finished_candidates_after_the_first():
+    features, targets = _many()
+    rounds = 0
+
+    def out_of_time(limit):
+        nonlocal rounds
+        rounds += 1
+        return rounds > limit
+
+    (first,) = TIGHT(features, targets, exclusive=False, out_of_time=lambda: out_of_time(2))
+    assert first.rounds == 3 and not first.converged.all(), "the first C comes in any case, as far as it got"
+    whole = list(TIGHT(features, targets, exclusive=False))
+    rounds = 0
+    cut = list(TIGHT(features, targets, exclusive=False, out_of_time=lambda: out_of_time(whole[0].rounds + 3)))
+    assert len(cut) == 1 and cut[0].converged.all(), "the second C was not finished"
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_classes_that_separate_converge_although_losses_end_in_rounding_errors(exclusive):
+    features, labels = _wide(rows=300, dim=40)
+    features = np.hstack([features, 3 * np.eye(3, dtype=np.float32)[labels]])
+    targets = np.eye(3, dtype=np.float32)[labels]
+    for found in logistic.solve_path(features, targets, (1.0, 100.0, 1e4), exclusive=exclusive):
+        assert found.converged.all() and found.rounds < 500

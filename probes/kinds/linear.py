@@ -96,8 +96,16 @@ def search(job: Job) -> Iterator[Trial]:
     scaler = job.standardise()
     train, targets = on_device(job.settings.device, job.train, np.ascontiguousarray(targets[:, learnt]))
     c_values = [params["C"] for params in job.candidates]
-    path = logistic.solve_path(train, targets, c_values, exclusive=exclusive, weights=weights, threads=job.threads)
-    for params, solution in zip(job.candidates, path, strict=True):
+    path = logistic.solve_path(
+        train,
+        targets,
+        c_values,
+        exclusive=exclusive,
+        weights=weights,
+        threads=job.threads,
+        out_of_time=lambda: job.out_of_time,
+    )
+    for params, solution in zip(job.candidates, path, strict=False):  # the path ends early when the budget does
         coef = np.zeros((len(share), train.shape[1]), np.float32)
         intercept = np.where(share == 0, -np.inf, np.inf).astype(np.float32)
         coef[learnt], intercept[learnt] = solution.coef, solution.intercept
