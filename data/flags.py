@@ -13,9 +13,11 @@ from data.registry import DATASETS
 
 if TYPE_CHECKING:
     from data.dataset import EODataset
+    from data.subset import Selection
 
 DEFAULT_DATASET = "simulated"
 SPLITS = ("train", "val", "test")
+SELECTING = ("only_classes", "per_class")  # the flags, and the keys of a dataset's provenance, of `data.subset`
 
 
 @Parameter(name="*")
@@ -33,6 +35,10 @@ class DataFlags:
         classes: Number of classes, where the dataset has a choice: 19 or 43 of bigearthnet v1.
         allow_missing: Leave out samples whose files are absent, and record it. Without it they are an error.
         drop_snow_cloud: Leave out samples that are flagged for snow, cloud or shadow, and record it.
+        only_classes: Keep these classes only, comma-separated, such as Forest,River.
+        per_class: Samples per class, drawn at random: 200 for every split, or 100,20,10 for train, val and test; 'all'
+            keeps a split whole, 30+40+30 gives each class its own number.
+        per_class_seed: Seed of that draw.
         limit: At most so many images a split, spread evenly over it.
         download: Fetch missing data first.
     """
@@ -46,6 +52,9 @@ class DataFlags:
     classes: int | None = None
     allow_missing: Annotated[bool, Parameter(negative="")] = False
     drop_snow_cloud: Annotated[bool, Parameter(negative="")] = False
+    only_classes: str | None = None
+    per_class: str | None = None
+    per_class_seed: int = 0
     limit: int | None = None
     download: Annotated[bool, Parameter(negative="")] = False
 
@@ -75,12 +84,16 @@ class DataFlags:
             RequestError: the data are missing or not as expected.
         """
         from data.dataset import DatasetRequest, limited  # deferred: numpy
+        from data.subset import selected
 
         if self.packed:
             from data.packed import PackedSplit
 
-            held = self._header()["dataset"]["limit"]
-            return limited(PackedSplit(self.packed, split), None if held else self.limit)
+            held = self._header()["dataset"]
+            whole = PackedSplit(self.packed, split)
+            if not any(name in held["provenance"] for name in SELECTING):
+                whole = selected(whole, self.selection())
+            return limited(whole, None if held["limit"] else self.limit)
         name = self.dataset or DEFAULT_DATASET
         options = {option: getattr(self, option) for option in ("classes", "allow_missing", "drop_snow_cloud")}
         for option, value in options.items():
@@ -90,7 +103,13 @@ class DataFlags:
         request = DatasetRequest(
             split, root, self.cache_dir, self.dataset_variant, self.download, bands=tuple(bands), **options
         )
-        return limited(DATASETS.load(name).open_dataset(request), self.limit)
+        return limited(selected(DATASETS.load(name).open_dataset(request), self.selection()), self.limit)
+
+    def selection(self) -> "Selection":
+        """The classes and the samples per class asked for."""
+        from data.subset import Selection  # deferred: numpy
+
+        return Selection(self.only_classes, self.per_class, self.per_class_seed)
 
     def recorded_limit(self) -> int | None:
         """The limit that decided the samples, for the identity of features: a packed file may have its own."""
@@ -105,6 +124,8 @@ class DataFlags:
         held = header["dataset"]
         agreeing = {"dataset": (held["name"],), "limit": (held["limit"],) if held["limit"] else (self.limit,)}
         agreeing["dataset_variant"] = (held["variant"],)
+        if held["limit"] is None and not any(name in held["provenance"] for name in SELECTING):
+            agreeing |= {name: (getattr(self, name),) for name in (*SELECTING, "per_class_seed")}  # applied to it
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name in ("packed", "split") or value in (field.default, *agreeing.get(field.name, ())):

@@ -1,6 +1,7 @@
 """Feature files as probes read them: three splits checked once, rows read in blocks, subsets of train."""
 
 import hashlib
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import ceil
@@ -198,7 +199,19 @@ def _featurize(identity: dict[str, Any], absent: list[str]) -> str:
         "dataset": dataset["name"],
         "dataset-variant": dataset["variant"],
         "limit": dataset["limit"],
+        **_selection(dataset["provenance"]),
         "split": absent[0] if len(absent) == 1 else "all",
     }
-    flags = " ".join(f"--{flag} {value}" for flag, value in words.items() if value is not None)
+    flags = " ".join(f"--{flag} {shlex.quote(str(value))}" for flag, value in words.items() if value is not None)
     return f"featurize {flags} (and any other flags as for {identity['split']['name']})"
+
+
+def _selection(provenance: dict[str, Any]) -> dict[str, Any]:
+    """The flags of `data.subset` that chose the samples."""
+    flags: dict[str, Any] = {}
+    if only := provenance.get("only_classes"):
+        flags["only-classes"] = ",".join(only)
+    if counts := provenance.get("per_class"):
+        flags["per-class"] = ",".join("+".join(map(str, counts[split] or ["all"])) for split in SPLITS)
+        flags["per-class-seed"] = counts["seed"]
+    return flags

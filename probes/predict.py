@@ -103,8 +103,7 @@ def check_identity(run: runs.Run, features: store.FeatureSet, *, other_dataset: 
             f"{features.file} was made with another {', '.join(fields)} than {run.folder} was trained on; run "
             "featurize with the settings of the training features"
         )
-    same_limit = given["dataset"] | {"limit": trained["dataset"]["limit"]}  # it chooses samples, not their values
-    fields = store.differing_fields(trained["dataset"], same_limit, "dataset.")
+    fields = store.differing_fields(_values(trained["dataset"]), _values(given["dataset"]), "dataset.")
     if fields and not other_dataset:
         raise RequestError(
             f"{features.file} is of another {', '.join(fields)} than {run.folder} was trained on; give "
@@ -118,6 +117,12 @@ def check_identity(run: runs.Run, features: store.FeatureSet, *, other_dataset: 
     }:
         told.append(f"the run has seen these samples: they are its {given['split']['name']} split")
     return told
+
+
+def _values(dataset: dict[str, Any]) -> dict[str, Any]:
+    """A dataset's identity without what only chooses samples: --limit and --per-class."""
+    provenance = {key: value for key, value in dataset["provenance"].items() if key != "per_class"}
+    return dataset | {"limit": None, "provenance": provenance}
 
 
 def thresholds_of(run: runs.Run, rule: str) -> np.ndarray | None:
