@@ -7,7 +7,7 @@ import pytest
 from helpers import TinyDataset, encoder_identity
 
 from data import command, store
-from data.dataset import DatasetRequest
+from data.dataset import SPLITS, DatasetRequest
 from data.errors import RequestError
 from data.nomenclature import CLASSES_19
 from data.registry import DATASETS
@@ -109,7 +109,7 @@ def test_the_class_projects_four_classes_on_real_tiles_from_the_command_line(sha
     flags = ["--only-classes", four, "--per-class", "20,5,3+4+3+4"]
     assert command.run(app, [*data, *flags]) == 0
     folder = store.find_features(tmp_path)
-    counts = {split: np.bincount(store.read_features(folder / f"{split}.h5").labels).tolist() for split in store.SPLITS}
+    counts = {split: np.bincount(store.read_features(folder / f"{split}.h5").labels).tolist() for split in SPLITS}
     assert counts == {"train": [20] * 4, "val": [5] * 4, "test": [3, 4, 3, 4]}
     assert command.run(probe_app, ["--kind", "knn", "--out", str(tmp_path)]) == 0
     (record,) = (json.loads(file.read_text()) for file in tmp_path.glob("probes/*/*/*/run.json"))
