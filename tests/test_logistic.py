@@ -188,3 +188,15 @@ def test_classes_that_separate_converge_although_losses_end_in_rounding_errors(e
     targets = np.eye(3, dtype=np.float32)[labels]
     for found in logistic.solve_path(features, targets, (1.0, 100.0, 1e4), exclusive=exclusive):
         assert found.converged.all() and found.rounds < 500
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_data_that_separates_perfectly_converges_at_any_c(exclusive):
+    """A named bug: gradients were lost below float32's resolution near 1, and a thousand rounds found no step."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(5, size=300)
+    targets = np.eye(5, dtype=np.float32)[labels]
+    features = targets @ rng.standard_normal((5, 20)) * 3 + rng.standard_normal((300, 20))
+    features = StandardScaler().fit_transform(features).astype(np.float32)
+    path = logistic.solve_path(features, targets, np.logspace(-6, 6, 25), exclusive=exclusive, max_rounds=100)
+    assert all(found.converged.all() for found in path)
