@@ -1,6 +1,7 @@
 """Spectral bands: the Sentinel-1 and Sentinel-2 tables, plain colours, and named band sets."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from data.errors import RequestError, unknown
@@ -55,6 +56,7 @@ RGB = {
         Band("blue", "RGB", 0.490, None, "blue"),
     )
 }
+KNOWN = SENTINEL2 | SENTINEL1 | RGB
 
 # DOFA was pretrained with the nine bands of s2-9 and loses when given all (FACTS of the DOFA paper's section 3).
 BAND_SETS = {
@@ -68,12 +70,42 @@ BAND_SETS = {
 BAND_SETS["s1s2"] = BAND_SETS["s1"] + BAND_SETS["s2-12"]
 
 
+def known_band(name: str | None) -> Band | None:
+    """The Sentinel band or colour of a name, by the one rule that files, folders, tables and flags follow.
+
+    Any case, with or without the zero, with or without a resolution: ``B02``, ``b2``, ``B8a``, ``vv``, ``Red``,
+    ``B02_10m``. None for any other name.
+    """
+    word = re.sub(r"_\d+m$", "", (name or "").strip().lower())
+    if match := re.fullmatch(r"b0?(\d\d?)(a?)", word):
+        word = f"B{match[1]}A" if match[2] else f"B{int(match[1]):02}"
+    return KNOWN.get(word.upper()) or KNOWN.get(word)
+
+
+def band_of_file(name: str, declared: Sequence[Band] = ()) -> Band | None:
+    """The band that a file of one band holds: its name ends in ``<BAND>.tif`` or ``<BAND>_10m.tif``.
+
+    What comes before is free, and set off by ``_``, ``.`` or ``-``: ``B02.tif``, ``patch_1_B2.TIF``,
+    ``tile.b8a_20m.tiff``. None where the end is no band's name.
+
+    Args:
+        name: the file's name.
+        declared: bands that have names of their own beside the known ones.
+    """
+    stem = name.rpartition(".")[0] or name
+    for band in sorted(declared, key=lambda band: -len(band.name)):
+        if re.search(rf"(^|[_.-]){re.escape(band.name)}(_\d+m)?$", stem, re.IGNORECASE):
+            return band
+    match = re.search(r"([^_.-]+)(_\d+m)?$", stem, re.IGNORECASE)
+    return known_band(match[1]) if match else None
+
+
 def choose_bands(available: Sequence[Band], spec: str, *, where: str = "this dataset") -> tuple[Band, ...]:
     """Pick bands by the name of a set, ``all``, or a comma-separated list, in the order asked for.
 
     Args:
         available: the dataset's bands.
-        spec: ``rgb``, ``s2-9``, ``all``, ``B04,B08``... Colours also find the band of that colour.
+        spec: ``rgb``, ``s2-9``, ``all``, ``B04,b8``... Colours also find the band of that colour.
         where: what an error calls that which has the bands.
 
     Raises:
@@ -83,6 +115,7 @@ def choose_bands(available: Sequence[Band], spec: str, *, where: str = "this dat
         return tuple(available)
     by_name = {band.colour: band for band in available if band.colour} | {band.name: band for band in available}
     wanted = BAND_SETS.get(spec) or tuple(part.strip() for part in spec.split(","))
+    wanted = [_name_among(by_name, name) for name in wanted]
     absent = [name for name in wanted if name not in by_name]
     if absent and len(wanted) == 1:
         raise unknown("band or band set", spec, ["all", *BAND_SETS, *(band.name for band in available)])
@@ -93,6 +126,12 @@ def choose_bands(available: Sequence[Band], spec: str, *, where: str = "this dat
     if len(set(chosen)) < len(chosen):
         raise RequestError(f"--bands {spec}: a band is named twice; name each band once")
     return chosen
+
+
+def _name_among(names: Container[str], given: str) -> str:
+    """The name by which a band is in `names`, where it is under another spelling; else as given."""
+    known = known_band(given)
+    return known.name if given not in names and known and known.name in names else given
 
 
 def require_bands(model: str, bands: Sequence[Band], wanted: Sequence[str]) -> None:

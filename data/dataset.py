@@ -11,6 +11,7 @@ import numpy as np
 
 from data.bands import Band
 from data.errors import RequestError, unknown
+from data.places import on_earth
 
 SPLITS = ("train", "val", "test")
 
@@ -67,7 +68,7 @@ class EODataset(ABC):
         class_names: K names.
         bands: what `read` can give.
         statistics: by band name, in native units.
-        lonlat: (N, 2) float64 WGS 84 patch centres in degrees, or None.
+        lonlat: (N, 2) float64 WGS 84 patch centres in degrees, or None; kept only where all are places on Earth.
         provenance: what else decides the samples' values (seed, version); JSON-able; equal for all splits.
         files_digest: digest of the source files of this split where their contents may change unnoticed; one a sensor
             where the bands of a sensor have files of their own.
@@ -98,7 +99,8 @@ class EODataset(ABC):
         self.name, self.variant, self.split = name, variant, split
         self.ids, self.labels, self.class_names = list(ids), labels, tuple(class_names)
         self.bands, self.statistics = tuple(bands), dict(statistics)
-        self.lonlat, self.provenance, self.files_digest = lonlat, dict(provenance or {}), files_digest
+        self.lonlat = on_earth(lonlat, where=name)
+        self.provenance, self.files_digest = dict(provenance or {}), files_digest
         where = f"{name}, split {split}"
         if not self.ids:
             raise RequestError(f"{where}: no samples; check the folder and the split files")

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyproj
 import rasterio
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -101,20 +100,6 @@ def read_bands(path: Path | str, indices: Sequence[int], *, count: int, alpha: b
         raise _unreadable(path, error) from error
     _check_count(path, pixels.shape[2], count)
     return [np.array(pixels[:, :, index], order="C") for index in indices]  # copies: writable and aligned
-
-
-def lonlat_of(headers: Sequence[Header]) -> np.ndarray | None:
-    """WGS 84 longitude and latitude of image centres, (N, 2) float64, or None if any file has no location."""
-    if any(header.crs is None for header in headers):
-        return None
-    systems = np.array([header.crs for header in headers])
-    centres = np.array([header.centre for header in headers], dtype=np.float64)
-    lonlat = np.empty_like(centres)
-    for system in np.unique(systems):
-        here = systems == system
-        transform = pyproj.Transformer.from_crs(str(system), "EPSG:4326", always_xy=True).transform
-        lonlat[here] = np.column_stack(transform(*centres[here].T))
-    return lonlat
 
 
 def _unreadable(path: Path | str, error: Exception) -> RequestError:

@@ -37,7 +37,7 @@ import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from data import paths, store
-from data.bands import RGB, SENTINEL1, SENTINEL2, Band
+from data.bands import KNOWN, Band
 from data.command import leave_interrupts_to_the_parent, progress
 from data.dataset import EODataset, Statistic
 from data.errors import RequestError
@@ -46,7 +46,6 @@ from data.lock import Lock
 
 SCHEMA = 2
 FORMAT = "frozen-earth packed dataset"
-KNOWN = SENTINEL2 | SENTINEL1 | RGB
 BLOCK_ROWS = 64  # samples read and written at a time
 # Below this many samples, starting reader processes costs more than they save.
 ROWS_WORTH_WORKERS = 2000

@@ -14,7 +14,8 @@ from rasterio.transform import from_origin
 
 from data.dataset import SPLITS, DatasetRequest
 from data.errors import RequestError
-from data.images import lonlat_of, read_bands, read_header
+from data.images import read_bands, read_header
+from data.places import lonlat_of
 from data.sources import folder
 
 
@@ -200,7 +201,7 @@ def test_ids_and_locations_come_from_their_columns(table):
 def test_rows_may_be_folders_of_single_bands(tmp_path):
     rows = []
     for number, split in enumerate(SPLITS):
-        for band, size in {"B02": 12, "B8A": 6, "B01": 2, "reference_map": 12}.items():
+        for band, size in {"B02": 12, "B8A": 6, "B01": 2}.items():
             path = tmp_path / "scene" / f"p{number}" / f"p{number}_{band}.tif"
             write_tif(path, constant(100 * number + size, size=size))
         rows.append({"path": f"scene/p{number}", "labels": "x", "split": split})

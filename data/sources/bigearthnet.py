@@ -21,7 +21,6 @@ there are no locations.
 import hashlib
 import json
 import os
-import sys
 import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -42,8 +41,9 @@ from data.command import progress
 from data.dataset import SPLITS, DatasetRequest, EODataset, Statistic, check_split, check_variant
 from data.errors import RequestError
 from data.files import published
-from data.images import lonlat_of, read_bands, read_header
+from data.images import read_bands, read_header
 from data.nomenclature import CLASSES_19
+from data.places import lonlat_of, warn
 from data.tiles import tile_corner
 
 CARD = {
@@ -623,14 +623,13 @@ def _look(folder: Path, layout: Layout, sensor: str, patches: Patches) -> tuple[
         for file in files:
             content = file.read_bytes()
             digest.update(f"{file.name} {len(content)}\n".encode() + content)
-        there = lonlat_of([read_header(files[0])])
+        there = lonlat_of([read_header(files[0])], where="bigearthnet")
         if lonlat is not None and there is not None and _metres(lonlat[row], there[0]) > NEAR_M:
             astray.append(names[row])
     if astray:
-        print(
-            f"bigearthnet: no locations: {len(astray)} of the files looked at lie elsewhere than their names say, "
-            f"first {astray[0]}",
-            file=sys.stderr,
+        warn(
+            "bigearthnet",
+            f"{len(astray)} of the files looked at lie elsewhere than their names say, first {astray[0]}",
         )
     return digest.hexdigest(), None if astray else lonlat
 

@@ -23,7 +23,8 @@ from data.command import progress
 from data.dataset import SPLITS, DatasetRequest, EODataset, Statistic, check_split, check_variant
 from data.errors import RequestError
 from data.files import published
-from data.images import lonlat_of, read_bands, read_header
+from data.images import read_bands, read_header
+from data.places import lonlat_of
 
 CARD = {
     "title": "EuroSAT (13 bands)",
@@ -234,7 +235,7 @@ def _centres(folder: Path, request: DatasetRequest) -> dict[str, tuple[float, fl
             for name in files:
                 headers.append(read_header(folder / class_of(name) / f"{name}.tif"))
                 advance(1)
-        lonlat = lonlat_of(headers)
+        lonlat = lonlat_of(headers, where="eurosat")
         lonlat = np.full((len(files), 2), np.nan) if lonlat is None else lonlat
         with published(index) as temporary, temporary.open("wb") as file:
             np.savez(file, digest=np.array(digest), lonlat=lonlat)

@@ -12,14 +12,15 @@ files.
 A table, ``DIR/labels.csv`` or ``DIR/labels.parquet``, with the columns
 
 - ``path``, relative to DIR: an image, or a folder of single-band TIFFs ``<anything>_<BAND>.tif`` at their own
-  resolutions, as BigEarthNet stores its patches;
+  resolutions, as BigEarthNet stores its patches (see `data.bands.band_of_file`); a picture there that matches no band
+  is an error;
 - ``labels`` (multi-label: names separated by ``;`` or ``|``, or a list in Parquet) or ``label`` (one class);
 - ``split``: train, val (or validation, valid) or test;
 - optional: ``id`` (else the path is the id), ``lon`` and ``lat`` of the centre in WGS 84 degrees.
 
 Images are JPEG, PNG or TIFF files of any size. Pictures of 8 bits give red, green and blue; palettes are looked
-up and an opaque alpha channel is left out. Other TIFFs must name their bands (``B02`` or ``B2``, ``VV``, ``red``)
-in the band descriptions, or ``DIR/dataset.json`` does, which goes before all else::
+up and an opaque alpha channel is left out. Other TIFFs must name their bands (``B02``, ``B2`` or ``b02``, ``VV``,
+``red``) in the band descriptions, or ``DIR/dataset.json`` does, which goes before all else::
 
     {"bands": ["red", "green", "blue", {"name": "nir", "wavelength_um": 0.842, "gsd_m": 3}]}
 
@@ -39,11 +40,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.bands import RGB, SENTINEL1, SENTINEL2, Band
+from data.bands import KNOWN, RGB, Band, band_of_file, known_band
 from data.command import progress
 from data.dataset import DatasetRequest, EODataset, Statistic, check_split, measured_statistics
 from data.errors import RequestError
-from data.images import SUFFIXES, Header, lonlat_of, read_bands, read_header
+from data.images import SUFFIXES, Header, read_bands, read_header
+from data.places import lonlat_of
 
 CARD = {
     "title": "Your own images",
@@ -57,7 +59,6 @@ CARD = {
 }
 
 SPLIT_NAMES = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
-KNOWN = SENTINEL2 | SENTINEL1 | RGB
 TABLES = ("labels.csv", "labels.parquet")
 BANDS_FILE = "dataset.json"
 # Formats that users have and this source does not read: leaving them out quietly would change the dataset.
@@ -138,12 +139,14 @@ class Layout:
         first: the sample that the others must be like.
         header: its header; None where a sample is a folder of single-band TIFFs.
         alpha: whether the fourth channel of an RGBA picture is one of the bands.
+        declared: whether dataset.json names the bands: others may then lie beside them.
     """
 
     bands: tuple[Band, ...]
     first: Path
     header: Header | None
     alpha: bool
+    declared: bool
 
 
 class Folder(EODataset):
@@ -188,7 +191,7 @@ class Folder(EODataset):
         """See `EODataset.read`."""
         path = self.root / self.paths[index]
         if self.layout.header is None:
-            files = _band_files(path, self.layout.bands)
+            files = _files_of(path, self.layout)
             return [read_bands(files[band.name], [0], count=1)[0] for band in bands]
         names = [band.name for band in self.layout.bands]
         indices = [names.index(band.name) for band in bands]
@@ -344,7 +347,7 @@ def _table_lonlat(table: Path, rows: pd.DataFrame) -> np.ndarray | None:
     if len(present) == 1:
         raise RequestError(f"{table} has a column {present[0]} alone; give both lon and lat, or neither")
     lonlat = rows[present].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
-    wrong = ~(np.abs(lonlat) <= (180, 90)).all(axis=1)  # NaN compares false
+    wrong = ~(np.abs(lonlat) <= (360, 90)).all(axis=1)  # NaN compares false; 0 to 360 is wrapped later
     _refuse(table, rows, wrong.tolist(), "have no valid lon and lat in degrees; fill them or drop both columns")
     return lonlat
 
@@ -357,20 +360,20 @@ def _layout(root: Path, first: str) -> Layout:
     path = root / first
     if path.is_dir():
         bands = declared or _bands_of_folder(path)
-        return Layout(bands, path, None, alpha=False)
+        return Layout(bands, path, None, alpha=False, declared=bool(declared))
     alpha = len(declared) == 4
     header = read_header(path, alpha=alpha)
     if not declared:
         bands = _bands_of_file(path, header)
         _check_type(path, header, bands)
-        return Layout(bands, path, header, alpha)
+        return Layout(bands, path, header, alpha, declared=False)
     if len(declared) != header.count:
         raise RequestError(
             f"{root / BANDS_FILE} names {len(declared)} bands but {path} has {header.count}; name every band, in "
             "file order"
         )
     _check_type(path, header, declared)
-    return Layout(declared, path, header, alpha)
+    return Layout(declared, path, header, alpha, declared=True)
 
 
 def _check_type(path: Path, header: Header, bands: Sequence[Band]) -> None:
@@ -403,7 +406,7 @@ def _declared_bands(file: Path) -> tuple[Band, ...]:
 def _declared_band(entry: str | dict, file: Path) -> Band:
     if isinstance(entry, dict):
         return Band(entry["name"], "other", entry.get("wavelength_um"), entry.get("gsd_m"), entry.get("colour"))
-    if (band := _known(entry)) is None:
+    if (band := known_band(entry)) is None:
         raise RequestError(
             f"{file}: unknown band '{entry}'; known are {', '.join(KNOWN)}; describe another as "
             f'{{"name": "{entry}", "wavelength_um": ...}}'
@@ -411,15 +414,8 @@ def _declared_band(entry: str | dict, file: Path) -> Band:
     return band
 
 
-def _known(name: str | None) -> Band | None:
-    """Band of a name as files have it: any case, and B2 for B02 as Earth Engine writes it."""
-    word = (name or "").strip()
-    padded = re.sub(r"^B(\d)$", r"B0\1", word.upper())
-    return KNOWN.get(padded) or KNOWN.get(word.lower())
-
-
 def _bands_of_file(path: Path, header: Header) -> tuple[Band, ...]:
-    bands = [band for band in map(_known, header.names) if band]
+    bands = [band for band in map(known_band, header.names) if band]
     if len(set(bands)) == header.count:
         return tuple(bands)
     if not bands and header.count == 3 and header.dtype == "uint8":
@@ -432,24 +428,51 @@ def _bands_of_file(path: Path, header: Header) -> tuple[Band, ...]:
 
 
 def _bands_of_folder(folder: Path) -> tuple[Band, ...]:
-    endings = {path.stem.rpartition("_")[2] for path in folder.glob("*_*.tif")}
-    bands = tuple(band for band in KNOWN.values() if band.name in endings)
-    if not bands:
+    found = _band_files(folder)
+    if not found:
         raise RequestError(f"{folder} holds no <anything>_<BAND>.tif of a known band; known are {', '.join(KNOWN)}")
-    return bands
+    return tuple(band for band in KNOWN.values() if band.name in found)
 
 
-def _band_files(folder: Path, bands: Sequence[Band]) -> dict[str, Path]:
-    """File of each band in a folder of single-band TIFFs."""
-    found: dict[str, list[str]] = {}
-    for name in os.listdir(folder):
-        if name.endswith(".tif"):
-            found.setdefault(name.removesuffix(".tif").rpartition("_")[2], []).append(name)
-    for band in bands:
-        if len(found.get(band.name, [])) != 1:
-            count = len(found.get(band.name, []))
-            raise RequestError(f"{folder} holds {count} files *_{band.name}.tif, one was expected as in the others")
-    return {band.name: folder / found[band.name][0] for band in bands}
+def _files_of(folder: Path, layout: Layout) -> dict[str, Path]:
+    """File of each band of the layout in a folder of single-band images, which must be like the first."""
+    found = _band_files(folder, layout.bands)
+    names = [band.name for band in layout.bands]
+    if absent := [name for name in names if name not in found]:
+        raise RequestError(
+            f"{folder} holds 0 files *_{absent[0]}.tif, one was expected as in {layout.first}; restore or drop it"
+        )
+    more = [name for name in found if name not in names]
+    if more and not layout.declared:
+        raise RequestError(
+            f"{found[more[0]]} is of a band that {layout.first} does not have; all images must have the same bands: "
+            f"remove it, or name the bands to read in {BANDS_FILE}"
+        )
+    return {name: found[name] for name in names}
+
+
+def _band_files(folder: Path, declared: Sequence[Band] = ()) -> dict[str, Path]:
+    """File of each band in a folder of single-band images, by the band's name.
+
+    Raises:
+        RequestError: an image that matches no band, in a format that is not read, or a second one of a band.
+    """
+    found: dict[str, Path] = {}
+    for name in sorted(os.listdir(folder)):
+        suffix = os.path.splitext(name)[1].lower()
+        if name.startswith(".") or suffix not in (*SUFFIXES, *FOREIGN):
+            continue
+        if suffix in FOREIGN:
+            raise RequestError(f"{folder / name} is in a format that is not read; convert it to TIFF or move it away")
+        if (band := band_of_file(name, declared)) is None:
+            raise RequestError(
+                f"{folder / name} matches no band; name it <anything>_<BAND>{suffix} with one of {', '.join(KNOWN)}, "
+                f"name its band in {BANDS_FILE}, or move it away"
+            )
+        if band.name in found:
+            raise RequestError(f"{folder} holds two files of {band.name}: {found[band.name].name}, {name}; keep one")
+        found[band.name] = folder / name
+    return found
 
 
 def _check_files(root: Path, listing: Listing, layout: Layout) -> tuple[str, np.ndarray | None]:
@@ -462,7 +485,7 @@ def _check_files(root: Path, listing: Listing, layout: Layout) -> tuple[str, np.
             if layout.header is None:
                 if not path.is_dir():
                     raise RequestError(f"{path} is a file but {layout.first} a folder of bands; use one kind only")
-                files = list(_band_files(path, layout.bands).values())
+                files = list(_files_of(path, layout).values())
             for file in files:
                 about = file.stat()
                 line = f"{file.relative_to(root).as_posix()}\0{about.st_size}\0{about.st_mtime_ns}\n"
@@ -472,7 +495,7 @@ def _check_files(root: Path, listing: Listing, layout: Layout) -> tuple[str, np.
                 _check_like(path, header, layout)
             headers.append(header)
             advance(1)
-    return digest.hexdigest(), lonlat_of(headers)
+    return digest.hexdigest(), lonlat_of(headers, where="folder")
 
 
 def _check_like(path: Path, header: Header, layout: Layout) -> None:

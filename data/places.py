@@ -1,0 +1,86 @@
+"""Where images lie: WGS 84 longitude and latitude, or no location where what is declared is no place on Earth."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from data.images import Header
+
+_warned: set[str] = set()
+
+
+def lonlat_of(headers: Sequence["Header"], *, where: str = "") -> np.ndarray | None:
+    """WGS 84 longitude and latitude of image centres.
+
+    Args:
+        headers: of N files.
+        where: the dataset's name, for the warning.
+
+    Returns:
+        (N, 2) float64 degrees; None if any file has no location, or, with one warning per command, if its coordinate
+        system or transform gives no place on Earth.
+    """
+    if not headers or any(header.crs is None for header in headers):
+        return None
+    import pyproj  # deferred: a sixth of a second, which packed files and pictures need not pay
+    from pyproj.exceptions import ProjError
+
+    systems = np.array([header.crs for header in headers])
+    centres = np.array([header.centre for header in headers], dtype=np.float64)
+    lonlat = np.empty_like(centres)
+    for system in np.unique(systems):
+        here = systems == system
+        try:
+            transform = pyproj.Transformer.from_crs(str(system), "EPSG:4326", always_xy=True).transform
+        except ProjError:  # no such code, an engineering system, another planet
+            warn(
+                where, f"the coordinate system of {here.sum():,} images is not one of the Earth: {_short(str(system))}"
+            )
+            return None
+        lonlat[here] = np.column_stack(transform(*centres[here].T))
+    return on_earth(lonlat, where=where)
+
+
+def on_earth(lonlat: np.ndarray | None, *, where: str = "") -> np.ndarray | None:
+    """Places with longitudes wrapped to [-180, 180]; None, with one warning per command, where any is none on Earth.
+
+    Args:
+        lonlat: (N, 2) degrees, or None.
+        where: the dataset's name, for the warning.
+    """
+    if lonlat is None:
+        return None
+    lonlat = np.asarray(lonlat, dtype=np.float64)
+    wrong = ~np.isfinite(lonlat).all(axis=1) | ~(np.abs(lonlat[:, 1]) <= 90)
+    if wrong.any():
+        lon, lat = lonlat[wrong][0]
+        warn(
+            where, f"{wrong.sum():,} of {len(lonlat):,} images lie at no place on Earth, first lon {lon:g}, lat {lat:g}"
+        )
+        return None
+    over = np.abs(lonlat[:, 0]) > 180
+    if over.any():
+        lonlat = lonlat.copy()
+        lonlat[over, 0] = (lonlat[over, 0] + 180) % 360 - 180
+    return lonlat
+
+
+def warn(where: str, why: str) -> None:
+    """Say once per command that a dataset has no locations; its splits, views and files may each give the reason."""
+    if where in _warned or os.environ.get("RANK", "0") != "0":
+        return
+    _warned.add(where)
+    print(
+        f"{where or 'images'}: warning: no locations: {why}; they are left out, and models that need them refuse",
+        file=sys.stderr,
+    )
+
+
+def _short(system: str) -> str:
+    """The name of a coordinate system in WKT, or its code."""
+    name = system.partition('"')[2].partition('"')[0]
+    return name or system
