@@ -270,7 +270,45 @@ def test_verify_tells_of_unfinished_splits_and_their_damage(tmp_path, dataset, f
     assert "part 2 does not match the journal; it will be made again" in out and "1 of 4 parts done" in out
     (paths.parts_folder(file) / "plan.json").write_text("{")
     assert command.run(app, ["verify", str(tmp_path)]) == 1
-    assert "plan.json is not readable" in capsys.readouterr().out
+    assert "plan.json is damaged" in capsys.readouterr().out
+
+
+def flips(content, count, seed=0):
+    """Copies of some bytes, each with one byte changed."""
+    rng = np.random.default_rng(seed)
+    for at in rng.integers(0, len(content), count):
+        changed = bytearray(content)
+        changed[at] ^= int(rng.integers(1, 256))
+        yield bytes(changed)
+
+
+def test_no_damage_of_a_plan_costs_a_part_that_is_in_the_journal(tmp_path, dataset, features):
+    """It used to be a traceback for ever, or advice that would drop sound parts."""
+    file = tmp_path / "train.h5"
+    with writer_for(file, dataset) as writer:
+        for part in (0, 2):
+            writer.write_part(part, features[slice(*writer.bounds(part))])
+    plan = paths.parts_folder(file) / "plan.json"
+    whole = plan.read_bytes()
+    for damaged in [b"", b"[]", b"{", whole[:-9], whole.replace(b'"rows":50', b'"rows":40'), *flips(whole, 60)]:
+        plan.write_bytes(damaged)
+        with writer_for(file, dataset) as writer:
+            assert (writer.part_rows, writer.missing()) == (PART, [1, 3])
+        assert plan.read_bytes() == whole
+    plan.unlink()
+    with writer_for(file, dataset) as writer:
+        assert writer.missing() == [1, 3]
+
+
+def test_parts_under_a_damaged_plan_are_not_taken_for_those_of_other_settings(tmp_path, dataset, features):
+    file = tmp_path / "train.h5"
+    with writer_for(file, dataset) as writer:
+        writer.write_part(0, features[:PART])
+    (paths.parts_folder(file) / "plan.json").write_text("{")
+    with pytest.raises(RequestError, match="--overwrite"), writer_for(file, dataset, pooling="max"):
+        pass
+    with writer_for(file, dataset) as writer:
+        assert 0 not in writer.missing(), "a refused request changes nothing"
 
 
 def test_every_raw_byte_of_the_arrays_is_guarded(tmp_path, dataset, features):

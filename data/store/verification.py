@@ -10,6 +10,7 @@ import numpy as np
 
 from data.errors import RequestError
 from data.store.identity import DIGESTED, digest_array, digest_ids
+from data.store.plan import SIZES, DamagedPlan, read_plan
 from data.store.reader import CHUNK_ROWS, digest_attributes, open_hdf5, read_attributes
 from data.store.spread import collapse
 from data.store.writer import PartWriter
@@ -77,11 +78,12 @@ def verify_parts(folder: Path) -> tuple[str, list[str]]:
         A line that says how many parts are done, and a line a finding.
     """
     try:
-        plan = json.loads((folder / "plan.json").read_text())
-        size = {name: plan[name] for name in ("rows", "dim", "dtype", "part_rows")}
-        writer = PartWriter(folder.with_suffix(".h5"), **size)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        return f"{folder}: unfinished", [f"{folder}: plan.json is not readable ({type(error).__name__}); delete it all"]
+        plan = read_plan(folder)
+    except DamagedPlan as error:
+        return f"{folder}: unfinished", [f"{error}; its featurize command keeps the parts that its journal knows"]
+    if plan is None:
+        return f"{folder}: unfinished, nothing done", []
+    writer = PartWriter(folder.with_suffix(".h5"), **{name: plan[name] for name in SIZES})
     count, missing = -(-writer.rows // writer.part_rows), writer.missing()
     damaged = sorted(writer.recorded() & set(missing))
     state = (

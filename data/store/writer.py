@@ -8,6 +8,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from data.errors import RequestError
 from data.files import canonical_json, explained, fsync_folder, published
 from data.lock import Lock
 from data.store.identity import differing_fields, digest_array
+from data.store.plan import PLAN_FILE, DamagedPlan, plan_digest, read_plan, write_plan
 from data.store.reader import CHUNK_ROWS, digest_attributes, open_hdf5
 
 DEFAULT_PART_ROWS = 1024
@@ -78,7 +80,13 @@ class PartWriter:
         with published(self._part_file(part)) as temporary:
             temporary.write_bytes(content)
         line = {"part": part, "start": start, "stop": stop, "sha256": hashlib.sha256(content).hexdigest()}
-        _append_line(self.journal, canonical_json(line))
+        _append_line(self.journal, canonical_json(line | {"part_rows": self.part_rows, "plan": self._plan_sha256}))
+
+    @cached_property
+    def _plan_sha256(self) -> str | None:
+        """Digest of the plan that the parts are made under; None where no `FeatureWriter` has written one."""
+        plan = read_plan(self.parts)
+        return plan_digest(plan) if plan else None
 
     def _part_file(self, part: int) -> Path:
         return self.parts / f"part-{part:05d}.h5"
@@ -86,13 +94,8 @@ class PartWriter:
     def _read_journals(self) -> dict[int, set[str]]:
         """Digests by part: a part made twice, by two writers, is in two journals."""
         entries: dict[int, set[str]] = defaultdict(set)
-        for journal in self.parts.glob("journal*.jsonl"):
-            for line in journal.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    entry = json.loads(line)
-                    entries[entry["part"]].add(entry["sha256"])
-                except (json.JSONDecodeError, KeyError, TypeError):
-                    continue  # a line cut short by a kill: its part is computed again
+        for line in journal_lines(self.parts):
+            entries[line["part"]].add(line["sha256"])
         return entries
 
     def _intact(self, part: int, digests: set[str] | None) -> bool:
@@ -191,23 +194,11 @@ class FeatureWriter(PartWriter):
     def _plan(self) -> None:
         """Start the parts folder, or check that the one on disk belongs to this identity."""
         plan = {"identity": self.identity, "rows": self.rows, "dim": self.dim, "dtype": self.dtype.name}
-        plan_file = self.parts / "plan.json"
         try:
             for torn in self.file.parent.glob(f"{self.file.name}.tmp-*"):
                 torn.unlink()  # of a run killed while joining; the lock says that nobody is
-            if plan_file.exists():
-                found = json.loads(plan_file.read_text())
-                part_rows = found.pop("part_rows")
-                fields = differing_fields(found, plan)
-                if fields and not self.overwrite:
-                    raise RequestError(
-                        f"{self.parts} holds parts made with another {', '.join(fields)}; use --overwrite to drop them"
-                    )
-                if fields:
-                    shutil.rmtree(self.parts)
-                else:
-                    self.part_rows = part_rows  # resuming keeps the cuts of the first start
-            if not plan_file.exists():
+            if not self._resume(plan):
+                shutil.rmtree(self.parts, ignore_errors=True)
                 need = 2 * self.rows * self.dim * self.dtype.itemsize  # the parts, then the file joined from them
                 free = shutil.disk_usage(self.file.parent).free
                 if need > free:
@@ -215,10 +206,72 @@ class FeatureWriter(PartWriter):
                         f"no space left: {self.file} needs {need / 1e6:.0f} MB, {free / 1e6:.0f} MB are free; "
                         "free some or choose another --out"
                     )
-                with published(plan_file) as temporary:
-                    temporary.write_text(canonical_json(plan | {"part_rows": self.part_rows}))
+                write_plan(self.parts, plan | {"part_rows": self.part_rows})
         except OSError as error:
             raise explained(error, self.parts) from error
+
+    def _resume(self, plan: dict[str, Any]) -> bool:
+        """Whether the parts on disk are of this plan; their size is then the first start's.
+
+        A plan that is damaged or gone is written again where lines of the journal were made under this one.
+
+        Raises:
+            RequestError: they are of another plan, or of one that cannot be known, and are not to be overwritten.
+        """
+        try:
+            found = read_plan(self.parts)
+        except DamagedPlan:
+            found = {}
+        if found:
+            part_rows = found.pop("part_rows")
+            if not (fields := differing_fields(found, plan)):
+                self.part_rows = part_rows
+                return True
+            why = f"holds parts made with another {', '.join(fields)}"
+        else:
+            lines = list(journal_lines(self.parts))
+            ours = [line for line in lines if line.get("plan") == plan_digest(plan) and _fits(line, self.rows)]
+            if ours:
+                self.part_rows = ours[0]["part_rows"]
+                ours = [line for line in ours if line["part_rows"] == self.part_rows]
+                write_plan(self.parts, plan | {"part_rows": self.part_rows})
+                _keep_lines(self.parts, self.journal, ours)
+                return True
+            if found is None and not lines:
+                return False
+            why = f"has no readable {PLAN_FILE}, and its journal names no part made with these settings"
+        if not self.overwrite:
+            raise RequestError(f"{self.parts} {why}; use --overwrite to drop the parts")
+        return False
+
+
+def journal_lines(parts: Path) -> Iterator[dict[str, Any]]:
+    """Lines of all journals of a parts folder that are whole; the part of one cut short by a kill is made again."""
+    for journal in sorted(parts.glob("journal*.jsonl")):
+        for text in journal.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                line = json.loads(text)
+                if type(line["part"]) is int and isinstance(line["sha256"], str):
+                    yield line
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue
+
+
+def _fits(line: dict[str, Any], rows: int) -> bool:
+    """Whether a line of the journal agrees with itself about where its part lies."""
+    part, step = line["part"], line.get("part_rows")
+    if type(step) is not int or step < 1:
+        return False
+    return line.get("start") == part * step and line.get("stop") == min((part + 1) * step, rows)
+
+
+def _keep_lines(parts: Path, journal: Path, lines: list[dict[str, Any]]) -> None:
+    """Make one journal of these lines, dropping all others."""
+    with published(journal) as temporary:
+        temporary.write_text("".join(f"{canonical_json(line)}\n" for line in lines), encoding="utf-8")
+    for other in parts.glob("journal*.jsonl"):
+        if other != journal:
+            other.unlink()
 
 
 @contextmanager
