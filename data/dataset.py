@@ -39,6 +39,8 @@ class DatasetRequest:
         classes: ``--classes``, number of classes; None means the dataset's default.
         allow_missing: leave out samples whose files are absent, and record it; they are an error otherwise.
         drop_snow_cloud: leave out samples flagged for snow, cloud or shadow, and record it.
+        partition: ``--partition``, which list of samples to use where the dataset has several; None means its default.
+        band_names: ``--band-names``: ``true``, or ``published`` for wrong names that papers used; None means true.
     """
 
     split: str
@@ -50,6 +52,8 @@ class DatasetRequest:
     classes: int | None = None
     allow_missing: bool = False
     drop_snow_cloud: bool = False
+    partition: str | None = None
+    band_names: str | None = None
 
 
 class EODataset(ABC):

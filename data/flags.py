@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 DEFAULT_DATASET = "simulated"
 SPLITS = ("train", "val", "test")
 SELECTING = ("only_classes", "per_class")  # the flags, and the keys of a dataset's provenance, of `data.subset`
+# Flags that only some datasets have: those whose card lists them under ``options``.
+OPTIONS = ("classes", "allow_missing", "drop_snow_cloud", "partition", "band_names")
 
 
 @Parameter(name="*")
@@ -39,6 +41,8 @@ class DataFlags:
         per_class: Samples per class, drawn at random: 200 for every split, or 100,20,10 for train, val and test; 'all'
             keeps a split whole, 30+40+30 gives each class its own number.
         per_class_seed: Seed of that draw.
+        partition: Which list of samples, where a dataset has several, such as 0.01x_train of geobench.
+        band_names: true, or published for the wrong band names that papers on two sets of geobench used.
         limit: At most so many images a split, spread evenly over it.
         download: Fetch missing data first.
     """
@@ -55,6 +59,8 @@ class DataFlags:
     only_classes: str | None = None
     per_class: str | None = None
     per_class_seed: int = 0
+    partition: str | None = None
+    band_names: str | None = None
     limit: int | None = None
     download: Annotated[bool, Parameter(negative="")] = False
 
@@ -95,7 +101,7 @@ class DataFlags:
                 whole = selected(whole, self.selection())
             return limited(whole, None if held["limit"] else self.limit)
         name = self.dataset or DEFAULT_DATASET
-        options = {option: getattr(self, option) for option in ("classes", "allow_missing", "drop_snow_cloud")}
+        options = {option: getattr(self, option) for option in OPTIONS}
         for option, value in options.items():
             if value and option not in DATASETS.card(name).get("options", ()):
                 raise RequestError(f"--{option.replace('_', '-')}: {name} has no such choice; leave it out")

@@ -42,7 +42,7 @@ from data.dataset import SPLITS, DatasetRequest, EODataset, Statistic, check_spl
 from data.errors import RequestError
 from data.files import published
 from data.images import read_bands, read_header
-from data.nomenclature import CLASSES_19
+from data.nomenclature import CLASSES_19, CLASSES_43
 from data.places import lonlat_of, warn
 from data.tiles import tile_corner
 
@@ -58,53 +58,6 @@ CARD = {
     "BigEarthNet-MM, doi:10.1109/MGRS.2021.3089174",
     "source": "--download (v2 about 120 GB, v1 about 120 GB), or the unpacked folders of https://bigearth.net in "
     "--data-root",
-}
-
-# The 43 classes of CORINE Land Cover, each with its number among the 19; None where those leave it out.
-CLASSES_43 = {
-    "Continuous urban fabric": 0,
-    "Discontinuous urban fabric": 0,
-    "Industrial or commercial units": 1,
-    "Road and rail networks and associated land": None,
-    "Port areas": None,
-    "Airports": None,
-    "Mineral extraction sites": None,
-    "Dump sites": None,
-    "Construction sites": None,
-    "Green urban areas": None,
-    "Sport and leisure facilities": None,
-    "Non-irrigated arable land": 2,
-    "Permanently irrigated land": 2,
-    "Rice fields": 2,
-    "Vineyards": 3,
-    "Fruit trees and berry plantations": 3,
-    "Olive groves": 3,
-    "Pastures": 4,
-    "Annual crops associated with permanent crops": 3,
-    "Complex cultivation patterns": 5,
-    "Land principally occupied by agriculture, with significant areas of natural vegetation": 6,
-    "Agro-forestry areas": 7,
-    "Broad-leaved forest": 8,
-    "Coniferous forest": 9,
-    "Mixed forest": 10,
-    "Natural grassland": 11,
-    "Moors and heathland": 12,
-    "Sclerophyllous vegetation": 12,
-    "Transitional woodland/shrub": 13,
-    "Beaches, dunes, sands": 14,
-    "Bare rock": None,
-    "Sparsely vegetated areas": 11,
-    "Burnt areas": None,
-    "Inland marshes": 15,
-    "Peatbogs": 15,
-    "Salt marshes": 16,
-    "Salines": 16,
-    "Intertidal flats": None,
-    "Water courses": 17,
-    "Water bodies": 17,
-    "Coastal lagoons": 18,
-    "Estuaries": 18,
-    "Sea and ocean": 18,
 }
 
 BANDS = (*SENTINEL1.values(), *(SENTINEL2[name] for name in BAND_SETS["s2-12"]))

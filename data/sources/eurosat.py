@@ -24,6 +24,7 @@ from data.dataset import SPLITS, DatasetRequest, EODataset, Statistic, check_spl
 from data.errors import RequestError
 from data.files import published
 from data.images import read_bands, read_header
+from data.nomenclature import EUROSAT_CLASSES as CLASSES
 from data.places import lonlat_of
 
 CARD = {
@@ -39,18 +40,6 @@ CARD = {
     "https://huggingface.co/datasets/torchgeo/eurosat in --data-root",
 }
 
-CLASSES = (
-    "AnnualCrop",
-    "Forest",
-    "HerbaceousVegetation",
-    "Highway",
-    "Industrial",
-    "Pasture",
-    "PermanentCrop",
-    "Residential",
-    "River",
-    "SeaLake",
-)
 ARCHIVE = "EuroSATallBands.zip"
 IMAGES = Path("ds", "images", "remote_sensing", "otherDatasets", "sentinel_2", "tif")
 HOME = "https://huggingface.co/datasets/torchgeo/eurosat"

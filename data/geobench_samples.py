@@ -1,0 +1,149 @@
+"""Samples of GEO-Bench v1 on disk: HDF5 files of their own, or members of WebDataset shards."""
+
+import ast
+import hashlib
+import io
+import os
+import pickle
+import tarfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from data import inert_pickle
+from data.errors import RequestError
+
+HUB = "recursix/geo-bench-1.0"
+MOST_PIXELS = 2**24  # of a band; the sets' own have at most 332 x 332
+# Modules that samples' metadata name: descriptions of bands, dates and places. None of them is imported.
+MODULES = ("geobench.dataset", "ccb.io.dataset", "datetime", "affine", "rasterio.crs", "copyreg", *inert_pickle.NUMPY)
+# What a shard's member or an HDF5 file raises when it is damaged.
+DAMAGED = (OSError, KeyError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile, pickle.UnpicklingError)
+
+
+class Samples:
+    """Where the samples of a set lie: HDF5 files of a folder, or members of shards.
+
+    Args:
+        folder: of the set.
+        members: by sample and member (``bands.npz``, ``meta.pkl``): shard, offset and size; empty for HDF5 files.
+    """
+
+    def __init__(self, folder: Path, members: Mapping[str, Mapping[str, tuple[str, int, int]]]) -> None:
+        self.folder, self.members = folder, members
+
+    def check(self, ids: Sequence[str], partition: str) -> None:
+        """Raise a RequestError that counts the samples of a partition that have no file."""
+        absent = [sample for sample in ids if not self._exists(sample)]
+        if absent:
+            raise RequestError(
+                f"{len(absent)} of {len(ids)} samples of partition {partition} are not in {self.folder}, first "
+                f"{', '.join(absent[:3])}; fetch the set again from https://huggingface.co/datasets/{HUB}"
+            )
+
+    def _exists(self, sample: str) -> bool:
+        return sample in self.members if self.members else (self.folder / f"{sample}.hdf5").is_file()
+
+    def digest(self, ids: Sequence[str]) -> str:
+        """sha256 over names, sizes and times of the files: features of changed samples are not reused."""
+        files = {self.members[i]["bands.npz"][0] for i in ids} if self.members else {f"{i}.hdf5" for i in ids}
+        stats = {name: os.stat(self.folder / name) for name in sorted(files)}
+        lines = (f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items())
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def where(self, sample: str) -> str:
+        """What an error calls a sample."""
+        if self.members:
+            return f"{self.folder / self.members[sample]['bands.npz'][0]}, sample {sample}"
+        return str(self.folder / f"{sample}.hdf5")
+
+    def pixels(self, sample: str, stored: Sequence[str]) -> list[np.ndarray]:
+        """Bands of a sample by their stored names; a name in the file may be followed by ``_<date>``.
+
+        Raises:
+            RequestError: damaged, or a band is absent.
+        """
+        try:
+            if self.members:
+                with np.load(io.BytesIO(self._member(sample, "bands.npz")), allow_pickle=False) as arrays:
+                    return [_plane(arrays[_key(arrays.files, name)]) for name in stored]
+            with h5py.File(self.folder / f"{sample}.hdf5", "r", locking=False) as file:
+                return [_plane(_dataset(file, _key(list(file), name))) for name in stored]
+        except DAMAGED as error:
+            raise RequestError(f"{self.where(sample)} is damaged or no GEO-Bench sample: {error}") from error
+
+    def label(self, sample: str) -> np.ndarray:
+        """Label of a sample: a class number, or 0 or 1 for every class. No pickled code is run.
+
+        Raises:
+            RequestError: damaged, or the metadata name anything but data.
+        """
+        try:
+            if self.members:
+                payload = self._member(sample, "meta.pkl")
+            else:
+                with h5py.File(self.folder / f"{sample}.hdf5", "r", locking=False) as file:
+                    payload = ast.literal_eval(_text(file.attrs["pickle"]))
+            return inert_pickle.integers(inert_pickle.loads(payload, modules=MODULES)["label"])
+        except DAMAGED as error:
+            raise RequestError(f"{self.where(sample)}: its metadata cannot be read: {error}") from error
+
+    def _member(self, sample: str, member: str) -> bytes:
+        shard, offset, size = self.members[sample][member]
+        with (self.folder / shard).open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+
+def _dataset(file: h5py.File, name: str) -> np.ndarray:
+    node = file[name]
+    if not isinstance(node, h5py.Dataset) or (node.size or 0) > MOST_PIXELS:
+        raise ValueError(f"'{name}' is no band of at most {MOST_PIXELS:,} pixels")
+    return node[()]
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _key(names: Sequence[str], stored: str) -> str:
+    """The name in a file: the stored one, or that with a date."""
+    found = [name for name in names if name == stored or name.startswith(f"{stored}_")]
+    if len(found) != 1:
+        raise KeyError(f"{len(found)} bands named '{stored}'; it has {', '.join(sorted(names))}")
+    return found[0]
+
+
+def _plane(array: np.ndarray) -> np.ndarray:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim != 2 or array.dtype.kind not in "iuf":
+        raise ValueError(f"a band of shape {array.shape} and type {array.dtype}; expected height x width numbers")
+    return array
+
+
+def shards(folder: Path) -> dict[str, dict[str, tuple[str, int, int]]]:
+    """Where samples lie in the shards of a folder: by sample and member; empty where the folder has no shards.
+
+    Raises:
+        RequestError: a shard is damaged, or a sample lacks one of its two members.
+    """
+    members: dict[str, dict[str, tuple[str, int, int]]] = {}
+    for shard in sorted(folder.glob("shard_*.tar")):
+        try:
+            with tarfile.open(shard, "r:") as file:
+                for member in file:
+                    for ending in ("bands.npz", "meta.pkl"):
+                        if member.isreg() and member.name.endswith(f".{ending}"):
+                            sample = member.name.removesuffix(f".{ending}")
+                            members.setdefault(sample, {})[ending] = (shard.name, member.offset_data, member.size)
+        except (OSError, tarfile.TarError) as error:
+            raise RequestError(f"{shard} is damaged or incomplete ({error}); fetch it again") from error
+    half = [sample for sample, found in members.items() if len(found) < 2]
+    if half:
+        raise RequestError(f"{folder}: {len(half)} samples lack bands.npz or meta.pkl, first {half[0]}; fetch it again")
+    return members

@@ -1,0 +1,400 @@
+"""GEO-Bench v1: six classification sets of one benchmark, with partitions of 1 % to 100 % of train.
+
+Files as the benchmark publishes them, in ``--data-root`` or its folder ``classification_v1.0``:
+``<set>/<sample>.hdf5`` with ``<set>/<partition>_partition.json`` and ``<set>/band_stats.json``; or ``<set>.zip``, which
+holds that folder; or the WebDataset mirror's shards, ``<set>/shard_*.tar`` with ``<sample>.bands.npz`` and
+``<sample>.meta.pkl``.
+
+Two sets have wrong band names, which are corrected unless ``--band-names published`` asks for them. EuroSAT stores B8A
+last, but m-eurosat names its 13 bands in ESA's order, so that five names stand on another band (geo-bench issue 28).
+In m-brick-kiln the last three bands are an 8-bit true-colour picture (each correlates with the band of its colour),
+and "08A" and "09" hold B11 and B12.
+"""
+
+import json
+import sys
+import zipfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data.archives import cache_folder, unpacked
+from data.bands import RGB, SENTINEL2, Band
+from data.command import progress
+from data.dataset import DatasetRequest, EODataset, Statistic, check_split, check_variant, measured_statistics
+from data.errors import RequestError, unknown
+from data.files import published
+from data.geobench_samples import HUB, Samples, shards
+from data.nomenclature import CLASSES_43, EUROSAT_CLASSES
+
+CARD = {
+    "title": "GEO-Bench v1 (classification)",
+    "classes": "10, 43, 17, 2, 12 and 2",
+    "labels": "single-label; m-bigearthnet multi-label",
+    "bands": "Sentinel-2; m-so2sat also radar; m-forestnet Landsat 8, 8 bits; m-pv4ger aerial RGB, 8 bits",
+    "variants": ["m-eurosat", "m-bigearthnet", "m-so2sat", "m-brick-kiln", "m-forestnet", "m-pv4ger"],
+    "options": ["partition", "band_names"],
+    "licence": "of each set: see the benchmark's page",
+    "citation": "Lacoste et al. 2023, GEO-Bench: Toward Foundation Models for Earth Monitoring, arXiv:2306.03831",
+    "source": "--download, or a set's folder or zip file from https://huggingface.co/datasets/recursix/geo-bench-1.0 "
+    "in --data-root",
+}
+
+COLLECTION = "classification_v1.0"
+SPLITS = {"train": "train", "val": "valid", "test": "test"}
+BAND_NAMES = ("true", "published")
+
+
+class Channel(NamedTuple):
+    """One band as it is stored.
+
+    Args:
+        stored: the name in the files.
+        band: what it is.
+        factor: by which values are multiplied to be in the band's usual unit.
+    """
+
+    stored: str
+    band: Band
+    factor: float = 1.0
+
+
+_S2 = {
+    "01 - Coastal aerosol": "B01",
+    "02 - Blue": "B02",
+    "03 - Green": "B03",
+    "04 - Red": "B04",
+    "05 - Vegetation Red Edge": "B05",
+    "06 - Vegetation Red Edge": "B06",
+    "07 - Vegetation Red Edge": "B07",
+    "08 - NIR": "B08",
+    "08A - Vegetation Red Edge": "B8A",
+    "09 - Water vapour": "B09",
+    "10 - SWIR - Cirrus": "B10",
+    "11 - SWIR": "B11",
+    "12 - SWIR": "B12",
+}
+# By set: names as they are stored that stand for another band.
+_CORRECTED = {
+    "m-eurosat": {
+        "08A - Vegetation Red Edge": "B09",
+        "09 - Water vapour": "B10",
+        "10 - SWIR - Cirrus": "B11",
+        "11 - SWIR": "B12",
+        "12 - SWIR": "B8A",
+    },
+    "m-brick-kiln": {
+        "08A - Vegetation Red Edge": "B11",
+        "09 - Water vapour": "B12",
+        "10 - SWIR - Cirrus": "red",
+        "11 - SWIR": "green",
+        "12 - SWIR": "blue",
+    },
+}
+# The samples of m-so2sat: radar as complex numbers and Lee-filtered intensities, none of it in dB.
+_RADAR = {
+    "01 - VH.Real": "VH_real",
+    "02 - VH.Imaginary": "VH_imag",
+    "03 - VV.Real": "VV_real",
+    "04 - VV.Imaginary": "VV_imag",
+    "05 - VH.LEE Filtered": "VH_lee",
+    "06 - VV.LEE Filtered": "VV_lee",
+    "07 - VH.LEE Filtered.Real": "VH_lee_real",
+    "08 - VV.LEE Filtered.Imaginary": "VV_lee_imag",
+}
+# Landsat 8 (USGS): centre wavelengths; ForestNet's pictures are pansharpened to 15 m and stretched to 8 bits.
+_LANDSAT = {
+    "02 - Blue": Band("blue", "other", 0.482, 15, "blue"),
+    "03 - Green": Band("green", "other", 0.561, 15, "green"),
+    "04 - Red": Band("red", "other", 0.655, 15, "red"),
+    "05 - NIR": Band("nir", "other", 0.865, 15),
+    "06 - SWIR1": Band("swir1", "other", 1.609, 15),
+    "07 - SWIR2": Band("swir2", "other", 2.201, 15),
+}
+_REFLECTANCE = 10_000.0  # So2Sat keeps reflectance; Sentinel-2's digital numbers are 10,000 times that
+
+CLASSES = {
+    "m-eurosat": EUROSAT_CLASSES,
+    "m-bigearthnet": tuple(CLASSES_43),
+    "m-so2sat": (
+        "Compact high rise",
+        "Compact mid rise",
+        "Compact low rise",
+        "Open high rise",
+        "Open mid rise",
+        "Open low rise",
+        "Lightweight low rise",
+        "Large low rise",
+        "Sparsely built",
+        "Heavy industry",
+        "Dense trees",
+        "Scattered trees",
+        "Bush, scrub",
+        "Low plants",
+        "Bare rock or paved",
+        "Bare soil or sand",
+        "Water",
+    ),
+    "m-brick-kiln": ("not brick kiln", "brick kiln"),
+    "m-forestnet": (
+        "Oil palm plantation",
+        "Timber plantation",
+        "Other large-scale plantations",
+        "Grassland shrubland",
+        "Small-scale agriculture",
+        "Small-scale mixed plantation",
+        "Small-scale oil palm plantation",
+        "Mining",
+        "Fish pond",
+        "Logging",
+        "Secondary forest",
+        "Other",
+    ),
+    "m-pv4ger": ("no solar pv", "solar pv"),
+}
+MULTILABEL = ("m-bigearthnet",)
+
+
+def channels(name: str, *, band_names: str = "true") -> tuple[Channel, ...]:
+    """The bands of a set, in the order of its files.
+
+    Args:
+        name: the set.
+        band_names: ``true``, or ``published`` for the names in the files where those are wrong.
+    """
+    if name == "m-pv4ger":
+        return tuple(Channel(colour.capitalize(), RGB[colour]) for colour in RGB)
+    if name == "m-forestnet":
+        return tuple(Channel(stored, band) for stored, band in _LANDSAT.items())
+    if name == "m-so2sat":
+        radar = [Channel(stored, Band(short, "other", None, 10)) for stored, short in _RADAR.items()]
+        left_out = ("B01", "B09", "B10")
+        return (
+            *radar,
+            *(Channel(s, SENTINEL2[b], _REFLECTANCE) for s, b in _S2.items() if b not in left_out),
+        )
+    names = _S2 | (_CORRECTED.get(name, {}) if band_names == "true" else {})
+    if name == "m-bigearthnet":
+        names = {stored: band for stored, band in names.items() if band != "B10"}
+    return tuple(Channel(stored, SENTINEL2.get(band) or RGB[band]) for stored, band in names.items())
+
+
+def open_dataset(request: DatasetRequest) -> EODataset:
+    """Open one split of one set.
+
+    Raises:
+        RequestError: files are missing or damaged, or no such set, partition or choice of band names.
+    """
+    check_split("geobench", request.split)
+    name = check_variant("geobench", request.variant, CARD["variants"])
+    band_names = request.band_names or "true"
+    if band_names not in BAND_NAMES:
+        raise unknown("choice of --band-names", band_names, BAND_NAMES)
+    if request.download:
+        _download(name, request.root)
+    folder = _folder(name, request)
+    partition = request.partition or "default"
+    ids = _partition(folder, partition)[SPLITS[request.split]]
+    samples = Samples(folder, shards(folder))
+    samples.check(ids, partition)
+    labels = _labels(samples, name, request)
+    about: dict[str, Any] = {"partition": partition}
+    if name in _CORRECTED and band_names == "true":
+        corrected = _misnamed(folder, name)
+        _report_names(folder, name, corrected=corrected)
+        band_names = "true" if corrected else "published"
+    if name in _CORRECTED:
+        about["band_names"] = {"true": {"corrected": _CORRECTED[name]}, "published": "as in the files"}[band_names]
+    known = channels(name, band_names=band_names)
+    dataset = GeoBench(
+        samples=samples,
+        channels=known,
+        name="geobench",
+        variant=name,
+        split=request.split,
+        ids=ids,
+        labels=np.stack([labels[sample] for sample in ids]) if ids else np.zeros(0, np.int64),
+        class_names=CLASSES[name],
+        bands=tuple(channel.band for channel in known),
+        statistics={},
+        provenance=about,
+        files_digest=samples.digest(ids),
+    )
+    dataset.statistics = _statistics(folder, known) or measured_statistics(dataset)
+    return dataset
+
+
+class GeoBench(EODataset):
+    """Samples of one set, each read from its HDF5 file or from its place in a shard."""
+
+    def __init__(self, *, samples: Samples, channels: Sequence[Channel], **about: Any) -> None:
+        super().__init__(**about)
+        self.samples = samples
+        self.channels = {channel.band.name: channel for channel in channels}
+        self.where = f"geobench {self.variant}"
+
+    def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
+        """See `EODataset.read`: float32, whole numbers as they are stored; reflectance as digital numbers."""
+        wanted = [self.channels[band.name] for band in bands]
+        pixels = self.samples.pixels(self.ids[index], [channel.stored for channel in wanted])
+        return [_native(array, channel.factor) for array, channel in zip(pixels, wanted, strict=True)]
+
+
+def _native(array: np.ndarray, factor: float) -> np.ndarray:
+    """Float64 as float32 (digital numbers averaged over several dates), in the band's unit; other types as stored."""
+    if factor != 1:
+        return (array.astype(np.float64) * factor).astype(np.float32)
+    return array.astype(np.float32) if array.dtype.kind == "f" else array
+
+
+def _folder(name: str, request: DatasetRequest) -> Path:
+    """The set's folder, unpacked from its zip file where it is in one."""
+    places = [request.root, request.root / COLLECTION, request.root / f"{COLLECTION}_wds"]
+    for place in places:
+        if next((place / name).glob("*_partition.json"), None):
+            return place / name
+    if request.root.name == name and next(request.root.glob("*_partition.json"), None):
+        return request.root
+    for archive in (place / f"{name}.zip" for place in places):
+        if archive.is_file():
+            folder = unpacked(archive, cache_dir=request.cache_dir)
+            for inner in (folder / name, folder):
+                if next(inner.glob("*_partition.json"), None):
+                    return inner
+            raise RequestError(f"{archive} holds no {name}/*_partition.json; it is not a set of {HUB}")
+    raise RequestError(
+        f"no {name}/ with *_partition.json and no {name}.zip in {request.root} or its {COLLECTION}/; name the folder "
+        "that holds it with --data-root or pass --download"
+    )
+
+
+def _partition(folder: Path, partition: str) -> dict[str, list[str]]:
+    """Sample names of the three splits."""
+    found = sorted(path.name.removesuffix("_partition.json") for path in folder.glob("*_partition.json"))
+    if partition not in found:
+        raise unknown("partition", partition, found)
+    file = folder / f"{partition}_partition.json"
+    try:
+        splits = json.loads(file.read_text(encoding="utf-8"))
+        listed = {name: [str(sample) for sample in splits[name]] for name in SPLITS.values()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RequestError(f"{file} is damaged ({error}); fetch the set again") from error
+    for sample in (sample for samples in listed.values() for sample in samples):
+        if Path(sample).name != sample:
+            raise RequestError(f"{file} names the sample '{sample}', which is no file name; fetch the set again")
+    return listed
+
+
+def _labels(samples: Samples, name: str, request: DatasetRequest) -> dict[str, np.ndarray]:
+    """Labels of all samples of the default partition and the one asked for, kept in an index file.
+
+    The index is valid while it carries the digest of the names, sizes and times of the files it was made from.
+    """
+    names = sorted(
+        samples.members if samples.members else (path.stem for path in samples.folder.glob("*.hdf5") if path.is_file())
+    )
+    digest = samples.digest(names)
+    index = cache_folder(samples.folder, cache_dir=request.cache_dir) / f"{name}-labels-{digest[:10]}.npz"
+    kept = _read_index(index, digest)
+    if kept is None or len(kept) != len(names):
+        with progress("reading the labels", len(names), "samples") as advance:
+            found = []
+            for sample in names:
+                found.append(_checked_label(samples, sample, name))
+                advance(1)
+        kept = np.stack(found)
+        with published(index) as temporary, temporary.open("wb") as file:
+            np.savez(file, digest=np.array(digest), labels=kept)
+    return dict(zip(names, kept, strict=True))
+
+
+def _checked_label(samples: Samples, sample: str, name: str) -> np.ndarray:
+    label, classes = samples.label(sample), len(CLASSES[name])
+    if name in MULTILABEL:
+        if label.shape != (classes,) or not np.isin(label, (0, 1)).all():
+            raise RequestError(f"{samples.where(sample)}: its label is not {classes} values of 0 or 1")
+        return label.astype(np.uint8)
+    if label.shape not in ((), (1,)) or not 0 <= int(label.reshape(-1)[0]) < classes:
+        raise RequestError(f"{samples.where(sample)}: label {label.tolist()} is no class from 0 to {classes - 1}")
+    return label.reshape(-1)[0]
+
+
+def _read_index(index: Path, digest: str) -> np.ndarray | None:
+    try:
+        with np.load(index, allow_pickle=False) as kept:
+            return kept["labels"] if str(kept["digest"]) == digest else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # absent or damaged: it is made again
+        return None
+
+
+def _statistics(folder: Path, known: Sequence[Channel]) -> dict[str, Statistic]:
+    """Mean and standard deviation by band from the set's own file; empty where that lacks a band."""
+    stats = _band_stats(folder)
+    found = {}
+    for channel in known:
+        names = [name for name in stats if name == channel.stored or name.startswith(f"{channel.stored}_")]
+        if len(names) != 1:
+            return {}
+        mean, std = (float(stats[names[0]][key]) * channel.factor for key in ("mean", "std"))
+        found[channel.band.name] = Statistic(mean, std)
+    return found
+
+
+def _band_stats(folder: Path) -> dict[str, dict[str, float]]:
+    try:
+        stats = json.loads((folder / "band_stats.json").read_text(encoding="utf-8"))
+        return {name: value for name, value in stats.items() if {"mean", "std", "max"} <= value.keys()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise RequestError(f"{folder / 'band_stats.json'} is damaged ({error}); fetch the set again") from error
+
+
+def _misnamed(folder: Path, name: str) -> bool:
+    """Whether the files still have the wrong names, by the statistics beside them; those that have none do.
+
+    EuroSAT's cirrus band has a mean of 12 and its B11 one of 1,819; a picture of 8 bits ends at 255.
+    """
+    stats = _band_stats(folder)
+    if any(stored not in stats for stored in _CORRECTED[name]):
+        return True
+    if name == "m-eurosat":
+        return stats["09 - Water vapour"]["mean"] < 100 < stats["10 - SWIR - Cirrus"]["mean"]
+    return all(stats[stored]["max"] <= 255 for stored, band in _CORRECTED[name].items() if band in RGB)
+
+
+@cache
+def _report_names(folder: Path, name: str, *, corrected: bool) -> None:
+    """Say once on stderr which bands go by another name than in the files, with the numbers that show it."""
+    if not corrected:
+        print(f"geobench {name}: the files' band names fit their statistics and are kept", file=sys.stderr)
+        return
+    stats = _band_stats(folder)
+    shown = []
+    for stored, band in _CORRECTED[name].items():
+        figures = f" (mean {s['mean']:,.1f}, maximum {s['max']:,.0f})" if (s := stats.get(stored)) else ""
+        shown.append(f"'{stored}'{figures} is {band}")
+    print(
+        f"geobench {name}: wrong band names are corrected: {', '.join(shown)}; --band-names published keeps them",
+        file=sys.stderr,
+    )
+
+
+def _download(name: str, root: Path) -> None:
+    from huggingface_hub import hf_hub_download  # deferred: only here
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if (root / COLLECTION / name).is_dir() or (root / COLLECTION / f"{name}.zip").is_file():
+        return
+    file = f"{COLLECTION}/{name}.zip"
+    try:
+        hf_hub_download(HUB, file, repo_type="dataset", local_dir=root)
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise RequestError(
+            f"cannot download {file} of {HUB} ({type(error).__name__}: {first}); fetch it elsewhere and put it into "
+            f"{root / COLLECTION}"
+        ) from error
