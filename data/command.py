@@ -7,12 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import is_dataclass
+from pathlib import Path
 
 import cyclopts
 from cyclopts import App, CycloptsError
 
 from data.errors import RequestError
-from data.files import NO_SPACE
+from data.files import explained
+from data.paths import check_local
 
 PLAIN_LINE_EVERY_S = 30
 
@@ -25,7 +28,7 @@ def new_app(name: str, help_text: str) -> App:
         help_format="plaintext",
         version_flags=["--version"],
         suppress_keyboard_interrupt=False,  # `run` says how to go on
-        default_parameter=cyclopts.Parameter(negative_iterable=(), show_env_var=False),
+        default_parameter=cyclopts.Parameter(negative_iterable=(), show_env_var=False, validator=check_path),
     )
 
 
@@ -38,6 +41,7 @@ def run(app: App, arguments: list[str] | None = None) -> int:
     """
     name = app.name[0]
     try:
+        check_working_folder()
         with terminable():
             result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) else 0
@@ -50,15 +54,27 @@ def run(app: App, arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # what reads the output, such as head, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes once more as it ends
         return 0
-    except OSError as error:
-        if error.errno in NO_SPACE:
-            message = f"no space left to write {error.filename or 'a file'}; free some or choose another --out"
-        elif error.filename and error.strerror:  # a path that is no folder, may not be written, does not exist...
-            message = f"{error.filename}: {error.strerror.lower()}; check the path and its permissions"
-        else:
+    except OSError as error:  # a full or failing disk, a path that is no folder, may not be written, does not exist...
+        if not isinstance(known := explained(error, Path("a file")), RequestError):
             raise
+        message = str(known)
     print(f"{name}: {message}", file=sys.stderr)
     return 2
+
+
+def check_working_folder() -> None:
+    """Raise a RequestError where the folder that the command was given in is gone: libraries fail there in odd ways."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise RequestError("the working directory no longer exists; change to one that does (cd)") from error
+
+
+def check_path(_: object, value: object) -> None:
+    """Validator of every flag of every command: see `data.paths.check_local`."""
+    for one in vars(value).values() if is_dataclass(value) else [value]:  # a group of flags comes as a whole
+        if isinstance(one, Path):
+            check_local(one)
 
 
 class Terminated(KeyboardInterrupt):

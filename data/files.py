@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from data.errors import RequestError
 
 # What a full disk, a quota and a file-size limit raise.
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# What a disk that fails or is gone raises.
+FAILING = {errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE}
 
 
 def canonical_json(value: Any) -> str:
@@ -37,11 +39,11 @@ def published(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success fsync it and rename it into place, else remove it.
 
     Raises:
-        RequestError: the disk is full; nothing is left behind.
+        RequestError: the disk is full or fails, or the folder cannot be made; nothing is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp-{secrets.token_hex(8)}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -50,14 +52,25 @@ def published(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise explained(error, path) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that fails: what went wrong before is what matters
+            temporary.unlink(missing_ok=True)
 
 
 def explained(error: OSError, path: Path) -> Exception:
-    """A full disk as a RequestError that names the file; any other error as it is."""
+    """What the operating system reports (a full disk, a failing one, a path that is no folder) as a RequestError.
+
+    Args:
+        error: what was raised; one without an error number is returned as it is.
+        path: what was written, for errors that name no file.
+    """
     if error.errno in NO_SPACE:
         return RequestError(f"no space left to write {path} ({error.strerror}); free some or choose another --out")
-    return error
+    if error.errno is None:
+        return error
+    named = error.filename if isinstance(error.filename, (str, os.PathLike)) else path
+    why = (error.strerror or str(error)).partition("(")[0].strip()  # h5py's go on about offsets and addresses
+    remedy = "the disk fails: check it" if error.errno in FAILING else "check the path and its permissions"
+    return RequestError(f"{named}: {why.lower()}; {remedy}")
 
 
 def fsync_folder(folder: Path) -> None:

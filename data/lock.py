@@ -1,16 +1,30 @@
-"""A lock file that names host and process: needs no file locking, which fails on network disks."""
+"""A lock file with a heartbeat, for disks that have no file locks (many network disks).
+
+The file says who holds the lock: machine, boot, process namespace, process. A process of the same boot and namespace
+is looked up in the process table. Of any other, in another container or on another machine, only its heartbeat is
+visible: the holder touches the file every `BEAT_S` seconds, and is dead after `DEAD_AFTER_S` without. Libraries such
+as filelock have neither: their soft lock compares host name and process number, which two containers may share.
+"""
 
 import errno
+import glob
 import json
 import os
 import secrets
 import socket
+import threading
+from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from data.errors import RequestError
-from data.files import canonical_json, explained
+from data.files import canonical_json, explained, short_hash
+
+BEAT_S = 15.0
+DEAD_AFTER_S = 300.0
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)  # of a disk without hard links, such as exFAT
 
 
 class Lock:
@@ -22,6 +36,7 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._ended = threading.Event()
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -31,33 +46,59 @@ class Lock:
         self.release()
 
     def acquire(self) -> None:
-        """Take the lock; a lock left by a dead process of this host is taken over.
+        """Take the lock; the lock of a dead process is taken over.
 
         Raises:
-            RequestError: a living process, or one of another host, holds it.
+            RequestError: another process holds it, the file is no lock, or it cannot be written.
         """
         mine = self._own_name()
-        owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid()), "name": mine.name}
-        self.text = canonical_json(owner)
+        owner = {"host": socket.gethostname(), "place": place(), "pid": os.getpid(), "started": _started(os.getpid())}
+        self.text = canonical_json(owner | {"name": mine.name})
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             mine.write_text(self.text)
             for _ in range(3):
                 if self._claim(mine):
-                    self._clear()
+                    self._clear(mine)
+                    self._ended = threading.Event()
+                    threading.Thread(target=self._beat, args=(self._ended,), daemon=True).start()
                     return
-                self._remove_if_dead()
+                self._remove_if_dead(mine)
         except OSError as error:
             raise explained(error, self.path) from error
         finally:
-            mine.unlink(missing_ok=True)
+            with suppress(OSError):
+                mine.unlink(missing_ok=True)
         raise RequestError(f"{self.path} keeps coming back: another process is writing this split; wait for it")
 
     def release(self) -> None:
         """Give the lock back, if it is still ours."""
-        with suppress(FileNotFoundError):
-            if self.path.read_text() == self.text:
+        self._ended.set()
+        with suppress(OSError):  # gone, or a disk that fails: the lock dies with this process's heartbeat
+            if self.is_held():
                 self.path.unlink()
+
+    def is_held(self) -> bool:
+        """Whether the lock is still ours; a process that was suspended for long may have lost it."""
+        try:
+            return self.path.read_text(errors="replace") == self.text
+        except FileNotFoundError:
+            return False
+
+    def check(self) -> None:
+        """Raise a RequestError unless the lock is still ours."""
+        if not self.is_held():
+            raise RequestError(
+                f"{self.path} was taken over by another process, as this one gave no sign of life for "
+                f"{DEAD_AFTER_S:.0f} s; wait for that one"
+            )
+
+    def _beat(self, ended: threading.Event) -> None:
+        while not ended.wait(BEAT_S):
+            with suppress(OSError):  # a disk that does not answer for a moment
+                if not self.is_held():
+                    return
+                os.utime(self.path)
 
     def _claim(self, mine: Path) -> bool:
         try:
@@ -66,51 +107,115 @@ class Lock:
         except FileExistsError:
             return False
         except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            if error.errno not in NO_LINKS:
                 raise
-        with suppress(FileExistsError), self.path.open("x") as file:  # a disk without links, such as exFAT
+        with suppress(FileExistsError), self.path.open("x") as file:
             file.write(self.text)
             return True
         return False
 
     def _own_name(self) -> Path:
         """A name beside the lock that nobody else takes; it says whose it is."""
-        return self.path.with_name(f"{self.path.name}.{os.getpid()}-{secrets.token_hex(8)}@{socket.gethostname()}")
+        return self.path.with_name(f"{self.path.name}.{os.getpid()}-{secrets.token_hex(8)}@{place()}")
 
-    def _clear(self) -> None:
-        """Remove such names that processes of this host were killed with."""
-        for left in self.path.parent.glob(f"{self.path.name}.*-*@{socket.gethostname()}"):
-            pid = int(left.name.removeprefix(f"{self.path.name}.").partition("-")[0])
-            if _started(pid) is None:
-                left.unlink(missing_ok=True)
+    def _clear(self, mine: Path) -> None:
+        """Remove such names that dead processes left."""
+        for left in self.path.parent.glob(f"{glob.escape(self.path.name)}.*-*@*"):
+            pid, _, rest = left.name.removeprefix(f"{self.path.name}.").partition("-")
+            with suppress(OSError):
+                if left == mine or not pid.isdecimal():
+                    continue
+                here = rest.endswith(f"@{place()}")
+                if _started(int(pid)) is None if here else _silent_s(left, mine) > DEAD_AFTER_S:
+                    left.unlink(missing_ok=True)
 
-    def _remove_if_dead(self) -> None:
+    def _remove_if_dead(self, mine: Path) -> None:
+        """Remove a dead process's lock.
+
+        Raises:
+            RequestError: its process lives or may live, or the file is no lock.
+        """
         try:
-            text = self.path.read_text()
-            owner = json.loads(text)
+            text = self.path.read_text(errors="replace")
+            silent_s = _silent_s(self.path, mine)
         except FileNotFoundError:
             return
-        except json.JSONDecodeError as error:
-            raise RequestError(f"{self.path} is not readable as a lock; delete it if nothing is writing") from error
-        here = owner["host"] == socket.gethostname()
-        if not here or (_started(owner["pid"]) or None) == owner["started"]:
+        if (owner := _owner(text)) is None:
             raise RequestError(
-                f"{self.path.with_suffix('.h5')} is being written by process {owner['pid']} on {owner['host']}; "
-                f"wait for it, or delete {self.path} if that process is dead"
+                f"{self.path} is not readable as a lock of this version; nothing has touched it for {silent_s:.0f} s: "
+                "delete it if no other process is writing there"
+            )
+        here = owner["place"] == place()
+        if here and (_started(owner["pid"]) or None) == owner["started"]:
+            raise RequestError(
+                f"{self._what()} is being written by process {owner['pid']} on this machine; wait for it"
+            )
+        if not here and silent_s <= DEAD_AFTER_S:
+            raise RequestError(
+                f"{self._what()} is being written by process {owner['pid']} on {owner['host']}, last seen "
+                f"{max(silent_s, 0):.0f} s ago; wait for it. If it is dead, try again in "
+                f"{DEAD_AFTER_S - silent_s:.0f} s, or delete {self.path}"
             )
         stale = self._own_name()
         with suppress(FileNotFoundError):  # another process that found it dead was faster
             self.path.rename(stale)
-            if stale.read_text() != text:  # ... and has taken the lock since: put its lock back
-                with suppress(FileExistsError):
-                    os.link(stale, self.path)
+            if stale.read_text(errors="replace") != text:  # ... and has taken the lock since: put its lock back
+                self._put_back(stale)
             stale.unlink()
+
+    def _put_back(self, stale: Path) -> None:
+        try:
+            os.link(stale, self.path)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            with suppress(FileExistsError), self.path.open("x") as file:
+                file.write(stale.read_text())
+
+    def _what(self) -> Path:
+        """What is locked."""
+        return self.path.with_suffix(".h5")
+
+
+@cache
+def place() -> str:
+    """Where process numbers mean the same processes: this machine since it started, in this process namespace."""
+    boot, namespace = "", ""
+    with suppress(OSError):  # absent on macOS, where there is one namespace
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with suppress(OSError):
+        namespace = os.readlink("/proc/self/ns/pid")
+    return short_hash([socket.gethostname(), boot, namespace], 16)
+
+
+def _owner(text: str) -> Mapping[str, Any] | None:
+    """What a lock says of its holder; None where it is damaged, or of v0.1, which cannot be told from another's."""
+    try:
+        owner = json.loads(text)
+        fits = (
+            isinstance(owner["place"], str)
+            and isinstance(owner["host"], str)
+            and isinstance(owner["started"], str)
+            and type(owner["pid"]) is int
+            and 0 < owner["pid"] < 2**31
+        )
+        return owner if fits else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _silent_s(file: Path, mine: Path) -> float:
+    """Seconds since a file was touched, by the clock of its disk, which may be another than this machine's."""
+    os.utime(mine)
+    return mine.stat().st_mtime - file.stat().st_mtime
 
 
 def _started(pid: int) -> str | None:
     """When a process started, which tells it from a later one with the same number; None if there is none."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         fields = stat.rpartition(")")[2].split()
         return None if fields[0] == "Z" else fields[19]
     except (FileNotFoundError, ProcessLookupError):

@@ -41,7 +41,7 @@ from data.bands import KNOWN, Band
 from data.command import leave_interrupts_to_the_parent, progress
 from data.dataset import EODataset, Statistic
 from data.errors import RequestError
-from data.files import NO_SPACE, canonical_json, published
+from data.files import NO_SPACE, canonical_json, explained, published
 from data.lock import Lock
 
 SCHEMA = 2
@@ -523,4 +523,6 @@ def verify(file: Path) -> list[str]:
 
 
 def _damaged(file: Path, error: Exception) -> RequestError:
+    if isinstance(error, OSError) and error.errno:  # the file system's, which say nothing about the file's content
+        return RequestError(str(explained(error, file)))
     return RequestError(f"{file} is not a readable packed file ({error}); make it with featurize pack")

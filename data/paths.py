@@ -4,7 +4,21 @@ import os
 import re
 from pathlib import Path
 
+from data.errors import RequestError
+
 DEFAULT_OUT = Path("runs")
+ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # a Path makes one slash of the two
+
+
+def check_local(path: Path) -> None:
+    """Refuse addresses such as ``s3://bucket`` where a folder or file is expected.
+
+    Raises:
+        RequestError: it is an address, and nothing of that name is on disk.
+    """
+    if (address := ADDRESS.match(str(path))) and not path.exists():
+        name = f"{address[1]}://{str(path)[address.end() :]}"
+        raise RequestError(f"{name} is an address; files are read and written on local or mounted disks only: mount it")
 
 
 def data_root(given: Path | None) -> Path:

@@ -45,10 +45,7 @@ class Job:
             raise RequestError(f"--augment {self.augment}: must be at least 1")
         if self.augment > 1 and "train" not in self.data.splits():
             raise RequestError(f"--augment {self.augment} --split {self.data.split}: only training images are altered")
-        if "://" in str(self.out):
-            raise RequestError(
-                f"--out {self.out}: features are written to folders, local or shared, not to addresses; mount it"
-            )
+        paths.check_local(self.out)
 
     def targets(self) -> list[tuple[str, int]]:
         """(split, view) of every feature file to make; view 0 is the image itself."""

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 
@@ -120,7 +119,7 @@ def test_a_second_writer_stops(tmp_path, dataset):
 def test_a_dead_writers_lock_is_taken_over(tmp_path, dataset, features):
     file = tmp_path / "train.h5"
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    lock = {"host": socket.gethostname(), "pid": int(dead.stdout), "started": "1"}
+    lock = {"host": "here", "place": lock_module.place(), "pid": int(dead.stdout), "started": "1"}
     paths.lock_file(file).write_text(json.dumps(lock))
     assert write_all(file, dataset, features) == file
     lock["pid"] = os.getpid()  # the number given to another process since
@@ -130,7 +129,8 @@ def test_a_dead_writers_lock_is_taken_over(tmp_path, dataset, features):
 
 
 def test_another_hosts_lock_is_respected(tmp_path, dataset):
-    paths.lock_file(tmp_path / "train.h5").write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": "1"}))
+    owner = {"host": "elsewhere", "place": "another", "pid": 1, "started": "1"}
+    paths.lock_file(tmp_path / "train.h5").write_text(json.dumps(owner))
     with pytest.raises(RequestError, match="process 1 on elsewhere.*delete .*train.lock"):
         writer_for(tmp_path / "train.h5", dataset).__enter__()
 
@@ -366,7 +366,7 @@ def test_several_feature_sets_are_listed(tmp_path, dataset, features):
 def test_a_taken_over_lock_is_not_taken_again(tmp_path, monkeypatch):
     """Two find a dead lock; one takes it over; the other, late, must not rename the new one away."""
     lock = tmp_path / "train.lock"
-    lock.write_text(json.dumps({"host": socket.gethostname(), "pid": 2**22 + 1, "started": "1"}))
+    lock.write_text(json.dumps({"host": "h", "place": lock_module.place(), "pid": 2**22 + 1, "started": "1"}))
     first, second = Lock(lock), Lock(lock)
     started = lock_module._started
 

@@ -13,6 +13,7 @@ import numpy as np
 from data import paths
 from data.dataset import SPLITS
 from data.errors import RequestError
+from data.files import explained
 from data.store.identity import SCHEMA, dataset_slug
 
 CHUNK_ROWS = 1024
@@ -56,8 +57,11 @@ class FeatureSet:
 
 
 def open_hdf5(file: Path) -> Any:
-    """Open an HDF5 file for reading; typed loosely, as h5py cannot tell what a name in a file holds."""
-    return h5py.File(file, "r")
+    """Open an HDF5 file for reading; typed loosely, as h5py cannot tell what a name in a file holds.
+
+    Without HDF5's locking, which fails on disks without file locks: a published file is never written again.
+    """
+    return h5py.File(file, "r", locking=False)
 
 
 def read_features(file: Path, *, lazy: bool = False) -> FeatureSet:
@@ -122,8 +126,11 @@ def read_attributes(source: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _unreadable(file: Path, error: Exception) -> RequestError:
+    if isinstance(error, OSError) and error.errno:  # the file system's, which say nothing about the file's content
+        return RequestError(str(explained(error, file)))
     return RequestError(
-        f"{file} is not a readable feature file ({type(error).__name__}); delete it and run featurize again"
+        f"{file} is not a readable feature file ({type(error).__name__}); featurize verify {file} says what is wrong, "
+        "and featurize verify --repair mends what can be mended"
     )
 
 

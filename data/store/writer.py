@@ -164,6 +164,7 @@ class FeatureWriter(PartWriter):
         arrays: dict[str, np.ndarray] = {"labels": dataset.labels, "ids": np.array([i.encode() for i in dataset.ids])}
         if dataset.lonlat is not None:
             arrays["lonlat"] = dataset.lonlat.astype(np.float64)
+        self._lock.check()
         digest = hashlib.sha256()
         chunk = min(CHUNK_ROWS, self.rows)
         row_bytes = self.dim * self.dtype.itemsize + sum(array[:1].nbytes for array in arrays.values())
@@ -292,7 +293,7 @@ def reserved(path: Path, size: int) -> Iterator[h5py.File]:
         raw.flush()
         if hasattr(os, "posix_fallocate"):  # absent on macOS
             os.posix_fallocate(raw.fileno(), 0, size + size // 50 + 2**20)
-    with h5py.File(path, "r+") as file:
+    with h5py.File(path, "r+", locking=False) as file:
         yield file
 
 
