@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ class EODataset(ABC):
         variant: the variant, None when the dataset has only one.
         split: ``train``, ``val`` or ``test``.
         ids: N unique names, in the dataset's own order.
-        labels: (N, K) uint8 of 0 and 1 for multi-label, (N,) int64 class numbers otherwise.
+        labels: (N, K) uint8 of 0 and 1 for multi-label, (N,) int64 class numbers otherwise, -1 for unlabelled.
         class_names: K names.
         bands: what `read` can give.
         statistics: by band name, in native units.
@@ -78,7 +78,7 @@ class EODataset(ABC):
             where the bands of a sensor have files of their own.
 
     Raises:
-        RequestError: no samples, duplicate ids, or labels and ids that differ in number.
+        RequestError: no samples, duplicate ids, labels and ids that differ in number, or names that are not UTF-8.
     """
 
     where = "this dataset"  # what an error calls it
@@ -108,6 +108,7 @@ class EODataset(ABC):
         where = f"{name}, split {split}"
         if not self.ids:
             raise RequestError(f"{where}: no samples; check the folder and the split files")
+        check_utf8([*self.ids, *self.class_names], where)
         if len(labels) != len(self.ids):
             raise RequestError(f"{where}: {len(self.ids)} ids but {len(labels)} labels; the source is inconsistent")
         if len(set(self.ids)) < len(self.ids):
@@ -198,6 +199,18 @@ def measured_statistics(dataset: EODataset, *, samples: int = 500) -> dict[str, 
         name: Statistic(mean=float(s / n), std=float(np.sqrt(max(ss / n - (s / n) ** 2, 0.0))))
         for name, (n, s, ss) in total.items()
     }
+
+
+def check_utf8(names: Iterable[str], where: object) -> None:
+    """Raise a RequestError for a name that is not UTF-8, which files and tables of results could not hold."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise RequestError(
+                f"{where}: the name {ascii(name)} is not UTF-8, as of an archive packed on another system; rename it, "
+                "for instance with: convmv -f latin1 -t utf8 -r --notest DIR"
+            ) from error
 
 
 def check_split(name: str, split: str) -> None:

@@ -80,8 +80,13 @@ def read_views(folder: Path, train: store.FeatureSet, views: int) -> tuple[store
     return tuple(found)
 
 
-def check_rows(features: store.FeatureSet) -> None:
-    """Raise a RequestError unless rows line up and every value can be used."""
+def check_rows(features: store.FeatureSet, *, labelled: bool = True) -> None:
+    """Raise a RequestError unless rows line up and every value can be used.
+
+    Args:
+        features: of one split.
+        labelled: whether every sample must have a label; an unlabelled one has -1.
+    """
     file, classes = features.file, len(features.class_names)
     verify = f"see featurize verify {file}"
     counts = {"features": len(features.features), "labels": len(features.labels), "ids": len(features.ids)}
@@ -94,6 +99,13 @@ def check_rows(features: store.FeatureSet) -> None:
         raise RequestError(f"{file} is damaged; {verify}") from error
     if bad:
         raise RequestError(f"{file}: {bad} of {len(features.features)} rows hold NaN or infinity; {verify}")
+    if features.labels.ndim == 1 and (unlabelled := int((features.labels == -1).sum())):
+        if not labelled:
+            return
+        raise RequestError(
+            f"{file}: {unlabelled} of {len(features.labels)} images have no label, which fitting and scoring a probe "
+            "need; label them, or score them with probe predict"
+        )
     if features.multilabel and features.labels.shape[1] != classes:
         raise RequestError(f"{file} has {features.labels.shape[1]} label columns for {classes} classes; {verify}")
     top = 1 if features.multilabel else classes - 1

@@ -64,7 +64,7 @@ def predict(
     told = check_identity(run, features, other_dataset=other_dataset)
     if not len(features.features):
         raise RequestError(f"{file} holds no samples; make it with featurize")
-    inputs.check_rows(features)
+    inputs.check_rows(features, labelled=False)
     if (dim := features.features.shape[1]) != run.record["dim"]:
         raise RequestError(f"{file} has {dim} features a row, the run was trained on {run.record['dim']}")
     model = load_model(run.folder / "model.skops", sha256=run.model_sha256)

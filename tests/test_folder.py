@@ -12,6 +12,7 @@ from PIL import Image, ImageFile
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
+from data import listing
 from data.dataset import SPLITS, DatasetRequest
 from data.errors import RequestError
 from data.images import read_bands, read_header
@@ -118,6 +119,31 @@ def test_hidden_files_and_notes_are_no_images(splits):
     (splits / "train" / "Forest" / ".DS_Store").write_bytes(b"")
     (splits / "train" / "Forest" / "notes.txt").write_text("nice trees")
     assert len(open_folder(splits)) == 4
+
+
+def test_clutter_of_other_systems_is_skipped_with_a_note(splits, capsys):
+    listing.note.cache_clear()
+    for folder_name in ("__MACOSX", "@eaDir"):
+        write_picture(splits / folder_name / "Forest" / "0.png")
+    write_picture(splits / "train" / "Forest" / "@eaDir" / "0.png")
+    write_picture(splits / "train" / "._0.png")
+    assert len(open_folder(splits)) == 4
+    told = capsys.readouterr().err
+    assert "skipped @eaDir, __MACOSX in" in told or "skipped __MACOSX, @eaDir in" in told
+
+
+@pytest.mark.parametrize("name", [b"train/For\xeat/0.png", b"train/Forest/premi\xe8re.png"])
+def test_names_that_are_not_utf8_are_named(splits, name):
+    path = splits / os.fsdecode(name)
+    write_picture(path)
+    with pytest.raises(RequestError, match=r"the name '.*\\udce.*' is not UTF-8.*convmv"):
+        open_folder(splits)
+
+
+def test_class_folders_that_differ_in_case_only_are_refused(splits):
+    write_picture(splits / "test" / "forest" / "9.png")
+    with pytest.raises(RequestError, match="the classes 'Forest' and 'forest', which differ only in case"):
+        open_folder(splits)
 
 
 def test_images_may_differ_in_size(splits):
@@ -431,11 +457,11 @@ WRONG_TABLES = {
     ),
     "no label": (
         lambda rows: [{**rows[0], "labels": " ; "}, *rows[1:]],
-        r"1 of 4 rows have no label; .* \(first: line 2\)",
+        r"1 of 4 rows have no label although others of their split have; .* \(first: line 2\)",
     ),
     "repeated path": (
         lambda rows: [*rows, {**rows[0], "split": "test"}],
-        r"1 of 5 rows repeat a path; keep one row a path, in one split \(first: line 6 'images/0.png'\)",
+        r"1 of 5 rows repeat a path; keep one row per path, in one split \(first: line 6 'images/0.png'\)",
     ),
     "repeated id": (
         lambda rows: [{**row, "id": "same"} for row in rows],
@@ -482,7 +508,7 @@ def test_wrong_table_says_which_rows_and_how_to_mend_them(table, change, message
         (b"", "cannot read .*labels.csv"),
         (b"path,labels,split\n", "has no rows"),
         (b'path,labels,split\n"a', "cannot read .*labels.csv"),
-        (b"path;labels;split\na;b;train\n", "has no column path, split, labels"),
+        (b"a;b;c\na;b;train\n", "has no column path, split, labels"),
         (b"\xff\xfe\x00", "cannot read .*labels.csv"),
     ],
 )

@@ -270,3 +270,20 @@ def test_a_run_without_its_checksum_or_its_record_is_refused(run, folders, tmp_p
         predict.predict(run, folders[True] / "test.h5", tmp_path / "a.csv")
     with pytest.raises(RequestError, match="no run at"):
         runs.read_run(tmp_path / "nowhere")
+
+
+def test_images_without_labels_are_scored_and_not_fitted_on(made, tmp_path):
+    rng = np.random.default_rng(0)
+    file = make_split(
+        tmp_path / "test.h5", np.full(7, -1), rng.standard_normal((7, 16)).astype(np.float16), [], dataset="mine",
+        encoder=made[False].record["features"]["encoder"],
+    )  # fmt: skip
+    rows, told = predict.predict(made[False], file, tmp_path / "a.csv", other_dataset=True)
+    assert rows == 7
+    assert any("another" in line for line in told)
+    assert set(pd.read_csv(tmp_path / "a.csv")["label"]) <= set(NAMES)
+    with pytest.raises(RequestError, match="7 of 7 images have no label.*probe predict"):
+        inputs.check_rows(store.read_features(file))
+    exported = pd.read_parquet(store.export(file, "parquet"))
+    assert set(exported["label"]) == {-1}
+    assert exported["class"].isna().all()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from data.files import canonical_json, published
-from data.store.reader import read_features
+from data.store.reader import FeatureSet, read_features
 
 
 def export(file: Path, to: str) -> Path:
@@ -37,8 +37,14 @@ def export(file: Path, to: str) -> Path:
         truth |= (
             {f"class: {name}": features.labels[:, k] for k, name in enumerate(features.class_names)}
             if features.multilabel
-            else {"label": features.labels, "class": np.array(features.class_names)[features.labels]}
+            else {"label": features.labels, "class": _class_of(features)}
         )
         values = {f"f{d:04d}": column for d, column in enumerate(features.features.T)}
         pd.DataFrame({"id": features.ids, **truth, **values}).to_parquet(temporary, index=False)
     return target
+
+
+def _class_of(features: FeatureSet) -> np.ndarray:
+    """(N,) class names; None for an unlabelled sample."""
+    names = np.array([*features.class_names, None], dtype=object)  # None is last: the label -1
+    return names[features.labels]

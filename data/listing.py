@@ -1,0 +1,137 @@
+"""The samples of a user's folder: paths, splits and labels, whether class folders or a table name them."""
+
+import hashlib
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+
+from data.errors import RequestError
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+VAL_SHARE, SEED = 0.2, 0  # of the val split that is drawn from train where a folder has none
+
+
+@dataclass(frozen=True)
+class Listing:
+    """N samples in order, with what is known of each.
+
+    Args:
+        paths: relative to the folder: images, or folders of single-band TIFFs.
+        ids: unique names.
+        splits: train, val or test for each.
+        labels: (N, K) uint8, or (N,) int64 with -1 for unlabelled samples.
+        class_names: K names, the union over all splits, sorted; none where no sample is labelled.
+        lonlat: (N, 2) degrees, or None.
+        how: how the split was made.
+        unlabelled: splits in which no sample is labelled.
+    """
+
+    paths: list[str]
+    ids: list[str]
+    splits: list[str]
+    labels: np.ndarray
+    class_names: list[str]
+    lonlat: np.ndarray | None
+    how: str
+    unlabelled: frozenset[str] = frozenset()
+
+    def of(self, split: str) -> "Listing":
+        """The samples of one split; labels of an unlabelled one are (N,) int64 of -1."""
+        rows = [row for row, name in enumerate(self.splits) if name == split]
+        return replace(
+            self,
+            paths=[self.paths[row] for row in rows],
+            ids=[self.ids[row] for row in rows],
+            splits=[split] * len(rows),
+            labels=np.full(len(rows), -1, np.int64) if split in self.unlabelled else self.labels[rows],
+            lonlat=None if self.lonlat is None else self.lonlat[rows],
+        )
+
+
+def make_labels(names: Sequence[Iterable[str]], *, several: bool) -> tuple[np.ndarray, list[str]]:
+    """Labels and sorted class names.
+
+    Args:
+        names: the classes of each sample; none for an unlabelled one.
+        several: whether a sample may have several.
+
+    Returns:
+        (N, K) uint8 where there may be several, else (N,) int64 with -1 for none; K names.
+    """
+    chosen = [set(of_one) for of_one in names]
+    class_names = sorted(set().union(*chosen))
+    if several and class_names:
+        return np.array([[name in of_one for name in class_names] for of_one in chosen], np.uint8), class_names
+    numbers = {name: number for number, name in enumerate(class_names)}
+    return np.array([numbers[next(iter(of_one))] if of_one else -1 for of_one in chosen], np.int64), class_names
+
+
+def with_val(listing: Listing) -> Listing:
+    """The listing with a val split drawn from train where it has train and test but no val.
+
+    `VAL_SHARE` of train, of each class where a sample has one, in the order of the sha256 of `SEED` and the path:
+    always the same samples for the same files.
+    """
+    if "val" in listing.splits or not {"train", "test"} <= set(listing.splits):
+        return listing
+    groups: dict[int, list[int]] = {}
+    for row, split in enumerate(listing.splits):
+        if split == "train":
+            group = int(listing.labels[row]) if listing.labels.ndim == 1 else 0
+            groups.setdefault(group, []).append(row)
+    drawn: set[int] = set()
+    for rows in groups.values():
+        ordered = sorted(rows, key=lambda row: path_hash(f"{SEED} {listing.paths[row]}"))
+        count = max(1, round(VAL_SHARE * len(rows)))
+        drawn.update(ordered[: min(count, len(rows) - 1)])
+    if not drawn:
+        return listing
+    note(
+        f"no val split: {len(drawn)} of {listing.splits.count('train')} train images are drawn for it, always the same"
+    )
+    splits = ["val" if row in drawn else split for row, split in enumerate(listing.splits)]
+    how = f"{listing.how}; val is {VAL_SHARE:.0%} of train by sha256 of the seed {SEED} and the relative path"
+    return replace(listing, splits=splits, how=how)
+
+
+def path_hash(text: str) -> bytes:
+    """sha256 of a path's own bytes: of UTF-8 wherever the name is."""
+    return hashlib.sha256(os.fsencode(text)).digest()
+
+
+def check_class_names(names: Iterable[str], where: object) -> None:
+    """Raise a RequestError where two class names differ only in case, spaces or Unicode form: a typing error."""
+    seen: dict[str, str] = {}
+    for name in sorted(set(names)):
+        other = seen.setdefault(folded(name), name)
+        if other != name:
+            raise RequestError(
+                f"{where} has the classes '{other}' and '{name}', which differ only in case, spaces or Unicode form; "
+                "write the class one way"
+            )
+
+
+def folded(name: str) -> str:
+    """A name without what people type in different ways."""
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", name)).strip().casefold()
+
+
+@cache  # each note once per process: a dataset is opened once per split
+def note(text: str) -> None:
+    """Tell on standard error what was decided about the user's files."""
+    print(f"note: {text}", file=sys.stderr, flush=True)
