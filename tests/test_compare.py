@@ -179,7 +179,7 @@ def test_published_numbers_stand_beside_runs_of_their_protocol_only(tmp_path):
         )
     runs = all_runs(tmp_path)
     text = run_view("compare", ViewRequest(out=tmp_path))[0].file("md").read_text()
-    assert "No published number shares the data" in text and "Published" not in text
+    assert "No published number is of the data" in text and "Published" not in text
     base = next(run for run in runs if run.record["features"]["encoder"]["variant"] == "base")
     base.record["features"]["dataset"]["variant"] = "spatial"
     base.record["rows"] = dict(reference.EUROSAT_SPLITS)
@@ -187,9 +187,12 @@ def test_published_numbers_stand_beside_runs_of_their_protocol_only(tmp_path):
     output = run_view("compare", ViewRequest(out=tmp_path))[0]
     header, rows = output.tables[0]
     assert header[-1] == "Published"
-    assert {row[0].split(",")[0]: row[-1] for row in rows} == {"dofa base": "0.952 torchgeo-bench", "dofa large": ""}
+    assert {row[0].split(",")[0]: row[-1] for row in rows} == {
+        "dofa base": "0.952 torchgeo-bench (nearest protocol)", "dofa large": "",
+    }  # fmt: skip
     text = output.file("md").read_text()
-    assert reference.STUDIES["torchgeo-bench"].protocol in text and "refitted on train and val" in text
+    assert reference.STUDIES["torchgeo-bench"].protocol in text
+    assert "dofa base, rgb, 224 px, mean, linear, beside 0.952: refitted on train and val: published yes" in text
 
 
 def test_several_datasets_get_an_overall_table_with_mean_ranks(tmp_path):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from analysis import cli, figures, reference, samples
 from analysis.view import ViewRequest, run_view
+from analysis.views import _study_cases as study_cases
 from analysis.views import cases, curves, eurosat
 from data import command
 from data.errors import RequestError
@@ -98,6 +99,35 @@ def test_table_1_does_not_count_train_from_features_that_are_gone_or_others(out,
     made = next((tmp_path / "features" / "eurosat-rgb").iterdir())
     made.rename(made.with_name(run.encoder))
     assert identity["rows"] == 60 and eurosat.distribution(run, tmp_path)["count"].isna().sum() == 5
+
+
+def test_table_3_shows_the_published_cases_beside_ours(tmp_path):
+    names = EUROSAT
+    labels = np.repeat(np.arange(10), 4)
+    wrong = labels.copy()
+    wrong[labels == names.index("River")] = [names.index(n) for n in ("Pasture", "Pasture", "Pasture", "River")]
+    run = make_run(tmp_path, labels, np.eye(10)[wrong], names, kind="head", dataset="eurosat-rgb")
+    frame = study_cases.compute(run)
+    assert len(frame) == 10 and frame["true"].tolist()[7:] == ["River", "Industrial", "Forest"]
+    river = frame.iloc[7]
+    assert (river["published"], river["samples"], river["mostly"]) == ("Pasture", 4, "Pasture")
+    assert (river["as_published"], river["correct"]) == (0.75, 0.25)
+    assert frame.iloc[8]["as_published"] == 0 and frame.iloc[0]["as_published"] == 1
+    header, rows = study_cases.readable(frame)
+    assert rows[7] == ["8", "River", "Pasture", "4", "25%", "75%", "Pasture"]
+    (output,) = study_cases.write([run], tmp_path / "figures")
+    assert output.file("png").stat().st_size > 1000 and "Industrial" in output.file("md").read_text()
+
+
+def test_the_four_class_set_up_has_its_own_published_counts(tmp_path):
+    names = list(reference.CLASS_PROJECT_TABLE1)
+    labels = np.repeat(np.arange(4), 5)
+    run = make_run(tmp_path, labels, np.eye(4)[labels], names, kind="head", dataset="eurosat-rgb")
+    frame = eurosat.distribution(run, tmp_path).set_index(["split", "class"])["published"]
+    assert frame["test"].to_dict() == {
+        "AnnualCrop": 30, "Forest": 40, "HerbaceousVegetation": 30, "Industrial": 40,
+    } and frame["train"].unique() == [200]  # fmt: skip
+    assert frame["val"].isna().all()
 
 
 def test_table_2_shows_the_recorded_values_to_the_last_digit_and_the_published_below(out, study):

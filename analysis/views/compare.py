@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import figures, frames, reference, tables
+from analysis import figures, frames, protocol, reference, tables
 from analysis.view import Output, ViewRequest
 from data.errors import RequestError, unknown
 from data.runs import Run, all_runs
@@ -100,7 +100,8 @@ def compute(
     Returns:
         A row a dataset x rule x run, best first: the columns of `frames.run_columns`, then ``probe rule metric
         samples value low high rank tied published``. ``rank`` is 1 and the number of runs that are significantly
-        better; ``tied`` says that the run ties with the best; ``published`` lists `reference.matching`. And a row a
+        better; ``tied`` says that the run ties with the best; ``published`` lists `protocol.matching`,
+        ``protocol`` how each differs. And a row a
         pair of them, the better first: ``dataset rule a b difference low high significant simulated``.
 
     Raises:
@@ -231,12 +232,13 @@ def _ranked(contenders: list[Contender], metric: str) -> tuple[list[dict[str, An
     rows = []
     for place, one in enumerate(contenders):
         low, high = np.percentile(one.samples, [2.5, 97.5])
-        published = reference.matching(one.run.record, metric)
+        published = protocol.matching(one.run.record, metric)
         rows.append(
             frames.run_columns(one.run)
             | {"rule": one.rule, "value": one.value, "low": float(low), "high": float(high)}
             | {"rank": 1 + int(better[place]), "tied": tied[place]}
-            | {"published": "; ".join(f"{p.value:.3f} {p.study}" for p in published)}
+            | {"published": "; ".join(match.words() for match in published)}
+            | {"protocol": " | ".join(f"{m.published.value:.3f}: {'; '.join(m.differences)}" for m in published)}
         )
     return rows, pairs
 
@@ -291,15 +293,17 @@ def _caption(frame: pd.DataFrame) -> str:
 
 
 def _references(frame: pd.DataFrame) -> list[str]:
-    """What the published numbers beside ours are, or that there are none."""
+    """What the published numbers beside ours are and how their protocols differ, or that there are none."""
     studies = {word for text in frame["published"] for word in reference.STUDIES if word in text}
     if not studies:
-        return ["No published number shares the data, splits, model and protocol of these runs."]
-    differs = sorted({one.differs for one in reference.PUBLISHED if one.study in studies and one.differs})
-    words = [
-        f"{name}: {reference.STUDIES[name].citation}; {reference.STUDIES[name].protocol}." for name in sorted(studies)
-    ]
-    return [*words, f"Remaining differences: {'; '.join(differs)}."]
+        return ["No published number is of the data, model, bands and probe of these runs."]
+    words = [f"{name}: {reference.STUDIES[name].text()}" for name in sorted(studies)]
+    for row in frame.loc[frame["published"] != ""].to_dict("records"):
+        for text in row["protocol"].split(" | "):
+            value, _, listed = text.partition(": ")
+            if listed:
+                words.append(f"{row['model']}, {row['probe']}, beside {value}: {listed}.")
+    return list(dict.fromkeys(words))
 
 
 def overall(frame: pd.DataFrame) -> pd.DataFrame:

@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import figures, frames, reference, tables
+from analysis import figures, frames, protocol, reference, tables
 from analysis.view import Output, ViewRequest, run_view
+from analysis.views import _study_cases as study_cases
 from analysis.views import classes
 from data import paths, store
 from data.dataset import SPLITS
@@ -47,6 +48,7 @@ def run(request: ViewRequest, *, count: int, data_root: str, other_out: str) -> 
     outputs += _if_possible("curves", place, notes)
     outputs += run_view("confusion", place)
     outputs += _write_table2(runs, folder)
+    outputs += study_cases.write(runs, folder)
     outputs += _if_possible("cases", place, notes, count=count, data_root=data_root)
     outputs += _write_devices(runs, request.out, other_out, folder, notes)
     outputs.append(_write_models(runs, folder, notes))
@@ -100,15 +102,14 @@ def distribution(run: Run, out: Path) -> pd.DataFrame:
         A row a class x split: ``dataset class split count published simulated``; ``count`` is NaN where unknown,
         ``published`` the class project's number a class where the classes are EuroSAT's.
     """
-    names, same = run.class_names, _is_eurosat(run)
+    names = run.class_names
     rows = []
     for split in SPLITS:
         labels = _labels(run, split, out)
         counts = np.full(len(names), np.nan) if labels is None else np.bincount(labels, minlength=len(names))
-        published = reference.CLASS_PROJECT_SPLIT[split] if same else np.nan
         for name, count in zip(names, counts, strict=True):
             about = {"dataset": run.dataset, "class": name, "split": split}
-            rows.append(about | {"count": count, "published": published, "simulated": run.simulated})
+            rows.append(about | {"count": count, "published": _published(run, name, split), "simulated": run.simulated})
     return pd.DataFrame(rows).astype({"count": "float64", "published": "float64"})
 
 
@@ -135,6 +136,33 @@ def _is_eurosat(run: Run) -> bool:
     return set(run.class_names) == {row.name for row in reference.CLASS_PROJECT}
 
 
+def _is_four(run: Run) -> bool:
+    return set(run.class_names) == set(reference.CLASS_PROJECT_TABLE1)
+
+
+def _published(run: Run, name: str, split: str) -> float:
+    """The class project's images of a class in a split; NaN where it does not say."""
+    if _is_eurosat(run):
+        return reference.CLASS_PROJECT_SPLIT[split]
+    if _is_four(run) and split != "val":
+        return reference.CLASS_PROJECT_TABLE1[name][split == "test"]
+    return np.nan
+
+
+def _published_note(run: Run) -> str:
+    """What the class project says of its samples, contradictions included."""
+    if _is_eurosat(run):
+        counts = ", ".join(f"{split} {count}" for split, count in reference.CLASS_PROJECT_SPLIT.items())
+        return f"Class project: {counts} images per class. {reference.CLASS_PROJECT_NOTE}"
+    if _is_four(run):
+        tests = [count for _, count in reference.CLASS_PROJECT_TABLE1.values()]
+        return (
+            f"Class project: 200 train images per class; {' / '.join(map(str, tests))} test images, which sum to "
+            f"{sum(tests)} where it prints {reference.CLASS_PROJECT_TABLE1_TOTAL}."
+        )
+    return ""
+
+
 def readable_distribution(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Header and cells: a row a class and one of all."""
     wide = frame.pivot(index="class", columns="split", values="count").reindex(
@@ -157,8 +185,7 @@ def _write_distribution(frame: pd.DataFrame, run: Run, folder: Path, notes: list
     unknown = [split for split, part in frame.groupby("split") if all(part["count"].isna())]
     if unknown:
         notes.append(f"class counts of {', '.join(map(str, unknown))} are not known: the run's features are not there")
-    published = ", ".join(f"{split} {count}" for split, count in reference.CLASS_PROJECT_SPLIT.items())
-    note = f"Class project: {published} images a class." if _is_eurosat(run) else ""
+    note = _published_note(run)
     figure = figures.new_figure(9, 2.0 + 0.26 * len(run.class_names))
     draw_distribution(frame, figure.subplots())
     figures.put_title(figure, "Class distribution", run.dataset, simulated=run.simulated, note=note)
@@ -208,6 +235,7 @@ def _write_table2(runs: Sequence[Run], folder: Path) -> list[Output]:
             total = reference.CLASS_PROJECT_IMAGES
             right = sum(row.tp for row in reference.CLASS_PROJECT)
             note += f" Below: the class project's, {right} of {total} right. {reference.CLASS_PROJECT_NOTE}"
+        note += f" {study_cases.protocol_note(run)}"
         outputs.append(
             _output(
                 f"Table 2: {part['model'].iloc[0]}, {part['probe'].iloc[0]}", part, _draw_table2(part, run), shown, run,
@@ -456,7 +484,7 @@ def _said(run: Run) -> str:
 
 
 def _splits(run: Run) -> str:
-    return ", ".join(f"{split} {count:,}" for split, count in reference.rows_of(run.record).items())
+    return ", ".join(f"{split} {count:,}" for split, count in protocol.rows_of(run.record).items())
 
 
 def _output(
@@ -490,7 +518,7 @@ def _write_page(runs: Sequence[Run], outputs: Sequence[Output], notes: Sequence[
     run = runs[0]
     simulated = " (simulated data)" if run.simulated else ""
     text = f"# The class project on DINOv2 and EuroSAT, ours beside it{simulated}\n\n"
-    text += f"Published: {STUDY.citation}. {STUDY.protocol}.\n\nOurs: {run.dataset} ({_splits(run)} samples), "
+    text += f"Published: {STUDY.text()}\n\nOurs: {run.dataset} ({_splits(run)} samples), "
     text += f"probe {run.kind}, {len(runs)} run{'s' * (len(runs) > 1)}.\n"
     for output in outputs:
         png = output.file("png")

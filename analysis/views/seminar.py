@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis import figures, frames, reference, tables
+from analysis import figures, frames, protocol, reference, tables
 from analysis.view import Output, ViewRequest, run_view
 from analysis.views import f2
 from data import paths
@@ -66,11 +66,14 @@ def caveats(run: Run) -> dict[str, str]:
         found["other model"] = f"features of {frames.model_words(encoder)}, not of DOFA"
     if encoder["weights"]["source"] == "random":
         found["random weights"] = "the encoder's weights are random, it was never trained"
-    rows = reference.rows_of(run.record)
+    rows = protocol.rows_of(run.record)
     whole = reference.BIGEARTHNET_SPLITS.get(dataset["variant"])
     if "other data" not in found and rows != whole:
         wanted = f"{dataset['variant']} has {_rows(whole)}" if whole else "those of BigEarthNet are others"
         found["other samples"] = f"splits of {_rows(rows)} samples, where {wanted}"
+    plain = {"weights": ..., "limit": ..., "shots": ..., "fraction": ..., "only_classes": ..., "per_class": ...}
+    if unlike := protocol.differences(run.record, plain):  # what is left out is told by the samples above
+        found["other protocol"] = "; ".join(unlike)
     if (classes := len(run.class_names)) != reference.SEMINAR_CLASSES:
         found["other classes"] = f"{classes} classes, where the seminar's table has {reference.SEMINAR_CLASSES}"
     return found
@@ -127,7 +130,7 @@ def _signed(value: float) -> str:
 
 def statement(run: Run) -> str:
     """What our numbers were really made on: data, splits, model; and what keeps them from the seminar's."""
-    splits = _rows(reference.rows_of(run.record))
+    splits = _rows(protocol.rows_of(run.record))
     ours = f"Ours: {run.dataset} ({splits} samples), {frames.model_words(run.record['features']['encoder'])}; on test."
     reasons = caveats(run)
     if not reasons:
@@ -167,7 +170,7 @@ def _write_table(frame: pd.DataFrame, run: Run, folder: Path) -> Output:
 
 
 def _protocol() -> str:
-    return f"Published: {STUDY.citation}. {STUDY.protocol}."
+    return f"Published: {STUDY.text()}"
 
 
 def _umap(request: ViewRequest, run: Run, folder: Path, notes: list[str]) -> list[Output]:

@@ -1,0 +1,180 @@
+"""Published numbers beside a run: the same protocol, or the nearest with every difference listed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from analysis import reference
+
+# What every published number was made without, unless its protocol says otherwise.
+PLAIN: dict[str, Any] = {
+    "weights": "pretrained", "calibrate": None, "balanced": False, "views": 1, "shots": None, "fraction": None,
+    "limit": None, "only_classes": None, "per_class": None, "refit": False,
+}  # fmt: skip
+# Recorded arguments that do not decide the number, or are compared by another name.
+NEUTRAL = {
+    "beta", "budget_s", "device", "candidates", "options", "shrinkage", "selection", "select", "views", "seed",
+    "protocol", "val", "standardize", "standardise", "zscore",
+}  # fmt: skip
+WORDS = {
+    "image_size": "image size",
+    "rows": "samples",
+    "split_lists": "split",
+    "views": "views of each training image",
+    "fraction": "fraction of train",
+    "only_classes": "classes kept",
+    "per_class": "samples per class",
+    "standardized": "features standardized",
+    "refit": "refitted on train and val",
+    "normalization": "normalization",
+    "calibrate": "calibration",
+    "learning_rate": "learning rate",
+    "batch_size": "batch size",
+    "augmented": "turned, flipped and recoloured training images",
+}
+
+
+@dataclass(frozen=True)
+class Match:
+    """A published number and how the run's protocol differs from its.
+
+    Args:
+        published: the number.
+        differences: one clause for each difference; empty where the protocol is the same.
+    """
+
+    published: reference.Published
+    differences: tuple[str, ...]
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing that is recorded differs."""
+        return not self.differences
+
+    def words(self) -> str:
+        """Such as ``0.821 resize (nearest protocol)``."""
+        how = "same" if self.same else "nearest"
+        return f"{self.published.value:.3f} {self.published.study} ({how} protocol)"
+
+
+def matching(record: dict[str, Any], metric: str) -> list[Match]:
+    """The published numbers of this run's data, model, bands and probe, those of the nearest protocol first.
+
+    Where several protocols of one study fit, such as two image sizes, only the nearest is kept.
+
+    Args:
+        record: a run's ``run.json``.
+        metric: a metric of the run contract.
+    """
+    known, found = described(record), []
+    for one in reference.PUBLISHED:
+        if one.match is None or (one.metric, one.probe) != (metric, record["kind"]):
+            continue
+        if all(known.get(key) == value for key, value in one.match.items()):
+            found.append(Match(one, differences(record, one.protocol)))
+    found.sort(key=lambda one: len(one.differences))
+    return [one for place, one in enumerate(found) if one.published.study not in _studies(found[:place])]
+
+
+def _studies(found: list[Match]) -> set[str]:
+    return {one.published.study for one in found}
+
+
+def differences(record: dict[str, Any], protocol: Mapping[str, Any]) -> tuple[str, ...]:
+    """Every recorded setting in which a run differs from a published protocol.
+
+    Args:
+        record: a run's ``run.json``.
+        protocol: settings by the names of `described`, ``...`` for one that may be anything; whatever it does not name
+            must be as in `PLAIN`, and any other recorded argument of the probe must be off.
+    """
+    known, found, wanted = described(record), [], PLAIN | dict(protocol)
+    for name, value in wanted.items():
+        here = known.get(name)
+        if value is ... or here == value:
+            continue
+        if not (name == "weights" and here in ("none", "generated")):
+            found.append(f"{WORDS.get(name, name)}: published {_say(value)}, here {_say(here)}")
+    for name, value in record.get("arguments", {}).items():
+        if value and name not in known and name not in NEUTRAL and name not in wanted:
+            found.append(f"{str(WORDS.get(name, name)).replace('_', ' ')}: published none, here {_say(value)}")
+    return tuple(found)
+
+
+def described(record: dict[str, Any]) -> dict[str, Any]:
+    """What a run recorded of its data, its model and its probe, by the names that `reference` uses."""
+    dataset, encoder = record["features"]["dataset"], record["features"]["encoder"]
+    provenance, weights = dataset.get("provenance", {}), encoder["weights"]["source"]
+    settings, asked, chosen = encoder.get("settings") or {}, record.get("arguments", {}), record.get("chosen", {})
+    return {
+        "dataset": dataset["name"],
+        "dataset_variant": dataset["variant"],
+        "limit": dataset.get("limit"),
+        "split_lists": provenance.get("split"),
+        "only_classes": provenance.get("only_classes"),
+        "per_class": provenance.get("per_class"),
+        "classes": len(record["class_names"]),
+        "rows": rows_of(record),
+        "model": encoder["name"],
+        "variant": encoder["variant"],
+        "bands": encoder["bands_name"],
+        "image_size": encoder["image_size"],
+        "interpolation": encoder["interpolation"],
+        "normalization": encoder["normalization"]["method"],
+        "pooling": encoder["pooling"],
+        "weights": "pretrained" if weights == "loaded" else weights,
+        "features": settings.get("features"),
+        "kernel": settings.get("kernel"),
+        "kind": record["kind"],
+        "calibrate": asked.get("calibrate"),
+        "balanced": bool(asked.get("balanced")),
+        "views": asked.get("views", 1),
+        "shots": asked.get("shots"),
+        "fraction": asked.get("fraction"),
+        "refit": bool(asked.get("refit")),
+        "k": chosen.get("k"),
+        "distance": chosen.get("distance"),
+        "standardized": _standardized(record),
+        "C": _grid(asked.get("candidates", [])),
+        "augmented": asked.get("views", 1) > 1,
+        **_training(asked.get("candidates", [])),
+    }
+
+
+def _standardized(record: dict[str, Any]) -> bool:
+    """Whether the probe standardized the features: recorded, or what its kind does."""
+    chosen, asked = record.get("chosen", {}), record.get("arguments", {})
+    for name in ("standardize", "standardise", "zscore"):
+        for where in (chosen, asked):
+            if where.get(name) is not None:
+                return bool(where[name])
+    return record["kind"] != "knn"
+
+
+def _training(candidates: list[dict[str, Any]]) -> dict[str, Any]:
+    """How a head was trained; nothing of other kinds."""
+    if not candidates or "epoch" not in candidates[0]:
+        return {}
+    epochs = max(one["epoch"] for one in candidates)
+    return {"epochs": epochs} | {key: candidates[0][key] for key in ("learning_rate", "batch_size")}
+
+
+def _grid(candidates: list[dict[str, Any]]) -> str | None:
+    values = sorted({one["C"] for one in candidates if "C" in one})
+    return f"{len(values)} values, {values[0]:g} to {values[-1]:g}" if values else None
+
+
+def rows_of(record: dict[str, Any]) -> dict[str, int]:
+    """Samples of each split that a run used: of train those it was fitted on."""
+    whole = {split: identity["rows"] for split, identity in record["features"]["splits"].items()}
+    return whole | record.get("rows", {})
+
+
+def _say(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_say(one)}" for key, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_say, value)) if len(set(map(str, value))) > 1 else _say(value[0])
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,107 @@
+"""The class project's Table 3: its ten published cases, and what our runs predict for those classes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis import figures, frames, protocol, reference, tables
+from analysis.view import Output
+from data.runs import Run
+
+NOTE = (
+    "Published: one image each, its class and the predicted class. Ours: all test samples of that class, and the share "
+    "of them that got the predicted class of the published case."
+)
+
+
+def protocol_note(run: Run) -> str:
+    """How a run's protocol differs from the class project's."""
+    unlike = protocol.differences(run.record, reference.CLASS_PROJECT_PROTOCOL)
+    if not unlike:
+        return "Same model, training and input as the class project's; its images are not known."
+    return f"Nearest protocol, not the class project's own: {'; '.join(unlike)}."
+
+
+def compute(run: Run) -> pd.DataFrame:
+    """The published cases whose classes this run has.
+
+    Returns:
+        A row a case: ``case true published samples correct as_published mostly simulated``; ``correct`` and
+        ``as_published`` are shares of the run's test samples of the true class, ``mostly`` the class that most of them
+        got.
+    """
+    names, predictions = run.class_names, run.predictions("test")
+    truth = frames.truth(predictions, len(names))
+    predicted = frames.decisions(run, predictions, "half").argmax(axis=1)
+    rows = []
+    for number, case in enumerate(reference.CLASS_PROJECT_CASES, 1):
+        if case.true not in names or case.predicted not in names:
+            continue
+        ours = predicted[truth[:, names.index(case.true)]]
+        shares = np.bincount(ours, minlength=len(names)) / max(1, len(ours))
+        about = {"case": number, "true": case.true, "published": case.predicted, "samples": len(ours)}
+        told = {"correct": shares[names.index(case.true)], "as_published": shares[names.index(case.predicted)]}
+        rows.append(about | told | {"mostly": names[int(shares.argmax())], "simulated": run.simulated})
+    return pd.DataFrame(rows)
+
+
+def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Header and cells: a row a case."""
+    rows = [
+        [f"{row['case']}", row["true"], row["published"], f"{row['samples']:,}", f"{row['correct']:.0%}"]
+        + [f"{row['as_published']:.0%}", row["mostly"]]
+        for row in frame.to_dict("records")
+    ]
+    header = ["Case", "True class", "Published prediction", "Our samples", "Ours correct", "Ours as published"]
+    return [*header, "Ours most often"], rows
+
+
+def write(runs: Sequence[Run], folder: Path) -> list[Output]:
+    """Table 3 of every run that has at least two of the cases' classes."""
+    outputs = []
+    labels = frames.with_names(pd.DataFrame([frames.run_columns(run) for run in runs]), runs)
+    for run, about in zip(runs, labels.to_dict("records"), strict=True):
+        frame = compute(run)
+        if frame.empty:
+            continue
+        stem = folder / f"eurosat__{run.dataset}__table3__{run.encoder}__{run.folder.name}"
+        title = f"Table 3: published cases; {about['model']}, {about['probe']}"
+        heading = f"{title}, {run.dataset}{' (simulated data)' if run.simulated else ''}"
+        header, rows = readable(frame)
+        figure = figures.new_figure(9.5, 1.9 + 0.3 * len(frame))
+        draw(frame, figure.subplots())
+        where = f"{run.dataset}: {about['model']}, {about['probe']}"
+        figures.put_title(figure, "Table 3: the published cases", where, simulated=run.simulated, note=NOTE)
+        files = (
+            *figures.save(figure, stem),
+            *tables.write_all(frame, stem, heading, header, rows, left=3),
+        )
+        alt = f"{len(frame)} published cases with the share of our test samples that were predicted alike."
+        shown = ((header, rows),)
+        outputs.append(Output(title=title, files=files, dataset=run.dataset, caption=NOTE, alt=alt, tables=shown))
+    return outputs
+
+
+def draw(frame: pd.DataFrame, ax: Axes) -> None:
+    """A bar a case: the share of our samples of its class that got the published case's prediction.
+
+    Args:
+        frame: of `compute`.
+        ax: where to draw.
+    """
+    rows = frame.to_dict("records")
+    colours = [figures.RIGHT if row["true"] == row["published"] else figures.WRONG for row in rows]
+    ax.barh(range(len(rows)), [row["as_published"] for row in rows], color=colours, height=0.66)
+    for y, row in enumerate(rows):
+        ax.text(row["as_published"], y, f" {row['as_published']:.0%} of {row['samples']:,}", va="center", fontsize=8)
+    words = [row["true"] if row["true"] == row["published"] else f"{row['true']} as {row['published']}" for row in rows]
+    ax.set_yticks(range(len(rows)), words)
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.set(xlim=(0, 1.18), xlabel="Share of our test samples of the class predicted as in the published case")
+    ax.set_xticks(np.linspace(0, 1, 6))
+    ax.grid(axis="x")
+    ax.set_axisbelow(True)
+    figures.without_frame(ax)
