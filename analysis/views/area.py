@@ -1,0 +1,354 @@
+"""Accuracy of a map and error-adjusted area of each class, with 95 % intervals, from a reference sample.
+
+Estimators: `analysis.map_accuracy`. The sample is a table with the columns ``map`` and ``reference``, and ``stratum``
+where it was not drawn by map class; without one, the test samples of a single-label run stand in for it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import figures, tables
+from analysis.map_accuracy import Estimate, MapAccuracy, allocate, estimate, sample_size
+from analysis.view import Output, ViewRequest
+from data.errors import RequestError, unknown
+from data.runs import Run, all_runs
+
+CARD = {
+    "input": "runs",
+    "options": {
+        "sample": {"default": "", "help": "Reference sample: CSV or Parquet with the columns map, reference, stratum."},
+        "areas": {
+            "default": "",
+            "help": "Mapped area of each class, or size of each stratum: CSV with name and area, or A=200,B=150.",
+        },
+        "design": {"default": "stratified", "help": "How the sample was drawn: stratified or simple (random)."},
+        "unit": {"default": "", "help": "Unit of the areas, such as ha."},
+        "finite": {"default": False, "help": "Areas are numbers of pixels: correct for the share that was sampled."},
+        "plan": {"default": False, "help": "Plan a sample instead: how many to draw for --target-se, and where."},
+        "target_se": {"default": 0.01, "help": "Standard error of overall accuracy that --plan aims at."},
+        "expected": {"default": "", "help": "Expected user's accuracies for --plan, such as A=0.7,B=0.9. [0.8 each]"},
+        "least": {"default": 50, "help": "Samples of the smallest classes in --plan."},
+    },
+}
+
+DESIGNS = ("stratified", "simple")
+NO_PROBABILITY_SAMPLE = (
+    "The run's test samples are not a probability sample of the map: the intervals hold only for places like them."
+)
+
+
+def run(
+    request: ViewRequest,
+    *,
+    sample: str,
+    areas: str,
+    design: str,
+    unit: str,
+    finite: bool,
+    plan: bool,
+    target_se: float,
+    expected: str,
+    least: int,
+) -> list[Output]:
+    """Estimate accuracy and area, or plan a sample."""
+    if design not in DESIGNS:
+        raise unknown("design", design, DESIGNS)
+    folder = request.target("area")
+    sizes = read_sizes(areas, "--areas") if areas else None
+    if plan:
+        return [_write_plan(planned(sizes, expected, target_se, least), folder)]
+    if sample:
+        return [_write(_from_table(Path(sample), sizes, design, unit, finite=finite), folder, simulated=False)]
+    runs = all_runs(request.out, model=request.model, dataset=request.dataset, kind=request.kind)
+    single = [one for one in runs if not one.multilabel]
+    if not single:
+        raise RequestError("analyze area: the runs found are multi-label; name a reference sample with --sample")
+    return [_write(_from_run(one, sizes, unit), folder, simulated=one.simulated) for one in single]
+
+
+@dataclass(frozen=True)
+class Result:
+    """An estimate and what to say of it.
+
+    Args:
+        name: of the files.
+        title: what was sampled.
+        found: the estimate.
+        mapped: mapped share of each class, NaN where unknown.
+        total: the whole area in `unit`; 1 where unknown.
+        unit: of the areas; empty for shares.
+        note: how far the intervals can be trusted.
+        dataset: folder name of the dataset, of a run.
+        encoder: folder name of the encoder, of a run.
+    """
+
+    name: str
+    title: str
+    found: MapAccuracy
+    mapped: np.ndarray
+    total: float
+    unit: str
+    note: str
+    dataset: str | None = None
+    encoder: str | None = None
+
+
+def _from_table(file: Path, sizes: dict[str, float] | None, design: str, unit: str, *, finite: bool) -> Result:
+    frame = read_table(file, ("map", "reference"))
+    by_class = "stratum" not in frame
+    if design == "stratified" and sizes is None:
+        needed = "mapped area of each class" if by_class else "size of each stratum"
+        raise RequestError(
+            f"--design stratified needs the {needed}: give --areas, or --design simple for a simple random sample"
+        )
+    if design == "simple" and not by_class:
+        raise RequestError(f"{file} has a column stratum, but --design simple has no strata; drop one of them")
+    strata = None if design == "simple" else frame["map" if by_class else "stratum"].tolist()
+    try:
+        found = estimate(
+            frame["map"].tolist(),
+            frame["reference"].tolist(),
+            strata=strata,
+            sizes=None if strata is None else sizes,
+            finite=finite and strata is not None,
+        )
+    except ValueError as error:
+        raise RequestError(f"{file}: {error}") from error
+    mapped = [sizes.get(name, 0.0) if sizes and by_class else np.nan for name in found.classes]
+    total = sum(sizes.values()) if sizes else 1.0
+    sampled = "simple random" if design == "simple" else f"stratified by {'map class' if by_class else 'stratum'}"
+    note = f"n = {found.samples:,}, {sampled}. Intervals assume that it was drawn at random by that design."
+    return Result(file.stem, file.name, found, np.array(mapped) / total, total, unit if sizes else "", note)
+
+
+def _from_run(run: Run, sizes: dict[str, float] | None, unit: str) -> Result:
+    predictions, names = run.predictions("test"), np.array(run.class_names, object)
+    mapped, reference = names[predictions.scores.argmax(axis=1)], names[predictions.labels]
+    try:
+        found = estimate(
+            mapped.tolist(),
+            reference.tolist(),
+            strata=mapped.tolist() if sizes else None,
+            sizes=sizes,
+            classes=run.class_names,
+        )
+    except ValueError as error:
+        raise RequestError(f"{run.folder}: {error}; --areas must name the classes that are predicted") from error
+    total = sum(sizes.values()) if sizes else 1.0
+    share = [sizes.get(name, 0.0) / total if sizes else (mapped == name).mean() for name in run.class_names]
+    title = f"{run.dataset}, {run.record['features']['encoder']['name']}, {run.kind}"
+    stem = "__".join([run.dataset, run.encoder, run.folder.name])
+    note = f"n = {found.samples:,}. {NO_PROBABILITY_SAMPLE}"
+    return Result(stem, title, found, np.array(share), total, unit if sizes else "", note, run.dataset, run.encoder)
+
+
+def compute(result: Result) -> pd.DataFrame:
+    """A row per class: mapped and adjusted area, user's and producer's accuracy, each with its standard error."""
+    found, area = result.found, result.found.area.scaled(result.total)
+    return pd.DataFrame(
+        {
+            "class": found.classes,
+            "mapped_area": result.mapped * result.total,
+            "area": area.value,
+            "area_se": area.se,
+            "area_low": found.area_interval[:, 0] * result.total,
+            "area_high": found.area_interval[:, 1] * result.total,
+            "users_accuracy": found.users.value,
+            "users_accuracy_se": found.users.se,
+            "producers_accuracy": found.producers.value,
+            "producers_accuracy_se": found.producers.se,
+        }
+    )
+
+
+def _write(result: Result, folder: Path, *, simulated: bool) -> Output:
+    frame, stem = compute(result), folder / f"area__{result.name}"
+    overall = _plus_minus(result.found.overall)
+    of = f" ({result.unit})" if result.unit else " (share)"
+    header = [
+        "Class",
+        f"Mapped area{of}",
+        f"Adjusted area{of}",
+        "95 % interval",
+        "User's accuracy",
+        "Producer's accuracy",
+    ]
+    area = result.found.area.scaled(result.total)
+    bounds = result.found.area_interval * result.total
+    rows = [
+        [
+            name,
+            _amount(result.mapped[k] * result.total, result.total),
+            f"{_amount(area.value[k], result.total)} ± {_amount(area.half_width[k], result.total)}",
+            f"{_amount(bounds[k, 0], result.total)} to {_amount(bounds[k, 1], result.total)}",
+            _plus_minus(result.found.users, k),
+            _plus_minus(result.found.producers, k),
+        ]
+        for k, name in enumerate(result.found.classes)
+    ]
+    title = f"Map accuracy and area, {result.title}" + (" (simulated data)" if simulated else "")
+    note = f"Overall accuracy {overall} (95 %). {result.note} ± is 1.96 standard errors; for a class that is rare in a "
+    note += "large stratum trust the interval instead."
+    matrix = pd.DataFrame(result.found.matrix, columns=list(result.found.classes))
+    matrix.insert(0, "map", list(result.found.classes))
+    return Output(
+        title=title,
+        files=(
+            *figures.save(draw_figure(result, simulated=simulated), stem),
+            *tables.write_all(frame, stem, title, header, rows, left=1, note=note),
+            tables.write_csv(matrix, stem.with_name(f"{stem.name}__matrix")),
+        ),
+        dataset=result.dataset,
+        encoder=result.encoder,
+        caption=note,
+        alt=f"Mapped and error-adjusted area of {len(frame)} classes with 95 % intervals.",
+        tables=((header, rows),),
+        summary=f"{title}\n{note}\n{tables.markdown_table(header, rows, left=1)}",
+    )
+
+
+def _plus_minus(estimate: Estimate, k: int | None = None) -> str:
+    value, half = (float(x if k is None else x[k]) for x in (estimate.value, estimate.half_width))
+    return "–" if np.isnan(value) else f"{value:.3f} ± {half:.3f}"
+
+
+def _amount(value: float, total: float) -> str:
+    return (
+        "–"
+        if np.isnan(value)
+        else f"{value:,.0f}"
+        if total >= 1000
+        else f"{value:.4g}"
+        if total > 1
+        else f"{value:.3f}"
+    )
+
+
+def draw_figure(result: Result, *, simulated: bool) -> Figure:
+    """Mapped area as dots and adjusted area as bars with their intervals."""
+    lines = sum(figures.wrapped(name, 30).count("\n") + 1 for name in result.found.classes)
+    figure = figures.new_figure(7.0, 1.9 + max(0.32 * len(result.found.classes), 0.19 * lines))
+    draw(compute(result), figure.subplots(), unit=result.unit)
+    figures.put_title(figure, "Mapped and error-adjusted area", result.title, simulated=simulated, note=result.note)
+    return figure
+
+
+def draw(frame: pd.DataFrame, ax: Axes, *, unit: str) -> None:
+    """One bar per class, the first above.
+
+    Args:
+        frame: of `compute`.
+        ax: where to draw.
+        unit: of the areas; empty for shares of the map.
+    """
+    rows = np.arange(len(frame))
+    # The interval of a rare class may lie above an estimate of 0.
+    reach = np.maximum([frame["area"] - frame["area_low"], frame["area_high"] - frame["area"]], 0)
+    ax.barh(rows, frame["area"], height=0.6, color=figures.PALETTE[4], label="error-adjusted, 95 % interval")
+    ax.errorbar(frame["area"], rows, xerr=reach, fmt="none", ecolor=figures.INK, capsize=3, linewidth=1)
+    mapped = frame["mapped_area"].to_numpy()
+    if not np.isnan(mapped).all():
+        ax.plot(mapped, rows, "|", color=figures.WRONG, markersize=16, markeredgewidth=2, label="mapped")
+    ax.set_yticks(rows, [figures.wrapped(name, 30) for name in frame["class"]])
+    ax.invert_yaxis()
+    ax.set_xlim(left=0)
+    ax.set_xlabel(f"area ({unit})" if unit else "share of the map")
+    ax.grid(axis="x")
+    if frame["area"].to_numpy().sum() >= 1000:
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
+
+# --------------------------------------------------------------------------------------------- planning
+
+
+def planned(sizes: dict[str, float] | None, expected: str, target_se: float, least: int) -> pd.DataFrame:
+    """A row per class of the map: its share, the expected user's accuracy and the samples to draw."""
+    if not sizes:
+        raise RequestError("--plan needs the mapped area of each class: give --areas")
+    if not 0 < target_se < 0.5:
+        raise RequestError(f"--target-se {target_se:g}: must be above 0 and below 0.5, such as 0.01")
+    if least < 2:
+        raise RequestError(f"--least {least}: must be at least 2, so that a standard error can be estimated")
+    given = read_sizes(expected, "--expected") if expected else {}
+    if foreign := given.keys() - sizes.keys():
+        raise RequestError(f"--expected names {', '.join(sorted(foreign))}, which --areas does not")
+    users = [given.get(name, 0.8) for name in sizes]
+    if not all(0 < value <= 1 for value in users):
+        raise RequestError("--expected: user's accuracies must be above 0 and at most 1, such as A=0.7")
+    shares = [size / sum(sizes.values()) for size in sizes.values()]
+    count = allocate(sample_size(shares, users, se=target_se), shares, least=least)
+    return pd.DataFrame({"class": list(sizes), "share": shares, "expected_users_accuracy": users, "samples": count})
+
+
+def _write_plan(frame: pd.DataFrame, folder: Path) -> Output:
+    header = ["Class", "Share of the map", "Expected user's accuracy", "Samples"]
+    rows = [[row[0], f"{row[1]:.4f}", f"{row[2]:.2f}", f"{row[3]:,}"] for row in frame.itertuples(index=False)]
+    title = f"Sample of {frame['samples'].sum():,} places, stratified by map class"
+    note = "Draw each class's places at random within it. Sample size: Olofsson et al. 2014, equation 13."
+    files = tables.write_all(frame, folder / "plan", title, header, rows, left=1, note=note)
+    summary = f"{title}. {note}\n{tables.markdown_table(header, rows, left=1)}"
+    return Output(title=title, files=files, caption=note, tables=((header, rows),), summary=summary)
+
+
+# --------------------------------------------------------------------------------------------- reading
+
+
+def read_table(file: Path, wanted: Sequence[str]) -> pd.DataFrame:
+    """A CSV or Parquet table as text.
+
+    Raises:
+        RequestError: absent, unreadable, a column is missing, or a cell of these columns is empty.
+    """
+    if not file.is_file():
+        raise RequestError(f"no table at {file}; give a CSV or Parquet file with the columns {', '.join(wanted)}")
+    try:
+        frame = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, dtype=str)
+    except (OSError, ValueError) as error:  # pandas' and pyarrow's, of damaged files
+        raise RequestError(f"{file} cannot be read as {file.suffix[1:] or 'CSV'}: {error}") from error
+    if missing := [name for name in wanted if name not in frame]:
+        raise RequestError(f"{file} has no column {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}")
+    used = [*wanted, *(["stratum"] if "stratum" in frame else [])]
+    empty = frame[used].isna().to_numpy().any(axis=1)
+    if empty.any():
+        raise RequestError(f"{file}: {int(empty.sum())} rows lack a value, first row {int(np.argmax(empty)) + 2}")
+    if not len(frame):
+        raise RequestError(f"{file} has no rows")
+    return frame.assign(**{name: frame[name].astype(str).str.strip() for name in used})
+
+
+def read_sizes(text: str, flag: str) -> dict[str, float]:
+    """Numbers by name: of a CSV or Parquet file with the columns name (or class) and area, or of ``A=200,B=150``.
+
+    Raises:
+        RequestError: unreadable, a name occurs twice, or a number is negative or none.
+    """
+    if "=" in text and not Path(text).exists():
+        pairs = [tuple(part.rpartition("=")[::2]) for part in text.split(",")]
+    else:
+        frame = read_table(Path(text), ())
+        name = next((column for column in ("name", "class", "stratum") if column in frame), None)
+        if name is None or "area" not in frame:
+            raise RequestError(f"{text} needs the columns name and area; it has {', '.join(map(str, frame.columns))}")
+        pairs = list(zip(frame[name].astype(str), frame["area"].astype(str), strict=True))
+    sizes: dict[str, float] = {}
+    for name, value in pairs:
+        try:
+            number = float(value)
+        except ValueError:
+            number = np.nan
+        if not name.strip() or not np.isfinite(number) or number < 0:
+            raise RequestError(f"{flag}: '{name}={value}' is no name with a number of 0 or more")
+        if name.strip() in sizes:
+            raise RequestError(f"{flag}: {name.strip()} is named twice")
+        sizes[name.strip()] = number
+    if sum(sizes.values()) <= 0:
+        raise RequestError(f"{flag}: the numbers add up to 0")
+    return sizes
