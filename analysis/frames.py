@@ -12,6 +12,7 @@ from data.runs import Predictions, Run
 from probes.metrics import label_matrix
 
 # What a reader is shown, in this order; a record may hold more.
+PROBABILITY_METRICS = {"log_loss": "Log loss", "brier": "Brier score", "ece": "ECE"}
 MULTILABEL_METRICS = {
     "f2_macro": "F2 macro",
     "f2_micro": "F2 micro",
@@ -25,6 +26,7 @@ MULTILABEL_METRICS = {
     "f1_micro": "F1 micro",
     "map_micro": "mAP micro",
     "subset_accuracy": "Subset accuracy",
+    **PROBABILITY_METRICS,
 }
 SINGLE_LABEL_METRICS = {
     "accuracy": "Accuracy",
@@ -33,8 +35,9 @@ SINGLE_LABEL_METRICS = {
     "f1_macro": "F1 macro",
     "precision_macro": "Precision macro",
     "recall_macro": "Recall macro",
+    **PROBABILITY_METRICS,
 }
-LOWER_IS_BETTER = {"hamming_loss"}
+LOWER_IS_BETTER = {"hamming_loss", *PROBABILITY_METRICS}
 COUNTS = ["tp", "fp", "tn", "fn"]
 RATES = ["precision", "recall", "specificity", "f1", "f2"]
 RULE_WORDS = {"half": "threshold 0.5", "tuned": "thresholds tuned on val"}

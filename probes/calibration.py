@@ -1,21 +1,33 @@
-"""Calibration: scores of a fitted probe mapped, class by class, so that they fit how often val shows the class.
+"""Calibration: scores of a fitted probe mapped to probabilities, on val.
 
-Platt's sigmoid or isotonic regression, to the result of scikit-learn's ``CalibratedClassifierCV`` on a frozen
-estimator (one class against the rest; single-label rows are made to sum to 1). That class refuses a label with fewer
-samples than folds; here a class with fewer than `LEAST` positives or negatives on val is left as it is.
+- ``platt``: a sigmoid of the score's log odds for each class (Platt 1999; as scikit-learn's ``CalibratedClassifierCV``
+  does with a decision function). Of the probabilities themselves, as version 0.1 did, a sigmoid cannot even leave good
+  scores as they are.
+- ``isotonic``: isotonic regression for each class.
+- ``temperature``: one temperature for all classes that divides the log odds (multi-label) or the log probabilities
+  (single-label), by which no decision of a single-label probe changes (Guo et al. 2017).
+
+For the first two, single-label rows are made to sum to 1, and a class with fewer than `LEAST` positives or negatives
+on val is left as it is.
 """
 
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
+from probes.probabilities import probability_metrics
 from probes.scores import score_block
 
 LEAST = 5
+# Scores of forests and neighbours are often exactly 0 or 1, whose log odds are infinite. All scores are drawn in by
+# this share first, which keeps their order.
+SOFTENED = 1e-6
+LARGEST_TEMPERATURE = 100.0
 
 
 class Calibrated(ClassifierMixin, BaseEstimator):
@@ -23,9 +35,11 @@ class Calibrated(ClassifierMixin, BaseEstimator):
 
     Args:
         probe: fitted, with ``predict_proba`` and ``classes_``.
-        maps: for each of K classes two arrays: for Platt a slope and an offset, p = 1 / (1 + exp(-slope s - offset));
-            for isotonic scores and probabilities between which lines run; two empty ones leave a class as it is.
-        method: ``platt`` or ``isotonic``.
+        maps: for each of K classes two arrays: a slope and an offset of the log odds; for isotonic, scores and
+            probabilities between which lines run; for temperature, one over the temperature (the same for all) and an
+            offset of 0. Two empty ones leave a class as it is.
+        method: ``log-odds`` (what ``platt`` makes), ``isotonic`` or ``temperature``; ``platt`` in models of version
+            0.1, whose slopes and offsets are of the probabilities.
         multilabel: whether the columns are independent labels.
     """
 
@@ -47,14 +61,26 @@ class Calibrated(ClassifierMixin, BaseEstimator):
     def apply(self, scores: np.ndarray) -> np.ndarray:
         """Scores (N, K) of the probe, mapped: (N, K) float32."""
         mapped = scores.astype(np.float64)
+        if self.method == "temperature" and not self.multilabel:
+            return softmax(_log(mapped) * self.maps[0][0], axis=1).astype(np.float32)
         for k, (one, other) in enumerate(self.maps):
-            if len(one):
-                s = mapped[:, k]
-                mapped[:, k] = expit(one[0] * s + other[0]) if self.method == "platt" else np.interp(s, one, other)
+            if not len(one):
+                continue
+            if self.method == "isotonic":
+                mapped[:, k] = np.interp(mapped[:, k], one, other)
+            else:
+                given = mapped[:, k] if self.method == "platt" else log_odds(mapped[:, k])
+                mapped[:, k] = expit(one[0] * given + other[0])
         if not self.multilabel:
             total = mapped.sum(axis=1, keepdims=True)
             mapped = np.divide(mapped, total, out=np.full_like(mapped, 1 / len(self.maps)), where=total > 0)
         return mapped.astype(np.float32)
+
+
+def log_odds(scores: np.ndarray) -> np.ndarray:
+    """Log odds of scores of any shape, finite and in the order of the scores."""
+    softened = SOFTENED + (1 - 2 * SOFTENED) * scores.astype(np.float64)
+    return np.log(softened) - np.log1p(-softened)
 
 
 def calibrate(probe: Any, truth: np.ndarray, scores: np.ndarray, *, method: str, multilabel: bool) -> Calibrated:
@@ -64,11 +90,40 @@ def calibrate(probe: Any, truth: np.ndarray, scores: np.ndarray, *, method: str,
         probe: fitted.
         truth: (N, K) booleans.
         scores: (N, K) of the probe.
-        method: ``platt`` or ``isotonic``.
+        method: one of `probes.flags.METHODS`.
         multilabel: whether the columns are independent labels.
     """
+    if method == "temperature":
+        inverse = 1 / fit_temperature(truth, scores, multilabel=multilabel)
+        maps = [[np.array([inverse]), np.zeros(1)] for _ in range(truth.shape[1])]
+        return Calibrated(probe, maps, method, multilabel)
     maps = [_fit_map(truth[:, k], scores[:, k].astype(np.float64), method) for k in range(truth.shape[1])]
-    return Calibrated(probe, maps, method, multilabel)
+    return Calibrated(probe, maps, "log-odds" if method == "platt" else method, multilabel)
+
+
+def fit_temperature(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool) -> float:
+    """The temperature with the least log loss, from 0.01 to 100; above 1 where scores are too sure.
+
+    Args:
+        truth: (N, K) booleans.
+        scores: (N, K) probabilities.
+        multilabel: whether the columns are independent labels.
+    """
+    given = log_odds(scores) if multilabel else _log(scores)
+
+    def loss(log_temperature: float) -> float:
+        scaled = given * np.exp(-log_temperature)
+        if multilabel:
+            return float(np.logaddexp(0, np.where(truth, -scaled, scaled)).mean())
+        return float(-log_softmax(scaled, axis=1)[truth].mean())
+
+    bound = np.log(LARGEST_TEMPERATURE)
+    return float(np.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-6}).x))
+
+
+def _log(scores: np.ndarray) -> np.ndarray:
+    """Log of scores (N, K), finite and in the order of the scores."""
+    return np.log(SOFTENED + (1 - SOFTENED) * scores.astype(np.float64))
 
 
 def _fit_map(truth: np.ndarray, scores: np.ndarray, method: str) -> list[np.ndarray]:
@@ -82,7 +137,7 @@ def _fit_map(truth: np.ndarray, scores: np.ndarray, method: str) -> list[np.ndar
     # Platt 1999: a positive counts as (n+ + 1) / (n+ + 2), not as 1, a negative as 1 / (n- + 2); each sample is there
     # twice, as a positive and as a negative, weighted accordingly.
     likely = np.where(truth, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    twice, labels = np.tile(scores, 2)[:, None], np.repeat([1, 0], len(scores))
+    twice, labels = np.tile(log_odds(scores), 2)[:, None], np.repeat([1, 0], len(scores))
     fitted = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-8)
     fitted.fit(twice, labels, sample_weight=np.concatenate([likely, 1 - likely]))
     return [np.asarray(fitted.coef_[0]), np.asarray(fitted.intercept_)]
@@ -99,27 +154,30 @@ def calibrate_run(
 ) -> tuple[Any, dict[str, np.ndarray], dict[str, Any] | None]:
     """Calibrate a probe on val, for a run: the probe, its scores, and the record's ``calibration``.
 
+    The record has ``method``, `probability_metrics` by split ``before`` and ``after`` (val is what the maps were fitted
+    on: only test is evidence), ``left_as_they_are`` (classes) and ``temperature`` (None for other methods).
+
     Args:
         probe: fitted.
         truth: by split, (N, K) booleans.
         scores: by split (``val``, ``test``), (N, K) of the probe.
         names: K class names.
-        method: ``platt`` or ``isotonic``; None leaves probe and scores as they are and records None.
+        method: one of `probes.flags.METHODS`; None leaves probe and scores as they are and records None.
         multilabel: whether the columns are independent labels.
     """
     if method is None:
         return probe, scores, None
-    told: dict[str, Any] = {
-        "method": method,
-        "brier_before": {split: brier(truth[split], scores[split]) for split in scores},
-    }
     calibrated = calibrate(probe, truth["val"], scores["val"], method=method, multilabel=multilabel)
-    scores = {split: calibrated.apply(values) for split, values in scores.items()}
-    told["brier"] = {split: brier(truth[split], scores[split]) for split in scores}
-    told["left_as_they_are"] = [name for name, (one, _) in zip(names, calibrated.maps, strict=True) if not len(one)]
-    return calibrated, scores, told
-
-
-def brier(truth: np.ndarray, scores: np.ndarray) -> float:
-    """Mean squared difference of score and truth over every class of every sample; 0 is best."""
-    return float(((scores - truth) ** 2).mean())
+    mapped = {split: calibrated.apply(values) for split, values in scores.items()}
+    before, after = (
+        {split: probability_metrics(truth[split], values[split], multilabel=multilabel) for split in values}
+        for values in (scores, mapped)
+    )
+    told = {
+        "method": method,
+        "before": before,
+        "after": after,
+        "left_as_they_are": [name for name, (one, _) in zip(names, calibrated.maps, strict=True) if not len(one)],
+        "temperature": float(1 / calibrated.maps[0][0][0]) if method == "temperature" else None,
+    }
+    return calibrated, mapped, told

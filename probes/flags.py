@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from probes.settings import Settings
 
 MAX_SEED = 2**32 - 1
-METHODS = ("platt", "isotonic")
+METHODS = ("platt", "isotonic", "temperature")  # of calibration
 UNITS = {"s": 1, "m": 60, "h": 3600}
 Switch = Parameter(negative="")
 
@@ -36,7 +36,7 @@ class FitFlags:
         seed: Random seed.
         beta: Which F-beta the tuned thresholds of multi-label probes aim at: 2 weighs recall over precision, 1 alike.
         balanced: Weigh samples so that rare classes count as much as common ones; linear, and single-label rf and mlp.
-        calibrate: Map scores so that they fit val: platt or isotonic.
+        calibrate: Calibrate scores on val: platt, isotonic or temperature.
         budget: Start no further candidate after this long, such as 90s or 10m; what was left untried is told.
         device: cpu, cuda or cuda:1; for linear and knn.
         augment: Views of each training image to learn from, made by featurize --augment; 1 is the image itself.

@@ -12,6 +12,7 @@ import numpy as np
 
 from data import store
 from probes import metrics, spatial
+from probes.probabilities import probability_metrics
 from probes.search import Trial, words
 
 RULES = ("half", "tuned")
@@ -77,9 +78,10 @@ def metrics_of(
         scores: (N, K).
         multilabel: whether the columns are independent labels.
     """
+    about_scores = probability_metrics(truth, scores, multilabel=multilabel)
     if multilabel:
-        return metrics.multilabel_metrics(truth, decided, scores)
-    return metrics.single_label_metrics(truth.argmax(axis=1), decided.argmax(axis=1), truth.shape[1])
+        return metrics.multilabel_metrics(truth, decided, scores) | about_scores
+    return metrics.single_label_metrics(truth.argmax(axis=1), decided.argmax(axis=1), truth.shape[1]) | about_scores
 
 
 def interval_parts(

@@ -15,7 +15,7 @@ class Settings:
     Args:
         beta: of the F-beta that the ``tuned`` thresholds aim at.
         balanced: weigh samples so that rare classes count as much as common ones.
-        calibrate: ``platt`` or ``isotonic``: probabilities are mapped so that they fit val.
+        calibrate: ``platt``, ``isotonic`` or ``temperature``: scores are calibrated on val, see `probes.calibration`.
         fraction: share of train to learn from; None is all.
         shots: samples a class to learn from; None is all.
         budget_s: start no further candidate, and grow no more trees, after so many seconds; None tries all.
@@ -45,7 +45,9 @@ def selection_metric(multilabel: bool) -> str:
 
 def recorded(multilabel: bool, settings: Settings, candidates: list[dict[str, Any]]) -> dict[str, Any]:
     """The settings as a run records them (``arguments``); they are hashed into the name of its folder."""
-    rule = {"shrinkage": SHRINKAGE} if multilabel else {}
+    rule: dict[str, Any] = {"shrinkage": SHRINKAGE} if multilabel else {}
+    if settings.calibrate == "platt":
+        rule["calibrate_on"] = "log odds"  # version 0.1 calibrated the probabilities: those runs are other runs
     return {"selection": selection_metric(multilabel), **asdict(settings), **rule, "candidates": candidates}
 
 

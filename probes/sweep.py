@@ -14,9 +14,9 @@ from typing import Any
 from data import paths
 from data.files import short_hash, write_text
 from data.runs import Run
-from probes import metrics
+from probes import metrics, probabilities
 
-METRICS = tuple(dict.fromkeys((*metrics.MULTILABEL, *metrics.SINGLE_LABEL)))
+METRICS = tuple(dict.fromkeys((*metrics.MULTILABEL, *metrics.SINGLE_LABEL, *probabilities.NAMES)))
 ABOUT = ("kind", "shots", "fraction", "rule")  # what runs of one group share; they differ in seed
 
 

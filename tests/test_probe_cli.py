@@ -117,7 +117,7 @@ def test_decision_flags_reach_the_run(out, tmp_path, capsys):
         (("--kind", "rf", "--beta", "0"), "--beta 0: must be above 0"),
         (
             ("--kind", "rf", "--calibrate", "plat"),
-            "unknown calibration 'plat'; choose from isotonic, platt (did you mean 'platt'?)",
+            "unknown calibration 'plat'; choose from isotonic, platt, temperature (did you mean 'platt'?)",
         ),
         (("--kind", "knn", "--device", "gpu"), "--device gpu: give cpu, cuda or cuda:1"),
         ((), "requires an argument"),

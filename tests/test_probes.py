@@ -14,7 +14,7 @@ from data import runs, store
 from data.dataset import SPLITS
 from data.errors import RequestError
 from data.registry import PROBES
-from probes import fit, inputs, metrics, models
+from probes import fit, inputs, metrics, models, probabilities
 from probes.kinds import rf
 from probes.scores import shrunk_thresholds
 from probes.settings import Settings
@@ -95,7 +95,7 @@ def test_a_probe_learns_the_signal_and_fulfils_the_run_contract(kind, multilabel
     names = metrics.MULTILABEL if multilabel else metrics.SINGLE_LABEL
     for split in ("val", "test"):
         for rule in fit.RULES:
-            assert list(record["metrics"][split][rule]) == list(names)
+            assert list(record["metrics"][split][rule]) == [*names, *probabilities.NAMES]
     assert record["rows"] == {"train": 200, "val": 80, "test": 80}
     test = record["metrics"]["test"]["tuned"]
     assert test["map_macro" if multilabel else "accuracy"] > 0.85
@@ -243,24 +243,29 @@ def test_balanced_weights_raise_the_recall_of_a_rare_class(multilabel, tmp_path,
 
 
 def test_calibration_is_fitted_on_val_recorded_and_part_of_the_saved_model(folders, tmp_path, quick):
-    for multilabel, kind, method in ((True, "rf", "platt"), (False, "knn", "isotonic")):
+    for multilabel, kind, method in ((True, "rf", "platt"), (False, "knn", "isotonic"), (False, "knn", "temperature")):
         run = _run(folders[multilabel], tmp_path, kind, calibrate=method)
         told = run.record["calibration"]
-        assert told["method"] == method and told["brier"]["val"] < told["brier_before"]["val"]
+        assert told["method"] == method and (told["temperature"] is None) == (method != "temperature")
+        for name in ("log_loss", "brier", "ece"):
+            assert told["after"]["val"][name] < told["before"]["val"][name] + 0.02
+            assert run.record["metrics"]["test"]["half"][name] == told["after"]["test"][name]
         assert told["left_as_they_are"] == []
         features = store.read_features(folders[multilabel] / "test.h5").features.astype(np.float32)
         model = models.load_model(run.folder / "model.skops")
         again = fit.score(model, features, classes=5, multilabel=multilabel)
         np.testing.assert_array_equal(again, run.predictions("test").scores)
         truth = metrics.one_hot(run.predictions("val").labels, 5) if not multilabel else run.predictions("val").labels
-        assert ((run.predictions("val").scores - truth) ** 2).mean() == pytest.approx(told["brier"]["val"])
+        squares = (run.predictions("val").scores - truth) ** 2
+        expected = squares.mean() if multilabel else squares.sum(axis=1).mean()
+        assert expected == pytest.approx(told["after"]["val"]["brier"])
 
 
 @pytest.mark.parametrize("kind", ["mlp", "linear"])
 def test_a_budget_leaves_candidates_untried_and_says_so(kind, folders, tmp_path, quick):
     record = _run(folders[True], tmp_path, kind, budget_s=1e-9).record
     assert len(record["candidates"]) == 1 and len(record["arguments"]["candidates"]) == 2
-    assert "the budget of 1e-09 s ended with 1 of 2 candidates untried" in record["warnings"][0]
+    assert "the budget of 1e-09 s ended with 1 of 2 candidates untried" in " ".join(record["warnings"])
     assert len(_run(folders[True], tmp_path, kind, budget_s=1e9).record["candidates"]) == 2
 
 

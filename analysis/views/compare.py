@@ -29,7 +29,11 @@ CARD = {
 HEADLINE = {True: "f2_macro", False: "accuracy"}
 # What follows from counts; average precision would need a walk through the ranking for every resample.
 COMPARABLE = {
-    multilabel: [name for name in frames.metric_names(multilabel) if not name.startswith("map_")]
+    multilabel: [
+        name
+        for name in frames.metric_names(multilabel)
+        if not name.startswith("map_") and name not in frames.PROBABILITY_METRICS
+    ]
     for multilabel in (True, False)
 }
 BLOCK = 32  # resamples drawn at once: a matrix product instead of a sum each

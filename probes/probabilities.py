@@ -1,0 +1,115 @@
+"""How good scores are as probabilities: log loss, Brier score and expected calibration error.
+
+Single-label scores are one distribution over the classes per sample; multi-label scores are one probability per
+class, each judged on its own.
+"""
+
+from typing import Any
+
+import numpy as np
+
+NAMES = ("log_loss", "brier", "ece")
+BINS = 15  # Guo et al. 2017, and torchgeo-bench
+LEAST_PROBABILITY = float(np.finfo(np.float32).eps)  # as scikit-learn's log_loss clips float32: a score of 0 costs 16
+
+
+def probability_metrics(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool) -> dict[str, float]:
+    """`log_loss`, `brier` and `ece` by name.
+
+    Args:
+        truth: (N, K) booleans.
+        scores: (N, K) probabilities.
+        multilabel: whether the columns are independent labels.
+    """
+    return {
+        "log_loss": log_loss(truth, scores, multilabel=multilabel),
+        "brier": brier(truth, scores, multilabel=multilabel),
+        "ece": ece(truth, scores, multilabel=multilabel),
+    }
+
+
+def log_loss(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool) -> float:
+    """Mean negative log likelihood in nats: per sample, or for multi-label per decision (every class of every sample).
+
+    Args:
+        truth: (N, K) booleans.
+        scores: (N, K) probabilities, clipped to 1.2e-7 from 0 and 1.
+        multilabel: whether the columns are independent labels.
+    """
+    p = np.clip(scores.astype(np.float64), LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+    if not multilabel:
+        return float(-np.log(p[truth]).mean())
+    return float(-np.where(truth, np.log(p), np.log1p(-p)).mean())
+
+
+def brier(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool) -> float:
+    """Mean squared difference of probability and truth; 0 is best.
+
+    Single-label: summed over the classes of a sample, 0 to 2 (Brier 1950; scikit-learn's with ``scale_by_half=False``).
+    Multi-label: mean over the classes, 0 to 1.
+
+    Args:
+        truth: (N, K) booleans.
+        scores: (N, K) probabilities.
+        multilabel: whether the columns are independent labels.
+    """
+    squares = (scores.astype(np.float64) - truth) ** 2
+    return float(squares.mean() if multilabel else squares.sum(axis=1).mean())
+
+
+def ece(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool, bins: int = BINS) -> float:
+    """Expected calibration error: mean distance of confidence and frequency over equal-width bins, weighted by samples.
+
+    Single-label: of the top score, against how often the argmax is right (Guo et al. 2017). Multi-label: of each
+    class's probability against its frequency, mean over the classes (classwise, Kull et al. 2019).
+
+    Args:
+        truth: (N, K) booleans.
+        scores: (N, K) probabilities.
+        multilabel: whether the columns are independent labels.
+        bins: equal-width bins of 0 to 1, each closed on the right.
+    """
+    tables = [reliability(hits, confidence, bins=bins) for hits, confidence in _questions(truth, scores, multilabel)]
+    return float(np.mean([error_of(table) for table in tables]))
+
+
+def error_of(table: dict[str, np.ndarray]) -> float:
+    """Expected calibration error of one `reliability` table."""
+    used = table["count"] > 0
+    gaps = np.abs(table["confidence"][used] - table["frequency"][used])
+    return float((table["count"][used] * gaps).sum() / table["count"].sum())
+
+
+def reliability(hits: np.ndarray, confidence: np.ndarray, *, bins: int = BINS) -> dict[str, np.ndarray]:
+    """A reliability diagram as numbers.
+
+    Args:
+        hits: (N,) booleans, whether what is predicted with that confidence is true.
+        confidence: (N,) probabilities.
+        bins: equal-width bins of 0 to 1, each closed on the right.
+
+    Returns:
+        By bin ``low``, ``high``, ``count``, and the means ``confidence`` and ``frequency`` (NaN in an empty bin).
+    """
+    edges = np.linspace(0, 1, bins + 1)
+    confidence = confidence.astype(np.float64)
+    index = np.searchsorted(edges[1:-1], confidence, side="left")
+    count = np.bincount(index, minlength=bins)
+    sums: dict[str, Any] = {"confidence": confidence, "frequency": hits.astype(np.float64)}
+    means = {
+        name: np.divide(np.bincount(index, values, bins), count, out=np.full(bins, np.nan), where=count > 0)
+        for name, values in sums.items()
+    }
+    return {"low": edges[:-1], "high": edges[1:], "count": count, **means}
+
+
+def top_label(truth: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether the argmax is right (N,), and its score (N,)."""
+    chosen = scores.argmax(axis=1)[:, None]
+    return np.take_along_axis(truth, chosen, 1)[:, 0], np.take_along_axis(scores, chosen, 1)[:, 0]
+
+
+def _questions(truth: np.ndarray, scores: np.ndarray, multilabel: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+    if not multilabel:
+        return [top_label(truth, scores)]
+    return [(truth[:, k], scores[:, k]) for k in range(truth.shape[1])]
