@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import RequestError
+from featurize.checkpoints import check_dinov2, dinov2_layout, dinov2_names, unwrapped
 
 RANDOM_SEED = 0
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -26,7 +27,8 @@ FILES = (
     "pytorch_model.bin.index.json",
 )
 CONNECT_TIMEOUT_S = 10
-WRAPPERS = ("state_dict", "model")  # keys under which training scripts keep the state
+# Keys under which training scripts keep the state; of DINO's two networks the teacher is the one that is used.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher")
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def load_weights(
     if weights == "random":
         return random_weights(module)
     if weights != "pretrained":
-        state, origin = read_state(Path(weights)), weights
+        state, origin = unwrapped(read_state(Path(weights)), module.state_dict().keys(), weights), weights
     elif hub is None:
         state, origin = read_state(url_file(hub_name)), hub_name
     else:
@@ -160,6 +162,15 @@ def load_transformers(
     """
     from transformers.utils import logging  # deferred: most models do not need it
 
+    with torch.device("meta"):
+        names = set(model_class(config).state_dict())
+    if config.model_type.startswith("dinov2"):
+        state = dinov2_layout(unwrapped(state, dinov2_names(names), origin))
+        state = unwrapped(state, names, origin)
+        registers = hasattr(config, "num_register_tokens")
+        check_dinov2(state, origin, width=config.hidden_size, registers=registers)
+    else:
+        state = unwrapped(state, names, origin)
     before = logging.get_verbosity()
     logging.set_verbosity_error()  # its report of the keys says less than `check_keys`
     logging.disable_progress_bar()

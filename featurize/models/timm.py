@@ -13,6 +13,7 @@ from timm.models import PretrainedCfg
 from torch import Tensor
 
 from data.errors import RequestError
+from featurize.checkpoints import unwrapped
 from featurize.encoder import Encoder, EncoderRequest, check_order, is_rgb
 from featurize.normalization import make_normalization, picture_normalization
 from featurize.weights import (
@@ -112,9 +113,12 @@ def load_model(name: str, weights: str, published: Any, options: dict[str, Any])
     if weights == "random":
         model = random_module(lambda: create(name, {**options, "num_classes": 0}))
         return model, random_weights(model)
-    state, origin = (
-        published_state(name, published) if weights == "pretrained" else (read_state(Path(weights)), weights)
-    )
+    if weights == "pretrained":
+        state, origin = published_state(name, published)
+    else:
+        with torch.device("meta"):
+            names = set(create(name, options).state_dict())
+        state, origin = unwrapped(read_state(Path(weights)), names, weights), weights
     model = load_strictly(name, state, origin, published, options)
     return model, Weights("loaded", digest_state(model.state_dict()), origin)
 
