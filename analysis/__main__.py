@@ -1,12 +1,6 @@
 """Entry point of the `analyze` command."""
 
-from data.launch import launch
-
-
-def main() -> None:
-    """Run the command."""
-    launch("analysis")
-
+from featurize.commands import analyze as main
 
 if __name__ == "__main__":
     main()

@@ -1,12 +1,6 @@
 """Entry point of the `featurize` command."""
 
-from data.launch import launch
-
-
-def main() -> None:
-    """Run the command."""
-    launch("featurize")
-
+from featurize.commands import featurize as main
 
 if __name__ == "__main__":
     main()

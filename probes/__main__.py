@@ -1,12 +1,6 @@
 """Entry point of the `probe` command."""
 
-from data.launch import launch
-
-
-def main() -> None:
-    """Run the command."""
-    launch("probes")
-
+from featurize.commands import probe as main
 
 if __name__ == "__main__":
     main()

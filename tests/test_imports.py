@@ -12,8 +12,8 @@ HEAVY = ("torch", "torchgeo", "transformers", "sklearn", "matplotlib", "umap", "
 MAY_IMPORT = {
     "data": {"data"},
     "featurize": {"data", "featurize"},
-    "probes": {"data", "probes"},
-    "analysis": {"data", "analysis", "probes.metrics"},
+    "probes": {"data", "probes", "featurize.commands"},
+    "analysis": {"data", "analysis", "probes.metrics", "featurize.commands"},
 }
 
 

@@ -68,10 +68,11 @@ def connect(ray: Any, address: str | None) -> None:
         RequestError: there is none, or none can be started.
     """
     local = {} if address else {"include_dashboard": False}
+    setup = {"worker_process_setup_hook": "featurize.commands.own_packages_first"}  # before a worker unpickles anything
     for name, value in SURROUNDINGS.items():
         os.environ.setdefault(name, value)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        ray.init(address=address, runtime_env=setup, log_to_driver=False, logging_level=logging.ERROR, **local)
     except Exception as error:  # Ray raises whatever it likes, a bare Exception among it
         reason = " ".join(str(error).split())[:200]
         if not address:

@@ -1,0 +1,59 @@
+"""Where all three commands start: our packages go before modules of the same names in the user's own project.
+
+`data`, `probes` and `analysis` are common names. A user's ``data/`` or ``data.py`` in the working directory or on
+``PYTHONPATH`` would be imported in place of ours; here ours are looked up first, in the process of a command and in
+every process that it starts. Python sessions and scripts that do not start a command are left alone.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+
+OWN = ("data", "featurize", "probes", "analysis")
+TOP = Path(__file__).resolve().parent.parent
+
+
+class _OwnFirst:
+    """Finds our packages beside this one, wherever else modules of those names may be."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        return PathFinder.find_spec(name, [str(TOP)]) if name in OWN else None
+
+
+def own_packages_first() -> None:
+    """Look our packages up before all others, also where one of another project is imported already."""
+    if _OwnFirst not in sys.meta_path:
+        sys.meta_path.insert(0, _OwnFirst)
+    for name in OWN:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if name in sys.modules and (not file or Path(file).resolve().parent != TOP / name):
+            for module in [one for one in sys.modules if one == name or one.startswith(f"{name}.")]:
+                del sys.modules[module]
+
+
+# On import: a process that multiprocessing spawns imports the command's start again before it unpickles anything.
+own_packages_first()
+
+
+def featurize() -> None:
+    """Run `featurize`."""
+    _launch("featurize")
+
+
+def probe() -> None:
+    """Run `probe`."""
+    _launch("probes")
+
+
+def analyze() -> None:
+    """Run `analyze`."""
+    _launch("analysis")
+
+
+def _launch(package: str) -> None:
+    from data.launch import launch  # here: only now is it certain to be ours
+
+    launch(package)

@@ -1,0 +1,72 @@
+"""The commands beside a user's own modules called data, probes and analysis: ours are found, theirs are left alone."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BIN = Path(sys.executable).parent
+# Fails wherever a module of the user's is imported in place of ours.
+TRAP = "raise SystemExit('a module of the user was imported')\n"
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A folder with packages and modules of our names, such as research projects have."""
+    for name in ("data", "probes", "analysis"):
+        (tmp_path / "packages" / name).mkdir(parents=True)
+        (tmp_path / "packages" / name / "__init__.py").write_text(TRAP)
+        (tmp_path / "packages" / name / "cli.py").write_text(TRAP)
+        (tmp_path / "modules").mkdir(exist_ok=True)
+        (tmp_path / "modules" / f"{name}.py").write_text(TRAP)
+    return tmp_path
+
+
+def run(folder, *words, **more):
+    environment = os.environ | {"PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(folder)} | more
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("kind", ["packages", "modules"])
+@pytest.mark.parametrize("command", ["featurize", "probe", "analyze"])
+def test_console_scripts_find_our_packages(project, kind, command):
+    done = run(project / kind, BIN / command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"Usage: {command}" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["packages", "modules"])
+def test_python_m_finds_our_packages(project, kind):
+    done = run(project / kind, sys.executable, "-m", "featurize", "list", "stats")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_trap_works(project):
+    done = run(project / "modules", sys.executable, "-c", "import data.bands")
+    assert "a module of the user was imported" in done.stderr
+
+
+SPAWNED = """
+import multiprocessing, sys
+from featurize.commands import own_packages_first
+def file_of_data(_):
+    import data
+    return data.__file__
+if __name__ == "__main__":
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        print(pool.map(file_of_data, [0])[0])
+"""
+
+
+def test_spawned_processes_find_our_packages(project):
+    (project / "modules" / "start.py").write_text(SPAWNED)
+    done = run(project / "modules", sys.executable, "start.py")
+    assert Path(done.stdout.strip()) == Path(__file__).parent.parent / "data" / "__init__.py", done.stderr
+
+
+def test_scripts_that_start_no_command_keep_their_own_modules(project):
+    (project / "modules" / "data.py").write_text("mine = 1\n")
+    done = run(project / "modules", sys.executable, "-c", "import featurize, data; print(data.mine)")
+    assert done.stdout == "1\n"
