@@ -1,26 +1,23 @@
 """Archives of a dataset: fetched when asked for, unpacked once into a cache folder that can be trusted."""
 
-import calendar
 import fcntl
 import gzip
 import hashlib
-import io
 import json
 import os
 import secrets
 import shutil
-import stat
 import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from data.command import progress
 from data.errors import RequestError
+from data.extraction import OutOfSpaceError, extract_tar, extract_zip
 from data.files import NO_SPACE
 from data.paths import user_cache
 
@@ -173,108 +170,27 @@ def _unpack(parts: Sequence[Path], target: Path, identity: dict) -> None:
     temporary = target.with_name(f"{target.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         if archive.suffix == ".zip":
-            _extract_zip(archive, temporary)
+            extract_zip(archive, temporary)
         else:
-            _extract_tar(parts, temporary)
+            extract_tar(parts, temporary)
         (temporary / MARKER).write_text(json.dumps(identity), encoding="utf-8")
         os.sync()  # the files must reach the disk before the name that vouches for them
         temporary.rename(target)
     except DAMAGED as error:
         raise RequestError(f"{archive} is damaged or incomplete ({error}); fetch it again") from error
+    except OutOfSpaceError as error:
+        raise _no_space(target.parent, str(error)) from error
     except OSError as error:
         if error.errno in NO_SPACE:
-            raise _no_space(archive, target.parent) from error
-        if not target.is_dir():  # else another process was faster
-            raise
+            raise _no_space(target.parent, archive.name) from error
+        if target.is_dir():  # another process was faster
+            return
+        if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError):
+            raise RequestError(f"{archive} holds a file and a folder of one name; fetch it again") from error
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _extract_zip(archive: Path, folder: Path) -> None:
-    with zipfile.ZipFile(archive) as source:
-        members = [_checked(member, archive) for member in source.infolist()]
-        _check_space(archive, members, folder.parent)
-        folder.mkdir()
-        with progress(f"unpacking {archive.name}", len(members), "files") as advance:
-            for member in members:
-                file = source.extract(member, folder)  # compares the CRC
-                stamp = calendar.timegm((*member.date_time, 0, 0, 0))
-                os.utime(file, (stamp, stamp))  # the archive's own time: unpacked again it is the same file
-                advance(1)
-
-
-def _extract_tar(parts: Sequence[Path], folder: Path) -> None:
-    folder.mkdir()
-    megabytes = sum(part.stat().st_size for part in parts) // 10**6
-    with progress(f"unpacking {parts[0].name}", megabytes, "MB") as advance:
-        joined = io.BufferedReader(_Joined(parts, advance), 2**20)
-        with _uncompressed(joined, parts[0]) as stream, tarfile.open(fileobj=stream, mode="r|") as source:
-            for member in source:
-                try:
-                    source.extract(member, folder, filter="data")
-                except tarfile.FilterError as error:
-                    raise RequestError(
-                        f"{parts[0]} holds the unsafe path '{member.name}'; nothing was unpacked"
-                    ) from error
-            while stream.read(2**20):
-                pass  # to the end: the checksum stands there
-
-
-@contextmanager
-def _uncompressed(stream: Any, archive: Path) -> Iterator[Any]:
-    if archive.suffix != ".zst":
-        with gzip.GzipFile(fileobj=stream) as uncompressed:
-            yield uncompressed
-        return
-    import pyarrow  # deferred: the only reader of Zstandard at hand takes a while to import
-
-    try:
-        with pyarrow.CompressedInputStream(pyarrow.PythonFile(stream, "r"), "zstd") as uncompressed:
-            yield uncompressed
-    except OSError as error:
-        if error.errno is None:  # pyarrow's word for damaged data
-            raise zlib.error(str(error)) from error
-        raise
-
-
-class _Joined(io.RawIOBase):
-    """Several files read as one; `advance` is told of each megabyte."""
-
-    def __init__(self, parts: Sequence[Path], advance: Callable[[int], None]) -> None:
-        self.left, self.advance, self.done, self.told = list(parts), advance, 0, 0
-        self.file: io.FileIO | None = None
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int:
-        while self.file or self.left:
-            self.file = self.file or io.FileIO(self.left.pop(0))
-            if count := self.file.readinto(buffer):
-                self.done += count
-                self.advance(self.done // 10**6 - self.told)
-                self.told = self.done // 10**6
-                return count
-            self.file.close()
-            self.file = None
-        return 0
-
-
-def _checked(member: zipfile.ZipInfo, archive: Path) -> zipfile.ZipInfo:
-    parts = PurePosixPath(member.filename.replace("\\", "/"))
-    link = stat.S_ISLNK(member.external_attr >> 16)
-    if parts.is_absolute() or ".." in parts.parts or ":" in "".join(parts.parts[:1]) or link:
-        raise RequestError(f"{archive} holds the unsafe path '{member.filename}'; nothing was unpacked")
-    return member
-
-
-def _check_space(archive: Path, members: list[zipfile.ZipInfo], folder: Path) -> None:
-    needed = sum(member.file_size for member in members)
-    if needed > shutil.disk_usage(folder).free:
-        raise _no_space(archive, folder, f", which needs {needed / 1e9:.1f} GB")
-
-
-def _no_space(archive: Path, folder: Path, needs: str = "") -> RequestError:
-    return RequestError(
-        f"no space left in {folder} to unpack {archive.name}{needs}; free some or name another --cache-dir"
-    )
+def _no_space(folder: Path, what: str) -> RequestError:
+    return RequestError(f"no space left in {folder} to unpack {what}; free some or name another --cache-dir")

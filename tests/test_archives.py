@@ -1,5 +1,6 @@
 """Archives are unpacked once, whole or not at all, into a folder that says what it was made from."""
 
+import gzip
 import io
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from data import archives
+from data import archives, extraction
 from data.errors import RequestError
 
 
@@ -78,14 +79,14 @@ def test_nowhere_to_write_names_cache_dir(archive, tmp_path, monkeypatch):
 
 def test_kill_in_the_middle_leaves_nothing_that_looks_whole(archive):
     killed = (
-        "import os, zipfile, sys\n"
+        "import os\n"
         "from pathlib import Path\n"
-        "from data import archives\n"
-        "real = zipfile.ZipFile.extract\n"
-        "def extract(self, member, path):\n"
-        "    if member.filename.endswith('2.txt'): os._exit(9)\n"  # as a SIGKILL: no clean-up runs
-        "    return real(self, member, path)\n"
-        "zipfile.ZipFile.extract = extract\n"
+        "from data import archives, extraction\n"
+        "real = extraction.write_file\n"
+        "def write(file, content, mtime):\n"
+        "    if file.name == '2.txt': os._exit(9)\n"  # as a SIGKILL: no clean-up runs
+        "    return real(file, content, mtime)\n"
+        "extraction.write_file = write\n"
         f"archives.unpacked(Path({str(archive)!r}), cache_dir=None)\n"
     )
     project = Path(archives.__file__).parents[1]
@@ -115,13 +116,13 @@ def test_without_file_locks_the_slower_process_uses_the_faster_ones_folder(archi
         raise OSError("no locks on this disk")
 
     monkeypatch.setattr(archives.fcntl, "flock", no_locks)
-    real = archives._check_space
+    real = extraction._check_space
 
     def overtaken(*arguments):  # another process finishes while this one is at work
-        monkeypatch.setattr(archives, "_check_space", real)
+        monkeypatch.setattr(extraction, "_check_space", real)
         archives.unpacked(archive, cache_dir=None)
 
-    monkeypatch.setattr(archives, "_check_space", overtaken)
+    monkeypatch.setattr(extraction, "_check_space", overtaken)
     folder = archives.unpacked(archive, cache_dir=None)
     assert folders_beside(archive) == [folder.name]
 
@@ -172,7 +173,7 @@ def test_disk_that_fills_up_is_a_request_error(archive, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(zipfile.ZipFile, "extract", full)
+    monkeypatch.setattr(extraction, "write_file", full)
     with pytest.raises(RequestError, match="no space left .* --cache-dir"):
         archives.unpacked(archive, cache_dir=None)
     assert folders_beside(archive) == []
@@ -297,3 +298,101 @@ def test_tar_cannot_write_outside_its_folder(tmp_path, name):
         archives.unpacked(archive, cache_dir=None)
     assert not (tmp_path / "evil.txt").exists()
     assert folders_beside(archive) == []
+
+
+# --- hostile archives
+
+
+def make_hostile_tar(path: Path, *members: tarfile.TarInfo) -> Path:
+    with tarfile.open(path, "w:gz", format=tarfile.GNU_FORMAT) as archive:
+        for member in members:
+            archive.addfile(member, io.BytesIO(bytes(member.size)))
+    return path
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, *, to: str = "", size: int = 0) -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname, made.size = kind, to, size
+    return made
+
+
+def deep_links() -> list[tarfile.TarInfo]:
+    """The way out of CVE-2025-4517: links whose real path is longer than realpath resolves, then one that climbs."""
+    members, folder = [], "d" * 247
+    for number in range(16):
+        at = "/".join([folder] * number)
+        members += [member(f"{at}/{folder}".lstrip("/"), tarfile.DIRTYPE)]
+        members += [member(f"{at}/l{number}".lstrip("/"), tarfile.SYMTYPE, to=folder)]
+    links = "/".join(f"l{number}" for number in range(16))
+    return [*members, member(f"{links}/x", tarfile.SYMTYPE, to="../" * 16), member(f"{links}/x/evil.txt")]
+
+
+HOSTILE = {
+    "link": [member("link", tarfile.SYMTYPE, to="/etc"), member("link/evil.txt")],
+    "link that stays inside": [member("a.txt"), member("link", tarfile.SYMTYPE, to="a.txt")],
+    "hard link": [member("link", tarfile.LNKTYPE, to="/etc/passwd")],
+    "hard link to a link": [member("a", tarfile.SYMTYPE, to=".."), member("b", tarfile.LNKTYPE, to="a")],
+    "links with long paths": deep_links(),
+    "device": [member("null", tarfile.CHRTYPE)],
+    "pipe": [member("pipe", tarfile.FIFOTYPE)],
+    "absolute": [member("/tmp/evil.txt")],
+    "long name": [member("n" * 256)],
+    "long path": [member("/".join(["n" * 200] * 8))],
+}
+
+
+@pytest.mark.parametrize("members", HOSTILE.values(), ids=HOSTILE)
+def test_tar_with_anything_but_files_and_folders_inside_is_refused(tmp_path, members):
+    archive = make_hostile_tar(tmp_path / "Bad.tar.gz", *members)
+    with pytest.raises(RequestError, match="holds the unsafe path"):
+        archives.unpacked(archive, cache_dir=tmp_path / "cache")
+    assert folders_beside(tmp_path / "cache" / "x") == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "Bad.tar.gz",
+        "cache",
+        *(["xdg"] * (tmp_path / "xdg").exists()),
+    ]
+
+
+def test_file_and_folder_of_one_name_are_one_line(tmp_path):
+    archive = make_hostile_tar(tmp_path / "Bad.tar.gz", member("a"), member("a/b"))
+    with pytest.raises(RequestError, match="holds a file and a folder of one name"):
+        archives.unpacked(archive, cache_dir=tmp_path / "cache")
+
+
+@pytest.fixture
+def small_limits(monkeypatch):
+    monkeypatch.setattr(extraction, "ALWAYS_BYTES", 100_000)
+    monkeypatch.setattr(extraction, "MOST_TIMES", 2)
+    monkeypatch.setattr(extraction, "MOST_FILES", 50)
+
+
+BOMBS = {
+    "large tar": lambda path: make_hostile_tar(path / "Bomb.tar.gz", member("zeros", size=200_000)),
+    "many files in a tar": lambda path: make_hostile_tar(path / "Bomb.tar.gz", *(member(str(n)) for n in range(60))),
+    "large zip": lambda path: make_zip(path / "Bomb.zip", {"zeros": bytes(200_000)}),
+    "many files in a zip": lambda path: make_zip(path / "Bomb.zip", {str(n): b"" for n in range(60)}),
+}
+
+
+@pytest.mark.parametrize("make", BOMBS.values(), ids=BOMBS)
+def test_archives_that_unpack_to_too_much_are_refused(tmp_path, small_limits, make):
+    archive = make(tmp_path)
+    with pytest.raises(RequestError, match="unpacks to .*more than any known dataset of its size"):
+        archives.unpacked(archive, cache_dir=tmp_path / "cache")
+    assert folders_beside(tmp_path / "cache" / "x") == []
+
+
+def test_zeros_without_end_behind_a_tar_are_not_read_to_their_end(tmp_path, small_limits):
+    archive = make_hostile_tar(tmp_path / "Bomb.tar.gz", member("a", size=10))
+    archive.write_bytes(archive.read_bytes() + gzip.compress(bytes(10_000_000)))
+    with pytest.raises(RequestError, match="unpacks to"):
+        archives.unpacked(archive, cache_dir=tmp_path / "cache")
+
+
+def test_large_headers_are_not_read_into_memory(tmp_path):
+    header = tarfile.TarInfo("././@PaxHeader")
+    header.type, header.size = tarfile.XHDTYPE, 50_000_000
+    archive = make_hostile_tar(tmp_path / "Bomb.tar.gz", header)
+    with pytest.raises(RequestError, match="is damaged or incomplete .a header of 50,000,000 bytes"):
+        archives.unpacked(archive, cache_dir=tmp_path / "cache")
