@@ -46,6 +46,7 @@ from data.lock import Lock
 
 SCHEMA = 2
 FORMAT = "frozen-earth packed dataset"
+HEADER = {"schema", "dataset", "bands", "statistics", "stacks", "splits", "made"}
 BLOCK_ROWS = 64  # samples read and written at a time
 # Below this many samples, starting reader processes costs more than they save.
 ROWS_WORTH_WORKERS = 2000
@@ -375,8 +376,11 @@ class PackedSplit(EODataset):
             with store.open_hdf5(file) as source:
                 group = source[split]
                 arrays = {name: group[name][:] for name in ("ids", "labels", "lonlat", "checksums") if name in group}
+                for stack in self.stacks:
+                    if group[stack.name].shape != (about["rows"], len(stack.bands), stack.height, stack.width):
+                        raise ValueError(f"'{split}/{stack.name}' has another shape than its header")
                 self.offsets = {stack.name: group[stack.name].id.get_offset() for stack in self.stacks}
-        except (OSError, KeyError, RuntimeError) as error:
+        except (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             raise _damaged(file, error) from error
         ids = [name.decode(errors="replace") for name in arrays["ids"]]
         found = {"ids": store.digest_ids(ids)} | {k: store.digest_array(arrays[k]) for k in arrays if k != "ids"}
@@ -478,6 +482,8 @@ def read_header(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise RequestError(f"no packed file at {file}; make it with featurize pack --to {file}")
     try:
+        if why := store.answer(file, "structure").get("problem"):  # HDF5 itself fails badly where a file is damaged
+            raise ValueError(why)
         with store.open_hdf5(file) as source:
             if source.attrs.get("format") != FORMAT:
                 what = "a feature file" if "features" in source else "another HDF5 file"
@@ -485,9 +491,11 @@ def read_header(file: Path) -> dict[str, Any]:
             text = source["header"][:].tobytes()
             if hashlib.sha256(text).hexdigest() != source.attrs["header_sha256"]:
                 raise RequestError(f"{file} is damaged: its header does not match its checksum; make it again")
-    except (OSError, KeyError, RuntimeError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise _damaged(file, error) from error
     header = json.loads(text)
+    if not isinstance(header, dict) or not header.keys() >= HEADER:
+        raise RequestError(f"{file} is not a packed file of this program: its header lacks what is written there")
     if header["schema"] != SCHEMA:
         raise RequestError(f"{file} has schema {header['schema']}, this version reads {SCHEMA}; make it again")
     return header
@@ -496,9 +504,8 @@ def read_header(file: Path) -> dict[str, Any]:
 def is_packed(file: Path) -> bool:
     """Whether a file is a packed dataset."""
     try:
-        with store.open_hdf5(file) as source:
-            return source.attrs.get("format") == FORMAT
-    except (OSError, RuntimeError):
+        return store.answer(file, "kind").get("kind") == "packed"
+    except OSError:
         return False
 
 

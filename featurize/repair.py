@@ -19,8 +19,12 @@ def repair(file: Path) -> None:
         RequestError: the file is damaged beyond repair, it is an altered view, the flags or the data that made it are
             not there, or they no longer give what they gave.
     """
-    identity, environment = store.read_identity(file)
     again = "give its featurize command again with --overwrite"
+    try:
+        about = store.inspected(file, "identity")
+    except store.Damaged as error:
+        raise store.Damaged(f"{error}; it is too damaged to repair: {again}") from error
+    identity, environment = about["identity"], about["environment"]
     if not environment.get("asked") or identity["split"].get("altered"):
         raise RequestError(f"{file} does not say which flags made it; {again}")
     resolved = file.resolve()

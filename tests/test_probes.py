@@ -399,7 +399,7 @@ def test_labels_and_features_that_differ_in_number_are_refused(tmp_path):
         short = file["labels"][:-1]
         del file["labels"]
         file["labels"] = short
-    with pytest.raises(RequestError, match="30 features, 29 labels, 30 ids: rows do not line up"):
+    with pytest.raises(RequestError, match="test.h5 is damaged.*checksum of 'labels'"):
         inputs.read_splits(folder)
 
 

@@ -125,11 +125,10 @@ def _labels(run: Run, split: str, out: Path) -> np.ndarray | None:
     file = paths.feature_file(paths.feature_folder(out, run.dataset, run.encoder), split)
     if not file.is_file():
         return None
-    identity, _ = store.read_identity(file)
-    if identity["split"]["labels_sha256"] != run.record["features"]["splits"][split]["labels_sha256"]:
+    features = store.read_features(file, lazy=True)
+    if features.identity["split"]["labels_sha256"] != run.record["features"]["splits"][split]["labels_sha256"]:
         return None
-    with store.open_hdf5(file) as source:
-        return source["labels"][:]
+    return features.labels
 
 
 def _is_eurosat(run: Run) -> bool:

@@ -6,6 +6,7 @@ never compared. While a split is being written it is a folder of parts and a jou
 in the journal, and the finished file appears by one rename.
 """
 
+from data.store.contained import Damaged, answer, inspected
 from data.store.exchange import export
 from data.store.identity import (
     DIGESTED,
@@ -32,7 +33,9 @@ from data.store.verification import verify, verify_parts
 from data.store.writer import DEFAULT_PART_ROWS, FeatureWriter, PartWriter, reserved, tidy
 
 __all__ = [
+    "answer",
     "CHUNK_ROWS",
+    "Damaged",
     "collapse",
     "dataset_slug",
     "DEFAULT_PART_ROWS",
@@ -47,6 +50,7 @@ __all__ = [
     "FeatureWriter",
     "find_features",
     "LEAST_RANK",
+    "inspected",
     "make_identity",
     "open_hdf5",
     "PartWriter",

@@ -1,7 +1,6 @@
 """Reading feature files, and finding the one that a command means."""
 
-import hashlib
-import json
+import copy
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,12 @@ from data import paths
 from data.dataset import SPLITS
 from data.errors import RequestError
 from data.files import explained
-from data.store.identity import SCHEMA, dataset_slug
+from data.store.contained import Damaged, inspected, signature
+from data.store.identity import dataset_slug
 
 CHUNK_ROWS = 1024
+REPLACED_AT_MOST = 10  # times, while it is opened
+MEND = "featurize verify --repair {file} keeps what is sound and makes the rest again"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class FeatureSet:
         identity: what decided the values.
         environment: what was recorded with them.
         views: the same images altered, where a probe learns from them too.
+        features_sha256: checksum of the features in the file, which they matched when it was opened.
+        not_finite: rows of the file that hold NaN or infinity.
     """
 
     file: Path
@@ -44,6 +48,8 @@ class FeatureSet:
     identity: dict[str, Any]
     environment: dict[str, Any]
     views: tuple["FeatureSet", ...] = ()
+    features_sha256: str | None = None
+    not_finite: int | None = None
 
     @property
     def multilabel(self) -> bool:
@@ -65,7 +71,7 @@ def open_hdf5(file: Path) -> Any:
 
 
 def read_features(file: Path, *, lazy: bool = False) -> FeatureSet:
-    """Read one feature file.
+    """Read one feature file, once its attributes and arrays are known to match their checksums.
 
     Args:
         file: the feature file.
@@ -75,63 +81,63 @@ def read_features(file: Path, *, lazy: bool = False) -> FeatureSet:
     Raises:
         RequestError: absent, not HDF5, damaged, or of another schema.
     """
-    if not file.is_file():
-        raise RequestError(f"no feature file at {file}; name a file such as train.h5, or make it with featurize")
-    try:
+    for _ in range(REPLACED_AT_MOST):
+        before = signature(_present(file))
+        about = _inspected(file, "features")
         with ExitStack() as stack:
-            source = stack.enter_context(open_hdf5(file))
-            identity, environment = read_attributes(source)
-            found = FeatureSet(
-                file=file,
-                features=source["features"] if lazy else source["features"][:],
-                labels=source["labels"][:],
-                ids=[value.decode() for value in source["ids"][:]],
-                lonlat=source["lonlat"][:] if "lonlat" in source else None,
-                class_names=tuple(identity["dataset"]["class_names"]),
-                identity=identity,
-                environment=environment,
-            )
+            try:
+                source = stack.enter_context(open_hdf5(file))
+                found = FeatureSet(
+                    file=file,
+                    features=source["features"] if lazy else source["features"][:],
+                    labels=source["labels"][:],
+                    ids=[value.decode() for value in source["ids"][:]],
+                    lonlat=source["lonlat"][:] if "lonlat" in source else None,
+                    class_names=tuple(about["identity"]["dataset"]["class_names"]),
+                    identity=copy.deepcopy(about["identity"]),
+                    environment=copy.deepcopy(about["environment"]),
+                    features_sha256=about["checksums"]["features"],
+                    not_finite=about["not_finite"],
+                )
+            except (OSError, KeyError, ValueError, RuntimeError) as error:  # h5py's, of damaged files
+                raise _unreadable(file, error) from error
+            if signature(file) != before:
+                continue  # another process has published its own: look into that one
             if lazy:
                 stack.pop_all()  # stays open until the features are no longer referred to
             return found
-    except (OSError, KeyError, ValueError, RuntimeError) as error:  # h5py's, of damaged files
-        raise _unreadable(file, error) from error
+    raise RequestError(f"{file} is replaced again and again; wait for the other processes to end")
 
 
 def read_identity(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Identity and environment of a feature file, without reading its arrays.
+    """Identity and environment of a feature file, checked, without reading its arrays.
 
     Raises:
         RequestError: as `read_features`.
     """
+    about = _inspected(_present(file), "identity")
+    return copy.deepcopy(about["identity"]), copy.deepcopy(about["environment"])
+
+
+def _present(file: Path) -> Path:
+    if not file.is_file():
+        raise RequestError(f"no feature file at {file}; name a file such as train.h5, or make it with featurize")
+    return file
+
+
+def _inspected(file: Path, wanted: str) -> dict[str, Any]:
     try:
-        with open_hdf5(file) as source:
-            return read_attributes(source)
-    except (OSError, KeyError, ValueError, RuntimeError) as error:  # h5py's, of damaged files
-        raise _unreadable(file, error) from error
-
-
-def digest_attributes(source: Any) -> str:
-    """sha256 of what is kept beside the arrays."""
-    kept = [str(source.attrs[name]) for name in ("identity", "environment", "class_names", "checksums")]
-    return hashlib.sha256("\n".join(kept).encode()).hexdigest()
-
-
-def read_attributes(source: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Identity and environment of an open feature file."""
-    identity = json.loads(source.attrs["identity"])
-    if identity["schema"] != SCHEMA:
-        raise RequestError(f"{source.filename} has schema {identity['schema']}, this version reads {SCHEMA}")
-    return identity, json.loads(source.attrs["environment"])
+        return inspected(file, wanted)
+    except Damaged as error:
+        raise Damaged(f"{error}; {MEND.format(file=file)}") from error
+    except OSError as error:
+        raise explained(error, file) from error
 
 
 def _unreadable(file: Path, error: Exception) -> RequestError:
     if isinstance(error, OSError) and error.errno:  # the file system's, which say nothing about the file's content
         return RequestError(str(explained(error, file)))
-    return RequestError(
-        f"{file} is not a readable feature file ({type(error).__name__}); featurize verify {file} says what is wrong, "
-        "and featurize verify --repair mends what can be mended"
-    )
+    return Damaged(f"{file} is damaged: HDF5 cannot read it ({type(error).__name__}); {MEND.format(file=file)}")
 
 
 def find_features(out: Path, *, model: str | None = None, dataset: str | None = None) -> Path:

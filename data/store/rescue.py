@@ -1,14 +1,9 @@
 """Damaged feature files: the sound rows kept as finished parts."""
 
-import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from data.errors import RequestError
-from data.store.reader import CHUNK_ROWS, open_hdf5, read_attributes
+from data.store.contained import Damaged, inspected
+from data.store.reader import open_hdf5
 from data.store.writer import FeatureWriter
 
 
@@ -27,36 +22,16 @@ def salvage(file: Path) -> tuple[int, int]:
     Raises:
         RequestError: the file does not even say what it holds, or another process is writing it.
     """
+    again = "give its featurize command again with --overwrite"
     try:
-        with open_hdf5(file) as source:
-            identity, _ = read_attributes(source)
-            rows, (_, dim), dtype = identity["split"]["rows"], source["features"].shape, source["features"].dtype.name
-            known = json.loads(source.attrs["checksums"])["features"]
-            blocks = (
-                _sound_rows(source["features"], at, min(at + CHUNK_ROWS, rows)) for at in range(0, rows, CHUNK_ROWS)
-            )
-            digest, whole = hashlib.sha256(), True
-            for block in blocks:
-                whole = whole and block is not None
-                digest.update(b"" if block is None else np.ascontiguousarray(block).tobytes())
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RequestError(
-            f"{file} is too damaged to repair ({type(error).__name__}); "
-            "give its featurize command again with --overwrite"
-        ) from error
-    no_telling_where = whole and digest.hexdigest() != known  # damaged although every chunk reads well
-    size = {"rows": rows, "dim": dim, "dtype": dtype, "part_rows": CHUNK_ROWS}
-    with FeatureWriter(file, identity, **size, overwrite=True) as writer, open_hdf5(file) as source:
-        for part in () if no_telling_where else writer.missing():
-            if (block := _sound_rows(source["features"], *writer.bounds(part))) is not None:
-                writer.write_part(part, block)
+        found = inspected(file, "sound")
+    except Damaged as error:
+        raise Damaged(f"{error}; it is too damaged to repair: {again}") from error
+    rows, sound = found["rows"], {tuple(bounds) for bounds in found["sound"]}
+    size = {"rows": rows, "dim": found["dim"], "dtype": found["dtype"], "part_rows": found["step"]}
+    with FeatureWriter(file, found["identity"], **size, overwrite=True) as writer, open_hdf5(file) as source:
+        for part in writer.missing():
+            start, stop = writer.bounds(part)
+            if any(first <= start and stop <= last for first, last in sound):
+                writer.write_part(part, source["features"][start:stop])  # which the child has read without harm
         return rows - sum(stop - start for start, stop in map(writer.bounds, writer.missing())), rows
-
-
-def _sound_rows(features: Any, start: int, stop: int) -> np.ndarray | None:
-    """Some rows, None where the checksum of a chunk or a value tells of damage."""
-    try:
-        block = features[start:stop]
-    except OSError:  # HDF5: the chunk's checksum does not match
-        return None
-    return block if len(block) == stop - start and np.isfinite(block).all() else None

@@ -21,8 +21,9 @@ from data.errors import RequestError
 from data.files import canonical_json, explained, fsync_folder, published
 from data.lock import Lock
 from data.store.identity import differing_fields, digest_array
+from data.store.inspection import digest_attributes
 from data.store.plan import PLAN_FILE, DamagedPlan, plan_digest, read_plan, write_plan
-from data.store.reader import CHUNK_ROWS, digest_attributes, open_hdf5
+from data.store.reader import CHUNK_ROWS, open_hdf5
 
 DEFAULT_PART_ROWS = 1024
 

@@ -1,0 +1,144 @@
+"""HDF5 files looked into by a child process: damage can end or hang the HDF5 library, and must not end the command.
+
+One child serves a command, started at its first question. What it found of a file holds until the file changes.
+"""
+
+import atexit
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from data.errors import RequestError
+
+PATIENCE_S = 60.0  # without a sign of life; a block of 4 MB takes less from any disk that works
+MEMORY = 8 * 2**30  # bytes of address space; what is read at once is a thousandth of that
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = "import sys; sys.path.insert(0, {root!r}); from data.store.inspection import serve; serve({memory})"
+
+Signature = tuple[int, int, int, int]
+
+
+class Damaged(RequestError):
+    """A file that is not what was written."""
+
+
+def inspected(file: Path, wanted: str) -> dict[str, Any]:
+    """What a file holds, once it is known that reading it is safe (see `data.store.inspection.inspect`).
+
+    Raises:
+        Damaged: it cannot be relied on; the message names the file and says why.
+        OSError: what the operating system said.
+    """
+    found = answer(file, wanted)
+    if problem := found.get("problem"):
+        raise Damaged(f"{file} is damaged, or no file of this kind: {problem}")
+    return found
+
+
+def answer(file: Path, wanted: str) -> dict[str, Any]:
+    """As `inspected`, with what is wrong as ``problem``.
+
+    Raises:
+        OSError: what the operating system said.
+    """
+    key = (str(file.absolute()), signature(file), wanted)
+    if key not in _known:
+        found = _child.ask(str(file.absolute()), wanted)
+        if code := found.get("os_error"):
+            raise OSError(*code, str(file))
+        if len(_known) > 1000:
+            _known.clear()
+        _known[key] = found
+    return _known[key]
+
+
+def signature(file: Path) -> Signature:
+    """What changes when a file does."""
+    found = file.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+_known: dict[tuple[str, Signature, str], dict[str, Any]] = {}
+
+
+class _Child:
+    """The process, and the conversation with it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+
+    def ask(self, file: str, wanted: str) -> dict[str, Any]:
+        """Ask, and wait for the answer or the child's end."""
+        with self._lock:
+            process = self._running()
+            try:
+                return self._ask(process, {"file": file, "wanted": wanted})
+            except BaseException:  # an interrupt: an answer on its way must not be taken for the next one
+                self.stop()
+                raise
+
+    def _ask(self, process: "subprocess.Popen[bytes]", question: dict[str, str]) -> dict[str, Any]:
+        assert process.stdin is not None and process.stdout is not None
+        with suppress(BrokenPipeError):  # its end is told below
+            process.stdin.write(json.dumps(question).encode() + b"\n")
+            process.stdin.flush()
+        text = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while True:
+                if not selector.select(PATIENCE_S):
+                    self.stop()
+                    return {"problem": f"HDF5 does not come to an end reading it (given up after {PATIENCE_S:.0f} s)"}
+                read = os.read(process.stdout.fileno(), 2**16)
+                if not read:
+                    return {"problem": self._ended(process)}
+                text += read
+                while b"\n" in text:
+                    line, text = text.split(b"\n", 1)
+                    if line != b".":
+                        return json.loads(line)
+
+    def _running(self) -> "subprocess.Popen[bytes]":
+        if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
+            command = COMMAND.format(root=str(ROOT), memory=MEMORY)
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            )
+            self._owner = os.getpid()
+        return self._process
+
+    def _ended(self, process: "subprocess.Popen[bytes]") -> str:
+        code = process.wait()
+        self._process = None
+        if code < 0:
+            with suppress(ValueError):
+                return f"HDF5 ends with {signal.Signals(-code).name} reading it"
+        return f"HDF5 ends reading it (exit code {code})"
+
+    def stop(self) -> None:
+        """End the process, where there is one of ours."""
+        process, self._process = self._process, None
+        if process is not None and self._owner == os.getpid():
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe:
+                    with suppress(OSError):
+                        pipe.close()
+
+
+_child = _Child()
+atexit.register(_child.stop)

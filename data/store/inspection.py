@@ -1,0 +1,272 @@
+"""Looking into HDF5 files: run in a child process by `data.store.contained`, as damage can end or hang the library.
+
+A question is a file and what is wanted of it; an answer is a dict of JSON: what was found, or under ``problem`` why the
+file cannot be relied on, or under ``os_error`` what the operating system said.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import h5py
+import numpy as np
+
+from data.store.identity import DIGESTED, SCHEMA, digest_ids
+from data.store.spread import collapse
+from data.store.structure import Unfit, check_structure, read_json, read_text
+
+BLOCK_BYTES = 2**22
+SOUND_ROWS = 16  # of a damaged file, at least, are kept or made again together
+ATTRIBUTES = ("identity", "environment", "class_names", "checksums")
+PACKED = "frozen-earth packed dataset"
+Beat = Callable[[], None]
+
+
+def inspect(file: str, wanted: str, beat: Beat = lambda: None) -> dict[str, Any]:
+    """Answer one question.
+
+    Args:
+        file: an HDF5 file.
+        wanted: ``kind`` (features, packed or other), ``identity`` (attributes of a feature file), ``features`` (that
+            all of it is as written), ``verify`` (all that is wrong with it), ``sound`` (its undamaged rows),
+            ``structure`` (of any file: that it can be read safely).
+        beat: called often, as a sign of life.
+    """
+    try:
+        with h5py.File(file, "r", locking=False) as source:
+            return QUESTIONS[wanted](source, beat)
+    except Unfit as error:
+        return {"problem": str(error)}
+    except OSError as error:
+        if error.errno:
+            return {"os_error": [error.errno, os.strerror(error.errno)]}
+        return {"problem": f"HDF5 cannot read it ({_first_line(error)})"}
+    except MemoryError:
+        return {"problem": "reading it takes more memory than a file of this kind ever does"}
+    except Exception as error:  # whatever h5py makes of damage: the file is to blame, and the next question waits
+        return {"problem": f"HDF5 cannot read it ({type(error).__name__}: {_first_line(error)})"}
+
+
+def _kind(source: Any, beat: Beat) -> dict[str, Any]:
+    if "format" in source.attrs and read_text(source, "format") == PACKED:
+        return {"kind": "packed"}
+    if "features" in source and "identity" in source.attrs:
+        return {"kind": "features"}
+    return {"kind": "other"}
+
+
+def _structure(source: Any, beat: Beat) -> dict[str, Any]:
+    for name in source.attrs:
+        read_text(source, name)
+    for array in check_structure(source).values():
+        if array.chunks:  # of a contiguous one nothing but its place is HDF5's
+            for _ in _blocks(array, beat):
+                pass
+    return {}
+
+
+def _identity(source: Any, beat: Beat) -> dict[str, Any]:
+    identity, environment = read_json(source, "identity", dict), read_json(source, "environment", dict)
+    if read_text(source, "attributes_sha256") != digest_attributes(source):
+        raise Unfit("what is recorded beside its arrays does not match its checksum")
+    check_identity(identity)
+    read_json(source, "class_names", list)
+    checksums = read_json(source, "checksums", dict)
+    return {"identity": identity, "environment": environment, "checksums": checksums}
+
+
+def _features(source: Any, beat: Beat) -> dict[str, Any]:
+    """Whether every array is what was written; what a probe cannot use of it is counted, not judged."""
+    about = _identity(source, beat)
+    arrays = _feature_arrays(source, about["checksums"])
+    digests, finite = _digests(arrays, beat)
+    wrong = [f"checksum of '{name}' does not match" for name in digests if digests[name] != about["checksums"][name]]
+    if wrong := wrong or _unlike_identity(about["identity"], arrays, digests):
+        raise Unfit(wrong[0])
+    return about | {"not_finite": int((~finite).sum())}
+
+
+def _verify(source: Any, beat: Beat) -> dict[str, Any]:
+    about = _identity(source, beat)
+    arrays = _feature_arrays(source, about["checksums"])
+    digests, finite = _digests(arrays, beat)
+    problems = [f"checksum of '{name}' does not match" for name in digests if digests[name] != about["checksums"][name]]
+    problems += _unlike_identity(about["identity"], arrays, digests)
+    ids = arrays["ids"][:].tolist()
+    if len(set(ids)) < len(ids):
+        problems.append(f"{len(ids) - len(set(ids))} ids are duplicates")
+    if not finite.all():
+        problems.append(f"{(~finite).sum()} rows hold NaN or infinity, first at row {int(np.argmin(finite))}")
+    elif why := collapse(arrays["features"]):
+        problems.append(f"features have collapsed: {why}")
+    return {"problems": problems}
+
+
+def _sound(source: Any, beat: Beat) -> dict[str, Any]:
+    """Blocks of rows that HDF5's own checksums tell sound; none where the damage cannot be placed."""
+    about = _identity(source, beat)
+    features = check_structure_of(source, "features")
+    rows, (_, dim) = about["identity"]["split"]["rows"], features.shape
+    chunk = features.chunks[0] if features.chunks else SOUND_ROWS
+    step = -(-SOUND_ROWS // chunk) * chunk
+    sound, digest = [], hashlib.sha256()
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        beat()
+        with suppress(OSError):  # a chunk that does not match its checksum
+            block = features[start:stop]
+            digest.update(np.ascontiguousarray(block).tobytes())
+            if len(block) != stop - start or not np.isfinite(block).all():
+                continue
+            if sound and sound[-1][1] == start:
+                sound[-1][1] = stop
+            else:
+                sound.append([start, stop])
+    if sound == [[0, rows]] and digest.hexdigest() != about["checksums"].get("features"):
+        sound = []  # damaged although every chunk reads well
+    return about | {"rows": rows, "dim": dim, "dtype": features.dtype.name, "step": step, "sound": sound}
+
+
+def _feature_arrays(source: Any, checksums: dict[str, str]) -> dict[str, Any]:
+    arrays = check_structure(source)
+    if absent := sorted({"features", "labels", "ids", *checksums} - arrays.keys()):
+        raise Unfit(f"'{absent[0]}' is absent")
+    if foreign := sorted(arrays.keys() - checksums.keys()):
+        raise Unfit(f"'{foreign[0]}' has no checksum")
+    for name, (dimensions, kinds) in LAYOUT.items():
+        if name in arrays and (arrays[name].ndim not in dimensions or arrays[name].dtype.kind not in kinds):
+            raise Unfit(f"'{name}' is {arrays[name].ndim}-D of {arrays[name].dtype}, which {name} never are")
+    return arrays
+
+
+LAYOUT = {
+    "features": ((2,), "f"),
+    "labels": ((1, 2), "iu"),
+    "ids": ((1,), "S"),
+    "lonlat": ((2,), "f"),
+}
+
+
+def _digests(arrays: dict[str, Any], beat: Beat) -> tuple[dict[str, str], np.ndarray]:
+    """sha256 of every array, and (N,) whether a row of features is finite; read in blocks."""
+    digests, finite = {}, np.ones(len(arrays["features"]), bool)
+    for name, array in arrays.items():
+        digest, start = hashlib.sha256(), 0
+        for block in _blocks(array, beat):
+            digest.update(np.ascontiguousarray(block).tobytes())
+            if name == "features":
+                finite[start : start + len(block)] = np.isfinite(block).all(axis=1)
+                start += len(block)
+        digests[name] = digest.hexdigest()
+    return digests, finite
+
+
+def _blocks(array: Any, beat: Beat) -> Iterator[np.ndarray]:
+    row_bytes = max(1, array.dtype.itemsize * int(np.prod(array.shape[1:])))
+    rows = max(1, BLOCK_BYTES // row_bytes)
+    if array.chunks:  # whole chunks, so that none is read twice
+        rows = max(1, rows // array.chunks[0]) * array.chunks[0]
+    for start in range(0, len(array), rows):
+        beat()
+        yield array[start : start + rows]
+
+
+def _unlike_identity(identity: dict[str, Any], arrays: dict[str, Any], digests: dict[str, str]) -> list[str]:
+    """In what the arrays are not those that the identity is of."""
+    wanted = identity["split"]
+    counts = {name: len(array) for name, array in arrays.items()}
+    if set(counts.values()) != {wanted["rows"]}:
+        return [f"row counts differ: {counts}, identity says {wanted['rows']}"]
+    found = {name: digests.get(name) for name in DIGESTED}
+    found["ids"] = digest_ids([value.decode(errors="replace") for value in arrays["ids"][:]])
+    return [f"{name} do not match the identity" for name in DIGESTED if found[name] != wanted[f"{name}_sha256"]]
+
+
+def check_identity(identity: dict[str, Any]) -> None:
+    """Raise Unfit unless an identity has what readers ask of it, in the type they expect."""
+    if identity.get("schema") != SCHEMA:
+        raise Unfit(f"it has schema {identity.get('schema')}, this version reads {SCHEMA}")
+    for place, kinds in IDENTITY.items():
+        value: Any = identity
+        for key in place.split("."):
+            if not isinstance(value, dict) or key not in value:
+                raise Unfit(f"its identity has no {place}")
+            value = value[key]
+        if type(value) not in kinds:
+            raise Unfit(f"its identity has {place} of another type than is written there")
+    if not all(isinstance(name, str) for name in identity["dataset"]["class_names"]):
+        raise Unfit("its identity has class names that are no text")
+
+
+TEXT, MAYBE_TEXT = (str,), (str, type(None))
+IDENTITY: dict[str, tuple[type, ...]] = {
+    "dataset.name": TEXT,
+    "dataset.variant": MAYBE_TEXT,
+    "dataset.provenance": (dict,),
+    "dataset.class_names": (list,),
+    "encoder.name": TEXT,
+    "encoder.variant": MAYBE_TEXT,
+    "encoder.weights.source": TEXT,
+    "split.name": TEXT,
+    "split.rows": (int,),
+    "split.ids_sha256": TEXT,
+    "split.labels_sha256": MAYBE_TEXT,
+    "split.lonlat_sha256": MAYBE_TEXT,
+}
+
+
+def digest_attributes(source: Any) -> str:
+    """sha256 of what is kept beside the arrays of an open feature file."""
+    return hashlib.sha256("\n".join(read_text(source, name) for name in ATTRIBUTES).encode()).hexdigest()
+
+
+def check_structure_of(source: Any, name: str) -> Any:
+    """One array of an open file, after a check of all."""
+    arrays = check_structure(source)
+    if name not in arrays:
+        raise Unfit(f"'{name}' is absent")
+    return arrays[name]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:200]
+
+
+QUESTIONS: dict[str, Callable[[Any, Beat], dict[str, Any]]] = {
+    "kind": _kind,
+    "structure": _structure,
+    "identity": _identity,
+    "features": _features,
+    "verify": _verify,
+    "sound": _sound,
+}
+
+
+def serve(memory: int) -> None:
+    """Answer questions, a line of JSON each, until standard input ends; a dot is a sign of life.
+
+    Args:
+        memory: bytes that this process may take.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process
+    with suppress(ImportError, ValueError, OSError):  # no such limit on this system
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints must not look like an answer
+
+    def beat() -> None:
+        answers.write(".\n")
+        answers.flush()
+
+    for line in sys.stdin:
+        question = json.loads(line)
+        answers.write(json.dumps(inspect(question["file"], question["wanted"], beat)) + "\n")
+        answers.flush()
