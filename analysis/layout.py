@@ -3,13 +3,13 @@
 import sys
 import time
 import warnings
-import zipfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data.cached import arrays_in
 from data.errors import RequestError
 from data.files import canonical_json, published, short_hash
 from data.store import digest_array
@@ -156,11 +156,7 @@ def _neighbours(values: np.ndarray, count: int, *, seed: int, fast: bool, for_ot
 
 def _read(file: Path, identity: dict[str, Any]) -> np.ndarray | None:
     """The layout in a file, if the file is whole and was made for this very identity."""
-    try:
-        with np.load(file, allow_pickle=False) as kept:
-            return kept["points"] if str(kept["identity"]) == canonical_json(identity) else None
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    kept = arrays_in(file, "points", key="identity", value=canonical_json(identity))
+    if kept is None and file.exists():
         print(f"umap: {file} is damaged; computing it again", file=sys.stderr)
-        return None
+    return kept[0] if kept else None

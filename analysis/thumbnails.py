@@ -2,7 +2,6 @@
 
 import io
 import sys
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 
 from analysis import samples
 from data import store
+from data.cached import arrays_in
 from data.files import canonical_json, published, short_hash
 
 SIDE = 48  # pixels of a picture
@@ -75,8 +75,5 @@ def sprite(
 
 def _read(file: Path, identity: str) -> bytes | None:
     """The image in a file, if the file is whole and was made for this very identity."""
-    try:
-        with np.load(file, allow_pickle=False) as kept:
-            return kept["image"].tobytes() if str(kept["identity"]) == identity else None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # absent or damaged: it is made again
-        return None
+    kept = arrays_in(file, "image", key="identity", value=identity)
+    return kept[0].tobytes() if kept else None

@@ -1,5 +1,6 @@
 """EODataset: raw samples in their own units and resolution, with ids, labels, bands and statistics."""
 
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from data.errors import RequestError, unknown
 from data.places import on_earth
 
 SPLITS = ("train", "val", "test")
+LINE_OR_NUL = re.compile(r"[\n\r\0]")  # what lists of ids are cut at, and what fixed-length bytes lose at their end
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,9 @@ class EODataset(ABC):
         check_utf8([*self.ids, *self.class_names], where)
         if len(labels) != len(self.ids):
             raise RequestError(f"{where}: {len(self.ids)} ids but {len(labels)} labels; the source is inconsistent")
+        if "" in self.ids or LINE_OR_NUL.search("".join(self.ids)):
+            strange = next(name for name in self.ids if not name or LINE_OR_NUL.search(name))
+            raise RequestError(f"{where}: {strange!r} is no id; ids are one line of text each: rename it")
         if len(set(self.ids)) < len(self.ids):
             twice = [key for key, count in Counter(self.ids).items() if count > 1]
             raise RequestError(f"{where}: {len(twice)} ids occur twice, first '{twice[0]}'; ids must be unique")

@@ -22,12 +22,10 @@ def launch(package: str) -> None:
     if sys.argv[1:] not in HELP_FLAGS:
         importlib.import_module(f"{package}.cli").main()
     page = user_cache() / "help" / f"help-{package}-{_sources_key()}.txt"
-    try:
-        sys.stdout.write(page.read_text(encoding="utf-8"))
-    except OSError:
+    if (text := _kept(page)) is None:
         text = _render(package)
-        sys.stdout.write(text)
         _keep(page, text)
+    sys.stdout.write(text)
     sys.exit(0)
 
 
@@ -50,13 +48,22 @@ def _render(package: str) -> str:
     return buffer.getvalue()
 
 
+def _kept(page: Path) -> str | None:
+    """The page in the cache; None where there is none, or a damaged one."""
+    try:
+        digest, _, text = page.read_text(encoding="utf-8").partition("\n")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return text if digest == hashlib.sha256(text.encode()).hexdigest() else None
+
+
 def _keep(page: Path, text: str) -> None:
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         for old in page.parent.glob(f"{page.name.rpartition('-')[0]}-*"):
             old.unlink(missing_ok=True)
         temporary = page.with_name(f"{page.name}.{os.getpid()}")
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}", encoding="utf-8")
         temporary.rename(page)
     except OSError:
         pass  # a home that cannot be written costs half a second a time, nothing else

@@ -32,10 +32,11 @@ class Lock:
 
     Args:
         path: the lock file, ``<what is locked>.lock``.
+        what: is locked, for messages; None means the HDF5 file of that name.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, what: Path | None = None) -> None:
+        self.path, self.what = path, what or path.with_suffix(".h5")
         self._ended = threading.Event()
 
     def __enter__(self) -> Self:
@@ -147,12 +148,10 @@ class Lock:
             )
         here = owner["place"] == place()
         if here and (_started(owner["pid"]) or None) == owner["started"]:
-            raise RequestError(
-                f"{self._what()} is being written by process {owner['pid']} on this machine; wait for it"
-            )
+            raise RequestError(f"{self.what} is being written by process {owner['pid']} on this machine; wait for it")
         if not here and silent_s <= DEAD_AFTER_S:
             raise RequestError(
-                f"{self._what()} is being written by process {owner['pid']} on {owner['host']}, last seen "
+                f"{self.what} is being written by process {owner['pid']} on {owner['host']}, last seen "
                 f"{max(silent_s, 0):.0f} s ago; wait for it. If it is dead, try again in "
                 f"{DEAD_AFTER_S - silent_s:.0f} s, or delete {self.path}"
             )
@@ -173,10 +172,6 @@ class Lock:
                 raise
             with suppress(FileExistsError), self.path.open("x") as file:
                 file.write(stale.read_text())
-
-    def _what(self) -> Path:
-        """What is locked."""
-        return self.path.with_suffix(".h5")
 
 
 @cache

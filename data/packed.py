@@ -140,6 +140,8 @@ def pack(
     header = _make_header(splits, bands, limit=limit, card=card or {})
     rows = sum(map(len, splits.values()))
     size = _size(header, splits)
+    if file.exists() and overwrite and _is_another(file):
+        raise RequestError(f"{file} is there and is no packed file; choose another --to, or move it away")
     if file.exists() and not overwrite:
         found = read_header(file)
         fields = store.differing_fields(found | {"made": None}, header | {"made": None})
@@ -506,6 +508,15 @@ def is_packed(file: Path) -> bool:
     try:
         return store.answer(file, "kind").get("kind") == "packed"
     except OSError:
+        return False
+
+
+def _is_another(file: Path) -> bool:
+    """Whether a file is sound HDF5 of another kind, such as features; a damaged file may be replaced."""
+    try:
+        with store.open_hdf5(file) as source:
+            return source.attrs.get("format") != FORMAT
+    except (OSError, RuntimeError):
         return False
 
 

@@ -1,5 +1,6 @@
 """Where every artefact lives; no other module joins these paths."""
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -7,7 +8,32 @@ from pathlib import Path
 from data.errors import RequestError
 
 DEFAULT_OUT = Path("runs")
+UNSAFE = re.compile(r"[/\\:\s\x00-\x1f\x7f<>|*?\"]+")
+LONGEST = 160  # bytes of a name, of the 255 that disks allow: some more are put around it
 ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # a Path makes one slash of the two
+
+
+def slug(text: str) -> str:
+    """A name from data (a model's, bands', a dataset's) as part of one folder's or file's name.
+
+    Separators of paths, control characters and what shells or Windows expand become ``-``, and so do dots at the
+    beginning, which hide a file or lead out of a folder; a name too long for a disk is cut and gets a hash.
+    """
+    safe = re.sub(r"^\.+", "-", UNSAFE.sub("-", text)) or "-"
+    if len(safe.encode()) > LONGEST:
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        safe = safe.encode()[: LONGEST - 9].decode(errors="ignore") + "-" + digest
+    return safe
+
+
+def check_name(name: object, what: str) -> None:
+    """Refuse a recorded name that is no plain folder name: a damaged or foreign record must not choose a place.
+
+    Raises:
+        RequestError: it has separators or control characters, begins with a dot, or is no text.
+    """
+    if not isinstance(name, str) or not name or UNSAFE.search(name) or name.startswith("."):
+        raise RequestError(f"{what} is {str(name)[:80]!r}, which is no name of a folder; the record is damaged")
 
 
 def check_local(path: Path) -> None:
@@ -45,7 +71,7 @@ def feature_root(out: Path) -> Path:
 
 def feature_folder(out: Path, dataset: str, encoder: str) -> Path:
     """Folder of one feature set: one dataset seen by one encoder, a file a split."""
-    return feature_root(out) / dataset / encoder
+    return feature_root(out) / _named(dataset) / _named(encoder)
 
 
 def feature_file(folder: Path, split: str) -> Path:
@@ -80,12 +106,17 @@ def probe_root(out: Path) -> Path:
 
 def run_folder(out: Path, dataset: str, encoder: str, run: str) -> Path:
     """Folder of one probe run (``run`` is ``<kind>-<hash>``)."""
-    return probe_root(out) / dataset / encoder / run
+    return probe_root(out) / _named(dataset) / _named(encoder) / _named(run)
 
 
 def sweep_folder(out: Path, dataset: str, encoder: str, name: str) -> Path:
     """Folder of the tables that tell several runs of one feature set together."""
-    return out / "sweeps" / dataset / encoder / name
+    return out / "sweeps" / _named(dataset) / _named(encoder) / _named(name)
+
+
+def _named(name: str) -> str:
+    check_name(name, "the name of a dataset, an encoder or a run")
+    return name
 
 
 def run_folders(out: Path) -> list[Path]:

@@ -197,6 +197,8 @@ def read_run(folder: Path) -> Run:
         raise RequestError(f"{file} is damaged; delete the folder and run the probe again")
     if record.get("schema") != SCHEMA:
         raise RequestError(f"{file} has schema {record.get('schema')}, this version reads {SCHEMA}")
+    for key in ("dataset", "encoder", "kind"):
+        paths.check_name(record[key], f"{file}: {key}")
     return Run(folder, record)
 
 

@@ -161,6 +161,9 @@ def compare(
 
     from data import runs
     from data.files import write_text
+
+    if to:
+        _check_comparison(to)
     from probes import compare as comparing
 
     first, second = runs.read_run(run), runs.read_run(other)
@@ -170,6 +173,23 @@ def compare(
         about = {"run": str(run), "other": str(other), "rule": rule, "other_rule": other_rule or rule, "seed": seed}
         write_text(to, json.dumps(about | found, indent=1))
         print(to)
+
+
+def _check_comparison(to: Path) -> None:
+    """Raise a RequestError where a comparison would replace something else, such as features or a run's record."""
+    import json
+
+    if to.suffix != ".json":
+        raise RequestError(f"--to {to}: name a file that ends in .json")
+    if not to.exists():
+        return
+    try:
+        known = json.loads(to.read_text(encoding="utf-8"))
+        replaceable = {"run", "other", "rule", "metrics"} <= known.keys()
+    except (OSError, ValueError, AttributeError):
+        replaceable = False
+    if not replaceable:
+        raise RequestError(f"--to {to} is there and is no comparison of runs; name another file")
 
 
 @app.command(name="list")

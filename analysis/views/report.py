@@ -1,6 +1,7 @@
 """One self-contained page of every run found: samples to explore, tables, figures, and how to repeat it all."""
 
 import base64
+import glob
 import json
 import os
 import re
@@ -26,6 +27,8 @@ from data.bands import BAND_SETS
 from data.dataset import SPLITS
 from data.errors import RequestError
 from data.files import write_text
+from data.folders import old_name, publish_folder, recover
+from data.lock import Lock
 from data.registry import DATASETS, PROBES, VIEWS
 from data.runs import Run, find_runs
 
@@ -41,6 +44,8 @@ CARD = {
 }
 
 MARK = '<meta name="generator" content="frozen-earth report">'  # what tells a report from a folder of the user's
+LISTED = "files.json"  # what of a report's folder a later report may delete
+V1_SUFFIXES = (".png", ".svg", ".csv", ".md", ".tex")
 WEIGHT_FILES = (".pt", ".pth", ".safetensors")
 LIVE = ("classes", "confusion")  # views that the page's interactive part shows as tables of its own
 PLOTLY = Path("package_data", "plotly.min.js")
@@ -97,10 +102,34 @@ def run(request: ViewRequest, *, points: int, pictures: int, data_root: str, fit
     if points < 1 or pictures < 0:
         raise RequestError("--points must be at least 1, --pictures at least 0")
     folder = request.folder.resolve() if request.folder else paths.report_folder(request.out)  # "." has no name
-    _check_replaceable(folder)
     found = find(request)
-    building = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
     layouts = {"points": points, "fit_on": fit_on, "fast": fast}
+    with Lock(folder.with_name(f".{folder.name}.lock"), what=folder):
+        _clear(folder)
+        _check_replaceable(folder)
+        _make(request, found, folder, layouts, pictures=pictures, data_root=data_root)
+    return [Output(title="Report", files=(folder / "index.html",))]
+
+
+def _clear(folder: Path) -> None:
+    """Mend and remove what reports left that were killed; the lock says that nobody is at work."""
+    old = old_name(folder)
+    recover(folder, ours=_written(old) if old.is_dir() else None)
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.tmp-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _make(
+    request: ViewRequest,
+    found: list[Features],
+    folder: Path,
+    layouts: dict[str, Any],
+    *,
+    pictures: int,
+    data_root: str,
+) -> None:
+    """Make the report beside the old one and put it in its place."""
+    building = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
     root = Path(data_root) if data_root else None
     try:
         outputs, complaints = _draw_all(request, found, building / "figures", layouts)
@@ -113,11 +142,13 @@ def run(request: ViewRequest, *, points: int, pictures: int, data_root: str, fit
         again = report_command(request, options)
         text = render(request, found, outputs, explorer, [*complaints, *more], building, again=again)
         write_text(building / "index.html", text)
-        shutil.rmtree(folder, ignore_errors=True)
-        building.rename(folder)  # the old report stays whole until the new one is
+        names = sorted(str(path.relative_to(building)) for path in building.rglob("*") if path.is_file())
+        write_text(building / LISTED, json.dumps(names, indent=1))
+        ours = _written(folder) if folder.is_dir() and any(folder.iterdir()) else set()
+        if kept := publish_folder(building, folder, ours=ours):
+            print(f"report: {kept} holds what was put into the old report meanwhile", file=sys.stderr)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return [Output(title="Report", files=(folder / "index.html",))]
 
 
 def find(request: ViewRequest) -> list[Features]:
@@ -222,6 +253,24 @@ def _check_replaceable(folder: Path) -> None:
     index = folder / "index.html"
     if not index.is_file() or MARK not in index.read_text(encoding="utf-8", errors="replace")[:2000]:
         raise RequestError(f"{folder} is there and is no report; choose another --folder, or remove it")
+    written = _written(folder)
+    strange = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+    if strange := [name for name in strange if name not in written]:
+        raise RequestError(
+            f"{folder} holds {len(strange)} files that no report wrote, first {strange[0]}; move them away, or choose "
+            "another --folder"
+        )
+
+
+def _written(folder: Path) -> set[str]:
+    """Relative paths of the files that the report in a folder wrote; a report of v0.1 has no list of them."""
+    try:
+        return set(json.loads((folder / LISTED).read_text(encoding="utf-8"))) | {LISTED}
+    except FileNotFoundError:
+        figures = [path for path in (folder / "figures").rglob("*") if path.suffix in V1_SUFFIXES]
+        return {"index.html", *(str(path.relative_to(folder)) for path in figures)}
+    except (OSError, ValueError, TypeError) as error:
+        raise RequestError(f"{folder / LISTED} is damaged; choose another --folder, or move {folder} away") from error
 
 
 # ------------------------------------------------------------------------------------------------- page

@@ -21,7 +21,6 @@ there are no locations.
 import hashlib
 import json
 import os
-import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +36,7 @@ import pyproj
 
 from data.archives import cache_folder, fetched, unpacked
 from data.bands import BAND_SETS, SENTINEL1, SENTINEL2, Band, choose_bands
+from data.cached import arrays_in
 from data.command import progress
 from data.dataset import SPLITS, DatasetRequest, EODataset, Statistic, check_split, check_variant
 from data.errors import RequestError
@@ -548,13 +548,8 @@ def _labels_in(file: str, numbers: Mapping[str, int]) -> list[int]:
 
 
 def _read_index(index: Path, key: str) -> np.ndarray | None:
-    try:
-        with np.load(index) as kept:
-            if str(kept["digest"]) == key:
-                return np.unpackbits(kept["labels"], axis=1, count=len(CLASSES_43))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # absent or damaged: it is made again
-        pass
-    return None
+    kept = arrays_in(index, "labels", key="digest", value=key)
+    return np.unpackbits(kept[0], axis=1, count=len(CLASSES_43)) if kept else None
 
 
 # --- contents and places

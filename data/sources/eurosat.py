@@ -11,7 +11,6 @@ random lists by the longitude of their centres (ties by id) and cuts them, from 
 
 import hashlib
 import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from data.archives import cache_folder, fetched, unpacked
 from data.bands import SENTINEL2, Band
+from data.cached import arrays_in
 from data.command import progress
 from data.dataset import SPLITS, DatasetRequest, EODataset, Statistic, check_split, check_variant
 from data.errors import RequestError
@@ -232,8 +232,5 @@ def _centres(folder: Path, request: DatasetRequest) -> dict[str, tuple[float, fl
 
 
 def _read_index(index: Path, digest: str) -> np.ndarray | None:
-    try:
-        with np.load(index) as kept:
-            return kept["lonlat"] if str(kept["digest"]) == digest else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # absent or damaged: it is made again
-        return None
+    kept = arrays_in(index, "lonlat", key="digest", value=digest)
+    return kept[0] if kept else None

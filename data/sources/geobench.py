@@ -13,7 +13,6 @@ and "08A" and "09" hold B11 and B12.
 
 import json
 import sys
-import zipfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 
 from data.archives import cache_folder, unpacked
 from data.bands import RGB, SENTINEL2, Band
+from data.cached import arrays_in
 from data.command import progress
 from data.dataset import DatasetRequest, EODataset, Statistic, check_split, check_variant, measured_statistics
 from data.errors import RequestError, unknown
@@ -323,11 +323,8 @@ def _checked_label(samples: Samples, sample: str, name: str) -> np.ndarray:
 
 
 def _read_index(index: Path, digest: str) -> np.ndarray | None:
-    try:
-        with np.load(index, allow_pickle=False) as kept:
-            return kept["labels"] if str(kept["digest"]) == digest else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # absent or damaged: it is made again
-        return None
+    kept = arrays_in(index, "labels", key="digest", value=digest)
+    return kept[0] if kept else None
 
 
 def _statistics(folder: Path, known: Sequence[Channel]) -> dict[str, Statistic]:

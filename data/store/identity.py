@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from data.dataset import EODataset
 from data.files import canonical_json, short_hash
+from data.paths import slug
 
 SCHEMA = 1
 DIGESTED = ("ids", "labels", "lonlat")  # arrays whose sha256 is in the identity
@@ -69,7 +69,7 @@ def digest_array(array: np.ndarray) -> str:
 def dataset_slug(identity: dict[str, Any]) -> str:
     """Folder name of a dataset: its name, with the variant where there is one."""
     dataset = identity["dataset"]
-    return f"{dataset['name']}-{dataset['variant']}" if dataset["variant"] else dataset["name"]
+    return slug(f"{dataset['name']}-{dataset['variant']}" if dataset["variant"] else dataset["name"])
 
 
 def encoder_slug(identity: dict[str, Any]) -> str:
@@ -78,8 +78,8 @@ def encoder_slug(identity: dict[str, Any]) -> str:
     shared = {key: identity[key] for key in ("schema", "dataset", "encoder")}
     size = encoder["image_size"] or "native"
     words = [encoder["name"], encoder["variant"], *(["random"] if encoder["weights"]["source"] == "random" else [])]
-    model = re.sub(r"[/\\:\s]+", "-", "-".join(word for word in words if word))  # a door's name has ':' and '/'
-    return f"{model}_{encoder['bands_name']}_{size}_{encoder['pooling']}_{short_hash(shared)}"
+    readable = f"{'-'.join(str(word) for word in words if word)}_{encoder['bands_name']}_{size}_{encoder['pooling']}"
+    return f"{slug(readable)}_{short_hash(shared)}"
 
 
 def differing_fields(one: Any, other: Any, prefix: str = "") -> list[str]:

@@ -1,0 +1,34 @@
+"""Arrays kept in a file that can be made again: used only if the file is whole and made for the same identity."""
+
+import struct
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+# What numpy and zipfile raise for files that are absent, empty, cut short, damaged or of another kind.
+UNUSABLE = (
+    OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, NotImplementedError, MemoryError, OverflowError,
+    SyntaxError, struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError,
+)  # fmt: skip
+
+
+def arrays_in(file: Path, *names: str, key: str, value: str) -> list[np.ndarray] | None:
+    """Some arrays of an npz file.
+
+    Args:
+        file: the file.
+        names: of the arrays.
+        key: the array that says what they were made for.
+        value: what it must say.
+
+    Returns:
+        The arrays; None where the file is absent, damaged or made for something else: they are made again.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            return [kept[name] for name in names] if str(kept[key]) == value else None
+    except UNUSABLE:
+        return None
