@@ -1,19 +1,69 @@
-"""Where samples lie, for a bootstrap that draws whole neighbourhoods.
+"""What can be taken as independent evidence: images, or spatial cells with all the images in them.
 
-Neighbouring images resemble each other, so that drawing images one by one takes N of them for N pieces of evidence
-and gives intervals that are too narrow. Drawing cells of a grid, each with all its images, keeps neighbours together
-(block bootstrap, Künsch 1989). A cell is `DEGREES` of latitude high, 28 km: wider than the fields, towns and forests
-that neighbours share, while a country still has hundreds of cells.
+Neighbouring images resemble each other, so that taking images one by one counts N images as N pieces of evidence and
+gives intervals that are too narrow. Where locations are known, cells of a grid are taken instead, each with all its
+images (block jackknife, Künsch 1989). A cell is `DEGREES` of latitude high, 28 km: wider than the fields, towns and
+forests that neighbours share, while a country still has hundreds of cells.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 
 DEGREES = 0.25
-LEAST_CELLS = 10  # with fewer to draw from, an interval says nothing
+LEAST = 10  # with fewer images or cells there is no interval
+FEW_CELLS = 30  # with fewer cells an interval comes with a warning
+
+
+@dataclass(frozen=True)
+class Units:
+    """The independent units of a split.
+
+    Args:
+        numbers: (N,) unit of each sample, from 0.
+        by: ``image`` or ``cell``.
+    """
+
+    numbers: np.ndarray
+    by: str
+
+    @property
+    def count(self) -> int:
+        """U, the number of units."""
+        return int(self.numbers.max()) + 1 if len(self.numbers) else 0
+
+    @property
+    def effective(self) -> float:
+        """Number of units of equal size that are worth as much: (sum n)² / sum n² (Kish 1965)."""
+        sizes = np.bincount(self.numbers).astype(np.float64)
+        return float(sizes.sum() ** 2 / (sizes**2).sum()) if len(sizes) else 0.0
+
+    @property
+    def words(self) -> str:
+        """How intervals are made, such as ``by image`` or ``by 43 spatial cells``."""
+        return "by image" if self.by == "image" else f"by {self.count:,} spatial cells"
+
+    @property
+    def warning(self) -> str | None:
+        """What a reader should know where there are few cells; None otherwise."""
+        if self.by == "image" or self.count >= FEW_CELLS:
+            return None
+        return f"test lies in {self.count} spatial cells of {DEGREES:g} degrees: intervals by cell want {FEW_CELLS}"
+
+
+def units(lonlat: np.ndarray | None, samples: int) -> Units:
+    """Spatial cells where every location is known, else images.
+
+    Args:
+        lonlat: (N, 2) degrees, or None.
+        samples: N.
+    """
+    numbers = cells(lonlat)
+    return Units(np.arange(samples), "image") if numbers is None else Units(numbers, "cell")
 
 
 def cells(lonlat: np.ndarray | None, degrees: float = DEGREES) -> np.ndarray | None:
-    """Number of each sample's cell, from 0; None where a location is unknown or there are fewer than `LEAST_CELLS`.
+    """Number of each sample's cell, from 0; None where a location is unknown.
 
     Args:
         lonlat: (N, 2) degrees, or None.
@@ -28,4 +78,4 @@ def cells(lonlat: np.ndarray | None, degrees: float = DEGREES) -> np.ndarray | N
     shrink = np.cos(np.radians((row + 0.5) * degrees).clip(-1.5, 1.5))
     column = np.floor(lonlat[:, 0] * shrink / degrees)
     _, numbers = np.unique(np.stack([row, column], axis=1), axis=0, return_inverse=True)
-    return numbers.ravel() if len(numbers) and numbers.max() + 1 >= LEAST_CELLS else None
+    return numbers.ravel()

@@ -1,0 +1,229 @@
+"""95 % intervals of test metrics, how each was made, and why there is none; paired differences and their p values.
+
+The methods are those that cover in simulations with BigEarthNet's class frequencies (`docs/results/coverage.md`, written by
+``python -m tests.bench --only coverage``). A bootstrap that takes percentiles of resamples covers 18 to 75 % there.
+
+- ``wilson``: the Wilson score interval (Wilson 1927), for a share of independent images: accuracy, subset accuracy.
+- ``jackknife``: the same interval with the effective sample size value (1 - value) / variance, the variance from leaving
+  out one unit at a time (`probes.jackknife`), and a quantile of Student's t (Korn and Graubard 1998, Dean and Pagano
+  2015). Units are images or spatial cells (`probes.spatial.Units`); cells of unequal size count as fewer.
+
+No interval is given where `why_none` finds a reason, such as a class with fewer than `LEAST_POSITIVES` positives.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from probes import jackknife
+from probes.jackknife import Estimate
+from probes.spatial import LEAST, Units
+
+LEVEL = 0.95
+LEAST_POSITIVES = 10
+SHARES = ("accuracy", "subset_accuracy")  # of images: proportions in the strict sense
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The 95 % interval of one metric, as it stands in ``run.json``.
+
+    Args:
+        interval: low and high, or None.
+        method: ``wilson`` or ``jackknife``; None without an interval.
+        by: ``image`` or ``cell``.
+        units: how many of them.
+        reason: why there is no interval; None where there is one.
+    """
+
+    interval: tuple[float, float] | None
+    method: str | None
+    by: str
+    units: int
+    reason: str | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """The entry of ``run.json``."""
+        return asdict(self) | {"interval": None if self.interval is None else list(self.interval)}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference of a metric, of two runs on the same samples.
+
+    Args:
+        value: of the difference; NaN where undefined.
+        interval: 95 %; None where it says nothing.
+        p: two-sided, that the two are equal; 1 where they do not differ on any unit.
+    """
+
+    value: float
+    interval: tuple[float, float] | None
+    p: float
+
+
+def wilson(share: float, size: float, quantile: float | None = None) -> tuple[float, float]:
+    """Wilson score interval (Wilson 1927, JASA 22, 209-212).
+
+    Args:
+        share: observed, 0 to 1.
+        size: samples, or the effective number of them.
+        quantile: of the statistic; None is the normal 97.5 %.
+    """
+    z2 = float(stats.norm.ppf((1 + LEVEL) / 2) if quantile is None else quantile) ** 2
+    middle = (share + z2 / (2 * size)) / (1 + z2 / size)
+    half = np.sqrt(z2 * share * (1 - share) / size + z2**2 / (4 * size**2)) / (1 + z2 / size)
+    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+
+
+def quantile(units: Units) -> float:
+    """97.5 % of Student's t for these units."""
+    return float(stats.t.ppf((1 + LEVEL) / 2, max(units.effective - 1, 1)))
+
+
+def around(estimate: Estimate, units: Units, *, extra_variance: float = 0.0) -> tuple[float, float]:
+    """The ``jackknife`` interval of a metric between 0 and 1.
+
+    Args:
+        estimate: see `probes.jackknife`.
+        units: those left out.
+        extra_variance: from elsewhere, such as from the seeds of pooled runs.
+    """
+    value, variance = min(max(estimate.value, 0.0), 1.0), estimate.variance + extra_variance
+    spread = value * (1 - value)
+    # Where no unit changes anything, the variance is unknown rather than 0: as many independent units as there are.
+    size = min(spread / variance, 1e12) if variance > 0 and spread > 0 else units.effective
+    return wilson(value, size, quantile(units))
+
+
+def intervals(
+    truth: np.ndarray,
+    decided: np.ndarray,
+    scores: np.ndarray,
+    units: Units,
+    names: Sequence[str],
+    *,
+    multilabel: bool,
+) -> dict[str, Interval]:
+    """The interval of every metric that `probes.jackknife.estimates` has, or the reason why there is none.
+
+    Args:
+        truth: (N, K) booleans.
+        decided: (N, K) booleans.
+        scores: (N, K).
+        units: what is independent of each other.
+        names: K class names.
+        multilabel: whether the columns are independent labels.
+    """
+    found = {}
+    for metric, estimate in jackknife.estimates(truth, decided, scores, units, multilabel=multilabel).items():
+        about = {"by": units.by, "units": units.count}
+        if reason := why_none(metric, truth, decided, units, names):
+            found[metric] = Interval(None, None, **about, reason=reason)
+        elif metric in SHARES and units.by == "image":
+            found[metric] = Interval(wilson(estimate.value, len(truth)), "wilson", **about)
+        else:
+            found[metric] = Interval(around(estimate, units), "jackknife", **about)
+    return found
+
+
+def why_none(metric: str, truth: np.ndarray, decided: np.ndarray, units: Units, names: Sequence[str]) -> str | None:
+    """Why a metric has no interval; None where it has one.
+
+    Args:
+        metric: by name.
+        truth: (N, K) booleans.
+        decided: (N, K) booleans.
+        units: what is independent of each other.
+        names: K class names.
+    """
+    if units.by == "cell" and units.count < LEAST:
+        return f"test lies in {units.count} spatial cells, fewer than {LEAST}"
+    if metric in SHARES:
+        return None
+    if units.count < LEAST:
+        return f"test has {units.count} samples, fewer than {LEAST}"
+    positives, predicted = truth.sum(axis=0), decided.sum(axis=0)
+    if "macro" in metric or metric == "balanced_accuracy":
+        if metric.endswith("_occurring") or metric in ("balanced_accuracy", "map_macro"):
+            occurs = positives > 0
+            positives, predicted, names = positives[occurs], predicted[occurs], np.array(names)[occurs].tolist()
+        if reason := _too_few(positives, "positives in test", names):
+            return reason
+        return _too_few(predicted, "predicted positives", names) if metric.startswith("precision") else None
+    if metric.startswith("hamming"):
+        return None
+    if positives.sum() < LEAST_POSITIVES:
+        return f"test has {positives.sum()} positives, fewer than {LEAST_POSITIVES}"
+    if metric.startswith("precision") and predicted.sum() < LEAST_POSITIVES:
+        return f"{predicted.sum()} predicted positives, fewer than {LEAST_POSITIVES}"
+    return None
+
+
+def _too_few(counts: np.ndarray, noun: str, names: Sequence[str]) -> str | None:
+    """Which classes have fewer than `LEAST_POSITIVES`; None where no class has."""
+    few = np.flatnonzero(counts < LEAST_POSITIVES)
+    if not len(counts):
+        return "no class occurs in test"
+    if not len(few):
+        return None
+    least = few[np.argmin(counts[few])]
+    count = f"{counts[least]} {noun}"
+    if len(few) == 1:
+        return f"class '{names[least]}' has {count}, fewer than {LEAST_POSITIVES}"
+    return f"{len(few)} classes have fewer than {LEAST_POSITIVES} {noun}; '{names[least]}' has {counts[least]}"
+
+
+# ---------------------------------------------------------------------------------------------- differences
+
+
+def difference(estimate: Estimate, units: Units, *, extra_variance: float = 0.0) -> Difference:
+    """Interval and p value of a paired difference, by Student's t.
+
+    Args:
+        estimate: of the difference, see `probes.jackknife.Estimate`.
+        units: those left out.
+        extra_variance: from elsewhere, such as from the seeds of pooled runs.
+    """
+    error = np.sqrt(estimate.variance + extra_variance)
+    if units.count < LEAST or not error > 0:
+        return Difference(estimate.value, None, float("nan") if units.count < LEAST else 1.0)
+    half = quantile(units) * error
+    p = 2 * float(stats.t.sf(abs(estimate.value) / error, max(units.effective - 1, 1)))
+    return Difference(estimate.value, (estimate.value - half, estimate.value + half), p)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p values corrected for testing all of them (Holm 1979): the chance that any is below 0.05 stays 5 %.
+
+    The smallest of m is multiplied by m, the next by m - 1 and so on, and none may be below the one before it. NaN stays.
+    """
+    values = np.asarray(p, np.float64)
+    corrected = values.copy()
+    tested = np.flatnonzero(~np.isnan(values))
+    order = tested[np.argsort(values[tested], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(values[order] * factors), 1) if len(order) else []
+    return corrected.tolist()
+
+
+def support_warnings(truth: np.ndarray, names: Sequence[str]) -> list[str]:
+    """A line that names the classes with few positives in test; none where there are enough.
+
+    Args:
+        truth: (N, K) booleans, of test.
+        names: K class names.
+    """
+    counts = truth.sum(axis=0)
+    few = [f"'{names[k]}' {counts[k]}" for k in np.flatnonzero((counts > 0) & (counts < LEAST_POSITIVES))]
+    if not few:
+        return []
+    return [
+        f"fewer than {LEAST_POSITIVES} positives in test ({', '.join(few)}): macro averages depend on a handful of "
+        "samples and have no interval"
+    ]
+
+

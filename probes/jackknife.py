@@ -1,0 +1,179 @@
+"""Every metric with one unit left out at a time: the jackknife (Quenouille 1956, Tukey 1958; by groups: Wolter 2007).
+
+A unit is an image, or a spatial cell with all its images (`probes.spatial.Units`). Counts and average precision are worked
+out again for the samples that remain, exactly and without refitting or drawing: metrics of counts from sums less the
+unit's, average precision from running sums over the ranking. Two approximations: micro average precision by image, and
+average precision with more than `EXACT_CELLS` cells, add up what leaving out each label of the unit alone changes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from probes import metrics
+from probes.spatial import Units
+
+EXACT_CELLS = 500
+_BLOCK_ENTRIES = 4_000_000  # of the largest array: bounds the memory
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric on all samples, and without each unit.
+
+    Args:
+        value: on all samples; NaN where undefined.
+        left_out: (U,) without unit u.
+    """
+
+    value: float
+    left_out: np.ndarray
+
+    def __sub__(self, other: "Estimate") -> "Estimate":
+        """The paired difference, of two runs on the same samples."""
+        return Estimate(self.value - other.value, self.left_out - other.left_out)
+
+    @property
+    def variance(self) -> float:
+        """(U - 1) / U times the sum of squared distances from the mean; NaN for a single unit."""
+        count = len(self.left_out)
+        if count < 2:
+            return float("nan")
+        return float((count - 1) / count * ((self.left_out - self.left_out.mean()) ** 2).sum())
+
+
+def estimates(
+    truth: np.ndarray, decided: np.ndarray, scores: np.ndarray | None, units: Units, *, multilabel: bool
+) -> dict[str, Estimate]:
+    """Every metric of the run contract that follows from decisions and scores.
+
+    Args:
+        truth: (N, K) booleans.
+        decided: (N, K) booleans.
+        scores: (N, K), for average precision; None leaves it out.
+        units: what is left out at a time.
+        multilabel: whether the columns are independent labels.
+    """
+    names = metrics.MULTILABEL if multilabel else metrics.SINGLE_LABEL
+    found = of_counts(truth, decided, units)
+    if multilabel and scores is not None:
+        found |= of_rankings(truth, scores, units)
+    return {name: found[name] for name in names if name in found}
+
+
+def of_counts(truth: np.ndarray, decided: np.ndarray, units: Units) -> dict[str, Estimate]:
+    """The metrics that follow from TP, FP and FN of (N, K) booleans, and the share of rows that are all right."""
+    sums = _unit_sums(truth, decided, units)
+    totals = sums.sum(axis=0)
+    occurs = truth.any(axis=0)
+    value = {name: float(one[0]) for name, one in metrics.from_sums(totals[None], occurs=occurs).items()}
+    left_out: dict[str, list[np.ndarray]] = {name: [] for name in value}
+    rows = max(1, _BLOCK_ENTRIES // sums.shape[1])
+    for start in range(0, len(sums), rows):
+        for name, one in metrics.from_sums(totals - sums[start : start + rows], occurs=occurs).items():
+            left_out[name].append(one)
+    return {name: Estimate(value[name], np.concatenate(parts)) for name, parts in left_out.items()}
+
+
+def of_rankings(truth: np.ndarray, scores: np.ndarray, units: Units) -> dict[str, Estimate]:
+    """``map_macro`` and ``map_micro``; a class whose positives are all left out counts as 0.
+
+    Args:
+        truth: (N, K) booleans.
+        scores: (N, K).
+        units: what is left out at a time.
+    """
+    shown = np.flatnonzero(truth.any(axis=0))
+    if not len(shown):
+        nothing = Estimate(float("nan"), np.full(units.count, np.nan))
+        return {"map_macro": nothing, "map_micro": nothing}
+    each = [average_precision(truth[:, k], scores[:, k], units) for k in shown]
+    macro = Estimate(
+        float(np.mean([one.value for one in each])), sum(one.left_out for one in each) / len(each)
+    )
+    labels = Units(np.repeat(units.numbers, truth.shape[1]), "cell")  # a unit is all the labels of its images
+    return {"map_macro": macro, "map_micro": average_precision(truth.ravel(), scores.ravel(), labels)}
+
+
+def average_precision(truth: np.ndarray, scores: np.ndarray, units: Units) -> Estimate:
+    """Average precision as `metrics.average_precision`, of one class with at least one positive.
+
+    Args:
+        truth: (N,) booleans.
+        scores: (N,).
+        units: what is left out at a time.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked, positive, unit = scores[order], truth[order], units.numbers[order]
+    new_run = np.append(True, ranked[1:] != ranked[:-1])  # equal scores are predicted together
+    starts = np.flatnonzero(new_run)
+    run = np.cumsum(new_run) - 1
+    ends = np.append(starts[1:], len(ranked)) - 1
+    tp, predicted = np.cumsum(positive)[ends[run]].astype(np.float64), ends[run] + 1.0
+    value = float((tp / predicted)[positive].mean())
+    if units.by == "image" or units.count > EXACT_CELLS:
+        alone = _without_each(positive, tp, predicted, starts[run])
+        if units.by == "image":
+            left_out = np.empty(len(alone))
+            left_out[order] = alone
+        else:
+            left_out = value + np.bincount(unit, alone - value, minlength=units.count)
+        return Estimate(value, left_out)
+    at = np.flatnonzero(positive)
+    return Estimate(value, _without_groups(positive, unit, ends[run][at], tp[at], predicted[at], units.count))
+
+
+def _without_each(positive: np.ndarray, tp: np.ndarray, predicted: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """(N,) average precision without each row, rows by falling score; ``start`` is the first row of a row's run.
+
+    Without row j, a positive ranked as high as j or lower has one predicted positive less, and one TP less if j is one.
+    """
+    others = np.maximum(predicted - 1, 1)
+    before = np.append(0.0, np.cumsum(positive * tp / predicted))[start]
+    tails = [np.append(np.cumsum((positive * one / others)[::-1])[::-1], 0.0)[start] for one in (tp, np.ones_like(tp))]
+    own = positive * (tp - 1) / others  # what j itself would add to the tail: it is gone
+    remaining = positive.sum() - positive
+    summed = before + tails[0] - positive * tails[1] - own
+    return np.where(remaining > 0, summed / np.maximum(remaining, 1), 0.0)
+
+
+def _without_groups(
+    positive: np.ndarray, unit: np.ndarray, ends: np.ndarray, tp: np.ndarray, predicted: np.ndarray, count: int
+) -> np.ndarray:
+    """(U,) average precision without each unit.
+
+    Args:
+        positive: (N,) booleans, by falling score.
+        unit: (N,) of each row.
+        ends: (P,) last row of the run of each positive.
+        tp: (P,) TP at the end of the run.
+        predicted: (P,) rows up to the end of the run.
+        count: U.
+    """
+    width, result = len(ends), np.zeros(count)
+    first = np.searchsorted(ends, np.arange(len(unit)))  # the first positive whose run a row lies in or before
+    of_positive, total = unit[positive], float(len(ends))
+    rows = max(1, _BLOCK_ENTRIES // width)
+    for start in range(0, count, rows):
+        units = min(rows, count - start)
+        inside = (unit >= start) & (unit < start + units) & (first < width)
+        at = (unit[inside] - start) * width + first[inside]
+        gone, gone_tp = (
+            np.bincount(at, weights, units * width).reshape(units, width).cumsum(axis=1)
+            for weights in (np.ones(len(at)), positive[inside].astype(np.float64))
+        )
+        kept = of_positive != np.arange(start, start + units)[:, None]
+        gained = (kept * metrics.ratio(tp - gone_tp, predicted - gone)).sum(axis=1)
+        result[start : start + units] = metrics.ratio(gained, total - gone_tp[:, -1])
+    return result
+
+
+def _unit_sums(truth: np.ndarray, decided: np.ndarray, units: Units) -> np.ndarray:
+    """(U, 3 K + 2) float64: TP, FP and FN of every class, rows that are all right, and rows, of each unit."""
+    exact = (truth == decided).all(axis=1, keepdims=True)
+    each = np.hstack([truth & decided, ~truth & decided, truth & ~decided, exact, np.ones_like(exact)])
+    if units.by == "image":
+        return each.astype(np.float64)
+    order = np.argsort(units.numbers, kind="stable")
+    starts = np.flatnonzero(np.diff(units.numbers[order], prepend=-1))
+    return np.add.reduceat(each[order].astype(np.float64), starts, axis=0)
