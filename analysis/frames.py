@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis import uncertainty
 from data.errors import RequestError
 from data.runs import Predictions, Run
+from probes.intervals import Interval
 from probes.metrics import label_matrix
 
 # What a reader is shown, in this order; a record may hold more.
@@ -26,6 +28,10 @@ MULTILABEL_METRICS = {
     "f1_micro": "F1 micro",
     "map_micro": "mAP micro",
     "subset_accuracy": "Subset accuracy",
+    "f2_macro_occurring": "F2 macro, occurring",
+    "f1_macro_occurring": "F1 macro, occurring",
+    "precision_macro_occurring": "Precision macro, occurring",
+    "recall_macro_occurring": "Recall macro, occurring",
     **PROBABILITY_METRICS,
 }
 SINGLE_LABEL_METRICS = {
@@ -35,8 +41,12 @@ SINGLE_LABEL_METRICS = {
     "f1_macro": "F1 macro",
     "precision_macro": "Precision macro",
     "recall_macro": "Recall macro",
+    "f2_macro_occurring": "F2 macro, occurring",
+    "f1_macro_occurring": "F1 macro, occurring",
+    "precision_macro_occurring": "Precision macro, occurring",
     **PROBABILITY_METRICS,
 }
+OCCURRING = "_occurring"  # macro averages over the classes that occur in test
 LOWER_IS_BETTER = {"hamming_loss", *PROBABILITY_METRICS}
 COUNTS = ["tp", "fp", "tn", "fn"]
 RATES = ["precision", "recall", "specificity", "f1", "f2"]
@@ -57,20 +67,29 @@ def metrics_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Every metric of every run.
 
     Returns:
-        A row a run x split x rule x metric: the columns of `run_columns`, then ``split rule metric value low
-        high``; ``low`` and ``high`` bound the bootstrap 95 % interval and are NaN where none was computed.
+        A row per run x split x rule x metric: the columns of `run_columns`, then ``split rule metric value low high by
+        reason``; ``low`` and ``high`` bound the 95 % interval and are NaN where there is none; ``by`` says what it
+        takes as independent, such as ``by image`` or ``by 43 spatial cells``, ``reason`` why there is none.
     """
     rows = []
     for run in runs:
         columns = run_columns(run)
         for split, rules in run.record["metrics"].items():
             for rule, metrics in rules.items():
-                intervals = run.record.get("intervals", {}).get(split, {}).get(rule, {})
+                intervals = uncertainty.of_run(run, split, rule)
                 for metric, value in metrics.items():
-                    low, high = intervals.get(metric) or (None, None)
-                    key = {"split": split, "rule": rule, "metric": metric}
-                    rows.append(columns | key | {"value": value, "low": low, "high": high})
+                    key = {"split": split, "rule": rule, "metric": metric, "value": value}
+                    rows.append(columns | key | interval_columns(intervals.get(metric)))
     return _frame(rows, ["value", "low", "high"])
+
+
+def interval_columns(found: Interval | None) -> dict[str, Any]:
+    """``low high by reason`` of `metrics_frame`."""
+    if found is None:
+        return {"low": None, "high": None, "by": "", "reason": ""}
+    low, high = found.interval or (None, None)
+    by = "by image" if found.by == "image" else f"by {found.units:,} spatial cells"
+    return {"low": low, "high": high, "by": by, "reason": found.reason or ""}
 
 
 def per_class_frame(runs: Sequence[Run]) -> pd.DataFrame:
@@ -175,6 +194,35 @@ def _setting_words(name: str, value: Any) -> str:
         return f"{value} shot" if value == 1 else f"{value} shots"
     worded = {"views": f"{value} views", "fraction": f"{value} of train", "balanced": "balanced", "calibrate": value}
     return worded.get(name, f"{name.removesuffix('_s')} {value}")
+
+
+def seeds_words(probe: str, seeds: int) -> str:
+    """The name of a probe, with how many seeds its value is the mean of."""
+    return probe if seeds == 1 else f"{probe}, mean of {seeds} seeds"
+
+
+def interval_words(frame: pd.DataFrame) -> str:
+    """How the intervals of a frame are made, such as ``95 % interval, by 43 spatial cells``; which there are none of.
+
+    Args:
+        frame: with the columns of `metrics_frame`, of test.
+    """
+    made = list(dict.fromkeys(by for by in frame["by"] if by))
+    return f"95 % interval, {' or '.join(made)}" if made else "no intervals"
+
+
+def without_interval(frame: pd.DataFrame) -> list[str]:
+    """Why metrics have no interval, each reason once with the metrics it holds for.
+
+    Args:
+        frame: with the columns of `metrics_frame`, of test.
+    """
+    words = MULTILABEL_METRICS | SINGLE_LABEL_METRICS
+    reasons: dict[str, list[str]] = {}
+    for metric, reason in zip(frame["metric"], frame["reason"], strict=True):
+        if reason and words.get(metric, metric) not in (known := reasons.setdefault(reason, [])):
+            known.append(words.get(metric, metric))
+    return [f"No interval for {', '.join(metrics)}: {reason}." for reason, metrics in reasons.items()]
 
 
 def with_names(frame: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:

@@ -137,20 +137,19 @@ def compare(
     *,
     rule: str = "tuned",
     other_rule: str | None = None,
-    seed: int = 0,
     to: Path | None = None,
 ) -> None:
     """How much better one run is than another on the same test samples, with 95 % intervals of the difference.
 
-    Both are judged on the same bootstrap resamples, of images and, where locations are known, of cells of 0.25 degrees.
-    Single-label runs also get McNemar's exact test.
+    Intervals and p are paired, by spatial cells of 0.25 degrees where locations are known, else by image; p is also
+    given corrected by Holm for testing every metric. Single-label runs also get McNemar's exact test, which assumes
+    that samples are independent.
 
     Args:
         run: Folder of the first run.
         other: Folder of the second run; the first one's again compares its two rules.
         rule: tuned (the run's thresholds) or half (0.5); single-label runs call the highest score under both.
         other_rule: Rule of the second run. Default: the same.
-        seed: Random seed of the bootstrap.
         to: JSON file to write the comparison to; replaced where it exists.
     """
     for name in (rule, other_rule or rule):
@@ -167,10 +166,10 @@ def compare(
     from probes import compare as comparing
 
     first, second = runs.read_run(run), runs.read_run(other)
-    found = comparing.compare(first, second, rule=rule, other_rule=other_rule, seed=seed)
+    found = comparing.compare(first, second, rule=rule, other_rule=other_rule)
     _print_comparison(found, first, second)
     if to:
-        about = {"run": str(run), "other": str(other), "rule": rule, "other_rule": other_rule or rule, "seed": seed}
+        about = {"run": str(run), "other": str(other), "rule": rule, "other_rule": other_rule or rule}
         write_text(to, json.dumps(about | found, indent=1))
         print(to)
 
@@ -256,26 +255,29 @@ def _print_results(finished: list) -> None:
 
 
 def _print_comparison(found: dict, first: "Run", second: "Run") -> None:
-    """A row a metric; a star where the interval leaves 0 out."""
+    """A row per metric; a star where the corrected p is below 0.05."""
     from tabulate import tabulate
 
-    kinds = ["interval", *(["cell_interval"] if found["cells"] else [])]
+    by = "by image" if found["by"] == "image" else f"by {found['units']} spatial cells"
     table = [
-        [name, *(_number(row[column]) for column in ("one", "other", "difference")), *(_span(row[k]) for k in kinds)]
+        [name, *(_number(row[column]) for column in ("one", "other", "difference")), _span(row["interval"])]
+        + [_p(row["p"]), _p(row["p_holm"])]
         for name, row in found["metrics"].items()
     ]
     simulated = " (simulated data)" if first.simulated else ""
     print(
         f"{first.folder.name} and {second.folder.name} on {first.dataset}{simulated}, {found['samples']} test samples"
     )
-    by_cell = [f"95 %, by {found['cells']} cells"] if found["cells"] else []
-    headers = ["metric", "first", "second", "difference", "95 %, by image", *by_cell]
+    headers = ["metric", "first", "second", "difference", f"95 % interval, {by}", "p", "p (Holm)"]
     print(tabulate(table, headers=headers, disable_numparse=True))
+    print("p: paired; Holm: corrected for testing every metric; *: below 0.05")
     if test := found["mcnemar"]:
         print(
-            f"McNemar, exact: only the first right {test['only_one']}, only the second {test['only_other']}, ", end=""
+            f"McNemar, exact: only the first right {test['only_one']}, only the second {test['only_other']}, "
+            f"p = {test['p']:.3g}; assumes independent samples"
         )
-        print(f"p = {test['p']:.3g}")
+    if found["warning"]:
+        print(f"warning: {found['warning']}", file=sys.stderr)
 
 
 def _number(value: float | None) -> str:
@@ -283,10 +285,11 @@ def _number(value: float | None) -> str:
 
 
 def _span(interval: list[float] | None) -> str:
-    if interval is None:
-        return "-"
-    low, high = interval
-    return f"{low:+.3f} ... {high:+.3f}" + (" *" if low > 0 or high < 0 else "")
+    return "-" if interval is None else f"{interval[0]:+.3f} ... {interval[1]:+.3f}"
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}" + (" *" if value < 0.05 else "")
 
 
 def _print_warnings(finished: list) -> None:

@@ -5,7 +5,8 @@ is the same for all kinds. Val chooses the hyper-parameters (accuracy, or ``map_
 the scores, whatever the threshold), the calibration and the per-class thresholds; test is scored once, at the end.
 
 Besides what the run contract asks for, a record has ``thresholds`` (how the tuned ones came about), ``calibration``
-(method and Brier scores before and after, None without) and ``cell_intervals`` (as ``intervals``, by spatial cell).
+(method and Brier scores before and after, None without) and ``interval_units`` (what the intervals take as
+independent: images, or spatial cells where locations are known).
 """
 
 import time
@@ -194,6 +195,7 @@ def run_probe(
     rules, thresholds = _rules(truth["val"], scores["val"], plan)
     decisions = {rule: {split: decide(scores[split], rules[rule]) for split in scores} for rule in RULES}
     told = record.data_warnings(splits, truth)
+    told += record.interval_warnings(truth["test"], splits["test"].lonlat, names)
     told += record.search_warnings(tried, len(plan.candidates), plan.settings.budget_s)
     content = {
         "dataset": plan.folder.parent.parent.name,
@@ -221,8 +223,8 @@ def run_probe(
             {rule: decisions[rule]["test"] for rule in RULES},
             scores["test"],
             splits["test"].lonlat,
+            names,
             multilabel=plan.multilabel,
-            seed=plan.seed,
         ),
         "per_class": {
             rule: metrics.class_rows(names, truth["test"], decisions[rule]["test"], scores["test"], rules[rule])

@@ -1,12 +1,13 @@
 """95 % intervals of test metrics, how each was made, and why there is none; paired differences and their p values.
 
-The methods are those that cover in simulations with BigEarthNet's class frequencies (`docs/results/coverage.md`, written by
-``python -m tests.bench --only coverage``). A bootstrap that takes percentiles of resamples covers 18 to 75 % there.
+The methods are those that cover in simulations with BigEarthNet's class frequencies (`docs/results/coverage.md`,
+written by ``python -m tests.bench --only coverage``). A bootstrap that takes percentiles of resamples covers 18 to
+75 % there.
 
 - ``wilson``: the Wilson score interval (Wilson 1927), for a share of independent images: accuracy, subset accuracy.
-- ``jackknife``: the same interval with the effective sample size value (1 - value) / variance, the variance from leaving
-  out one unit at a time (`probes.jackknife`), and a quantile of Student's t (Korn and Graubard 1998, Dean and Pagano
-  2015). Units are images or spatial cells (`probes.spatial.Units`); cells of unequal size count as fewer.
+- ``jackknife``: the same interval with the effective sample size value (1 - value) / variance, the variance from
+  leaving out one unit at a time (`probes.jackknife`), and a quantile of Student's t (Korn and Graubard 1998, Dean
+  and Pagano 2015). Units are images or spatial cells (`probes.spatial.Units`); cells of unequal size count as fewer.
 
 No interval is given where `why_none` finds a reason, such as a class with fewer than `LEAST_POSITIVES` positives.
 """
@@ -25,6 +26,8 @@ from probes.spatial import LEAST, Units
 LEVEL = 0.95
 LEAST_POSITIVES = 10
 SHARES = ("accuracy", "subset_accuracy")  # of images: proportions in the strict sense
+LOSSES = ("log_loss", "brier")  # means over samples that may be above 1
+NO_ECE = "the binned calibration error is too high in small samples; no interval that covers is known"
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def wilson(share: float, size: float, quantile: float | None = None) -> tuple[fl
     z2 = float(stats.norm.ppf((1 + LEVEL) / 2) if quantile is None else quantile) ** 2
     middle = (share + z2 / (2 * size)) / (1 + z2 / size)
     half = np.sqrt(z2 * share * (1 - share) / size + z2**2 / (4 * size**2)) / (1 + z2 / size)
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+    return max(0.0, min(float(middle - half), share)), min(1.0, max(float(middle + half), share))  # but for rounding
 
 
 def quantile(units: Units) -> float:
@@ -84,15 +87,20 @@ def quantile(units: Units) -> float:
     return float(stats.t.ppf((1 + LEVEL) / 2, max(units.effective - 1, 1)))
 
 
-def around(estimate: Estimate, units: Units, *, extra_variance: float = 0.0) -> tuple[float, float]:
-    """The ``jackknife`` interval of a metric between 0 and 1.
+def around(metric: str, estimate: Estimate, units: Units, *, extra_variance: float = 0.0) -> tuple[float, float]:
+    """The ``jackknife`` interval of a metric.
 
     Args:
+        metric: by name.
         estimate: see `probes.jackknife`.
         units: those left out.
         extra_variance: from elsewhere, such as from the seeds of pooled runs.
     """
-    value, variance = min(max(estimate.value, 0.0), 1.0), estimate.variance + extra_variance
+    variance = estimate.variance + extra_variance
+    if metric in LOSSES:
+        half = quantile(units) * float(np.sqrt(variance))
+        return max(0.0, estimate.value - half), estimate.value + half
+    value = min(max(estimate.value, 0.0), 1.0)
     spread = value * (1 - value)
     # Where no unit changes anything, the variance is unknown rather than 0: as many independent units as there are.
     size = min(spread / variance, 1e12) if variance > 0 and spread > 0 else units.effective
@@ -126,8 +134,8 @@ def intervals(
         elif metric in SHARES and units.by == "image":
             found[metric] = Interval(wilson(estimate.value, len(truth)), "wilson", **about)
         else:
-            found[metric] = Interval(around(estimate, units), "jackknife", **about)
-    return found
+            found[metric] = Interval(around(metric, estimate, units), "jackknife", **about)
+    return found | {"ece": Interval(None, None, units.by, units.count, reason=NO_ECE)}
 
 
 def why_none(metric: str, truth: np.ndarray, decided: np.ndarray, units: Units, names: Sequence[str]) -> str | None:
@@ -154,7 +162,7 @@ def why_none(metric: str, truth: np.ndarray, decided: np.ndarray, units: Units, 
         if reason := _too_few(positives, "positives in test", names):
             return reason
         return _too_few(predicted, "predicted positives", names) if metric.startswith("precision") else None
-    if metric.startswith("hamming"):
+    if metric.startswith("hamming") or metric in LOSSES:
         return None
     if positives.sum() < LEAST_POSITIVES:
         return f"test has {positives.sum()} positives, fewer than {LEAST_POSITIVES}"
@@ -197,9 +205,10 @@ def difference(estimate: Estimate, units: Units, *, extra_variance: float = 0.0)
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p values corrected for testing all of them (Holm 1979): the chance that any is below 0.05 stays 5 %.
+    """P values corrected for testing all of them (Holm 1979): the chance that any is below 0.05 stays 5 %.
 
-    The smallest of m is multiplied by m, the next by m - 1 and so on, and none may be below the one before it. NaN stays.
+    The smallest of m is multiplied by m, the next by m - 1 and so on, and none may be below the one before it. NaN
+    stays.
     """
     values = np.asarray(p, np.float64)
     corrected = values.copy()
@@ -225,5 +234,3 @@ def support_warnings(truth: np.ndarray, names: Sequence[str]) -> list[str]:
         f"fewer than {LEAST_POSITIVES} positives in test ({', '.join(few)}): macro averages depend on a handful of "
         "samples and have no interval"
     ]
-
-

@@ -1,16 +1,17 @@
 """Every metric with one unit left out at a time: the jackknife (Quenouille 1956, Tukey 1958; by groups: Wolter 2007).
 
-A unit is an image, or a spatial cell with all its images (`probes.spatial.Units`). Counts and average precision are worked
-out again for the samples that remain, exactly and without refitting or drawing: metrics of counts from sums less the
-unit's, average precision from running sums over the ranking. Two approximations: micro average precision by image, and
-average precision with more than `EXACT_CELLS` cells, add up what leaving out each label of the unit alone changes.
+A unit is an image, or a spatial cell with all its images (`probes.spatial.Units`). Counts and average precision are
+worked out again for the samples that remain, exactly and without refitting or drawing: metrics of counts from sums
+less the unit's, average precision from running sums over the ranking. Two approximations: micro average precision by
+image, and average precision with more than `EXACT_CELLS` cells, add up what leaving out each label of the unit alone
+changes.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from probes import metrics
+from probes import metrics, probabilities
 from probes.spatial import Units
 
 EXACT_CELLS = 500
@@ -50,7 +51,7 @@ def estimates(
     Args:
         truth: (N, K) booleans.
         decided: (N, K) booleans.
-        scores: (N, K), for average precision; None leaves it out.
+        scores: (N, K), for average precision, log loss and Brier score; None leaves them out.
         units: what is left out at a time.
         multilabel: whether the columns are independent labels.
     """
@@ -58,7 +59,20 @@ def estimates(
     found = of_counts(truth, decided, units)
     if multilabel and scores is not None:
         found |= of_rankings(truth, scores, units)
-    return {name: found[name] for name in names if name in found}
+    found = {name: found[name] for name in names if name in found}
+    if scores is None:
+        return found
+    about = {"multilabel": multilabel}
+    return found | {
+        "log_loss": of_mean(probabilities.log_losses(truth, scores, **about), units),
+        "brier": of_mean(probabilities.briers(truth, scores, **about), units),
+    }
+
+
+def of_mean(values: np.ndarray, units: Units) -> Estimate:
+    """The mean of (N,) values of samples."""
+    sums, counts = np.bincount(units.numbers, values), np.bincount(units.numbers)
+    return Estimate(float(values.mean()), (values.sum() - sums) / np.maximum(len(values) - counts, 1))
 
 
 def of_counts(truth: np.ndarray, decided: np.ndarray, units: Units) -> dict[str, Estimate]:
@@ -88,9 +102,7 @@ def of_rankings(truth: np.ndarray, scores: np.ndarray, units: Units) -> dict[str
         nothing = Estimate(float("nan"), np.full(units.count, np.nan))
         return {"map_macro": nothing, "map_micro": nothing}
     each = [average_precision(truth[:, k], scores[:, k], units) for k in shown]
-    macro = Estimate(
-        float(np.mean([one.value for one in each])), sum(one.left_out for one in each) / len(each)
-    )
+    macro = Estimate(float(np.mean([one.value for one in each])), sum(one.left_out for one in each) / len(each))
     labels = Units(np.repeat(units.numbers, truth.shape[1]), "cell")  # a unit is all the labels of its images
     return {"map_macro": macro, "map_micro": average_precision(truth.ravel(), scores.ravel(), labels)}
 

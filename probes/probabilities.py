@@ -36,10 +36,15 @@ def log_loss(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool) -> floa
         scores: (N, K) probabilities, clipped to 1.2e-7 from 0 and 1.
         multilabel: whether the columns are independent labels.
     """
+    return float(log_losses(truth, scores, multilabel=multilabel).mean())
+
+
+def log_losses(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool) -> np.ndarray:
+    """(N,) of each sample, whose mean is `log_loss`."""
     p = np.clip(scores.astype(np.float64), LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
     if not multilabel:
-        return float(-np.log(p[truth]).mean())
-    return float(-np.where(truth, np.log(p), np.log1p(-p)).mean())
+        return -np.log(p[truth])
+    return -np.where(truth, np.log(p), np.log1p(-p)).mean(axis=1)
 
 
 def brier(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool) -> float:
@@ -53,8 +58,13 @@ def brier(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool) -> float:
         scores: (N, K) probabilities.
         multilabel: whether the columns are independent labels.
     """
+    return float(briers(truth, scores, multilabel=multilabel).mean())
+
+
+def briers(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool) -> np.ndarray:
+    """(N,) of each sample, whose mean is `brier`."""
     squares = (scores.astype(np.float64) - truth) ** 2
-    return float(squares.mean() if multilabel else squares.sum(axis=1).mean())
+    return squares.mean(axis=1) if multilabel else squares.sum(axis=1)
 
 
 def ece(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool, bins: int = BINS) -> float:

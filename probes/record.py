@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data import store
-from probes import metrics, spatial
+from probes import intervals, metrics, spatial
 from probes.probabilities import probability_metrics
 from probes.search import Trial, words
 
@@ -89,52 +89,44 @@ def interval_parts(
     decisions: dict[str, np.ndarray],
     scores: np.ndarray,
     lonlat: np.ndarray | None,
+    names: Sequence[str],
     *,
     multilabel: bool,
-    seed: int,
 ) -> dict[str, Any]:
-    """The record's ``intervals``, ``cell_intervals`` and ``bootstrap``, of test.
+    """The record's ``intervals`` of test, by rule and metric, and ``interval_units``: what was taken as independent.
 
     Args:
         truth: (N, K) booleans.
         decisions: by rule, (N, K) booleans.
         scores: (N, K).
         lonlat: (N, 2) degrees, or None.
+        names: K class names.
         multilabel: whether the columns are independent labels.
-        seed: of the resamples.
     """
-    cells = spatial.cells(lonlat)
-    more = {"multilabel": multilabel, "seed": seed}
-    return {
-        "intervals": {"test": _intervals(truth, decisions, scores, None, **more)},
-        "cell_intervals": {"test": None if cells is None else _intervals(truth, decisions, scores, cells, **more)},
-        "bootstrap": {
-            "level": 0.95,
-            "by": "image",
-            "resamples": metrics.RESAMPLES,
-            "map_resamples": metrics.AP_RESAMPLES,
-            "cells": None if cells is None else {"degrees": spatial.DEGREES, "count": int(cells.max()) + 1},
-        },
-    }
-
-
-def _intervals(
-    truth: np.ndarray,
-    decisions: dict[str, np.ndarray],
-    scores: np.ndarray,
-    groups: np.ndarray | None,
-    *,
-    multilabel: bool,
-    seed: int,
-) -> dict[str, dict[str, list[float]]]:
-    """Bootstrap intervals of test by rule and metric; the same images, or groups of them, are drawn for every rule."""
-    names = metrics.MULTILABEL if multilabel else metrics.SINGLE_LABEL
-    drawing = {"seed": seed, "groups": groups}
-    ranking = metrics.bootstrap_average_precision(truth, scores, **drawing) if multilabel else {}
-    return {
-        rule: metrics.bootstrap_counts(truth, decided, names=names, **drawing) | ranking
+    units = spatial.units(lonlat, len(truth))
+    found = {
+        rule: {
+            name: one.as_record()
+            for name, one in intervals.intervals(truth, decided, scores, units, names, multilabel=multilabel).items()
+        }
         for rule, decided in decisions.items()
     }
+    about = {"level": intervals.LEVEL, "by": units.by, "count": units.count, "effective": units.effective}
+    if units.by == "cell":
+        about["degrees"] = spatial.DEGREES
+    return {"intervals": {"test": found}, "interval_units": about}
+
+
+def interval_warnings(truth: np.ndarray, lonlat: np.ndarray | None, names: Sequence[str]) -> list[str]:
+    """Classes with few positives in test, and few spatial cells.
+
+    Args:
+        truth: (N, K) booleans, of test.
+        lonlat: (N, 2) degrees, or None.
+        names: K class names.
+    """
+    cells = spatial.units(lonlat, len(truth)).warning
+    return [*intervals.support_warnings(truth, names), *([cells] if cells else [])]
 
 
 def versions() -> dict[str, str | None]:

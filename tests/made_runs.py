@@ -6,6 +6,8 @@ from helpers import TinyDataset, encoder_identity
 from data import paths, runs, store
 from data.nomenclature import CLASSES_19
 from data.sources.eurosat import CLASSES
+from probes.intervals import intervals as intervals_of
+from probes.spatial import units
 
 BIGEARTHNET, EUROSAT = list(CLASSES_19), list(CLASSES)
 
@@ -46,12 +48,13 @@ def curve(epoch):
 
 def make_run(
     out, labels, scores, class_names, *, kind="linear", model="stats", dataset="simulated", simulated=False, seed=0,
-    thresholds=None, encoder=None,
+    thresholds=None, encoder=None, arguments=None, lonlat=None,
 ):  # fmt: skip
     """Write one run whose val and test are these labels (N, K) or (N,) and scores (N, K).
 
     Args:
         thresholds: (K,) of the ``tuned`` rule of a multi-label run; 0.5 otherwise.
+        lonlat: (N, 2) degrees of the test samples, or None.
     """
     multilabel = labels.ndim == 2
     splits = {
@@ -85,14 +88,14 @@ def make_run(
         else:
             right = float((truth & decided).any(axis=1).mean())
             metrics[rule] = macro | {"accuracy": right, "balanced_accuracy": macro["recall_macro"]}
-        spread = 1 / np.sqrt(len(labels))
-        intervals[rule] = {m: [max(v - spread, 0.0), min(v + spread, 1.0)] for m, v in metrics[rule].items()}
+        found = intervals_of(truth, decided, scores, units(lonlat, len(labels)), class_names, multilabel=multilabel)
+        intervals[rule] = {metric: found[metric].as_record() for metric in metrics[rule]}
     record = {
         "dataset": store.dataset_slug(first),
         "encoder": store.encoder_slug(first),
         "kind": kind,
         "seed": seed,
-        "arguments": {},
+        "arguments": arguments or {},
         "multilabel": multilabel,
         "class_names": list(class_names),
         "features": features,
@@ -105,10 +108,10 @@ def make_run(
         "per_class": per_class,
         "warnings": [],
     }
-    name = runs.run_name(kind, features, {}, seed)
+    name = runs.run_name(kind, features, arguments or {}, seed)
     folder = paths.run_folder(out, record["dataset"], record["encoder"], name)
     predictions = {
-        split: runs.Predictions(ids=[f"{split}-{i}" for i in range(len(labels))], labels=labels, scores=scores)
+        split: runs.Predictions([f"{split}-{i}" for i in range(len(labels))], labels, scores, lonlat)
         for split in ("val", "test")
     }
     return runs.write_run(folder, record, predictions, lambda path: path.write_bytes(b""))

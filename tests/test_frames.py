@@ -14,7 +14,7 @@ NAMES = ["Arable land", "Pastures", "Marine waters"]
 
 @pytest.fixture
 def run(tmp_path):
-    labels, scores = made_up(NAMES, multilabel=True, rows=80, shares=np.array([0.5, 0.3, 0.1]))
+    labels, scores = made_up(NAMES, multilabel=True, rows=80, shares=np.array([0.5, 0.3, 0.05]))
     return make_run(tmp_path, labels, scores, NAMES, simulated=True, thresholds=[0.3, 0.3, 0.3])
 
 
@@ -24,7 +24,11 @@ def test_metrics_have_a_row_each_with_their_interval(run):
     assert len(frame) == sum(len(values) for rules in metrics.values() for values in rules.values())
     row = frame[(frame["split"] == "test") & (frame["rule"] == "tuned") & (frame["metric"] == "f2_macro")].iloc[0]
     assert row["value"] == metrics["test"]["tuned"]["f2_macro"]
-    assert [row["low"], row["high"]] == run.record["intervals"]["test"]["tuned"]["f2_macro"]
+    recorded = run.record["intervals"]["test"]["tuned"]
+    assert recorded["f2_macro"]["interval"] is None and np.isnan(row["low"])
+    assert row["reason"] == "class 'Marine waters' has 6 positives in test, fewer than 10"
+    micro = frame[(frame["split"] == "test") & (frame["rule"] == "tuned") & (frame["metric"] == "f2_micro")].iloc[0]
+    assert [micro["low"], micro["high"]] == recorded["f2_micro"]["interval"] and micro["by"] == "by image"
     assert row["simulated"] and row["multilabel"] and row["kind"] == "linear"
 
 

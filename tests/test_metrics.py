@@ -1,6 +1,5 @@
-"""Metrics: hand-worked values, parity with scikit-learn, published arithmetic, bootstrap."""
+"""Metrics: hand-worked values, parity with scikit-learn, published arithmetic."""
 
-import time
 import warnings
 
 import numpy as np
@@ -80,6 +79,10 @@ def test_single_label_metrics_equal_scikit_learns(absent):
         assert ours["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(labels, predicted))
     assert ours["f1_macro"] == pytest.approx(sk.f1_score(labels, predicted, **wanted))
     assert ours["f2_macro"] == pytest.approx(sk.fbeta_score(labels, predicted, beta=2, **wanted))
+    occurring = {"average": "macro", "labels": np.unique(labels), "zero_division": 0}
+    assert ours["f1_macro_occurring"] == pytest.approx(sk.f1_score(labels, predicted, **occurring))
+    assert ours["precision_macro_occurring"] == pytest.approx(sk.precision_score(labels, predicted, **occurring))
+    assert ours["f2_macro_occurring"] == pytest.approx(sk.fbeta_score(labels, predicted, beta=2, **occurring))
     assert ours["precision_macro"] == pytest.approx(sk.precision_score(labels, predicted, **wanted))
     assert ours["recall_macro"] == pytest.approx(sk.recall_score(labels, predicted, **wanted))
 
@@ -126,49 +129,3 @@ def test_the_seminars_figures_are_consistent(precision, f2, hamming, recall):
     # ... and our own functions say the same of counts made from them
     tp, fp, fn = (1e6 * x for x in (labels * solved, labels * solved * (1 / precision - 1), labels * (1 - solved)))
     assert metrics.f_beta(np.array([tp]), np.array([fp]), np.array([fn]), 2)[0] == pytest.approx(f2)
-
-
-def test_bootstrap_equals_resampling_row_by_row():
-    rng = np.random.default_rng(3)
-    truth, scores = rng.random((40, 3)) < 0.4, rng.random((40, 3)).round(1)
-    predicted = scores >= 0.5
-    names = metrics.MULTILABEL
-    counted = metrics.bootstrap_counts(truth, predicted, names=names, seed=7, resamples=60)
-    ranked = metrics.bootstrap_average_precision(truth, scores, seed=7, resamples=60)
-    again = np.random.default_rng(7)
-    slow = []
-    for _ in range(60):
-        drawn = again.integers(40, size=40)
-        slow.append(metrics.multilabel_metrics(truth[drawn], predicted[drawn], scores[drawn]))
-    assert set(counted) | set(ranked) == set(names)
-    for name, interval in (counted | ranked).items():
-        np.testing.assert_allclose(interval, np.percentile([row[name] for row in slow], [2.5, 97.5]), err_msg=name)
-
-
-def test_bootstrap_covers_the_true_value_about_95_times_in_100():
-    rng = np.random.default_rng(5)
-    covered = 0
-    for seed in range(200):
-        labels = rng.integers(0, 2, 300)
-        predicted = np.where(rng.random(300) < 0.8, labels, 1 - labels)  # accuracy 0.8
-        one, two = metrics.one_hot(labels, 2), metrics.one_hot(predicted, 2)
-        low, high = metrics.bootstrap_counts(one, two, names=("accuracy",), seed=seed, resamples=300)["accuracy"]
-        covered += low <= 0.8 <= high
-    assert 180 <= covered <= 199  # 190 expected, deviation 3
-
-
-def test_bootstrap_is_quick_and_does_not_depend_on_blocks(monkeypatch):
-    rng = np.random.default_rng(0)
-    truth, scores = rng.random((5000, 19)) < 0.15, rng.random((5000, 19)).astype(np.float32)
-    start = time.process_time()
-    counted = metrics.bootstrap_counts(truth, scores > 0.5, names=metrics.MULTILABEL, seed=0)
-    ranked = metrics.bootstrap_average_precision(truth, scores, seed=0)
-    assert time.process_time() - start < 10  # 1 s on two idle cores
-    monkeypatch.setattr(metrics, "_CHUNK_CELLS", 1_000_000)
-    assert metrics.bootstrap_counts(truth, scores > 0.5, names=metrics.MULTILABEL, seed=0) == counted
-    assert metrics.bootstrap_average_precision(truth, scores, seed=0) == ranked
-
-
-def test_bootstrap_without_positives_leaves_average_precision_out():
-    truth, scores = np.zeros((5, 2), bool), np.full((5, 2), 0.3)
-    assert metrics.bootstrap_average_precision(truth, scores, seed=0) == {}

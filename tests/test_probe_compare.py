@@ -10,7 +10,7 @@ from made_runs import EUROSAT, made_up, make_run
 from data import command, runs
 from data.dataset import SPLITS
 from data.errors import RequestError
-from probes import compare, fit, inputs, metrics, spatial
+from probes import compare, fit, inputs, intervals, spatial
 from probes.cli import app
 
 NAMES = EUROSAT[:4]
@@ -42,38 +42,31 @@ def test_differences_are_those_of_the_records_and_the_order_of_samples_does_not_
     found = compare.compare(one, other)
     rows = np.random.default_rng(0).permutation(300)
     assert compare.compare(one, again(other, tmp_path / "x", rows)) == found
-    assert found["samples"] == 300 and found["cells"] is None
+    assert found["samples"] == found["units"] == 300 and found["by"] == "image"
     for name, values in found["metrics"].items():
         if name in one.record["metrics"]["test"]["tuned"]:
             wanted = [run.record["metrics"]["test"]["tuned"][name] for run in pair]
             assert [values["one"], values["other"]] == pytest.approx(wanted)
         low, high = values["interval"]
-        assert low <= values["difference"] <= high and values["cell_interval"] is None
+        assert low <= values["difference"] <= high and values["p"] <= values["p_holm"] <= 1
     headline = "f2_macro" if one.multilabel else "accuracy"
     low, high = found["metrics"][headline]["interval"]
     assert low > 0
     back = compare.compare(other, one)["metrics"][headline]
     assert back["difference"] == -found["metrics"][headline]["difference"]
-    assert back["interval"] == pytest.approx([-high, -low], abs=1e-12)
+    assert back["interval"] == pytest.approx([-high, -low], abs=1e-12) and back["p"] < 0.05
 
 
-def test_a_paired_interval_is_narrower_than_that_of_unpaired_resamples(pair):
-    one, other = pair
-    found = compare.compare(one, other)["metrics"]["f1_macro"]["interval"]
-    truth = one.predictions("test").labels
-    truth = truth.astype(bool) if one.multilabel else metrics.one_hot(truth, 4)
-    drawn = [
-        metrics.resampled_counts(truth, decided, names=("f1_macro",), seed=seed)["f1_macro"]
-        for seed, run in enumerate(pair)
-        for decided in [compare.decide(run.predictions("test").scores, compare.thresholds_of(run, "tuned"))]
-    ]
-    low, high = metrics.interval(drawn[1] - drawn[0])
-    assert found[1] - found[0] < 0.8 * (high - low)
+def test_a_paired_interval_is_narrower_than_that_of_the_two_runs_apart(pair):
+    low, high = compare.compare(*pair)["metrics"]["f1_micro" if pair[0].multilabel else "accuracy"]["interval"]
+    apart = [run.record["intervals"]["test"]["tuned"] for run in pair]
+    widths = [np.diff(one["f1_micro" if pair[0].multilabel else "accuracy"]["interval"])[0] for one in apart]
+    assert high - low < 0.8 * np.hypot(*widths)
 
 
 def test_a_run_does_not_differ_from_itself(pair):
     found = compare.compare(pair[0], pair[0])
-    assert {tuple(row["interval"]) for row in found["metrics"].values()} == {(0.0, 0.0)}
+    assert {(row["interval"], row["p"], row["difference"]) for row in found["metrics"].values()} == {(None, 1.0, 0.0)}
     if not pair[0].multilabel:
         assert found["mcnemar"] == {"only_one": 0, "only_other": 0, "p": 1.0}
 
@@ -108,7 +101,8 @@ def test_the_command_prints_and_writes_the_comparison(pair, tmp_path, capsys):
     one, other = (str(run.folder) for run in pair)
     assert command.run(app, ["compare", one, other, "--to", str(tmp_path / "c.json")]) == 0
     printed = capsys.readouterr().out
-    assert "300 test samples" in printed and " *" in printed and "95 %, by image" in printed
+    assert "300 test samples" in printed and " *" in printed and "95 % interval, by image" in printed
+    assert ("assumes independent samples" in printed) is (not pair[0].multilabel)
     assert ("McNemar, exact" in printed) is (not pair[0].multilabel)
     assert json.loads((tmp_path / "c.json").read_text())["metrics"] == compare.compare(*pair)["metrics"]
     assert command.run(app, ["compare", one, str(tmp_path)]) == 2
@@ -130,26 +124,16 @@ def test_cells_by_hand():
     assert len(set(numbers[6:])) == 10
 
 
-def test_unknown_places_and_too_few_cells_give_none():
+def test_an_unknown_place_gives_no_cells_and_few_cells_a_warning():
     many = np.stack([np.arange(12.0), np.zeros(12)], axis=1)
-    assert spatial.cells(many) is not None and spatial.cells(many[:9]) is None and spatial.cells(None) is None
+    assert spatial.cells(many) is not None and spatial.cells(None) is None
     assert spatial.cells(np.vstack([many, [[np.nan, 0]]])) is None
-
-
-def test_drawing_groups_equals_resampling_their_rows():
-    rng = np.random.default_rng(3)
-    truth, scores = rng.random((40, 3)) < 0.4, rng.random((40, 3)).round(1)
-    groups = rng.permutation(np.arange(40) % 7)
-    counted = metrics.bootstrap_counts(
-        truth, scores >= 0.5, names=metrics.MULTILABEL, seed=7, resamples=60, groups=groups
+    assert spatial.units(None, 5).words == "by image" and spatial.units(None, 5).warning is None
+    assert (
+        spatial.units(many, 12).words == "by 12 spatial cells" and "12 spatial cells" in spatial.units(many, 12).warning
     )
-    ranked = metrics.bootstrap_average_precision(truth, scores, seed=7, resamples=60, groups=groups)
-    drawing, slow = np.random.default_rng(7), []
-    for _ in range(60):
-        rows = np.concatenate([np.flatnonzero(groups == group) for group in drawing.integers(7, size=7)])
-        slow.append(metrics.multilabel_metrics(truth[rows], scores[rows] >= 0.5, scores[rows]))
-    for name, interval in (counted | ranked).items():
-        np.testing.assert_allclose(interval, np.percentile([row[name] for row in slow], [2.5, 97.5]), err_msg=name)
+    wide = np.stack([np.arange(30.0), np.zeros(30)], axis=1)
+    assert spatial.units(wide, 30).warning is None
 
 
 def test_a_run_with_locations_tells_intervals_by_cell_which_neighbours_make_wider(tmp_path):
@@ -162,10 +146,13 @@ def test_a_run_with_locations_tells_intervals_by_cell_which_neighbours_make_wide
         make_split(tmp_path / f"{split}.h5", labels, features.astype(np.float32), ["a", "b"], lonlat=lonlat)
     splits = inputs.read_splits(tmp_path)
     run = fit.run_probe(fit.plan_probe("prior", splits, tmp_path, seed=0), splits)
-    assert run.record["bootstrap"]["cells"] == {"degrees": 0.25, "count": 60}
-    spans = [run.record[key]["test"]["half"]["accuracy"] for key in ("intervals", "cell_intervals")]
-    one, nine = (high - low for low, high in spans)
-    assert 2.3 < nine / one < 3.7
+    assert run.record["interval_units"] == {
+        "level": 0.95, "by": "cell", "count": 60, "effective": 60.0, "degrees": 0.25,
+    }  # fmt: skip
+    found = run.record["intervals"]["test"]["half"]["accuracy"]
+    assert (found["by"], found["units"], found["method"]) == ("cell", 60, "jackknife")
+    by_image = intervals.wilson(run.record["metrics"]["test"]["half"]["accuracy"], 540)
+    assert 2.3 < np.diff(found["interval"])[0] / np.diff(by_image)[0] < 3.7
     np.testing.assert_array_equal(run.predictions("test").lonlat, splits["test"].lonlat)
     found = compare.compare(run, run, rule="half", other_rule="tuned")
-    assert found["cells"] == 60 and found["metrics"]["accuracy"]["cell_interval"] == [0.0, 0.0]
+    assert (found["by"], found["units"]) == ("cell", 60) and found["metrics"]["accuracy"]["p"] == 1

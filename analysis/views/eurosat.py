@@ -460,7 +460,7 @@ def draw_models(frame: pd.DataFrame, ax: Axes, *, published: bool) -> None:
         ax.axvline(reference.CLASS_PROJECT_ACCURACY, color=figures.WRONG, lw=1.2, ls="--", zorder=0)
     ax.set_yticks(range(len(rows)), [f"{row['model']}\n{row['probe']}" for row in rows])
     ax.set_ylim(len(rows) - 0.4, -0.75)
-    ax.set_xlabel("Accuracy on test, bootstrap 95 % interval")
+    ax.set_xlabel(f"Accuracy on test, {frames.interval_words(frame)}")
     ax.grid(axis="x")
     ax.set_axisbelow(True)
     shown = [side for side in palette if side in set(frame["side"])]

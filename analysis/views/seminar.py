@@ -239,7 +239,7 @@ def draw_figure(frame: pd.DataFrame, run: Run) -> Figure:
     if caveats(run):
         what += f" (not comparable: {', '.join(caveats(run))})"
     where = f"{run.dataset}: {frames.model_words(run.record['features']['encoder'])}"
-    note = f"{statement(run)} Published at threshold 0.5. Lines: bootstrap 95 % interval."
+    note = f"{statement(run)} Published at threshold 0.5. Lines: {frames.interval_words(frame)}."
     figures.put_title(figure, what, where, simulated=run.simulated, note=note)
     return figure
 

@@ -1,4 +1,4 @@
-"""Every run's test metrics with bootstrap intervals: Markdown, CSV, LaTeX and a dot plot."""
+"""Test metrics of all runs with their intervals, seeds pooled: Markdown, CSV, LaTeX and a dot plot."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis import figures, frames, tables
+from analysis import figures, frames, tables, uncertainty
 from analysis.view import Output, ViewRequest
 from data.runs import Run, all_runs
 
@@ -18,7 +18,7 @@ CARD = {"input": "runs", "report": {"order": 10, "heading": "Results", "show": "
 
 HEADLINE = 6
 SIMULATED = "Simulated data: not a result about the Earth."
-INTERVAL = "In brackets: bootstrap 95 % interval over test samples. Bold: best of the dataset."
+BEST = "Bold: best of the dataset."
 
 
 def run(request: ViewRequest) -> list[Output]:
@@ -36,7 +36,7 @@ def run(request: ViewRequest) -> list[Output]:
                 title="Results",
                 files=(*drawn, *files),
                 dataset=str(dataset),
-                caption="Test split. Lines and brackets are bootstrap 95 % intervals; bold is the best of the dataset.",
+                caption=f"Test split. Lines and brackets: {frames.interval_words(part)}. {notes(part)}",
                 alt=f"Dot plot of the test metrics of {part['run'].nunique()} probe runs on {dataset}.",
                 tables=tuple(readable(part, metrics) for metrics in shown_metrics(part)),
             )
@@ -45,17 +45,58 @@ def run(request: ViewRequest) -> list[Output]:
 
 
 def compute(runs: Sequence[Run], rules: Sequence[str] = ("half", "tuned")) -> pd.DataFrame:
-    """`frames.metrics_frame` of these runs under these rules, with names: a row a run x split x rule x metric."""
-    frame = frames.with_names(frames.metrics_frame(runs), runs)
+    """Metrics of these runs under these rules, with names; runs that differ only in their seed are one row, their mean.
+
+    Returns:
+        A row per setting x split x rule x metric: the columns of `frames.metrics_frame`, then ``model probe seeds``;
+        ``run`` and ``seed`` are those of the first run of a setting, ``seeds`` counts them.
+    """
+    groups = uncertainty.groups(runs)
+    parts = [_pooled(group) if len(group) > 1 else frames.metrics_frame(group) for group in groups]
+    frame = frames.with_names(pd.concat(parts, ignore_index=True), [group[0] for group in groups])
+    counts = {(one.dataset, one.encoder, one.folder.name): len(group) for group in groups for one in group[:1]}
+    keys = zip(frame["dataset"], frame["encoder"], frame["run"], strict=True)
+    frame = frame.assign(seeds=[counts[key] for key in keys])
+    frame["probe"] = [frames.seeds_words(*row) for row in zip(frame["probe"], frame["seeds"], strict=True)]
     return frames.under_rules(frame, rules).reset_index(drop=True)
+
+
+def _pooled(group: Sequence[Run]) -> pd.DataFrame:
+    """As `frames.metrics_frame` of runs of one setting, their means."""
+    frame = frames.metrics_frame(group[:1])
+    spans = {}
+    for rule in dict.fromkeys(frame["rule"]):
+        pooled = uncertainty.pool(group, *uncertainty.test_of(group, rule))
+        spans |= {("test", rule, metric): pooled.interval(metric) for metric in pooled.estimates}
+    rows = []
+    for row in frame.to_dict("records"):
+        values = [one.record["metrics"][row["split"]][row["rule"]].get(row["metric"]) for one in group]
+        defined = [value for value in values if value is not None]
+        mean = float(np.mean(defined)) if defined else None
+        found = spans.get((row["split"], row["rule"], row["metric"]))
+        rows.append(row | {"value": mean} | frames.interval_columns(found))
+    return pd.DataFrame(rows).astype({column: "float64" for column in ("value", "low", "high")})
+
+
+def notes(frame: pd.DataFrame) -> str:
+    """Below a table of one dataset: what the marks mean, and which metrics have no interval and why."""
+    test = frame.loc[frame["split"] == "test"]
+    shown = {metric for metrics in shown_metrics(frame) for metric in metrics}
+    lines = [BEST]
+    if (test["seeds"] > 1).any():
+        lines.append("Intervals of means over seeds include the spread between seeds.")
+    if any(metric.endswith(frames.OCCURRING) for metric in shown):
+        lines.append("Occurring: the mean over the classes that occur in test.")
+    return " ".join([*lines, *frames.without_interval(test.loc[test["metric"].isin(shown)])])
 
 
 def wide(frame: pd.DataFrame) -> pd.DataFrame:
     """A row a run x split x rule, with ``<metric>``, ``<metric>_low`` and ``<metric>_high`` for every metric."""
-    keys = [c for c in frame.columns if c not in ("metric", "value", "low", "high")]
+    keys = [c for c in frame.columns if c not in ("metric", "value", "low", "high", "by", "reason")]
     rows = []
     for _, part in frame.groupby(keys, sort=False, dropna=False):
         row = {key: part[key].iloc[0] for key in keys}
+        row["intervals_by"] = next(filter(None, part["by"]), "")
         for metric, value, low, high in part[["metric", "value", "low", "high"]].itertuples(index=False):
             row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
         rows.append(row)
@@ -83,8 +124,19 @@ def readable(frame: pd.DataFrame, metrics: Sequence[str]) -> tuple[list[str], li
 
 
 def shown_metrics(frame: pd.DataFrame) -> list[list[str]]:
-    """The metrics of one dataset's tables: first those to read, then the rest."""
+    """The metrics of one dataset's tables: first those to read, then the rest.
+
+    Macro averages over the classes that occur are shown where these are not all.
+    """
     present = [m for m in frames.metric_names(bool(frame["multilabel"].iloc[0])) if m in set(frame["metric"])]
+    test = frame.loc[frame["split"] == "test"]
+    values = {metric: part["value"].to_numpy(float) for metric, part in test.groupby("metric")}
+    present = [
+        metric
+        for metric in present
+        if not metric.endswith(frames.OCCURRING)
+        or not np.array_equal(values.get(metric), values.get(metric.removesuffix(frames.OCCURRING)))
+    ]
     return [part for part in (present[:HEADLINE], present[HEADLINE:]) if part]
 
 
@@ -92,7 +144,8 @@ def _documents(frame: pd.DataFrame, stem: Path) -> tuple[Path, Path]:
     """Write the tables as Markdown and LaTeX."""
     text, tex = "# Results on test\n", ""
     for dataset, part in frame.groupby("dataset", sort=False):
-        note = f"{SIMULATED} {INTERVAL}" if any(part["simulated"]) else INTERVAL
+        note = f"In brackets: {frames.interval_words(part)}. {notes(part)}"
+        note = f"{SIMULATED} {note}" if any(part["simulated"]) else note
         text += f"\n## {dataset}\n\n{note}\n"
         for metrics in shown_metrics(part):
             header, rows = readable(part, metrics)
@@ -147,7 +200,7 @@ def draw_figure(frame: pd.DataFrame) -> Figure:
         "Test metrics",
         str(frame["dataset"].iloc[0]),
         simulated=simulated,
-        note="Lines: bootstrap 95 % interval.",
+        note=f"Lines: {frames.interval_words(frame)}.",
     )
     return figure
 

@@ -1,0 +1,181 @@
+"""Runs of one dataset against each other: values, intervals, paired differences, ranks that tie by significance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import frames, protocol, uncertainty
+from analysis.uncertainty import Judged, Pooled
+from data.errors import RequestError
+from data.runs import Predictions, Run
+from probes import intervals, metrics, spatial
+from probes.intervals import Interval
+
+HEADLINE = {True: "f2_macro", False: "accuracy"}
+PAIR_VALUES = ["difference", "low", "high", "p", "p_holm", "significant"]
+LEVEL = 0.05
+COMPARED = (
+    "A pair differs where p of its paired difference, corrected for all pairs of the dataset by Holm, is below 0.05."
+)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Runs of one setting under one rule, on the test samples that all contenders share.
+
+    Args:
+        runs: that differ only in their seed; the first stands for them.
+        rule: their decision rule.
+        metric: what is compared.
+        pooled: means over them.
+    """
+
+    runs: tuple[Run, ...]
+    rule: str
+    metric: str
+    pooled: Pooled
+
+    @property
+    def run(self) -> Run:
+        """The one that stands for all."""
+        return self.runs[0]
+
+    @property
+    def value(self) -> float:
+        """The metric on all shared samples, a mean over seeds."""
+        return self.pooled.estimates[self.metric].value
+
+    @property
+    def interval(self) -> Interval:
+        """Its 95 % interval."""
+        return self.pooled.interval(self.metric)
+
+
+def rankings(
+    runs: Sequence[Run], rules: Sequence[str], *, metric: str = ""
+) -> tuple[pd.DataFrame, pd.DataFrame, list[Contender]]:
+    """Values, intervals and ranks of every setting, and every pair.
+
+    Args:
+        runs: of any datasets; those of one dataset are ranked together, each rule by itself. Runs that differ only in
+            their seed are taken together before they are ranked.
+        rules: see `ViewRequest.rules`; single-label runs have one.
+        metric: a name of the run contract; datasets that do not have it are left out. Default: see `HEADLINE`.
+
+    Returns:
+        A row per dataset x rule x setting, best first: the columns of `frames.run_columns`, then ``probe seeds rule
+        metric samples value low high by reason few_cells rank tied published protocol``. ``rank`` is 1 and the
+        number of settings that are significantly better; ``tied`` says that it does not differ significantly from
+        the best; ``published`` lists `protocol.matching`, ``protocol`` how each differs; ``few_cells`` is a warning
+        or empty. A row per pair of them, the better first: ``dataset rule a b difference low high p p_holm
+        significant simulated``. And the contenders, in the order of the rows.
+
+    Raises:
+        RequestError: runs of one dataset share no test samples, or predictions do not agree with their run.
+    """
+    rows, pairs, all_contenders = [], [], []
+    for dataset in dict.fromkeys(run.dataset for run in runs):
+        members = [run for run in runs if run.dataset == dataset]
+        multilabel = members[0].multilabel
+        chosen = metric or HEADLINE[multilabel]
+        if chosen not in frames.metric_names(multilabel):
+            continue
+        for rule in rules if multilabel else ("half",):
+            contenders, shared = _contend(members, rule, chosen)
+            contenders, ranked, of_rule = _ranked(contenders)
+            rows += [row | {"metric": chosen, "samples": shared} for row in ranked]
+            pairs += of_rule
+            all_contenders += contenders
+    numbers = dict.fromkeys(("value", "low", "high"), "float64")
+    frame = frames.with_names(pd.DataFrame(rows).astype(numbers), [group[0] for group in uncertainty.groups(runs)])
+    frame["probe"] = [frames.seeds_words(*row) for row in zip(frame["probe"], frame["seeds"], strict=True)]
+    names = {(row["dataset"], row["encoder"], row["run"]): name_of(row) for row in frame.to_dict("records")}
+    table = pd.DataFrame(pairs, columns=["dataset", "rule", "a", "b", *PAIR_VALUES, "simulated"])
+    return frame, table.assign(**{side: [names[key] for key in table[side]] for side in ("a", "b")}), all_contenders
+
+
+def name_of(row: dict[str, Any]) -> str:
+    """Model and probe of a row, as they are shown."""
+    return f"{row['model']}; {row['probe']}"
+
+
+def _contend(runs: Sequence[Run], rule: str, metric: str) -> tuple[list[Contender], int]:
+    predictions = {run.folder: run.predictions("test") for run in runs}
+    sets = [set(one.ids) for one in predictions.values()]
+    shared = [name for name in next(iter(predictions.values())).ids if all(name in ids for ids in sets)]
+    if not shared:
+        raise RequestError(
+            f"the runs on {runs[0].dataset} share no test samples; choose runs of one split with --model or --kind"
+        )
+    judged, lonlat, first = {}, None, None
+    for run in runs:
+        given = predictions[run.folder]
+        _check_counts(run, rule, uncertainty.judge(run, given, rule))
+        row_of = {name: row for row, name in enumerate(given.ids)}
+        part = _rows(given, [row_of[name] for name in shared])
+        judged[run.folder] = one = uncertainty.judge(run, part, rule)
+        lonlat = part.lonlat if lonlat is None else lonlat
+        first = one.truth if first is None else first
+        if one.truth.shape != first.shape or (one.truth != first).any():
+            raise RequestError(
+                f"{run.folder} and {runs[0].folder} have other labels for the same test samples; compare runs of one "
+                "version of the data"
+            )
+    units = spatial.units(lonlat, len(shared))
+    found = []
+    for group in uncertainty.groups(runs):
+        pooled = uncertainty.pool(group, [judged[run.folder] for run in group], units, only=metric)
+        found.append(Contender(tuple(group), rule, metric, pooled))
+    return found, len(shared)
+
+
+def _rows(given: Predictions, rows: list[int]) -> Predictions:
+    lonlat = None if given.lonlat is None else given.lonlat[rows]
+    return Predictions([given.ids[row] for row in rows], given.labels[rows], given.scores[rows], lonlat)
+
+
+def _check_counts(run: Run, rule: str, judged: Judged) -> None:
+    recorded = [(c["tp"], c["fp"], c["fn"]) for c in run.record["per_class"][rule]]
+    tp, fp, _, fn = metrics.confusion_counts(judged.truth, judged.decided)
+    if [tuple(map(int, counts)) for counts in zip(tp, fp, fn, strict=True)] != recorded:
+        raise RequestError(f"{run.folder}: predictions.h5 does not agree with run.json; run the probe again")
+
+
+def _ranked(contenders: list[Contender]) -> tuple[list[Contender], list[dict[str, Any]], list[dict[str, Any]]]:
+    sign = -1 if contenders[0].metric in frames.LOWER_IS_BETTER else 1
+    contenders = sorted(contenders, key=lambda one: -sign * np.nan_to_num(one.value, nan=-sign * np.inf))
+    metric = contenders[0].metric
+    of_pairs = [
+        (i, j, one.pooled.less(other.pooled, metric))
+        for i, one in enumerate(contenders)
+        for j, other in enumerate(contenders[i + 1 :], i + 1)
+    ]
+    corrected = intervals.holm([difference.p for _, _, difference in of_pairs])
+    better = np.zeros(len(contenders), int)  # how many are significantly better
+    tied = np.ones(len(contenders), bool)
+    pairs = []
+    for (i, j, difference), p_holm in zip(of_pairs, corrected, strict=True):
+        significant = bool(p_holm < LEVEL)  # not where it is NaN
+        better[j] += significant
+        if i == 0:
+            tied[j] = not significant
+        low, high = difference.interval or (np.nan, np.nan)
+        a, b = ((c.run.dataset, c.run.encoder, c.run.folder.name) for c in (contenders[i], contenders[j]))
+        about = {"dataset": a[0], "rule": contenders[i].rule, "a": a, "b": b}
+        values = (difference.value, low, high, difference.p, p_holm, significant)
+        pairs.append(about | dict(zip(PAIR_VALUES, values, strict=True)) | {"simulated": contenders[i].run.simulated})
+    rows = []
+    for row, one in enumerate(contenders):
+        published = protocol.matching(one.run.record, metric)
+        rows.append(
+            frames.run_columns(one.run)
+            | {"seeds": len(one.runs), "rule": one.rule, "value": one.value}
+            | frames.interval_columns(one.interval)
+            | {"few_cells": one.pooled.units.warning or "", "rank": 1 + int(better[row]), "tied": bool(tied[row])}
+            | {"published": "; ".join(match.words() for match in published)}
+            | {"protocol": " | ".join(f"{m.published.value:.3f}: {'; '.join(m.differences)}" for m in published)}
+        )
+    return contenders, rows, pairs

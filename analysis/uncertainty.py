@@ -1,0 +1,150 @@
+"""Intervals of runs as views show them, and runs that differ only in their seed taken together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.errors import RequestError
+from data.files import canonical_json
+from data.runs import Predictions, Run
+from probes import intervals, jackknife, metrics, spatial
+from probes.intervals import Interval
+from probes.jackknife import Estimate
+from probes.scores import decide
+from probes.spatial import Units
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One run under one rule on test samples.
+
+    Args:
+        truth: (N, K) booleans.
+        decided: (N, K) booleans.
+        scores: (N, K).
+    """
+
+    truth: np.ndarray
+    decided: np.ndarray
+    scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Runs of one setting under one rule, on the same test samples: means over their seeds.
+
+    Args:
+        runs: S runs that differ only in their seed.
+        estimates: by metric, the mean over the runs on all samples and without each unit.
+        seed_variance: by metric, of the mean over seeds: the variance between runs over S; 0 for a single run.
+        reasons: by metric, why there is no interval, or None.
+        units: what is taken as independent.
+    """
+
+    runs: tuple[Run, ...]
+    estimates: dict[str, Estimate]
+    seed_variance: dict[str, float]
+    reasons: dict[str, str | None]
+    units: Units
+
+    def interval(self, metric: str) -> Interval:
+        """The 95 % interval of a mean over seeds: of the test samples and of the seeds."""
+        about = {"by": self.units.by, "units": self.units.count}
+        if reason := self.reasons[metric]:
+            return Interval(None, None, **about, reason=reason)
+        span = intervals.around(metric, self.estimates[metric], self.units, extra_variance=self.seed_variance[metric])
+        return Interval(span, "jackknife", **about)
+
+    def less(self, other: "Pooled", metric: str) -> intervals.Difference:
+        """The paired difference of a metric, this one less the other."""
+        extra = self.seed_variance[metric] + other.seed_variance[metric]
+        return intervals.difference(self.estimates[metric] - other.estimates[metric], self.units, extra_variance=extra)
+
+
+def groups(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs by setting: those of a group differ only in their seed, and were scored on the same test samples."""
+    found: dict[tuple[str, str, str, str], list[Run]] = {}
+    for run in runs:
+        setting = canonical_json({"arguments": run.record.get("arguments"), "features": run.record["features"]})
+        found.setdefault((run.dataset, run.encoder, run.kind, setting), []).append(run)
+    return list(found.values())
+
+
+def of_run(run: Run, split: str, rule: str) -> dict[str, Interval]:
+    """The intervals of one run, by metric; empty for a split that has none.
+
+    Runs of version 0.1 recorded intervals that do not cover; theirs are made anew from their predictions, and are
+    missing where these cannot be read.
+    """
+    recorded = run.record.get("intervals", {}).get(split, {}).get(rule, {})
+    if all(isinstance(one, dict) for one in recorded.values()):
+        return {
+            name: Interval(None if one["interval"] is None else (one["interval"][0], one["interval"][1]),
+                           one["method"], one["by"], one["units"], one["reason"])
+            for name, one in recorded.items()
+        }  # fmt: skip
+    try:
+        given = run.predictions(split)
+        judged, units = judge(run, given, rule), spatial.units(given.lonlat, len(given.ids))
+    except RequestError:
+        return {}
+    return intervals.intervals(
+        judged.truth, judged.decided, judged.scores, units, run.class_names, multilabel=run.multilabel
+    )
+
+
+def test_of(runs: Sequence[Run], rule: str) -> tuple[list[Judged], Units]:
+    """Runs of one setting on all of test, and what is independent there.
+
+    Raises:
+        RequestError: predictions cannot be read, or are of other samples.
+    """
+    given = [run.predictions("test") for run in runs]
+    for run, one in zip(runs, given, strict=True):
+        if one.ids != given[0].ids:
+            raise RequestError(f"{run.folder} and {runs[0].folder} were tested on other samples; run the probes again")
+    return [judge(run, one, rule) for run, one in zip(runs, given, strict=True)], spatial.units(
+        given[0].lonlat, len(given[0].ids)
+    )
+
+
+def judge(run: Run, given: Predictions, rule: str) -> Judged:
+    """Truth and decisions of a run.
+
+    Args:
+        run: the run.
+        given: its predictions of a split, or some of their rows.
+        rule: ``half`` or ``tuned``.
+    """
+    truth = metrics.label_matrix(given.labels, len(run.class_names))
+    thresholds = None
+    if run.multilabel:
+        thresholds = np.array([values["threshold"] for values in run.record["per_class"][rule]], np.float64)
+    return Judged(truth, decide(given.scores, thresholds), given.scores)
+
+
+def pool(runs: Sequence[Run], judged: Sequence[Judged], units: Units, *, only: str | None = None) -> Pooled:
+    """Means over runs of one setting.
+
+    Args:
+        runs: S runs, see `groups`.
+        judged: of each run, on the same samples in the same order.
+        units: of these samples.
+        only: the one metric wanted; None for all.
+    """
+    first, names = runs[0], runs[0].class_names
+    ranked = only is None or only.startswith("map_") or only in intervals.LOSSES  # else no need of scores: it is quick
+    each = [
+        jackknife.estimates(one.truth, one.decided, one.scores if ranked else None, units, multilabel=first.multilabel)
+        for one in judged
+    ]
+    means, between, reasons = {}, {}, {}
+    for metric in each[0] if only is None else (only,):
+        members = [one[metric] for one in each]
+        values = np.array([one.value for one in members])
+        means[metric] = Estimate(float(values.mean()), np.mean([one.left_out for one in members], axis=0))
+        between[metric] = float(values.var(ddof=1) / len(values)) if len(values) > 1 else 0.0
+        found = (intervals.why_none(metric, one.truth, one.decided, units, names) for one in judged)
+        reasons[metric] = next(filter(None, found), None)
+    return Pooled(tuple(runs), means, between, reasons, units)
