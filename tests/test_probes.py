@@ -100,7 +100,7 @@ def test_a_probe_learns_the_signal_and_fulfils_the_run_contract(kind, multilabel
     test = record["metrics"]["test"]["tuned"]
     assert test["map_macro" if multilabel else "accuracy"] > 0.85
     for rule in fit.RULES:
-        assert set(record["intervals"]["test"][rule]) == set(names)
+        assert set(record["intervals"]["test"][rule]) == {*names, *probabilities.NAMES}
         for name, found in record["intervals"]["test"][rule].items():
             assert (found["interval"] is None) is (found["reason"] is not None) and found["by"] == "image"
             low, high = found["interval"] or (0, 1)
