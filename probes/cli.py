@@ -37,9 +37,9 @@ def probe(*, fit: FitFlags, shots: int | None = None, train_fraction: float | No
 
     Args:
         fit: Which probes, and how.
-        shots: Train samples a class to learn from, drawn by the seed. Default: all.
-        train_fraction: Share of train to learn from, drawn by the seed. Default: all.
-        seeds: Repeat with so many seeds, from --seed on, and tell mean and deviation; tables go to OUT/sweeps.
+        shots: Train samples per class to learn from, drawn by the seed; val is cut to as many, see --val. Default: all.
+        train_fraction: Share of train to learn from, stratified, drawn by the seed. Default: all.
+        seeds: Repeat with so many seeds, from --seed on; report mean and interval; tables go to OUT/sweeps.
     """
     kinds, numbers = fit.kinds(), fit.seeds(seeds)
     if shots is not None and train_fraction is not None:
@@ -76,7 +76,7 @@ def sweep(*, fit: FitFlags, shots: str = "1,5,10,50,all", seeds: int = 5) -> Non
     finished = []
     for count in counts:
         for seed in numbers:
-            _report(f"{'all of train' if count is None else f'{count} a class'}, seed {seed}:")
+            _report(f"{'all of train' if count is None else f'{count} per class'}, seed {seed}:")
             finished += [fit.run(kind, splits, seed=seed, cut={"shots": count}, report=_report) for kind in kinds]
     _print_summary(finished, fit.out)
 
@@ -204,7 +204,7 @@ def _report(line: str) -> None:
 
 
 def _print_summary(finished: list, out: Path) -> None:
-    """Mean and deviation over seeds as a table, then warnings and the folder of the tables."""
+    """Mean and interval over seeds as a table, then warnings and the folder of the tables."""
     from tabulate import tabulate
 
     from probes import sweep as sweeping
@@ -216,21 +216,21 @@ def _print_summary(finished: list, out: Path) -> None:
     columns = COLUMNS[first.multilabel]
     table = []
     for (kind, shots, fraction, rule), by_metric in groups.items():
-        part = f"{shots} a class" if shots else f"{fraction:g} of train" if fraction else "all"
-        table.append([kind, part, rule, *(_mean_and_deviation(by_metric[column]) for column in columns)])
+        part = f"{shots} per class" if shots else f"{fraction:g} of train" if fraction else "all"
+        table.append([kind, part, rule, *(_mean_and_interval(by_metric[column]) for column in columns)])
     simulated = " (simulated data)" if first.simulated else ""
     seeds = sorted({run.record["seed"] for run in finished})
     print(f"{first.encoder} on {first.dataset}{simulated}, {first.record['rows']['test']} test samples")
-    print(f"mean ± deviation over {len(seeds)} seeds, {seeds[0]} to {seeds[-1]}")
+    print(f"mean and 95 % interval of the mean over {len(seeds)} seeds, {seeds[0]} to {seeds[-1]}")
     print(tabulate(table, headers=["kind", "train", "rule", *columns], disable_numparse=True))
     _print_warnings(finished)
     print(sweeping.write(out, finished))
 
 
-def _mean_and_deviation(row: dict) -> str:
+def _mean_and_interval(row: dict) -> str:
     if row["mean"] is None:
         return "-"
-    return f"{row['mean']:.3f}" + ("" if row["deviation"] is None else f" ± {row['deviation']:.3f}")
+    return f"{row['mean']:.3f}" + ("" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]")
 
 
 def _print_results(finished: list) -> None:

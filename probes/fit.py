@@ -30,6 +30,7 @@ from probes.record import RULES
 from probes.scores import SHRINKAGE, decide, half_thresholds, score, shrunk_thresholds
 from probes.search import Job, search
 from probes.settings import DEFAULT, Settings, check_settings, recorded, selection_metric
+from probes.subsets import subset
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Plan:
         rows: rows of train to learn from, None for all.
         candidates: hyper-parameters to try, the simplest first.
         folder: where the run goes.
+        val_rows: rows of val to choose on, None for all.
     """
 
     kind: str
@@ -55,6 +57,7 @@ class Plan:
     rows: np.ndarray | None
     candidates: list[dict[str, Any]]
     folder: Path
+    val_rows: np.ndarray | None = None
 
     @property
     def metric(self) -> str:
@@ -115,15 +118,16 @@ def plan_probe(
     features = inputs.shared(train.identity) | {
         "splits": {name: inputs.split_identity(features) for name, features in splits.items()}
     }
-    rows = inputs.subset(
-        train.labels, len(train.class_names), seed=seed, fraction=settings.fraction, shots=settings.shots
-    )
+    classes = len(train.class_names)
+    rows = subset(train.labels, classes, seed=seed, fraction=settings.fraction, shots=settings.shots)
+    matched = settings.shots if settings.val == "matched" else None
+    val_rows = subset(splits["val"].labels, classes, seed=seed, shots=matched)
     if rows is not None:
         inputs.check_classes(train.labels[rows], len(train.class_names), f"the subset of {len(rows)} train samples")
     candidates = PROBES.load(kind).candidates(len(train.labels) if rows is None else len(rows), **settings.options)
     name = runs.run_name(kind, features, recorded(train.multilabel, settings, candidates), seed)
     folder = paths.run_folder(out, store.dataset_slug(train.identity), store.encoder_slug(train.identity), name)
-    return Plan(kind, seed, settings, features, train.multilabel, rows, candidates, folder)
+    return Plan(kind, seed, settings, features, train.multilabel, rows, candidates, folder, val_rows)
 
 
 def finished(plan: Plan) -> runs.Run | None:
@@ -152,6 +156,8 @@ def run_probe(
     """
     start = time.perf_counter()
     names = list(splits["train"].class_names)
+    if plan.val_rows is not None:
+        splits = splits | {"val": inputs.only_rows(splits["val"], plan.val_rows)}
     labels = {split: set_.labels for split, set_ in splits.items()}
     if plan.rows is not None:
         labels["train"] = labels["train"][plan.rows]

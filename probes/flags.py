@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_SEED = 2**32 - 1
 METHODS = ("platt", "isotonic", "temperature")  # of calibration
+VALS = ("matched", "all")
 UNITS = {"s": 1, "m": 60, "h": 3600}
 Switch = Parameter(negative="")
 
@@ -34,6 +35,7 @@ class FitFlags:
         features: Folder with train.h5, val.h5 and test.h5, in place of --model and --dataset.
         out: Output folder; features are looked for here too.
         seed: Random seed.
+        val: With --shots: matched chooses on as many samples per class of val, all on the whole of val.
         beta: Which F-beta the tuned thresholds of multi-label probes aim at: 2 weighs recall over precision, 1 alike.
         balanced: Weigh samples so that rare classes count as much as common ones; linear, and single-label rf and mlp.
         calibrate: Calibrate scores on val: platt, isotonic or temperature.
@@ -53,6 +55,7 @@ class FitFlags:
     features: Path | None = None
     out: Path = paths.DEFAULT_OUT
     seed: int = 0
+    val: str = "matched"
     beta: float = 2
     balanced: Annotated[bool, Switch] = False
     calibrate: str | None = None
@@ -85,6 +88,8 @@ class FitFlags:
             raise RequestError(f"--beta {self.beta:g}: must be above 0, such as 2 or 1")
         if self.calibrate not in (None, *METHODS):
             raise unknown("calibration", self.calibrate, METHODS)
+        if self.val not in VALS:
+            raise unknown("val", self.val, VALS)
         seconds(self.budget)
         if self.device != "cpu":
             check_device(self.device)
@@ -158,6 +163,7 @@ class FitFlags:
             beta=self.beta,
             balanced=self.balanced,
             calibrate=self.calibrate,
+            val=self.val,
             budget_s=seconds(self.budget),
             device=self.device,
             views=self.augment,

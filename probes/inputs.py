@@ -4,7 +4,6 @@ import hashlib
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +141,22 @@ def blocks(features: Any, rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
         yield features[start : start + rows]
 
 
+def only_rows(features: store.FeatureSet, rows: np.ndarray) -> store.FeatureSet:
+    """A part of a split, in memory.
+
+    Args:
+        features: of N samples.
+        rows: n ascending row numbers.
+    """
+    return replace(
+        features,
+        features=in_memory([features.features], rows, dtype=features.features.dtype),
+        labels=features.labels[rows],
+        ids=[features.ids[row] for row in rows],
+        lonlat=None if features.lonlat is None else features.lonlat[rows],
+    )
+
+
 def in_memory(views: Sequence[Any], chosen: np.ndarray | None = None, *, dtype: Any = np.float32) -> np.ndarray:
     """Features as one new array, read in blocks, so that only one copy is ever in memory.
 
@@ -162,46 +177,6 @@ def in_memory(views: Sequence[Any], chosen: np.ndarray | None = None, *, dtype: 
             if low < high:
                 into[low:high] = features[start : start + BLOCK_ROWS][wanted[low:high] - start]
     return result.reshape(-1, dim)
-
-
-def subset(
-    labels: np.ndarray, classes: int, *, seed: int, fraction: float | None = None, shots: int | None = None
-) -> np.ndarray | None:
-    """Rows of train to learn from; of one seed, smaller subsets lie inside larger ones.
-
-    A fraction takes the first rows of one shuffle. Shots: classes, the rarest first, take turns; one that has fewer
-    than the round's number of samples so far takes its next one, in shuffled order. A multi-label sample counts for
-    every class it shows, so each class ends with at least `shots` samples (or all it has) and common ones with more.
-
-    Args:
-        labels: (N, K) or (N,), of train.
-        classes: K.
-        seed: of the shuffle.
-        fraction: share of the rows, above 0 to 1.
-        shots: samples a class.
-
-    Returns:
-        Ascending row numbers, or None for all.
-    """
-    if fraction is None and shots is None:
-        return None
-    order = np.random.default_rng(seed).permutation(len(labels))
-    if fraction is not None:
-        return np.sort(order[: ceil(fraction * len(order))])
-    assert shots is not None
-    shown = labels.astype(bool) if labels.ndim == 2 else labels[:, None] == np.arange(classes)
-    waiting = [iter(order[shown[order, k]]) for k in range(classes)]
-    counts = np.zeros(classes, int)
-    taken = np.zeros(len(labels), bool)
-    for number in range(1, shots + 1):
-        before = counts.sum()
-        for k in np.argsort(shown.sum(axis=0), kind="stable"):
-            if counts[k] < number and (row := next((r for r in waiting[k] if not taken[r]), None)) is not None:
-                taken[row] = True
-                counts += shown[row]
-        if counts.sum() == before and (counts < number).all():
-            break  # every class has given all it has
-    return np.flatnonzero(taken)
 
 
 def _featurize(identity: dict[str, Any], absent: list[str]) -> str:

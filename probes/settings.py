@@ -16,8 +16,9 @@ class Settings:
         beta: of the F-beta that the ``tuned`` thresholds aim at.
         balanced: weigh samples so that rare classes count as much as common ones.
         calibrate: ``platt``, ``isotonic`` or ``temperature``: scores are calibrated on val, see `probes.calibration`.
-        fraction: share of train to learn from; None is all.
-        shots: samples a class to learn from; None is all.
+        fraction: share of train to learn from, stratified; None is all.
+        shots: samples per class to learn from; None is all.
+        val: with shots, ``matched`` chooses on as many samples per class of val, ``all`` on all of val.
         budget_s: start no further candidate, and grow no more trees, after so many seconds; None tries all.
         device: ``cpu``, ``cuda`` or ``cuda:1``; for the kinds that can use it.
         views: of each training image to learn from; 1 is the image itself, see featurize --augment.
@@ -29,6 +30,7 @@ class Settings:
     calibrate: str | None = None
     fraction: float | None = None
     shots: int | None = None
+    val: str = "matched"
     budget_s: float | None = None
     device: str = "cpu"
     views: int = 1
@@ -48,7 +50,12 @@ def recorded(multilabel: bool, settings: Settings, candidates: list[dict[str, An
     rule: dict[str, Any] = {"shrinkage": SHRINKAGE} if multilabel else {}
     if settings.calibrate == "platt":
         rule["calibrate_on"] = "log odds"  # version 0.1 calibrated the probabilities: those runs are other runs
-    return {"selection": selection_metric(multilabel), **asdict(settings), **rule, "candidates": candidates}
+    if settings.fraction is not None:
+        rule["partition"] = "stratified"  # version 0.1 drew rows at random: those runs are other runs
+    given = asdict(settings)
+    if settings.shots is None or settings.val == "all":
+        given.pop("val")  # as version 0.1
+    return {"selection": selection_metric(multilabel), **given, **rule, "candidates": candidates}
 
 
 def check_settings(kind: str, settings: Settings, multilabel: bool) -> None:

@@ -1,6 +1,6 @@
 """Many runs of the same features told together: several seeds, learning curves; each run is on disk by itself.
 
-The two tables of a sweep, ``runs.csv`` (a row a run and rule) and ``summary.csv`` (mean and deviation over seeds),
+The two tables of a sweep, ``runs.csv`` (a row a run and rule) and ``summary.csv`` (mean and interval over seeds),
 go to a folder named after what was asked for, so that the same request writes the same files.
 """
 
@@ -10,6 +10,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from scipy.stats import t
 
 from data import paths
 from data.files import short_hash, write_text
@@ -26,7 +28,7 @@ def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     Single-label runs have one rule, told as ``argmax``.
 
     Returns:
-        ``dataset encoder simulated kind shots fraction rule seed train_rows``, the run contract's metrics, ``run``.
+        ``dataset encoder simulated kind shots fraction rule seed train_rows val_rows``, all metrics, ``run``.
         ``shots`` and ``fraction`` are None where train was not cut by them.
     """
     found = []
@@ -44,6 +46,7 @@ def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
                     "rule": rule if run.multilabel else "argmax",
                     "seed": run.record["seed"],
                     "train_rows": run.record["rows"]["train"],
+                    "val_rows": run.record["rows"]["val"],
                     **run.record["metrics"]["test"][rule],
                     "run": run.folder.name,
                 }
@@ -52,15 +55,18 @@ def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def summary(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and deviation over seeds of every metric, a row a group and metric, in the order of the runs.
+    """Runs of several seeds pooled: mean, standard deviation and interval of every metric, in the order of the runs.
 
     Args:
         table: see `rows`.
 
     Returns:
-        ``dataset encoder simulated kind shots fraction rule train_rows metric seeds mean deviation low high``:
-        ``train_rows`` is a mean, ``seeds`` counts the runs in which the metric is defined, ``deviation`` is that of a
-        sample (divided by n - 1) and None for one seed, ``low`` and ``high`` are the least and the greatest.
+        A row per group and metric: ``dataset encoder simulated kind shots fraction rule train_rows val_rows metric
+        seeds mean std low high min max``. ``train_rows`` and ``val_rows`` are means, ``seeds`` counts the runs in which
+        the metric is defined, ``std`` is that of a sample (divided by n - 1), ``low`` and ``high`` bound the 95 %
+        interval of the mean over seeds (Student's t; it covers what seeds change, such as the samples drawn, not the
+        choice of test samples), ``min`` and ``max`` are the least and the greatest value. One seed has neither ``std``
+        nor interval.
     """
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for row in table:
@@ -68,7 +74,8 @@ def summary(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for members in groups.values():
         about = {name: members[0][name] for name in ("dataset", "encoder", "simulated", *ABOUT)}
-        about["train_rows"] = statistics.fmean(row["train_rows"] for row in members)
+        for split in ("train_rows", "val_rows"):
+            about[split] = statistics.fmean(row[split] for row in members)
         for metric in (name for name in METRICS if name in members[0]):
             values = [row[metric] for row in members if row[metric] is not None]
             found.append(about | {"metric": metric} | _moments(values))
@@ -87,15 +94,14 @@ def write(out: Path, runs: Sequence[Run]) -> Path:
 
 
 def _moments(values: list[float]) -> dict[str, Any]:
-    if not values:
-        return {"seeds": 0, "mean": None, "deviation": None, "low": None, "high": None}
-    return {
-        "seeds": len(values),
-        "mean": statistics.fmean(values),
-        "deviation": statistics.stdev(values) if len(values) > 1 else None,
-        "low": min(values),
-        "high": max(values),
-    }
+    found: dict[str, Any] = dict.fromkeys(("mean", "std", "low", "high", "min", "max"))
+    if values:
+        found |= {"mean": statistics.fmean(values), "min": min(values), "max": max(values)}
+    if len(values) > 1:
+        std = statistics.stdev(values)
+        half = float(t.ppf(0.975, len(values) - 1)) * std / len(values) ** 0.5
+        found |= {"std": std, "low": found["mean"] - half, "high": found["mean"] + half}
+    return {"seeds": len(values), **found}
 
 
 def _csv(table: Sequence[dict[str, Any]]) -> str:

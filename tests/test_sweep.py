@@ -3,6 +3,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 from helpers import make_features
 
@@ -47,21 +48,25 @@ def _run(kind, seed, value, *, shots=None, multilabel=False, tmp_path=None):
         "features": {"dataset": {"provenance": {}}},
         "class_names": ["a", "b"],
         "multilabel": multilabel,
-        "rows": {"train": 10 + seed},
+        "rows": {"train": 10 + seed, "val": 5},
         "metrics": {"test": {"half": rule, "tuned": rule}},
     }
     return runs.Run(paths.Path(f"{kind}-{seed}-{shots}"), record)
 
 
-def test_mean_and_deviation_by_hand():
-    """0.5, 0.6 and 0.7: mean 0.6, deviation sqrt((0.01 + 0 + 0.01) / 2) = 0.1."""
+def test_mean_and_interval_by_hand():
+    """0.5, 0.6, 0.7: mean 0.6, std sqrt((0.01 + 0 + 0.01) / 2) = 0.1; t of 2: 4.303 * 0.1 / sqrt(3) = 0.248."""
     made = [_run("knn", seed, value) for seed, value in enumerate((0.5, 0.6, 0.7))] + [_run("rf", 0, 0.25)]
     found = {(row["kind"], row["metric"]): row for row in sweep.summary(sweep.rows(made))}
     one = found["knn", "accuracy"]
-    assert (one["mean"], one["deviation"]) == pytest.approx((0.6, 0.1))
-    assert (one["low"], one["high"], one["seeds"], one["train_rows"], one["rule"]) == (0.5, 0.7, 3, 11, "argmax")
+    assert (one["mean"], one["std"], one["low"], one["high"]) == pytest.approx((0.6, 0.1, 0.3516, 0.8484), abs=1e-4)
+    assert (one["min"], one["max"], one["seeds"], one["train_rows"], one["rule"]) == (0.5, 0.7, 3, 11, "argmax")
     assert found["knn", "f2_macro"]["mean"] == pytest.approx(0.3)
-    assert found["rf", "accuracy"]["mean"] == 0.25 and found["rf", "accuracy"]["deviation"] is None
+    assert (
+        found["rf", "accuracy"]["mean"] == 0.25
+        and found["rf", "accuracy"]["std"] is None
+        and found["rf", "accuracy"]["low"] is None
+    )
 
 
 def test_runs_are_grouped_by_kind_part_of_train_and_rule():
@@ -86,7 +91,9 @@ def test_several_seeds_are_a_run_each_told_together_and_reused(out, capsys):
     words = ("--kind", "head,knn", "--dataset", "many", "--out", out, "--epochs", 2, "--seeds", 3, "--seed", 4)
     assert _probe(*words) == 0
     printed = capsys.readouterr()
-    assert "mean ± deviation over 3 seeds, 4 to 6" in printed.out and "(simulated data)" in printed.out
+    assert (
+        "mean and 95 % interval of the mean over 3 seeds, 4 to 6" in printed.out and "(simulated data)" in printed.out
+    )
     made = [runs.read_run(folder) for folder in paths.run_folders(out) if folder.parent.parent.name == "many"]
     assert sorted((run.kind, run.record["seed"]) for run in made) == [
         (k, s) for k in ("head", "knn") for s in (4, 5, 6)
@@ -101,7 +108,7 @@ def test_several_seeds_are_a_run_each_told_together_and_reused(out, capsys):
     values = [float(row["map_macro"]) for row in table if (row["kind"], row["rule"]) == ("head", "half")]
     (one,) = (row for row in told if (row["kind"], row["rule"], row["metric"]) == ("head", "half", "map_macro"))
     assert float(one["mean"]) == pytest.approx(sum(values) / 3) and min(values) < max(values)
-    assert f"{float(one['mean']):.3f} ± {float(one['deviation']):.3f}" in printed.out
+    assert f"{float(one['mean']):.3f} [{float(one['low']):.3f}, {float(one['high']):.3f}]" in printed.out
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     assert _probe(*words) == 0
     again = capsys.readouterr()
@@ -116,7 +123,10 @@ def test_a_sweep_is_a_learning_curve_of_runs_that_are_reused(out, capsys):
     table, told = _tables(paths.Path(printed.out.splitlines()[-1]))
     parts = [(row["shots"], int(row["seed"]), int(row["train_rows"])) for row in table]
     assert parts == [("1", 0, 5), ("1", 1, 5), ("3", 0, 15), ("3", 1, 15), ("", 0, 60), ("", 1, 60)]
-    assert [line.split()[1:4] for line in printed.out.splitlines()[4:6]] == [["1", "a", "class"], ["3", "a", "class"]]
+    assert [line.split()[1:4] for line in printed.out.splitlines()[4:6]] == [
+        ["1", "per", "class"],
+        ["3", "per", "class"],
+    ]
     assert {row["seeds"] for row in told} == {"2"}
     # a longer curve later fits only what is new
     assert _probe(*words[:-3], "1,3,5,all", "--seeds", 2) == 0
@@ -124,6 +134,17 @@ def test_a_sweep_is_a_learning_curve_of_runs_that_are_reused(out, capsys):
     # and one point of it is the run that probe itself makes
     assert _probe("--kind", "knn", "--dataset", "one", "--out", out, "--shots", 3, "--seed", 1) == 0
     assert capsys.readouterr().err.count("reused ") == 1
+
+
+def test_shots_cut_val_to_as_many_per_class_unless_all_is_asked_for(out):
+    base = ("--kind", "knn", "--dataset", "one", "--out", out, "--shots", 2, "--seed", 8)
+    assert _probe(*base) == 0 and _probe(*base, "--val", "all") == 0
+    made = [runs.read_run(folder) for folder in paths.run_folders(out)]
+    cut, whole = sorted((run for run in made if run.record["seed"] == 8), key=lambda run: run.record["rows"]["val"])
+    assert cut.record["rows"] == {"train": 10, "val": 10, "test": 30} and cut.record["arguments"]["val"] == "matched"
+    assert whole.record["rows"]["val"] == 30 and "val" not in whole.record["arguments"]
+    assert cut.folder != whole.folder and sorted(np.bincount(cut.predictions("val").labels)) == [2] * 5
+    assert set(cut.predictions("val").ids) < set(whole.predictions("val").ids)
 
 
 def test_flags_of_the_head_and_of_parts_reach_the_run(out, tmp_path, capsys):
@@ -153,6 +174,7 @@ def test_flags_of_the_head_and_of_parts_reach_the_run(out, tmp_path, capsys):
         (("--epochs", 3), "--epochs 3: only head has it; add head to --kind or drop the flag"),
         (("--augment", 0), "--augment 0: must be at least 1"),
         (("--augment", 2), "no view 1 of the training images at"),
+        (("--shots", 3, "--val", "non"), "unknown val 'non'; choose from all, matched"),
         (("sweep", "--shots", "1,x"), "--shots x: give numbers from 1, or all, such as 1,5,10,all"),
         (("sweep", "--shots", "0"), "--shots 0: give numbers from 1"),
         (("sweep", "--shots", "1,"), "--shots without a number: give numbers from 1"),
