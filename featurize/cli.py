@@ -175,6 +175,66 @@ def _rank_of(file: Path) -> str:
     return f"; effective rank {store.effective_rank(features):.1f} of {features.shape[1]:,}"
 
 
+@app.command(name="import")
+def import_(
+    file: Path,
+    *,
+    name: str,
+    model: str | None = None,
+    format: str | None = None,
+    table: Path | None = None,
+    embedding: str | None = None,
+    id: str | None = None,
+    label: str | None = None,
+    split: str | None = None,
+    lon: str | None = None,
+    lat: str | None = None,
+    drop: Annotated[bool, Switch] = False,
+    seed: int = 0,
+    overwrite: Annotated[bool, Switch] = False,
+    out: Path = paths.DEFAULT_OUT,
+) -> None:
+    """Make a feature set of embeddings from elsewhere, so that probe and analyze can use them.
+
+    Args:
+        file: Parquet or GeoParquet (a list column, or one column for each dimension), .npy, .npz or HDF5.
+        name: Name of the dataset, as --dataset will know it.
+        model: Name of the model. Default: what the file says.
+        format: clay, earth-index, geovibes or major-tom. Default: by the columns.
+        table: CSV or Parquet with labels, splits or places, joined by id.
+        embedding: Column of the vectors, or what the names of their columns begin with.
+        id: Column of the ids.
+        label: Column of the class names; lists, or names separated by ';', are multi-label.
+        split: Column with train, val and test. Default: 60/20/20 drawn by class, or all test if unlabelled.
+        lon: Column of the longitudes in degrees.
+        lat: Column of the latitudes in degrees.
+        drop: Leave out rows that cannot be used, and record how many.
+        seed: Seed of the splits that are drawn.
+        overwrite: Replace an unfinished import of other contents.
+        out: Where results are kept.
+    """
+    from data.store.importing import ImportRequest, import_features  # deferred: numpy, pandas, pyarrow
+
+    request = ImportRequest(
+        file,
+        name,
+        model,
+        format,
+        table,
+        embedding,
+        id,
+        label,
+        split,
+        lon,
+        lat,
+        drop,
+        seed,
+        overwrite,
+    )
+    for written in import_features(request, out):
+        print(f"wrote {written}")
+
+
 @app.command
 def export(path: Path, *, to: str = "parquet") -> None:
     """Write a feature file as a table for other tools, beside it.

@@ -31,6 +31,7 @@ CARD = {
 }
 
 FIGURE_SPACE = "\u2007"  # as wide as a digit
+UNLABELLED = "#c3c9cf"  # and the rest beside one class
 APART = 0.05  # of the layout's width, between the numbers of two classes
 CLASS = "class: "  # so that a class named "x" or "id" is no trouble
 
@@ -126,6 +127,8 @@ def _write(frame: pd.DataFrame, sets: Sequence[store.FeatureSet], request: ViewR
     note = f"{count} samples, split: {request.split}."
     stem = request.target("umap") / f"umap__{dataset}__{encoder}__{request.split}"
     csv = tables.write_csv(frame, stem)
+    if not names:
+        return [_write_unlabelled(frame, stem, dataset, encoder, where, note)]
     panels = draw_panels(frame, names)
     reading = "Coloured: samples with the class; grey: the rest. The rarer of the two is on top."
     figures.put_title(
@@ -158,6 +161,22 @@ def _write(frame: pd.DataFrame, sets: Sequence[store.FeatureSet], request: ViewR
     return outputs
 
 
+def _write_unlabelled(frame: pd.DataFrame, stem: Path, dataset: str, encoder: str, where: str, note: str) -> Output:
+    """One plain scatter plot, where no sample has a class."""
+    figure = figures.new_figure(6.4, 6.4)
+    ax = figure.subplots()
+    size = 2 * _size(len(frame), len(frame))
+    ax.scatter(frame["x"], frame["y"], s=size, c=figures.PALETTE[0], linewidths=0, rasterized=True)
+    _bare(ax)
+    note = f"{note} The samples have no labels."
+    simulated = bool(frame["simulated"].any())
+    figures.put_title(figure, "UMAP", where, simulated=simulated, note=note)
+    files = (*figures.save(figure, stem), tables.write_csv(frame, stem))
+    return Output(
+        title="UMAP", files=files, dataset=dataset, encoder=encoder, caption=note, alt="Scatter plot of all samples."
+    )
+
+
 def draw_panels(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
     """One panel a class, all with the same places.
 
@@ -187,7 +206,7 @@ def draw_one_vs_rest(frame: pd.DataFrame, ax: Axes, name: str) -> None:
         name: the class.
     """
     has = frame[f"{CLASS}{name}"].to_numpy(dtype=bool)
-    groups = [(~has, "#c3c9cf", 1), (has, figures.PALETTE[0], 2 if has.mean() <= 0.5 else 0)]
+    groups = [(~has, UNLABELLED, 1), (has, figures.PALETTE[0], 2 if has.mean() <= 0.5 else 0)]
     for mask, colour, order in groups:
         size = _size(len(frame), mask.sum())
         ax.scatter(frame["x"][mask], frame["y"][mask], s=size, c=colour, linewidths=0, zorder=order, rasterized=True)
@@ -205,8 +224,11 @@ def draw(frame: pd.DataFrame, ax: Axes, names: Sequence[str]) -> None:
         ax: where to draw.
         names: the classes.
     """
-    number = frame[[f"{CLASS}{name}" for name in names]].to_numpy().argmax(axis=1)
-    counts = np.bincount(number, minlength=len(names))
+    member = frame[[f"{CLASS}{name}" for name in names]].to_numpy()
+    number = np.where(member.any(axis=1), member.argmax(axis=1), -1)  # -1: unlabelled
+    counts = np.bincount(number[number >= 0], minlength=len(names))
+    size = 2 * _size(len(frame), int((number < 0).sum()))
+    ax.scatter(frame["x"][number < 0], frame["y"][number < 0], s=size, c=UNLABELLED, linewidths=0, rasterized=True)
     palette = figures.colours(len(names))
     for k in np.argsort(-counts, kind="stable"):
         size = 2 * _size(len(frame), counts[k])

@@ -1,0 +1,314 @@
+"""Files of embeddings made elsewhere: Parquet, GeoParquet, NumPy and HDF5, and the products people publish."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.errors import RequestError, unknown
+from data.places import on_earth
+from data.store.reader import open_hdf5
+
+BLOCK_ROWS = 8192
+PARQUET = (".parquet", ".gpq", ".geoparquet", ".pq")
+VECTORS = ("embedding", "embeddings", "features", "vector", "X")  # usual names, tried in this order
+IDS = ("id", "unique_id", "tile_id", "chip_id", "sample_id", "ids")
+PLACES = (("lon", "lat"), ("longitude", "latitude"), ("centre_lon", "centre_lat"), ("centroid_lon", "centroid_lat"))
+
+
+@dataclass(frozen=True)
+class Product:
+    """Columns of a published product.
+
+    Args:
+        columns: all of these must be there for a file to be of this product.
+        embedding: column of the vectors.
+        id: column of the ids.
+        model: what made the vectors, where the file does not say.
+    """
+
+    columns: tuple[str, ...]
+    embedding: str
+    id: str
+    model: str
+
+
+PRODUCTS = {
+    "clay": Product(("source_url", "embeddings", "geometry"), "embeddings", "source_url", "clay-v0"),
+    "earth-index": Product(("id", "embedding", "geometry"), "embedding", "id", "earth-index"),
+    "major-tom": Product(
+        ("unique_id", "embedding", "grid_cell", "product_id", "centre_lat", "centre_lon"),
+        "embedding", "unique_id", "major-tom",
+    ),
+    "geovibes": Product(("tile_id", "embedding", "geometry"), "embedding", "tile_id", "geovibes"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embeddings:
+    """Vectors of a file, read block by block, and the columns beside them, read whole.
+
+    Args:
+        file: where they are.
+        rows: N.
+        dim: D.
+        dtype: type to keep, ``float16`` or ``float32``.
+        columns: what stands beside them, N rows.
+        id_column: column of the ids; None if none has a usual name.
+        lonlat_columns: pairs of columns that may hold places.
+        model: what made them, if known.
+        metadata: what the file says of them.
+    """
+
+    file: Path
+    rows: int
+    dim: int
+    dtype: str
+    columns: pd.DataFrame
+    id_column: str | None
+    lonlat_columns: tuple[tuple[str | None, str | None], ...] = PLACES
+    model: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """First row and (n, D) vectors of one block after another; NaN for an absent one or one of another length."""
+        raise AssertionError("defined by each kind of file")
+
+    def unusable(self) -> np.ndarray:
+        """(N,) rows whose vector is absent, of another length, or holds NaN or infinity."""
+        bad = np.zeros(self.rows, bool)
+        for start, block in self.blocks():
+            bad[start : start + len(block)] = ~np.isfinite(block.astype(self.dtype)).all(axis=1)
+        return bad
+
+    def centres(self) -> np.ndarray | None:
+        """(N, 2) longitudes and latitudes of the geometries; None where there are none."""
+        return None
+
+
+def open_embeddings(file: Path, product: str | None, embedding: str | None) -> Embeddings:
+    """Open a file of embeddings.
+
+    Args:
+        file: see the module.
+        product: name of `PRODUCTS` that the file must be; None accepts any.
+        embedding: column or array of the vectors, or what the names of their columns begin with.
+
+    Raises:
+        RequestError: absent, of no known kind, damaged, empty, or without vectors.
+    """
+    if product is not None and product not in PRODUCTS:
+        raise unknown("format", product, PRODUCTS)
+    if not file.is_file():
+        raise RequestError(f"no file at {file}; give Parquet, GeoParquet, .npy, .npz or HDF5")
+    suffix = file.suffix.lower()
+    if product and suffix not in PARQUET:
+        raise RequestError(f"--format {product}: that product is Parquet, and {file} is not; leave --format out")
+    try:
+        if suffix in PARQUET:
+            return _open_parquet(file, product, embedding)
+        if suffix in (".npy", ".npz"):
+            return _open_numpy(file, embedding)
+        if suffix in (".h5", ".hdf5"):
+            return _open_hdf5(file, embedding)
+    except (OSError, ValueError, KeyError, EOFError, pa.ArrowException) as error:
+        raise RequestError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+    raise RequestError(f"{file}: unknown kind '{suffix}'; give Parquet, GeoParquet, .npy, .npz or HDF5")
+
+
+# --------------------------------------------------------------------------------------------- Parquet
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parquet(Embeddings):
+    vectors: tuple[str, ...]  # one list column, or one column for every dimension
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """See `Embeddings.blocks`."""
+        start = 0
+        with pq.ParquetFile(self.file) as source:
+            for batch in source.iter_batches(batch_size=BLOCK_ROWS, columns=list(self.vectors)):
+                block = self._matrix(batch)
+                yield start, block
+                start += len(block)
+
+    def _matrix(self, batch: pa.RecordBatch) -> np.ndarray:
+        if len(self.vectors) > 1:
+            columns = [batch.column(name).cast(pa.float64()).fill_null(np.nan) for name in self.vectors]
+            return np.column_stack([column.to_numpy(zero_copy_only=False) for column in columns])
+        column = batch.column(0)
+        lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+        values = column.drop_null().flatten().cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False)
+        matrix = np.full((len(column), self.dim), np.nan)
+        good = lengths == self.dim
+        matrix[good] = values[np.repeat(good, lengths)].reshape(-1, self.dim)
+        return matrix
+
+    def centres(self) -> np.ndarray | None:
+        """See `Embeddings.centres`; of the column that the ``geo`` metadata names."""
+        geo = self.metadata.get("geo")
+        if not geo:
+            return None
+        import shapely  # deferred: only for geometries
+        from pyproj import CRS, Transformer
+        from pyproj.exceptions import ProjError
+
+        name = geo.get("primary_column", "geometry")
+        with pq.ParquetFile(self.file) as source:
+            if name not in source.schema_arrow.names:
+                return None
+            column = source.read(columns=[name]).column(0).to_numpy()
+        shapes = shapely.centroid(shapely.from_wkb(column, on_invalid="ignore"))
+        places = np.column_stack([shapely.get_x(shapes), shapely.get_y(shapes)])
+        crs = geo.get("columns", {}).get(name, {}).get("crs")  # absent means WGS 84
+        try:
+            if crs and not CRS.from_user_input(crs).is_geographic:
+                change = Transformer.from_crs(CRS.from_user_input(crs), "EPSG:4326", always_xy=True)
+                places = np.column_stack(change.transform(places[:, 0], places[:, 1]))
+        except ProjError:
+            return None
+        return on_earth(places, where=self.file.name)
+
+
+def _open_parquet(file: Path, product: str | None, embedding: str | None) -> Embeddings:
+    with pq.ParquetFile(file) as source:
+        schema, rows = source.schema_arrow, source.metadata.num_rows
+    about = schema.metadata or {}
+    metadata = {name: json.loads(about[name.encode()]) for name in ("geo", "emb") if name.encode() in about}
+    names = schema.names
+    known = PRODUCTS[product] if product else next((p for p in PRODUCTS.values() if set(p.columns) <= set(names)), None)
+    if product and (missing := [name for name in PRODUCTS[product].columns if name not in names]):
+        raise RequestError(f"--format {product}: {file} has no column {', '.join(missing)}; it has {', '.join(names)}")
+    vectors = _vector_columns(file, schema, embedding or (known.embedding if known else None))
+    if not rows:
+        raise RequestError(f"{file} has no rows: it holds columns {', '.join(names)}, but no embeddings")
+    heavy = {*vectors, metadata.get("geo", {}).get("primary_column", "geometry")}
+    with pq.ParquetFile(file) as source:
+        columns = source.read(columns=[name for name in names if name not in heavy]).to_pandas()
+        dim = len(vectors) if len(vectors) > 1 else _list_length(source, vectors[0])
+    kinds = {schema.field(name).type for name in vectors}
+    half = all(pa.types.is_float16(getattr(kind, "value_type", kind)) for kind in kinds)
+    usual = next((name for name in IDS if name in names), None)
+    return _Parquet(
+        file=file, rows=rows, dim=dim, dtype="float16" if half else "float32", columns=columns,
+        id_column=known.id if known else usual, model=_model(metadata) or (known.model if known else None),
+        metadata=metadata, vectors=vectors,
+    )  # fmt: skip
+
+
+def _vector_columns(file: Path, schema: pa.Schema, embedding: str | None) -> tuple[str, ...]:
+    """The list column of the vectors, or the columns that are their dimensions, in the order of their numbers."""
+    lists = [f.name for f in schema if _is_list(f.type)]
+    if embedding is not None and embedding in lists:
+        return (embedding,)
+    if embedding is None:
+        usual = [name for name in VECTORS if name in lists]
+        if usual or len(lists) == 1:
+            return ((usual or lists)[0],)
+        if len(lists) > 1:
+            raise RequestError(f"{file} has several list columns ({', '.join(lists)}); name one with --embedding")
+    numbered: dict[str, list[tuple[int, str]]] = {}
+    for one in schema:
+        match = re.fullmatch(r"(.*?)(\d+)", one.name)
+        if match and (pa.types.is_floating(one.type) or pa.types.is_integer(one.type)):
+            numbered.setdefault(match[1], []).append((int(match[2]), one.name))
+    found = numbered.get(embedding or "", []) if embedding is not None else max(numbered.values(), key=len, default=[])
+    if len(found) < 2:
+        what = f"no column or numbered columns '{embedding}'" if embedding else "no column of vectors"
+        raise RequestError(f"{file} has {what}; it has {', '.join(schema.names)}; name them with --embedding")
+    return tuple(name for _, name in sorted(found))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return listed and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
+
+
+def _list_length(source: pq.ParquetFile, name: str) -> int:
+    """D: the length that most of the first vectors have."""
+    batch = next(source.iter_batches(batch_size=BLOCK_ROWS, columns=[name]))
+    lengths = batch.column(0).value_lengths().drop_null().to_numpy()
+    if not len(lengths) or not lengths.max():
+        raise RequestError(f"column {name} holds no vectors in its first {len(batch)} rows")
+    return int(np.bincount(lengths).argmax())
+
+
+def _model(metadata: dict[str, Any]) -> str | None:
+    """The model's name by the ``emb`` metadata of the STAC embedding proposal."""
+    model = metadata.get("emb", {}).get("model")
+    name = model.get("id") or model.get("name") if isinstance(model, dict) else model
+    return str(name) if name else None
+
+
+# --------------------------------------------------------------------------------------------- arrays
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Arrays(Embeddings):
+    array: str | None  # name in an .npz or HDF5 file
+
+    @cached_property
+    def _vectors(self) -> Any:
+        if self.file.suffix.lower() == ".npy":
+            return np.load(self.file, mmap_mode="r", allow_pickle=False)
+        if self.file.suffix.lower() == ".npz":
+            with np.load(self.file, allow_pickle=False) as arrays:
+                return arrays[self.array]
+        return open_hdf5(self.file)[self.array]
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """See `Embeddings.blocks`."""
+        for start in range(0, self.rows, BLOCK_ROWS):
+            yield start, np.asarray(self._vectors[start : start + BLOCK_ROWS])
+
+
+def _open_numpy(file: Path, embedding: str | None) -> Embeddings:
+    if file.suffix.lower() == ".npy":
+        return _arrays(file, None, {"": np.load(file, mmap_mode="r", allow_pickle=False)}, "")
+    with np.load(file, allow_pickle=False) as arrays:
+        return _arrays(file, embedding, {name: arrays[name] for name in arrays.files}, None)
+
+
+def _open_hdf5(file: Path, embedding: str | None) -> Embeddings:
+    with open_hdf5(file) as source:
+        arrays = {name: node for name, node in source.items() if isinstance(node, h5py.Dataset)}
+        return _arrays(file, embedding, arrays, None)
+
+
+def _arrays(file: Path, embedding: str | None, arrays: dict[str, Any], name: str | None) -> Embeddings:
+    usual = [one for one in ((embedding,) if embedding else VECTORS) if one in arrays]
+    matrices = [one for one, a in arrays.items() if a.ndim == 2 and a.dtype.kind in "fiu" and a.shape[1] > 2]
+    name = name if name is not None else next(iter(usual), matrices[0] if len(matrices) == 1 else None)
+    if name is None:
+        raise RequestError(f"{file} has the arrays {', '.join(arrays)}; name that of the vectors with --embedding")
+    vectors = arrays[name]
+    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu" or not vectors.shape[1]:
+        raise RequestError(f"{file}: {name or 'its array'} is {vectors.shape} {vectors.dtype}; expected N x D numbers")
+    rows, dim = vectors.shape
+    if not rows:
+        raise RequestError(f"{file} has no rows")
+    columns: dict[str, Any] = {}
+    for other, array in arrays.items():
+        if other == name or not array.ndim or len(array) != rows:
+            continue
+        values = array[()] if isinstance(array, h5py.Dataset) else array
+        if values.ndim == 1:
+            columns[other] = [v.decode() if isinstance(v, bytes) else v for v in values.tolist()]
+        elif other == "lonlat" and values.shape[1] == 2:
+            columns["lon"], columns["lat"] = values.T
+        elif other == "labels" and values.ndim == 2:
+            columns["labels"] = [[str(k) for k in np.flatnonzero(row)] for row in values]
+    frame = pd.DataFrame(columns, index=range(rows))
+    return _Arrays(
+        file=file, rows=rows, dim=dim, dtype="float16" if vectors.dtype == np.float16 else "float32", columns=frame,
+        id_column=next((one for one in IDS if one in frame), None), array=name or None,
+    )  # fmt: skip

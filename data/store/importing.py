@@ -1,0 +1,368 @@
+"""Embeddings that were made elsewhere become a feature set: `featurize import`.
+
+Vectors are read twice, block by block: once to check them and once to write them, so memory does not grow with their
+number. The columns beside them (ids, labels, splits, places) are read whole.
+"""
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data import paths
+from data.dataset import SPLITS, EODataset
+from data.errors import RequestError
+from data.files import sha256_of_file
+from data.store.embeddings import Embeddings, open_embeddings
+from data.store.identity import dataset_slug, encoder_slug, make_identity
+from data.store.writer import DEFAULT_PART_ROWS, FeatureWriter
+
+SPLIT_WORDS = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}  # where no column says which
+SEPARATOR = ";"
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """What `featurize import` is asked.
+
+    Args:
+        file: Parquet or GeoParquet, ``.npy``, ``.npz`` or HDF5.
+        name: of the dataset, as the other commands will know it.
+        model: of the encoder; None means what the file or its format says, or ``imported``.
+        format: see `data.store.embeddings.PRODUCTS`; None means by the columns.
+        table: ids, labels, splits or places, joined by id; None means they are beside the vectors.
+        embedding: column of the vectors, or what the names of its columns begin with; None means by their type.
+        id: column of the ids; None means the usual names.
+        label: column of the class names; a list, or several separated by ';', makes the set multi-label.
+        split: column of train, val and test.
+        lon: column of the longitudes, WGS 84 degrees.
+        lat: column of the latitudes.
+        drop: leave out rows that cannot be used, and record how many; they are an error otherwise.
+        seed: of the split that is drawn where no column gives one.
+        overwrite: replace an unfinished import of other contents.
+    """
+
+    file: Path
+    name: str
+    model: str | None = None
+    format: str | None = None
+    table: Path | None = None
+    embedding: str | None = None
+    id: str | None = None
+    label: str | None = None
+    split: str | None = None
+    lon: str | None = None
+    lat: str | None = None
+    drop: bool = False
+    seed: int = 0
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What stands beside the vectors that are kept.
+
+    Args:
+        keep: (N,) booleans over the rows of the file.
+        ids: of the kept rows.
+        labels: (n, K) uint8 or (n,) int64; -1 where the file has none.
+        class_names: K names; none for an unlabelled set.
+        splits: (n,) names.
+        lonlat: (n, 2) degrees, or None.
+        dropped: rows left out, by reason.
+        how_split: where the splits come from.
+    """
+
+    keep: np.ndarray
+    ids: list[str]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    splits: np.ndarray
+    lonlat: np.ndarray | None
+    dropped: dict[str, int]
+    how_split: str
+
+
+def import_features(request: ImportRequest, out: Path) -> list[Path]:
+    """Write one feature file for every split.
+
+    Returns:
+        The files.
+
+    Raises:
+        RequestError: the file or table cannot be read or joined, or rows cannot be used; with their numbers.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", request.name):
+        raise RequestError(
+            f"--name {request.name}: use letters, digits, '-', '_' and '.', starting with a letter or digit"
+        )
+    source = open_embeddings(request.file, request.format, request.embedding)
+    rows = _rows(request, source)
+    digest = sha256_of_file(request.file)
+    provenance = {
+        "imported": {"file_sha256": digest, "split": rows.how_split}
+        | ({"dropped": rows.dropped} if rows.dropped else {})
+        | ({"table_sha256": sha256_of_file(request.table)} if request.table else {})
+    }
+    encoder = {
+        "name": request.model or source.model or "imported",
+        "variant": None,
+        "bands": [],
+        "bands_name": "imported",
+        "wavelengths_um": [],
+        "image_size": None,
+        "interpolation": None,
+        "pooling": "as-imported",
+        "normalization": {"method": "as-imported"},
+        "weights": {"source": "imported", "sha256": digest},
+        "precision": "as-imported",
+        "dtype": source.dtype,
+    }
+    environment = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "imported_from": request.file.name}
+    environment |= {"embedding_metadata": source.metadata} if source.metadata else {}
+    written = []
+    present = [split for split in SPLITS if (rows.splits == split).any()]
+    for split in present:
+        of_split = rows.splits == split
+        dataset = _Imported(
+            name=request.name,
+            variant=None,
+            split=split,
+            ids=[name for name, ours in zip(rows.ids, of_split, strict=True) if ours],
+            labels=rows.labels[of_split],
+            class_names=rows.class_names,
+            bands=(),
+            statistics={},
+            lonlat=None if rows.lonlat is None else rows.lonlat[of_split],
+            provenance=provenance,
+        )
+        identity = make_identity(dataset, encoder)
+        file = paths.feature_file(paths.feature_folder(out, dataset_slug(identity), encoder_slug(identity)), split)
+        chosen = np.zeros(len(rows.keep), bool)
+        chosen[np.flatnonzero(rows.keep)[of_split]] = True
+        _write(file, identity, dataset, source, chosen, environment, overwrite=request.overwrite)
+        written.append(file)
+    return written
+
+
+class _Imported(EODataset):
+    """Ids, labels and places without pixels."""
+
+    def read(self, index: int, bands: Any) -> list[np.ndarray]:
+        """Refuse: an imported set has vectors only."""
+        raise RequestError(f"{self.name} was imported as embeddings; it has no pixels")
+
+
+def _write(
+    file: Path,
+    identity: dict[str, Any],
+    dataset: EODataset,
+    source: Embeddings,
+    chosen: np.ndarray,
+    environment: dict[str, Any],
+    *,
+    overwrite: bool,
+) -> None:
+    size = {"rows": len(dataset), "dim": source.dim, "dtype": source.dtype}
+    with FeatureWriter(file, identity, **size, part_rows=DEFAULT_PART_ROWS, overwrite=overwrite) as writer:
+        missing = set(writer.missing())
+        part, held, count = 0, [], 0
+        for start, block in source.blocks():
+            block = block[chosen[start : start + len(block)]]
+            held.append(block)
+            count += len(block)
+            while part * writer.part_rows < len(dataset):
+                first, last = writer.bounds(part)
+                if count < last - first:
+                    break
+                whole = np.concatenate(held)
+                if part in missing:
+                    writer.write_part(part, whole[: last - first])
+                held, count, part = [whole[last - first :]], count - (last - first), part + 1
+        writer.finish(dataset, environment)
+
+
+def _rows(request: ImportRequest, source: Embeddings) -> Rows:
+    """Join, check and split the rows."""
+    frame = source.columns
+    id_column = request.id or source.id_column
+    if id_column is not None and id_column not in frame:
+        raise RequestError(f"{request.file} has no column {id_column} for --id; it has {_names(frame)}")
+    if id_column is None and request.table:
+        raise RequestError(f"--table is joined by id, and {request.file} has no id column; name it with --id")
+    ids = pd.Series([f"row-{row:07d}" for row in range(source.rows)]) if id_column is None else frame[id_column]
+    problems = _Problems(source.rows)
+    problems.add("without an id", ids.isna().to_numpy())
+    ids = ids.astype(str).str.strip()
+    problems.add("with an id that occurs before", ids.duplicated().to_numpy())
+    problems.add("with NaN, infinite or absent values", source.unusable())
+    if request.table:
+        frame = _joined(frame, ids, request, problems)
+    labels, names = _labels(frame, request, problems)
+    lonlat = _lonlat(frame, request, source)
+    words, how = _splits(frame, request, problems)
+    keep = problems.keep(request)
+    if not keep.any():
+        raise RequestError(f"{request.file} has no row that can be used ({source.rows} rows in all)")
+    labels = labels[keep]
+    splits = words[keep] if words is not None else _drawn(labels, request.seed)
+    how = how or ("all test: unlabelled" if (splits == "test").all() else f"stratified, 60/20/20, seed {request.seed}")
+    return Rows(
+        keep=keep,
+        ids=ids[keep].tolist(),
+        labels=labels,
+        class_names=names,
+        splits=splits,
+        lonlat=None if lonlat is None or np.isnan(lonlat[keep]).any() else lonlat[keep],
+        dropped=problems.dropped(),
+        how_split=how,
+    )
+
+
+@dataclass
+class _Problems:
+    """Rows that cannot be used, by reason; a row counts under the first that it has."""
+
+    rows: int
+    found: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def add(self, reason: str, bad: np.ndarray) -> None:
+        """Note rows (N,) booleans that no earlier reason has."""
+        earlier = np.any(list(self.found.values()), axis=0) if self.found else np.zeros(self.rows, bool)
+        self.found[reason] = bad & ~earlier
+
+    def dropped(self) -> dict[str, int]:
+        """Counts by reason."""
+        return {reason: int(bad.sum()) for reason, bad in self.found.items() if bad.any()}
+
+    def keep(self, request: ImportRequest) -> np.ndarray:
+        """(N,) rows that can be used.
+
+        Raises:
+            RequestError: some cannot, and the request does not say to drop them.
+        """
+        counts = self.dropped()
+        if counts and not request.drop:
+            told = "; ".join(
+                f"{count} {reason}, first row {int(np.argmax(self.found[reason])) + 1}"
+                for reason, count in counts.items()
+            )
+            raise RequestError(f"{request.file}: {told}; mend them, or leave those rows out with --drop")
+        return ~np.any(list(self.found.values()), axis=0)
+
+
+def _joined(frame: pd.DataFrame, ids: pd.Series, request: ImportRequest, problems: _Problems) -> pd.DataFrame:
+    """The columns of the second table in the order of the vectors; theirs come before the file's own."""
+    assert request.table
+    if not request.table.is_file():
+        raise RequestError(f"no table at {request.table}")
+    try:
+        table = (
+            pd.read_parquet(request.table)
+            if request.table.suffix in (".parquet", ".gpq", ".geoparquet")
+            else pd.read_csv(request.table)
+        )
+    except (OSError, ValueError) as error:  # pandas' and pyarrow's, of damaged files
+        raise RequestError(f"{request.table} cannot be read: {error}") from error
+    key = next((name for name in (request.id, "id", str(ids.name), table.columns[0]) if name in table), None)
+    assert key is not None
+    table[key] = table[key].astype(str).str.strip()
+    if twice := int(table[key].duplicated().sum()):
+        raise RequestError(f"{request.table}: {twice} ids of column {key} occur twice; every id needs one row")
+    table = table.set_index(key)
+    problems.add(f"whose id is not in {request.table.name}", ~ids.isin(table.index).to_numpy())
+    more = table.reindex(ids).reset_index(drop=True)
+    return pd.concat([more, frame.drop(columns=[name for name in more if name in frame])], axis=1)
+
+
+def _labels(frame: pd.DataFrame, request: ImportRequest, problems: _Problems) -> tuple[np.ndarray, tuple[str, ...]]:
+    column = request.label or next((name for name in ("label", "labels", "class") if name in frame), None)
+    if column is None:
+        return np.full(len(frame), -1, np.int64), ()
+    if column not in frame:
+        raise RequestError(f"no column {column} for --label; there are {_names(frame)}")
+    values = frame[column].to_numpy(dtype=object)
+    lists = [isinstance(value, (list, tuple, np.ndarray)) for value in values]
+    absent = np.array([not of and bool(pd.isna(value)) for value, of in zip(values, lists, strict=True)], bool)
+    problems.add(f"without a value in {column}", absent)
+    if any(lists) or any(isinstance(value, str) and SEPARATOR in value for value in values):
+        words = [_words(value) for value in values]
+        names = sorted({name for one in words for name in one})
+        number: dict[Any, int] = {name: k for k, name in enumerate(names)}
+        labels = np.zeros((len(values), len(names)), np.uint8)
+        for row, one in enumerate(words):
+            labels[row, [number[name] for name in one]] = 1
+        return labels, tuple(names)
+    keys = [None if gone else _class_key(value, column) for value, gone in zip(values, absent, strict=True)]
+    kinds = {key for key in keys if key is not None}
+    if len({type(kind) for kind in kinds}) > 1:
+        raise RequestError(f"column {column} holds names and numbers; --label needs one or the other")
+    number = {kind: k for k, kind in enumerate(sorted(kinds))}  # numbers in their own order, not that of their text
+    return np.array([number.get(key, -1) for key in keys], np.int64), tuple(str(kind) for kind in number)
+
+
+def _class_key(value: Any, column: str) -> int | str:
+    """A class's number or name as a key that sorts."""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, (bool, np.bool_)) or float(value) == int(value):
+        return int(value)
+    raise RequestError(f"column {column} holds the fraction {value}; --label needs class names or whole numbers")
+
+
+def _words(value: Any) -> list[str]:
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [str(word).strip() for word in value]
+    return [word.strip() for word in str(value).split(SEPARATOR) if word.strip()] if isinstance(value, str) else []
+
+
+def _splits(frame: pd.DataFrame, request: ImportRequest, problems: _Problems) -> tuple[np.ndarray | None, str | None]:
+    """(N,) split names from a column, and the word for it; None where there is none."""
+    column = request.split or ("split" if "split" in frame else None)
+    if column is None:
+        return None, None
+    if column not in frame:
+        raise RequestError(f"no column {column} for --split; there are {_names(frame)}")
+    words = frame[column].astype(str).str.strip().str.lower()
+    known = words.map(SPLIT_WORDS)
+    problems.add(f"with a value in {column} other than train, val and test", known.isna().to_numpy())
+    return known.fillna("").to_numpy(dtype=str), f"column {column}"
+
+
+def _drawn(labels: np.ndarray, seed: int) -> np.ndarray:
+    """(N,) split names, drawn class by class where there are classes; all test where nothing is labelled."""
+    if labels.ndim == 1 and (labels == -1).all():
+        return np.full(len(labels), "test")
+    rng = np.random.default_rng(seed)
+    kinds = labels if labels.ndim == 1 else np.unique(labels, axis=0, return_inverse=True)[1].ravel()
+    splits, edges = np.empty(len(labels), dtype="<U5"), np.cumsum(list(SHARES.values()))
+    for kind in np.unique(kinds):
+        members = rng.permutation(np.flatnonzero(kinds == kind))
+        where = (np.arange(len(members)) + rng.random()) / len(members)
+        splits[members] = np.array(list(SHARES))[np.minimum(np.searchsorted(edges, where, side="right"), 2)]
+    return splits
+
+
+def _lonlat(frame: pd.DataFrame, request: ImportRequest, source: Embeddings) -> np.ndarray | None:
+    if (request.lon is None) != (request.lat is None):
+        raise RequestError("--lon and --lat go together; give both")
+    pairs = [(request.lon, request.lat), *source.lonlat_columns]
+    for lon, lat in pairs:
+        if lon in frame and lat in frame:
+            return frame[[lon, lat]].to_numpy(np.float64)
+        if lon is not None and lon == request.lon:
+            raise RequestError(f"no columns {lon} and {lat} for --lon and --lat; there are {_names(frame)}")
+    return source.centres()
+
+
+def _names(frame: pd.DataFrame) -> str:
+    return ", ".join(str(name) for name in frame.columns) or "no columns beside the vectors"
