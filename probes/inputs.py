@@ -182,6 +182,8 @@ def in_memory(views: Sequence[Any], chosen: np.ndarray | None = None, *, dtype: 
 def _featurize(identity: dict[str, Any], absent: list[str]) -> str:
     """The command that makes absent splits like the one that is there."""
     encoder, dataset = identity["encoder"], identity["dataset"]
+    if "imported" in dataset["provenance"]:
+        return f"featurize import FILE --name {dataset['name']} with labels, and train and val among its splits"
     words = {
         "model": encoder["name"],
         "variant": encoder["variant"],

@@ -248,3 +248,12 @@ def test_wrong_requests_are_one_line(tmp_path, made):
     np.save(tmp_path / "c.npy", np.arange(5))
     with pytest.raises(RequestError, match="expected N x D"):
         imported(tmp_path, tmp_path / "c.npy")
+
+
+def test_hints_name_the_import_not_featurize(tmp_path, shared):
+    file = shared / "data" / "embeddings" / "clay-v0_03WVN.gpq"
+    (features,) = imported(tmp_path, file).values()
+    with pytest.raises(RequestError, match="featurize import FILE --name mine"):
+        read_splits(features.file.parent)
+    (page,) = run_view("report", ViewRequest(out=tmp_path / "runs"))
+    assert f"featurize import {file.name} --name mine --model clay-v0" in page.file("html").read_text()

@@ -21,6 +21,7 @@ from data.runs import Run, all_runs
 
 CARD = {
     "input": "runs",
+    "labels": "single-label",
     "options": {
         "sample": {"default": "", "help": "Reference sample: CSV or Parquet with the columns map, reference, stratum."},
         "areas": {
@@ -168,7 +169,7 @@ def compute(result: Result) -> pd.DataFrame:
 
 
 def _write(result: Result, folder: Path, *, simulated: bool) -> Output:
-    frame, stem = compute(result), folder / f"area__{result.name}"
+    frame, stem = compute(result).assign(simulated=simulated), folder / f"area__{result.name}"
     overall = _plus_minus(result.found.overall)
     of = f" ({result.unit})" if result.unit else " (share)"
     header = [

@@ -470,6 +470,9 @@ def missing(features: Features, out: Path) -> list[tuple[str, str]]:
 def featurize_command(features: Features, out: Path) -> str:
     """The command that makes these features; the word ``DATA_ROOT`` stands for the folder of the data."""
     dataset, encoder = features.shared["dataset"], features.shared["encoder"]
+    if "imported" in dataset["provenance"]:
+        file = features.environment.get("imported_from", "FILE")
+        return shlex.join(["featurize", "import", file, "--name", dataset["name"], "--model", encoder["name"]])
     views = max((run.record["arguments"].get("views", 1) for run in features.runs), default=1)
     has_variants = dataset["name"] in DATASETS.names() and DATASETS.card(dataset["name"])["variants"]
     flags = {

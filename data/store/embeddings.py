@@ -194,7 +194,7 @@ def _open_parquet(file: Path, product: str | None, embedding: str | None) -> Emb
     heavy = {*vectors, metadata.get("geo", {}).get("primary_column", "geometry")}
     with pq.ParquetFile(file) as source:
         columns = source.read(columns=[name for name in names if name not in heavy]).to_pandas()
-        dim = len(vectors) if len(vectors) > 1 else _list_length(source, vectors[0])
+        dim = len(vectors) if len(vectors) > 1 else _list_length(source, next(iter(vectors)))
     kinds = {schema.field(name).type for name in vectors}
     half = all(pa.types.is_float16(getattr(kind, "value_type", kind)) for kind in kinds)
     usual = next((name for name in IDS if name in names), None)
