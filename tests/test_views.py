@@ -65,7 +65,8 @@ def full_size():
 
 def fitting(name):
     """Which of the runs of `out` a view is for."""
-    if VIEWS.card(name).get("needs") == "curves":
+    card = VIEWS.card(name)
+    if card.get("needs") == "curves" or card.get("labels") == "single-label":
         return {"dataset": "eurosat", "kind": "head"}
     return {"dataset": "ben", "kind": "rf", "model": "dofa"}
 
