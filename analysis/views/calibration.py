@@ -1,0 +1,174 @@
+"""Reliability diagrams: how often a probe's scores come true, with calibration error, Brier score and log loss."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import figures, frames, tables
+from analysis.view import Output, ViewRequest
+from data.runs import Run, all_runs
+from probes import probabilities
+
+CARD = {"input": "runs", "options": {}}
+
+TOP = "argmax"  # the question that single-label runs are asked: is the class with the highest score right?
+COLUMNS = 4  # panels side by side
+MOST_PANELS = 24  # the rest is in the table
+FEW = 10  # a bin with fewer samples is drawn hollow
+BIN_COLUMNS = ["low", "high", "count", "confidence", "frequency"]
+
+
+def run(request: ViewRequest) -> list[Output]:
+    """Write a reliability diagram and its table for each run."""
+    runs = all_runs(request.out, model=request.model, dataset=request.dataset, kind=request.kind)
+    named = frames.with_names(pd.DataFrame([frames.run_columns(one) for one in runs]), runs).to_dict("records")
+    folder = request.target("calibration")
+    return [_write(one, compute(one).assign(**about), folder) for one, about in zip(runs, named, strict=True)]
+
+
+def compute(run: Run) -> pd.DataFrame:
+    """Reliability of test scores.
+
+    Returns:
+        A row per class x bin: ``class``, then ``low high count confidence frequency`` of `probabilities.reliability`
+        and the class's ``support`` and ``ece``. Single-label runs have one class, `TOP`: the highest score of a sample
+        against whether that class is right.
+    """
+    predictions = run.predictions("test")
+    truth, scores = frames.truth(predictions, len(run.class_names)), predictions.scores
+    if run.multilabel:
+        questions = [(name, truth[:, k], scores[:, k]) for k, name in enumerate(run.class_names)]
+    else:
+        questions = [(TOP, *probabilities.top_label(truth, scores))]
+    parts = []
+    for name, hits, confidence in questions:
+        table = probabilities.reliability(hits, confidence)
+        about = {"support": int(hits.sum()), "ece": probabilities.error_of(table)}
+        parts.append(pd.DataFrame({"class": name, **table, **about}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Header and cells: of multi-label runs a row per class, of single-label runs a row per bin.
+
+    Args:
+        frame: of `compute`.
+    """
+    if frame["class"].nunique() > 1 or frame["class"].iloc[0] != TOP:
+        rows = []
+        for name, part in frame.groupby("class", sort=False):
+            count = part["count"].sum()
+            mean = float((part["count"] * part["confidence"].fillna(0)).sum() / count)
+            ece, support = float(part["ece"].iloc[0]), int(part["support"].iloc[0])
+            rows.append([str(name), f"{support:,}", *(figures.number(value) for value in (support / count, mean, ece))])
+        return ["Class", "Support", "Frequency", "Mean score", "ECE"], rows
+    rows = [
+        [f"{low:.2f} to {high:.2f}", f"{count:,}", figures.number(confidence), figures.number(frequency)]
+        for low, high, count, confidence, frequency in frame[BIN_COLUMNS].itertuples(index=False)
+    ]
+    return ["Score", "Samples", "Mean score", "Accuracy"], rows
+
+
+def summary(run: Run) -> str:
+    """Calibration error, Brier score and log loss of test, before and after where the run was calibrated."""
+    predictions = run.predictions("test")
+    truth = frames.truth(predictions, len(run.class_names))
+    after = probabilities.probability_metrics(truth, predictions.scores, multilabel=run.multilabel)
+    before = ((run.record.get("calibration") or {}).get("before") or {}).get("test")
+    words = []
+    for name, title in frames.PROBABILITY_METRICS.items():
+        was = f"{before[name]:.3f} before, " if before else ""
+        words.append(f"{title} {was}{after[name]:.3f}" + (" after" if before else ""))
+    return "; ".join(words)
+
+
+def _write(run: Run, frame: pd.DataFrame, folder: Path) -> Output:
+    first = frame.iloc[0]
+    stem = folder / "__".join(["calibration", *(str(first[key]) for key in ("dataset", "encoder", "run"))])
+    header, rows = readable(frame)
+    said = summary(run)
+    title = f"Calibration, {first['dataset']}, {first['model']}, {first['probe']}"
+    if first["simulated"]:
+        title += " (simulated data)"
+    return Output(
+        title=str(first["probe"]),
+        files=(
+            *figures.save(draw_figure(frame, said), stem),
+            *tables.write_all(frame, stem, title, header, rows, left=1, note=f"Test split. {said}."),
+        ),
+        dataset=first["dataset"],
+        encoder=first["encoder"],
+        caption=f"Test split, {probabilities.BINS} bins of equal width. On the diagonal scores come true. {said}.",
+        alt=f"Reliability diagram of {first['probe']}: {said}.",
+        tables=((header, rows),),
+        summary=f"{first['probe']}: {said}",
+    )
+
+
+def draw_figure(frame: pd.DataFrame, said: str) -> Figure:
+    """A panel per class; of single-label runs one panel, with the number of samples below.
+
+    Args:
+        frame: of `compute` with the columns of `frames.run_columns` and names, one run.
+        said: of `summary`.
+    """
+    first = frame.iloc[0]
+    parts: list[tuple[Any, pd.DataFrame]] = list(frame.groupby("class", sort=False))
+    note = f"Test split, {probabilities.BINS} bins, hollow with fewer than {FEW} samples. {said}."
+    if first["multilabel"]:
+        shown = sorted(parts, key=lambda pair: -pair[1]["support"].iloc[0])[:MOST_PANELS]
+        columns = min(COLUMNS, len(shown))
+        lines = -(-len(shown) // columns)
+        figure = figures.new_figure(2.6 * max(columns, 2), 1.3 + 2.75 * lines)
+        axes: Any = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+        for ax in axes.ravel()[len(shown) :]:
+            ax.set_axis_off()
+        for number, (ax, (name, part)) in enumerate(zip(axes.ravel(), shown, strict=False)):
+            draw(part, ax)
+            ax.set_box_aspect(1)
+            ax.set_title(figures.wrapped(str(name), 30), fontsize=8, loc="left")
+            ax.tick_params(labelbottom=number + columns >= len(shown))
+        figure.supylabel("Share of samples that show the class", fontsize=9)
+        note = f"Horizontal: mean score of the class in a bin. Larger points: more samples. By falling support. {note}"
+        if len(parts) > len(shown):
+            note = f"The {len(shown)} most frequent of {len(parts)} classes. {note}"
+    else:
+        figure = figures.new_figure(5.4, 6.4)
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        draw(parts[0][1], above)
+        above.set_ylabel("Accuracy")
+        below.bar(
+            frame["low"], frame["count"], width=frame["high"] - frame["low"], align="edge", color=figures.RIGHT,
+            edgecolor="white",
+        )  # fmt: skip
+        below.set(xlabel="Highest score", ylabel="Samples")
+        figures.without_frame(below)
+    where = f"{first['dataset']}: {first['model']}"
+    figures.put_title(figure, f"Calibration: {first['probe']}", where, simulated=bool(first["simulated"]), note=note)
+    return figure
+
+
+def draw(part: pd.DataFrame, ax: Axes) -> None:
+    """Frequency against mean score, a point per bin, and the diagonal.
+
+    Args:
+        part: rows of one class.
+        ax: where to draw.
+    """
+    used = part.loc[part["count"] > 0]
+    few = used["count"] < FEW
+    ax.plot([0, 1], [0, 1], color=figures.GREY, lw=1, ls=":")
+    ax.plot(used["confidence"], used["frequency"], color=figures.RIGHT, lw=1, alpha=0.5)
+    areas = 14 + 80 * np.sqrt(used["count"] / part["count"].sum())
+    ax.scatter(
+        used["confidence"], used["frequency"], s=areas, c=np.where(few, "white", figures.RIGHT),
+        edgecolor=figures.RIGHT, lw=0.9, zorder=3,
+    )  # fmt: skip
+    ax.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.05), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+    ax.text(0.99, 0.02, f"ECE {part['ece'].iloc[0]:.3f}", ha="right", fontsize=7.5, color=figures.GREY)
+    ax.grid(True)
+    figures.without_frame(ax)
