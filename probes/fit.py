@@ -29,7 +29,7 @@ from probes.models import save_model
 from probes.record import RULES
 from probes.scores import SHRINKAGE, decide, half_thresholds, score, shrunk_thresholds
 from probes.search import Job, search
-from probes.settings import DEFAULT, Settings, check_settings, recorded, selection_metric
+from probes.settings import DEFAULT, Settings, candidates_of, check_settings, recorded, selection_metric
 from probes.subsets import subset
 
 
@@ -62,7 +62,7 @@ class Plan:
     @property
     def metric(self) -> str:
         """The metric on val that chooses among the candidates."""
-        return selection_metric(self.multilabel)
+        return selection_metric(self.settings, self.multilabel)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def plan_probe(
     val_rows = subset(splits["val"].labels, classes, seed=seed, shots=matched)
     if rows is not None:
         inputs.check_classes(train.labels[rows], len(train.class_names), f"the subset of {len(rows)} train samples")
-    candidates = PROBES.load(kind).candidates(len(train.labels) if rows is None else len(rows), **settings.options)
+    candidates = candidates_of(kind, len(train.labels) if rows is None else len(rows), settings)
     name = runs.run_name(kind, features, recorded(train.multilabel, settings, candidates), seed)
     folder = paths.run_folder(out, store.dataset_slug(train.identity), store.encoder_slug(train.identity), name)
     return Plan(kind, seed, settings, features, train.multilabel, rows, candidates, folder, val_rows)
@@ -168,8 +168,7 @@ def run_probe(
     job = Job(
         kind=plan.kind,
         candidates=plan.candidates,
-        splits={split: set_ for split, set_ in splits.items() if split != "test"},
-        rows=plan.rows,
+        val=splits["val"].features,
         train=inputs.in_memory(views, plan.rows, dtype=train.features.dtype if as_stored else np.float32),
         labels=np.concatenate([labels["train"]] * len(views)),
         val_truth=truth["val"],
@@ -181,7 +180,8 @@ def run_probe(
     # split would make the last digit depend on the number of cores.
     with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # told below, for the candidate concerned
-        best, tried = search(job, report)
+        found = search(job, report)
+    best = found.best
     searched = time.perf_counter()
 
     test_scores = score(
@@ -202,7 +202,7 @@ def run_probe(
     decisions = {rule: {split: decide(scores[split], rules[rule]) for split in scores} for rule in RULES}
     told = record.data_warnings(splits, truth)
     told += record.interval_warnings(truth["test"], splits["test"].lonlat, names)
-    told += record.search_warnings(tried, len(plan.candidates), plan.settings.budget_s)
+    told += record.search_warnings(found, plan.settings.budget_s, PROBES.card(plan.kind).get("natural", {}))
     content = {
         "dataset": plan.folder.parent.parent.name,
         "encoder": plan.folder.parent.name,
@@ -215,7 +215,7 @@ def run_probe(
         "rows": {split: len(labels[split]) for split in labels},
         "dim": train.features.shape[1],
         "chosen": best.params,
-        "candidates": [trial.params | {plan.metric: trial.value} for trial in tried],
+        "candidates": [t.params | {plan.metric: t.value, "log_loss": t.log_loss} for t in found.tried],
         "warnings": told,
         "metrics": {
             split: {

@@ -36,6 +36,8 @@ class FitFlags:
         out: Output folder; features are looked for here too.
         seed: Random seed.
         val: With --shots: matched chooses on as many samples per class of val, all on the whole of val.
+        select: Metric on val that chooses the hyper-parameters, such as f2_macro or log_loss; multi-label decisions are
+            those of the tuned thresholds, or of 0.5 with @half. Default: accuracy; multi-label map_macro.
         beta: Which F-beta the tuned thresholds of multi-label probes aim at: 2 weighs recall over precision, 1 alike.
         balanced: Weigh samples so that rare classes count as much as common ones; linear, and single-label rf and mlp.
         calibrate: Calibrate scores on val: platt, isotonic or temperature.
@@ -56,6 +58,7 @@ class FitFlags:
     out: Path = paths.DEFAULT_OUT
     seed: int = 0
     val: str = "matched"
+    select: str | None = None
     beta: float = 2
     balanced: Annotated[bool, Switch] = False
     calibrate: str | None = None
@@ -160,6 +163,7 @@ class FitFlags:
 
         options = self._head() if kind == "head" else {}
         return Settings(
+            select=self.select,
             beta=self.beta,
             balanced=self.balanced,
             calibrate=self.calibrate,

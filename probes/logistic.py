@@ -19,7 +19,7 @@ Rows are taken in blocks whose sums are added in order, so the number of threads
 code runs on numpy arrays and on torch tensors, hence on a GPU.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -59,7 +59,7 @@ class Solution:
 def solve_path(
     features: Any,
     targets: Any,
-    c_values: Sequence[float],
+    c_values: Iterable[float],
     *,
     exclusive: bool,
     weights: np.ndarray | None = None,
@@ -75,7 +75,7 @@ def solve_path(
     Args:
         features: (N, D) float32 z-scores, numpy or torch.
         targets: (N, K) float32 of 0 and 1, of the same kind; every column has both.
-        c_values: ascending.
+        c_values: ascending, as far as possible; each is asked for after the solution before it was used.
         exclusive: whether each row has exactly one class (softmax), else labels are independent (sigmoid).
         weights: (2, K) weights of zeros and of ones; for `exclusive` the second row holds the classes' weights.
         threads: for numpy; torch uses its own.

@@ -12,8 +12,9 @@ import numpy as np
 
 from data import store
 from probes import intervals, metrics, spatial
+from probes.grid import at_edge
 from probes.probabilities import probability_metrics
-from probes.search import Trial, words
+from probes.search import Found, words
 
 RULES = ("half", "tuned")
 PACKAGES = ("frozen-earth", "joblib", "numpy", "scikit-learn", "scipy", "skops")
@@ -47,24 +48,26 @@ def data_warnings(splits: dict[str, store.FeatureSet], truth: dict[str, np.ndarr
     return found
 
 
-def search_warnings(tried: Sequence[Trial], planned: int, budget_s: float | None) -> list[str]:
-    """What a reader should know about the candidates: fits that stopped early, candidates that were skipped.
+def search_warnings(found: Found, budget_s: float | None, natural: dict[str, Sequence[Any]]) -> list[str]:
+    """What a reader should know about the candidates: fits that stopped early, edges of a grid, what was skipped.
 
     Args:
-        tried: the candidates that were fitted.
-        planned: how many there are.
+        found: how the search ended.
         budget_s: see `probes.settings.Settings`.
+        natural: see `probes.grid.at_edge`.
     """
-    found = [f"{words(t.params)} stopped before it converged" for t in tried if not t.converged]
-    found += [
+    tried = found.tried
+    lines = [f"{words(t.params)} stopped before it converged" for t in tried if not t.converged]
+    lines += at_edge(found.best, tried, natural)
+    lines += [
         f"{words(t.params)}: the budget ended with {t.history['trees']} trees" for t in tried if "trees" in t.history
     ]
-    if untried := planned - len(tried):
-        found.append(
-            f"the budget of {budget_s:g} s ended with {untried} of {planned} candidates "
+    if found.skipped:
+        lines.append(
+            f"the budget of {budget_s:g} s ended with {found.skipped} of {found.skipped + len(tried)} candidates "
             "untried; a faster machine would try more and might choose another"
         )
-    return found
+    return lines
 
 
 def metrics_of(

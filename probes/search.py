@@ -15,9 +15,8 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data import store
 from data.registry import PROBES
-from probes import metrics
+from probes import selection
 from probes.inputs import BLOCK_ROWS, blocks
 from probes.scores import score
 from probes.settings import Settings, selection_metric
@@ -32,6 +31,7 @@ class Trial:
         estimator: fitted, with ``predict_proba`` and ``classes_``; takes features as they are on disk.
         scores: (N, K) on val; None where only a part of val was judged: all of it is scored if this one is chosen.
         value: the metric that chooses, None where undefined.
+        log_loss: on val; it decides between equals.
         converged: whether the fit ended by itself.
         fit_s: seconds to fit.
         score_s: seconds to score val.
@@ -42,6 +42,7 @@ class Trial:
     estimator: Any
     scores: np.ndarray | None
     value: float | None
+    log_loss: float
     converged: bool
     fit_s: float
     score_s: float
@@ -55,8 +56,7 @@ class Job:
     Args:
         kind: probe kind.
         candidates: hyper-parameters to try, the simplest first.
-        splits: see `probes.inputs.read_splits`; ``test`` is absent, so that nothing can be chosen on it.
-        rows: rows of train in use, None for all.
+        val: (M, D) features to choose on, in memory or on disk.
         train: (N, D) float32, those rows; the kind's own copy, which it may change in place. With several views
             (`Settings.views`) first all rows of the images themselves, then all of the next view. In the type that
             is on disk if the kind's card says ``as_stored``.
@@ -69,8 +69,7 @@ class Job:
 
     kind: str
     candidates: list[dict[str, Any]]
-    splits: dict[str, store.FeatureSet]
-    rows: np.ndarray | None
+    val: Any
     train: np.ndarray
     labels: np.ndarray
     val_truth: np.ndarray
@@ -83,6 +82,11 @@ class Job:
     def multilabel(self) -> bool:
         """Whether a sample may have several classes."""
         return self.labels.ndim == 2
+
+    @property
+    def metric(self) -> str:
+        """The metric on val that chooses."""
+        return selection_metric(self.settings, self.multilabel)
 
     @property
     def classes(self) -> int:
@@ -107,9 +111,18 @@ class Job:
             scaler.partial_fit(block.astype(np.float32, copy=False))
         return scaler
 
-    def standardise(self) -> StandardScaler:
-        """Turn train into z-scores in place, block by block; returns the fitted scaler."""
+    def standardise(self, *, centre: bool = False) -> StandardScaler:
+        """Turn train into z-scores in place, block by block; returns the fitted scaler.
+
+        Args:
+            centre: where features are not to be standardised, subtract their means at least; else they stay as they
+                are and the scaler does nothing.
+        """
         scaler = self.scaler()
+        if self.settings.standardise is False:
+            scaler.set_params(with_std=False, with_mean=centre)
+            scaler.scale_ = scaler.var_ = None
+            scaler.mean_ = scaler.mean_ if centre else None
         for start in range(0, len(self.train), BLOCK_ROWS):
             block = self.train[start : start + BLOCK_ROWS]
             block[:] = scaler.transform(block)
@@ -129,47 +142,64 @@ class Job:
         start = time.perf_counter()
         scores = score(
             estimator,
-            self.splits["val"].features,
+            self.val,
             classes=self.classes,
             multilabel=self.multilabel,
             n_jobs=self.threads,
             label=label,
         )
-        value = selection_value(self.val_truth, scores, multilabel=self.multilabel)
-        return Trial(params, estimator, scores, value, converged, fit_s, time.perf_counter() - start, history)
+        said = self.judgement(self.val_truth, scores)
+        return Trial(params, estimator, scores, *said, converged, fit_s, time.perf_counter() - start, history)
+
+    def judgement(self, truth: np.ndarray, scores: np.ndarray) -> selection.Judgement:
+        """What the metric that chooses says of scores (M, K)."""
+        return selection.judge(truth, scores, self.metric, multilabel=self.multilabel, beta=self.settings.beta)
+
+    def better(self, one: "Trial", other: "Trial") -> bool:
+        """Whether a candidate beats another on val."""
+        return selection.better(one, other, self.metric)
 
 
-def selection_value(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool) -> float | None:
-    """`selection_metric` of scores (N, K); None where undefined."""
-    if not multilabel:
-        return float((truth.argmax(axis=1) == scores.argmax(axis=1)).mean())
-    each = metrics.average_precision(truth, scores)
-    return None if np.isnan(each).all() else float(np.nanmean(each))
+@dataclass(frozen=True)
+class Found:
+    """What a search ended with.
+
+    Args:
+        best: the candidate chosen, with its estimator and its scores on val.
+        tried: all that were tried, without estimators and scores.
+        skipped: candidates left untried because the budget ended.
+    """
+
+    best: Trial
+    tried: list[Trial]
+    skipped: int
 
 
-def search(job: Job, report: Callable[[str], None]) -> tuple[Trial, list[Trial]]:
-    """The best candidate on val (of equals the first, the simplest) and all that were tried, without their models."""
+def search(job: Job, report: Callable[[str], None]) -> Found:
+    """Try the candidates; the best on val is chosen, of full equals the first, the simplest."""
     module = PROBES.load(job.kind)
     one_by_one = hasattr(module, "search")
     trials = module.search(job) if one_by_one else _each(job, module)  # which minds the time itself
     best: Trial | None = None
     tried: list[Trial] = []
-    metric, total = selection_metric(job.multilabel), len(job.candidates)
+    total = len(job.candidates)
     for trial in trials:
-        if best is None or (trial.value is not None and (best.value is None or trial.value > best.value)):
+        if best is None or job.better(trial, best):
             best = trial
         tried.append(replace(trial, estimator=None, scores=None))
         value = "undefined" if trial.value is None else f"{trial.value:.4f}"
         spent = f"{trial.fit_s + trial.score_s:.1f} s"
-        line = f"{job.kind} {len(tried)}/{total}: {words(trial.params)}: val {metric} {value}, {spent}"
+        of = max(total, len(tried))
+        line = f"{job.kind} {len(tried)}/{of}: {words(trial.params)}: val {job.metric} {value}, {spent}"
         report(line + _time_left(job, len(tried)))
         if job.out_of_time and one_by_one:
             break
+    skipped = max(total - len(tried), 0) if job.out_of_time else 0
     assert best is not None, f"{job.kind} lists no candidates"
     if best.scores is None:
         whole = job.judge(best.params, best.estimator, fit_s=best.fit_s, label=f"{job.kind} on val")
         best = replace(best, scores=whole.scores, score_s=whole.score_s)
-    return best, tried
+    return Found(best, tried, skipped)
 
 
 def words(params: dict[str, Any]) -> str:
@@ -179,7 +209,7 @@ def words(params: dict[str, Any]) -> str:
 
 def _time_left(job: Job, done: int) -> str:
     left = len(job.candidates) - done
-    if not left:
+    if left <= 0:
         return ""
     spent = time.perf_counter() - job.started
     expected = spent / done * left

@@ -6,6 +6,7 @@ from typing import Any
 from data.errors import RequestError
 from data.registry import PROBES
 from probes.scores import SHRINKAGE
+from probes.selection import TIE_BREAKER, check_metric, default_metric
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,10 @@ class Settings:
     """What a user may choose for any kind; all of it decides the result and is recorded.
 
     Args:
+        select: metric on val that chooses among the candidates, see `probes.selection`; None is the headline metric.
+        standardise: z-score features by the mean and standard deviation of train; None leaves it to the kind.
+        extend: leave a grid where val has long fallen, and go beyond its edge where val rises; False tries exactly the
+            grid.
         beta: of the F-beta that the ``tuned`` thresholds aim at.
         balanced: weigh samples so that rare classes count as much as common ones.
         calibrate: ``platt``, ``isotonic`` or ``temperature``: scores are calibrated on val, see `probes.calibration`.
@@ -25,6 +30,9 @@ class Settings:
         options: what else a kind's `candidates` takes, by name.
     """
 
+    select: str | None = None
+    standardise: bool | None = None
+    extend: bool = True
     beta: float = 2
     balanced: bool = False
     calibrate: str | None = None
@@ -34,15 +42,29 @@ class Settings:
     budget_s: float | None = None
     device: str = "cpu"
     views: int = 1
-    options: dict[str, float] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 DEFAULT = Settings()
 
 
-def selection_metric(multilabel: bool) -> str:
-    """The metric on val that chooses: it judges the scores, whatever the threshold."""
-    return "map_macro" if multilabel else "accuracy"
+def selection_metric(settings: Settings, multilabel: bool) -> str:
+    """The metric on val that chooses."""
+    return settings.select or default_metric(multilabel)
+
+
+def candidates_of(kind: str, rows: int, settings: Settings) -> list[dict[str, Any]]:
+    """The hyper-parameters that a kind tries, the simplest first.
+
+    Args:
+        kind: probe kind.
+        rows: training rows.
+        settings: see `Settings`.
+    """
+    options = dict(settings.options)
+    if settings.standardise is not None and PROBES.card(kind).get("standardises") == "candidates":
+        options["zscore"] = settings.standardise
+    return PROBES.load(kind).candidates(rows, **options)
 
 
 def recorded(multilabel: bool, settings: Settings, candidates: list[dict[str, Any]]) -> dict[str, Any]:
@@ -55,15 +77,22 @@ def recorded(multilabel: bool, settings: Settings, candidates: list[dict[str, An
     given = asdict(settings)
     if settings.shots is None or settings.val == "all":
         given.pop("val")  # as version 0.1
-    return {"selection": selection_metric(multilabel), **given, **rule, "candidates": candidates}
+    chosen_by = {"selection": selection_metric(settings, multilabel), "tie_breaker": TIE_BREAKER}
+    return chosen_by | given | rule | {"candidates": candidates}
 
 
 def check_settings(kind: str, settings: Settings, multilabel: bool) -> None:
     """Raise a RequestError for a setting that a kind of probe does not have."""
+    if settings.select is not None:
+        check_metric(settings.select, multilabel)
     labels = "multi-label" if multilabel else "single-label"
     able = [name for name in PROBES.names() if labels in PROBES.card(name).get("balanced", ())]
     if settings.balanced and kind not in able:
         raise RequestError(f"--balanced: {kind} cannot weigh {labels} classes; kinds that can: {', '.join(able)}")
+    able = [name for name in PROBES.names() if PROBES.card(name).get("standardises")]
+    if settings.standardise is not None and kind not in able:
+        flag = "--standardize" if settings.standardise else "--no-standardize"
+        raise RequestError(f"{flag}: {kind} has no such step; kinds that do: {', '.join(able)}")
     able = [name for name in PROBES.names() if PROBES.card(name).get("device")]
     if settings.device != "cpu" and kind not in able:
         raise RequestError(f"--device {settings.device}: {kind} runs on the CPU; kinds for a GPU: {', '.join(able)}")

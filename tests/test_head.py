@@ -13,6 +13,7 @@ from data.errors import RequestError
 from probes import fit, inputs, search
 from probes.kinds import head
 from probes.models import load_model
+from probes.subsets import subset
 
 
 def prepared(multilabel, *, rows=70, dim=6, classes=4, views=1, seed=0, n_jobs=1, **options):
@@ -21,12 +22,10 @@ def prepared(multilabel, *, rows=70, dim=6, classes=4, views=1, seed=0, n_jobs=1
     labels = (rng.random((rows, classes)) < 0.3).astype(np.uint8) if multilabel else rng.integers(0, classes, rows)
     truth = labels.astype(bool) if multilabel else np.eye(classes, dtype=bool)[labels]
     signal = truth @ rng.standard_normal((classes, dim)) + rng.standard_normal((rows, dim))
-    val = store.FeatureSet(paths.Path("val.h5"), signal.astype(np.float32), labels, [], None, (), {}, {})
     return search.Job(
         kind="head",
         candidates=head.candidates(rows, **options),
-        splits={"val": val},
-        rows=None,
+        val=signal.astype(np.float32),
         train=np.tile(signal, (views, 1)).astype(np.float32),
         labels=np.concatenate([labels] * views),
         val_truth=truth,
@@ -221,7 +220,7 @@ def test_a_subset_takes_all_views_of_the_images_it_takes(folder, tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         fit.fit_run("head", splits, tmp_path, settings=search.Settings(views=3, shots=4))
     (job,) = jobs
-    rows = job.rows
+    rows = subset(splits["train"].labels, 3, seed=0, shots=4)
     assert len(rows) == 12 and len(job.train) == 36
     np.testing.assert_array_equal(job.labels, np.tile(splits["train"].labels[rows], 3))
     wanted = [splits["train"], *splits["train"].views]

@@ -54,7 +54,7 @@ def test_a_run_prints_test_metrics_says_simulated_and_is_reused(out, capsys):
     assert _probe(*words) == 0
     printed = capsys.readouterr()
     assert "on many (simulated data), 30 test samples" in printed.out and "f2_macro" in printed.out
-    assert "linear 12/12: C=100.0: val map_macro" in printed.err
+    assert "linear 12/21: C=0.316: val map_macro" in printed.err
     folders = [folder for folder in paths.run_folders(out) if folder.parent.parent.name == "many"]
     assert sorted(folder.name.split("-")[0] for folder in folders) == ["knn", "linear"]
     assert printed.out.splitlines()[-2:] == [str(f) for f in sorted(folders, reverse=True)]

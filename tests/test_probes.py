@@ -185,9 +185,58 @@ def test_another_seed_is_another_run(folders, tmp_path):
 def test_val_chooses_and_of_equals_the_simplest(folders, tmp_path, monkeypatch):
     module = PROBES.load("linear")
     monkeypatch.setattr(module, "C_VALUES", (0.01, 0.01 + 1e-12, 1e-9))
-    record = _run(folders[True], tmp_path).record
+    record = _run(folders[True], tmp_path, extend=False).record
     tried = {c["C"]: c["map_macro"] for c in record["candidates"]}
     assert record["chosen"] == {"C": 0.01} and tried[0.01] == max(tried.values())
+
+
+def test_a_perfect_ranking_is_no_reason_to_choose_probabilities_that_decide_nothing(tmp_path):
+    """A named bug: with mAP 1 at every C the smallest was chosen, whose scores are all below 0.5: F2 was 0."""
+    record = _run(make_features(tmp_path, multilabel=True, dim=64), tmp_path).record
+    tried = {c["C"]: c for c in record["candidates"]}
+    ties = [c for c, each in tried.items() if each["map_macro"] == 1]
+    assert len(ties) > 2 and record["metrics"]["test"]["half"]["f2_macro"] > 0.9
+    assert record["chosen"]["C"] == min(ties, key=lambda c: tried[c]["log_loss"]) > min(ties)
+
+
+@pytest.mark.parametrize(
+    ("multilabel", "metric"),
+    [(True, "f2_macro"), (True, "f2_macro@half"), (True, "hamming_loss"), (True, "log_loss"), (False, "f1_macro")],
+)
+def test_any_metric_can_choose(multilabel, metric, folders, tmp_path, quick):
+    run = _run(folders[multilabel], tmp_path, "mlp", select=metric)
+    base = metric.removesuffix("@half")
+    values = [each[metric] for each in run.record["candidates"]]
+    best = min(values) if base in ("hamming_loss", "log_loss") else max(values)
+    rule = "half" if metric.endswith("@half") else "tuned"
+    assert run.record["arguments"]["selection"] == metric
+    chosen = [each for each in run.record["candidates"] if run.record["chosen"].items() <= each.items()]
+    assert [each[metric] for each in chosen] == [best]
+    if base != "log_loss":
+        assert run.record["metrics"]["val"][rule][base] == pytest.approx(best)
+
+
+def test_a_metric_of_other_labels_or_none_cannot_choose(folders, tmp_path):
+    for multilabel, metric, told in (
+        (False, "map_macro", "--select map_macro: not a metric of single-label probes; choose from accuracy, "),
+        (True, "f2_makro", "unknown metric of multi-label probes 'f2_makro'; .*did you mean 'f2_macro'"),
+        (True, "map_macro@half", "drop @half"),
+    ):
+        with pytest.raises(RequestError, match=told):
+            _run(folders[multilabel], tmp_path, select=metric)
+
+
+def test_the_path_goes_on_where_val_rises_and_a_choice_at_the_edge_is_a_warning(tmp_path, monkeypatch):
+    folder = make_features(tmp_path, multilabel=True, classes=3, dim=8)
+    module = PROBES.load("linear")
+    monkeypatch.setattr(module, "C_VALUES", (1e-5, 1e-4, 1e-3))
+    run = _run(folder, tmp_path)
+    tried = [each["C"] for each in run.record["candidates"]]
+    assert tried[:3] == [1e-5, 1e-4, 1e-3] and len(tried) > 3 and run.record["chosen"]["C"] > 1e-3
+    monkeypatch.setattr(module, "C_BOUNDS", (1e-5, 1e-3))
+    warned = "C=0.001 is the largest value tried (1e-05 to 0.001): the best may lie beyond"
+    assert warned in _run(folder, tmp_path).record["warnings"]
+    assert warned in _run(folder, tmp_path, extend=False).record["warnings"]
 
 
 def test_a_finished_run_is_found_only_for_the_same_plan(folders, tmp_path, quick):
@@ -267,8 +316,9 @@ def test_calibration_is_fitted_on_val_recorded_and_part_of_the_saved_model(folde
 def test_a_budget_leaves_candidates_untried_and_says_so(kind, folders, tmp_path, quick):
     record = _run(folders[True], tmp_path, kind, budget_s=1e-9).record
     assert len(record["candidates"]) == 1 and len(record["arguments"]["candidates"]) == 2
-    assert "the budget of 1e-09 s ended with 1 of 2 candidates untried" in " ".join(record["warnings"])
-    assert len(_run(folders[True], tmp_path, kind, budget_s=1e9).record["candidates"]) == 2
+    assert any("the budget of 1e-09 s ended with 1 of 2 candidates untried" in line for line in record["warnings"])
+    whole = _run(folders[True], tmp_path, kind, budget_s=1e9, extend=False)
+    assert len(whole.record["candidates"]) == 2
 
 
 def test_a_large_forest_is_the_same_grown_in_steps_and_is_cut_by_the_budget(folders, tmp_path, quick, monkeypatch):
@@ -347,11 +397,12 @@ def test_nearest_neighbours_never_ask_for_more_than_there_are(tmp_path):
     assert {c["k"] for c in record["candidates"]} == {5, 3, 1}
 
 
-def test_val_without_any_positive_takes_the_first_candidate(tmp_path, quick):
+def test_val_without_any_positive_chooses_by_log_loss(tmp_path, quick):
     labels = _random_labels()
     labels["val"][:] = 0
     record = _run(_three(tmp_path, labels), tmp_path, "linear").record
-    assert record["chosen"] == {k: v for k, v in record["candidates"][0].items() if k != "map_macro"}
+    best = min(record["candidates"], key=lambda tried: tried["log_loss"])  # all that is left to choose by
+    assert record["chosen"] == {"C": best["C"]}
     assert record["metrics"]["val"]["half"]["map_macro"] is None
 
 

@@ -17,7 +17,14 @@ from probes.scores import HALF, score
 if TYPE_CHECKING:
     from probes.search import Job, Trial
 
-CARD = {"title": "linear head", "tunes": "epoch", "parallel": "candidates", "zscored": True}
+CARD = {
+    "title": "linear head",
+    "tunes": "epoch",
+    "parallel": "candidates",
+    "zscored": True,
+    "standardises": True,
+    "natural": {"epoch": (1,)},
+}
 
 LEARNING_RATE = 1e-4
 BATCH_SIZE = 32

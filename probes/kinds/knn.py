@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,9 +12,17 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from probes import inputs
 from probes.metrics import one_hot
 from probes.scores import in_columns
-from probes.search import Job, Trial, on_device, selection_value
+from probes.search import Job, Trial, on_device
 
-CARD = {"title": "kNN", "tunes": "k, distance, z-scoring", "parallel": "rows", "as_stored": True, "device": True}
+CARD = {
+    "title": "kNN",
+    "tunes": "k, distance, z-scoring",
+    "parallel": "rows",
+    "as_stored": True,
+    "device": True,
+    "standardises": "candidates",
+    "natural": {"k": (1,)},
+}
 
 K_VALUES = (1, 3, 5, 10, 20, 50)
 # Every sample is compared with every one of train: at 240,000 this is most of the time, so that candidates are judged
@@ -184,18 +192,26 @@ def highest(close: Any, start: int, best: tuple[Any, Any] | None, k: int) -> tup
     return np.take_along_axis(values, order, 1), np.take_along_axis(at, order, 1)
 
 
-def candidates(rows: int) -> list[dict[str, Any]]:
+def candidates(
+    rows: int,
+    *,
+    k_values: Sequence[int] | None = None,
+    distances: Sequence[str] = ("euclidean", "cosine"),
+    zscore: bool | None = None,
+) -> list[dict[str, Any]]:
     """Hyper-parameters to try: plain distances before scaled ones, smooth (large k) before rough.
 
     Args:
         rows: training rows; k cannot exceed them.
+        k_values: neighbours; None takes `K_VALUES`. Where all are more than there are rows, the rows are taken.
+        distances: ``euclidean``, ``cosine``.
+        zscore: only z-scored features, or only features as they are; None tries both.
     """
     return [
-        {"k": k, "distance": distance, "zscore": zscore}
-        for zscore in (False, True)  # z-scoring hurts as often as it helps: report which
-        for distance in ("euclidean", "cosine")
-        for k in sorted(K_VALUES, reverse=True)
-        if k <= rows
+        {"k": k, "distance": distance, "zscore": scaled}
+        for scaled in ((False, True) if zscore is None else (zscore,))  # it hurts as often as it helps: report which
+        for distance in distances
+        for k in [k for k in sorted(k_values or K_VALUES, reverse=True) if k <= rows] or [rows]
     ]
 
 
@@ -205,7 +221,7 @@ def search(job: Job) -> Iterator[Trial]:
     zscores = {"mean": np.asarray(scaler.mean_, np.float32), "scale": np.asarray(scaler.scale_, np.float32)}
     labels = job.labels.ravel() if job.classes == 1 else job.labels
     judged = np.sort(np.random.default_rng(job.seed).permutation(len(job.val_truth))[:MOST_JUDGED])
-    val, truth = inputs.in_memory([job.splits["val"].features], judged), job.val_truth[judged]
+    val, truth = inputs.in_memory([job.val], judged), job.val_truth[judged]
     groups: dict[tuple[str, bool], list[dict[str, Any]]] = {}
     for params in job.candidates:
         groups.setdefault((params["distance"], params["zscore"]), []).append(params)
@@ -221,5 +237,5 @@ def search(job: Job) -> Iterator[Trial]:
             probe = Neighbours(job.train, labels, params["k"], **place)
             given = probe.shares(near[:, : params["k"]])
             scores = in_columns(given, probe.classes_, classes=job.classes, multilabel=job.multilabel)
-            value = selection_value(truth, scores, multilabel=job.multilabel)
-            yield Trial(params, probe, None, value, True, 0.0, seconds, {"val_samples_judged": len(judged)})
+            said = job.judgement(truth, scores)
+            yield Trial(params, probe, None, *said, True, 0.0, seconds, {"val_samples_judged": len(judged)})

@@ -1,7 +1,7 @@
-"""Linear probe: logistic regression on z-scored features, C chosen on val over 1e-4 ... 1e2."""
+"""Linear probe: logistic regression on z-scored features, C chosen on val over 1e-6 ... 1e4."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from probes import logistic
+from probes.grid import Walk, log_grid
 from probes.search import Job, Trial, on_device
 
 CARD = {
@@ -17,10 +18,12 @@ CARD = {
     "parallel": "rows",
     "balanced": ("single-label", "multi-label"),
     "device": True,
+    "standardises": True,
 }
 
-# Val-best C ranges over four decades; about 12 values suffice (torchgeo-bench).
-C_VALUES = tuple(float(f"{c:.3g}") for c in np.logspace(-4, 2, 12))
+# Val-best C ranges over four decades within these ten (torchgeo-bench), at two values per decade.
+C_VALUES = log_grid(1e-6, 1e4, 21)
+C_BOUNDS = (1e-8, 1e6)  # the path goes on up to here where val still rises at the edge
 
 
 class LinearProbe(ClassifierMixin, BaseEstimator):
@@ -68,17 +71,21 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         return (scores >= 0.5).astype(np.uint8) if self.multilabel else self.classes[scores.argmax(axis=1)]
 
 
-def candidates(rows: int) -> list[dict[str, Any]]:
+def candidates(rows: int, *, c_values: Sequence[float] | None = None) -> list[dict[str, Any]]:
     """Hyper-parameters to try, the simplest (most regularised) first.
 
     Args:
         rows: training rows; does not matter here.
+        c_values: ascending; None takes `C_VALUES`.
     """
-    return [{"C": c} for c in C_VALUES]
+    return [{"C": c} for c in (c_values or C_VALUES)]
 
 
 def search(job: Job) -> Iterator[Trial]:
-    """Fit all labels together along the path of C, each from the one before (`probes.logistic`)."""
+    """Fit all labels together along the path of C, each from the one before (`probes.logistic`).
+
+    Without standardisation features are still centred: that moves only the intercept, which is free.
+    """
     start = time.perf_counter()
     multilabel = job.multilabel and job.classes > 1
     classes, targets = _targets(job.labels)
@@ -93,26 +100,29 @@ def search(job: Job) -> Iterator[Trial]:
             else (0.5 / (1 - share[learnt]), 0.5 / share[learnt])
         )
         weights = np.stack([zeros, ones])
-    scaler = job.standardise()
+    scaler = job.standardise(centre=True)
     train, targets = on_device(job.settings.device, job.train, np.ascontiguousarray(targets[:, learnt]))
-    c_values = [params["C"] for params in job.candidates]
+    walk = Walk([params["C"] for params in job.candidates], C_BOUNDS if job.settings.extend else None, job.better)
     path = logistic.solve_path(
         train,
         targets,
-        c_values,
+        walk,
         exclusive=exclusive,
         weights=weights,
         threads=job.threads,
         out_of_time=lambda: job.out_of_time,
     )
-    for params, solution in zip(job.candidates, path, strict=False):  # the path ends early when the budget does
+    mean = np.asarray(scaler.mean_, np.float32)
+    scale = np.ones_like(mean) if scaler.scale_ is None else np.asarray(scaler.scale_, np.float32)
+    for solution in path:
         coef = np.zeros((len(share), train.shape[1]), np.float32)
         intercept = np.where(share == 0, -np.inf, np.inf).astype(np.float32)
         coef[learnt], intercept[learnt] = solution.coef, solution.intercept
-        mean, scale = (np.asarray(values, np.float32) for values in (scaler.mean_, scaler.scale_))
         probe = LinearProbe(coef, intercept, mean, scale, classes, multilabel)
         fit_s, converged = time.perf_counter() - start, bool(solution.converged.all())
-        yield job.judge(params, probe, fit_s=fit_s, converged=converged)
+        trial = job.judge({"C": walk.tried[-1]}, probe, fit_s=fit_s, converged=converged)
+        walk.tell(trial)
+        yield trial
         start = time.perf_counter()
 
 

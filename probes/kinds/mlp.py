@@ -9,6 +9,7 @@ CARD = {
     "tunes": "hidden size, alpha, epochs",
     "parallel": "candidates",
     "zscored": True,
+    "standardises": True,
     "balanced": ("single-label",),
 }
 

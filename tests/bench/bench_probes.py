@@ -124,7 +124,7 @@ def bench_linear_path() -> dict:
 
     from probes import fit, inputs
     from probes.kinds.linear import C_VALUES
-    from probes.search import selection_value
+    from probes.selection import judge
 
     rows = known_signal.write(folder := WORK / f"share-{SMALL:g}", METADATA, share=SMALL)
     splits = inputs.read_splits(folder)
@@ -146,7 +146,7 @@ def bench_linear_path() -> dict:
             peer = OneVsRestClassifier(LogisticRegression(C=c, max_iter=1000), n_jobs=int(CORES))
             peer.fit(train, splits["train"].labels)
             scores = peer.predict_proba(val).astype(np.float32)
-            values[c] = selection_value(splits["val"].labels.astype(bool), scores, multilabel=True)
+            values[c] = judge(splits["val"].labels.astype(bool), scores, "map_macro", multilabel=True).value
             theirs[c] = peer
     peer_s = time.perf_counter() - start
     chosen = run.record["chosen"]["C"]

@@ -1,0 +1,102 @@
+"""A grid of one hyper-parameter walked upwards: no further where val has long fallen, beyond an edge where it rises."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from probes.selection import EQUAL
+
+PATIENCE = 6  # values without a new best after which the walk ends
+
+
+class Walk:
+    """The values to try, each decided by what val said of those before it.
+
+    Args:
+        values: ascending, evenly spaced on a logarithmic scale.
+        bounds: how far the walk may go beyond the values; None tries exactly the values.
+        better: whether one trial beats another.
+    """
+
+    def __init__(
+        self, values: Sequence[float], bounds: tuple[float, float] | None, better: Callable[[Any, Any], bool]
+    ) -> None:
+        self.values, self.bounds, self.better = list(values), bounds, better
+        self.tried: list[float] = []
+        self.trials: list[Any] = []
+        self.best: Any = None
+        self.since = 0  # values tried after the best one
+
+    def __iter__(self) -> Iterator[float]:
+        for value in self.values:
+            if self.bounds and self.since >= PATIENCE:
+                return
+            yield self._try(value)
+        if self.bounds is None or len(self.values) < 2:
+            return
+        least, most = self.bounds
+        ratio = self.values[-1] / self.values[-2]
+        while self._rises_to(max(self.tried)) and (value := rounded(max(self.tried) * ratio)) <= most:
+            yield self._try(value)
+        while self._rises_to(min(self.tried)) and (value := rounded(min(self.tried) / ratio)) >= least:
+            yield self._try(value)
+
+    def _try(self, value: float) -> float:
+        self.tried.append(value)
+        return value
+
+    def _rises_to(self, value: float) -> bool:
+        """Whether the metric on val is best at this value and nowhere else."""
+        return self.trials[self.tried.index(value)] is self.best and sum(equals(self.best, t) for t in self.trials) == 1
+
+    def tell(self, trial: Any) -> None:
+        """What val said of the last value."""
+        trial = replace(trial, estimator=None, scores=None)
+        self.trials.append(trial)
+        if self.best is None or self.better(trial, self.best):
+            self.best, self.since = trial, 0
+        else:
+            self.since += 1
+
+
+def equals(one: Any, other: Any) -> bool:
+    """Whether two trials have the same value of the metric that chooses."""
+    if one.value is None or other.value is None:
+        return one.value is other.value
+    return abs(one.value - other.value) <= EQUAL
+
+
+def log_grid(low: float, high: float, count: int) -> list[float]:
+    """`count` values from `low` to `high`, evenly spaced on a logarithmic scale, of three digits."""
+    ratio = (high / low) ** (1 / (count - 1))
+    return [rounded(low * ratio**step) for step in range(count)]
+
+
+def rounded(value: float) -> float:
+    """Three digits: a value as people write it."""
+    return float(f"{value:.3g}")
+
+
+def at_edge(chosen: Any, tried: Sequence[Any], natural: dict[str, Sequence[Any]]) -> list[str]:
+    """What to warn of: parameters chosen at the edge of the values tried.
+
+    Args:
+        chosen: the trial chosen.
+        tried: all trials.
+        natural: by parameter, values beyond which there are none, such as one neighbour.
+
+    Returns:
+        A line for each number of which at least three values were tried, where the metric is best at the edge alone.
+    """
+    found = []
+    for name, value in chosen.params.items():
+        values = sorted({t.params[name] for t in tried if type(t.params.get(name)) in (int, float)})
+        if len(values) < 3 or value not in (values[0], values[-1]) or value in natural.get(name, ()):
+            continue
+        if any(equals(t, chosen) for t in tried if t.params[name] != value):
+            continue  # flat: an inner value is as good
+        edge = "smallest" if value == values[0] else "largest"
+        found.append(
+            f"{name}={value:g} is the {edge} value tried ({values[0]:g} to {values[-1]:g}): the best may lie beyond"
+        )
+    return found

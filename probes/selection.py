@@ -1,0 +1,93 @@
+"""Which candidate is chosen on val: the best by one metric, and of equals the one with the lower log loss.
+
+A metric that needs decisions is measured with the ``tuned`` thresholds of multi-label probes, or at 0.5 where its
+name ends in ``@half``; single-label decisions are always the argmax.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data.errors import RequestError, unknown
+from probes import metrics, probabilities
+from probes.scores import decide, half_thresholds, shrunk_thresholds
+
+TIE_BREAKER = "log_loss"
+LOSSES = ("hamming_loss", *probabilities.NAMES)  # the lower the better
+OF_SCORES = ("map_macro", "map_micro", *probabilities.NAMES)  # need no decisions
+AT_HALF = "@half"
+EQUAL = 1e-9  # values closer than this are equal
+
+
+class Judgement(NamedTuple):
+    """What val says of a candidate: the metric that chooses (None where undefined) and the log loss."""
+
+    value: float | None
+    log_loss: float
+
+
+def default_metric(multilabel: bool) -> str:
+    """The headline metric: accuracy, or macro mAP, which judges multi-label scores whatever the threshold."""
+    return "map_macro" if multilabel else "accuracy"
+
+
+def selectable(multilabel: bool) -> tuple[str, ...]:
+    """Names of the metrics that can choose."""
+    return tuple(dict.fromkeys((*(metrics.MULTILABEL if multilabel else metrics.SINGLE_LABEL), *probabilities.NAMES)))
+
+
+def check_metric(name: str, multilabel: bool) -> None:
+    """Raise a RequestError unless this metric can choose for these labels."""
+    base = name.removesuffix(AT_HALF)
+    labels = "multi-label" if multilabel else "single-label"
+    if base not in (names := selectable(multilabel)):
+        if base in selectable(not multilabel):
+            raise RequestError(f"--select {name}: not a metric of {labels} probes; choose from {', '.join(names)}")
+        raise unknown(f"metric of {labels} probes", base, names)
+    if base != name and (not multilabel or base in OF_SCORES):
+        raise RequestError(f"--select {name}: {base} does not depend on a threshold here; drop {AT_HALF}")
+
+
+def judge(truth: np.ndarray, scores: np.ndarray, name: str, *, multilabel: bool, beta: float = 2) -> Judgement:
+    """Measure scores on val.
+
+    Args:
+        truth: (N, K) booleans.
+        scores: (N, K).
+        name: see `check_metric`.
+        multilabel: whether the columns are independent labels.
+        beta: of the F-beta that the ``tuned`` thresholds aim at.
+    """
+    lost = probabilities.log_loss(truth, scores, multilabel=multilabel)
+    base = name.removesuffix(AT_HALF)
+    if base in probabilities.NAMES:
+        return Judgement(getattr(probabilities, base)(truth, scores, multilabel=multilabel), lost)
+    if base == "map_macro":
+        each = metrics.average_precision(truth, scores)
+        return Judgement(None if np.isnan(each).all() else float(np.nanmean(each)), lost)
+    if not multilabel:
+        labels, argmax = truth.argmax(axis=1), scores.argmax(axis=1)
+        if base == "accuracy":
+            return Judgement(float((labels == argmax).mean()), lost)
+        return Judgement(metrics.single_label_metrics(labels, argmax, truth.shape[1])[base], lost)
+    if base == name and base not in OF_SCORES:
+        thresholds, *_ = shrunk_thresholds(truth, scores, beta=beta)
+    else:
+        thresholds = half_thresholds(truth.shape[1])
+    return Judgement(metrics.multilabel_metrics(truth, decide(scores, thresholds), scores)[base], lost)
+
+
+def better(one: Any, other: Any, name: str) -> bool:
+    """Whether a candidate beats another.
+
+    Args:
+        one: has ``value`` and ``log_loss``, see `Judgement`.
+        other: the one to beat.
+        name: the metric that chooses.
+    """
+    if one.value is None or other.value is None:
+        if (one.value is None) != (other.value is None):
+            return other.value is None
+    elif abs(gain := one.value - other.value) > EQUAL:
+        return (gain < 0) == (name.removesuffix(AT_HALF) in LOSSES)
+    return one.log_loss < other.log_loss - EQUAL
