@@ -19,11 +19,8 @@ import json
 import math
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -38,11 +35,12 @@ from xxhash import xxh3_64_intdigest
 
 from data import paths, store
 from data.bands import KNOWN, Band
-from data.command import leave_interrupts_to_the_parent, progress
+from data.command import progress
 from data.dataset import EODataset, Statistic
 from data.errors import RequestError
 from data.files import NO_SPACE, canonical_json, explained, published
 from data.lock import Lock
+from data.workers import in_order
 
 SCHEMA = 2
 FORMAT = "frozen-earth packed dataset"
@@ -310,36 +308,8 @@ def _fill(filler: _Filler, workers: int | None, advance: Callable[[int], None]) 
     blocks = [range(start, min(start + BLOCK_ROWS, count)) for start in range(0, count, BLOCK_ROWS)]
     if workers is None:
         workers = min(8, os.cpu_count() or 1) if count >= ROWS_WORTH_WORKERS else 0
-    if not workers:
-        for block in blocks:
-            advance(filler(block))
-        return
-    pool = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(filler, os.getpid()))
-    try:
-        for done in pool.map(_work, blocks):
-            advance(done)
-    except BrokenProcessPool as error:
-        raise RequestError("a reader process was killed, perhaps for want of memory; use fewer --workers") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker(filler: _Filler, parent: int) -> None:
-    global _filler
-    _filler = filler
-    leave_interrupts_to_the_parent()
-    threading.Thread(target=_leave_without, args=(parent,), daemon=True).start()
-
-
-def _leave_without(parent: int) -> None:
-    """End this process once its parent is gone: the pool's queues would keep it waiting for ever."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def _work(rows: range) -> int:
-    return _filler(rows)
+    for done in in_order(filler, blocks, workers=workers):
+        advance(done)
 
 
 def _pwrite(handle: int, array: np.ndarray, offset: int) -> None:

@@ -24,8 +24,9 @@ from data.registry import MODELS
 from featurize.batches import Batch, prepare
 from featurize.embedder import Embedder
 from featurize.job import Job
-from featurize.pipeline import featurize_split, read_batches
+from featurize.pipeline import featurize_split
 from featurize.plan import PRECISIONS, Plan, choose_workers
+from featurize.reading import read_batches
 from featurize.stages import Busy
 
 SECONDS = 3.0  # that a rate is taken over, at least

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,45 +15,17 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from data import store
-from data.bands import Band
-from data.command import leave_interrupts_to_the_parent, progress
+from data.command import progress
 from data.dataset import EODataset
 from data.errors import RequestError
-from featurize.batches import Batch, collate
 from featurize.embedder import Embedded, Embedder, copy_batches
 from featurize.encoder import Encoder
 from featurize.guards import check_inputs
 from featurize.plan import Plan, choose_workers
+from featurize.reading import read_batches
 from featurize.stages import Busy, ahead, behind
-
-
-class _Reader(Dataset):
-    """The batches of the parts still to do; an unreadable sample comes back as the error that names it."""
-
-    def __init__(self, dataset: EODataset, bands: Sequence[Band], ranges: Sequence[tuple[int, int]]) -> None:
-        self.dataset, self.bands, self.ranges = dataset, bands, ranges
-
-    def __len__(self) -> int:
-        return len(self.ranges)
-
-    def __getitem__(self, index: int) -> tuple[float, list[Batch] | RequestError]:
-        """Seconds it took, and the batch."""
-        start = time.perf_counter()
-        read: list[Batch] | RequestError
-        try:
-            read = self._read(range(*self.ranges[index]))
-        except RequestError as error:  # raised in a worker it would arrive wrapped in a traceback
-            read = error
-        return time.perf_counter() - start, read
-
-    def _read(self, rows: range) -> list[Batch]:
-        stacks = self.dataset.read_stacks(rows, self.bands)
-        if stacks is None:
-            return collate([self.dataset.read(row, self.bands) for row in rows])
-        return [Batch(list(range(len(rows))), [(channels, torch.from_numpy(pixels)) for channels, pixels in stacks])]
 
 
 class Work(Protocol):
@@ -179,7 +151,8 @@ def embed_parts(
     workers = choose_workers(plan.workers, dataset, sum(stop - start for _, start, stop in ranges))
     with ExitStack() as stages:
         put = stages.enter_context(behind(assembly.take))
-        batches = stages.enter_context(ahead(read_batches(dataset, encoder.request.bands, ranges, workers, busy)))
+        reading = stages.enter_context(closing(read_batches(dataset, encoder.request.bands, ranges, workers, busy)))
+        batches = stages.enter_context(ahead(reading))
         if plan.device.type == "cuda":
             batches = stages.enter_context(ahead(copy_batches(batches, plan.device, busy)))
         interrupted = stages.enter_context(finishing_on_interrupt())
@@ -188,41 +161,6 @@ def embed_parts(
             put((part, start, stop, embedder.embed(raw, stop - start, lonlat, busy)))
             if interrupted.is_set() and stop == writer.bounds(part)[1]:
                 raise KeyboardInterrupt
-
-
-def read_batches(
-    dataset: EODataset, bands: Sequence[Band], ranges: Sequence[tuple[int, int, int]], workers: int, busy: Busy
-) -> Iterator[list[Batch]]:
-    """Read the rows of each (part, start, stop), in order, in worker processes or in this thread."""
-    reader = _Reader(dataset, bands, [(start, stop) for _, start, stop in ranges])
-    loader = DataLoader(
-        reader,
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=2 if workers else None,
-        worker_init_fn=_start_reader,
-    )
-    batches = iter(loader)
-    while True:
-        try:
-            seconds, read = next(batches)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if not workers:
-                raise
-            raise RequestError(
-                "a reader process was killed, perhaps for want of memory or of shared memory (/dev/shm); use fewer "
-                "--workers, or --workers 0; finished parts are kept"
-            ) from error
-        busy.seconds["read"] += seconds / max(1, workers)
-        if isinstance(read, RequestError):
-            raise read
-        yield read
-
-
-def _start_reader(_: int) -> None:
-    leave_interrupts_to_the_parent()
 
 
 @contextmanager

@@ -406,6 +406,9 @@ def test_a_killed_reader_process_is_one_clear_line(tmp_path):
     process = packing(tmp_path / "p.h5", "--workers", "2")
     at_work(process, tmp_path)
     workers = readers(process, 2)
+    while not all(map(ignores_interrupts, workers)):
+        time.sleep(0.01)
+    time.sleep(0.5)  # until they have said that they are ready: of one that cannot start the work is done without
     os.kill(workers[0], signal.SIGKILL)
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 2 and "a reader process was killed" in error and one_line(error), error

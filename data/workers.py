@@ -1,0 +1,184 @@
+"""Work handed to other processes, results in order; a process that cannot start, send or live on never means a hang.
+
+Needs neither semaphores, nor ``/dev/shm``, nor sockets in ``TMPDIR``, which containers restrict: each worker has a
+pipe of its own, and where processes are forked arrays come back through memory that was mapped before the fork. A
+worker that dies closes its pipe, and so is noticed at once.
+"""
+
+import mmap
+import multiprocessing
+import os
+import pickle
+import sys
+import traceback
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from data.command import leave_interrupts_to_the_parent
+from data.errors import RequestError
+
+OUTSTANDING = 2  # items that each worker has been asked for: one at work, one ready
+START_S = 60.0  # a worker that says nothing for so long does not start
+ANSWER_S = 900.0  # a worker that takes so long for one item is stuck
+
+
+class LostWorkerError(RequestError):
+    """A worker process is gone, or does not answer."""
+
+
+KILLED = "a reader process was killed, perhaps for want of memory; use fewer --workers, or --workers 0"
+
+
+def in_order[T, R](work: Callable[[T], R], items: Sequence[T], *, workers: int, result_bytes: int = 0) -> Generator[R]:
+    """Results of `work` for every item, in order, from worker processes or, where none can start, from this one.
+
+    Args:
+        work: called with an item; what it raises is raised here, a RequestError or OSError as it is.
+        items: the same in all processes.
+        workers: how many processes; 0 works here.
+        result_bytes: about as large as the arrays of one result are; larger ones take a slower way.
+
+    Raises:
+        LostWorkerError: a worker was killed, or is stuck.
+    """
+    pool = _start(work, items, min(workers, len(items)), result_bytes)
+    if not pool:
+        yield from map(work, items)
+        return
+    try:
+        ahead = OUTSTANDING * len(pool)
+        for number in range(min(ahead, len(items))):
+            pool[number % len(pool)].ask(number)
+        for number in range(len(items)):
+            result = pool[number % len(pool)].answer()
+            if number + ahead < len(items):
+                pool[number % len(pool)].ask(number + ahead)
+            yield result
+    finally:
+        _stop(pool)
+
+
+class _Worker:
+    """One worker process, seen from the process that asks.
+
+    Args:
+        ours: our end of its pipe.
+        theirs: its end.
+        memory: mapped in both, or None.
+        slot: bytes of one result in it.
+    """
+
+    def __init__(self, ours: Connection, theirs: Connection, memory: mmap.mmap | None, slot: int) -> None:
+        self.ours, self.theirs, self.memory, self.slot = ours, theirs, memory, slot
+        self.process: Any = None
+
+    def ask(self, number: int) -> None:
+        """Ask for the result of one item."""
+        try:
+            self.ours.send_bytes(str(number).encode())
+        except OSError as error:
+            raise LostWorkerError(KILLED) from error
+
+    def answer(self) -> Any:
+        """The result of the item asked for first."""
+        try:
+            if not self.ours.poll(ANSWER_S):
+                minutes = ANSWER_S / 60
+                raise LostWorkerError(
+                    f"a reader process has not answered for {minutes:.0f} minutes; check the disk of the data, or use "
+                    "--workers 0"
+                )
+            kind, packed, places = pickle.loads(self.ours.recv_bytes())
+        except (EOFError, OSError) as error:
+            raise LostWorkerError(KILLED) from error
+        if kind == "raised":
+            error, told = packed
+            raise error or RuntimeError(f"in a reader process: {told}")
+        return pickle.loads(packed, buffers=[self._copied(*place) for place in places])
+
+    def _copied(self, start: int, size: int) -> np.ndarray:
+        assert self.memory is not None
+        return np.frombuffer(self.memory, np.uint8, size, start).copy()  # the worker writes there again
+
+
+def _start(work: Callable, items: Sequence, count: int, result_bytes: int) -> list[_Worker]:
+    """Workers that have said that they are ready; none, with a note, where not all can be had."""
+    if count < 1:
+        return []
+    forks = sys.platform == "linux" and multiprocessing.get_start_method() == "fork"
+    context = multiprocessing.get_context("fork" if forks else None)
+    pool: list[_Worker] = []
+    try:
+        slot = -(-int(result_bytes * 1.1) // mmap.PAGESIZE) * mmap.PAGESIZE if forks else 0
+        for _ in range(count):
+            memory = mmap.mmap(-1, OUTSTANDING * slot) if slot else None
+            pool.append(_Worker(*context.Pipe(), memory, slot))
+        for worker in pool:
+            others = [end for other in pool for end in (other.ours, other.theirs) if end is not worker.theirs]
+            arguments = (work, items, worker.theirs, others if forks else [], worker.memory, worker.slot)
+            worker.process = context.Process(target=_serve, args=arguments, daemon=True)
+            worker.process.start()
+        for worker in pool:
+            worker.theirs.close()  # else its death would not close the pipe
+        for worker in pool:
+            if not worker.ours.poll(START_S) or worker.ours.recv_bytes() != b"ready":
+                raise OSError("a process does not start")
+    except (OSError, EOFError, RuntimeError, ValueError) as error:  # no processes, descriptors, threads or memory left
+        print(f"note: reading without worker processes, as none can be started ({error})", file=sys.stderr, flush=True)
+        _stop(pool)
+        return []
+    return pool
+
+
+def _stop(pool: Sequence[_Worker]) -> None:
+    for worker in pool:
+        worker.ours.close()  # a worker that waits for more ends by itself
+        worker.theirs.close()
+    for worker in pool:
+        if worker.process is not None and worker.process.pid:
+            worker.process.join(1)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+
+
+def _serve(
+    work: Callable, items: Sequence, pipe: Connection, others: Sequence[Connection], memory: mmap.mmap | None, slot: int
+) -> None:
+    """What a worker process does until its pipe is closed."""
+    for end in others:
+        end.close()
+    leave_interrupts_to_the_parent()
+    with suppress(OSError, EOFError):  # the process that asks is gone
+        pipe.send_bytes(b"ready")
+        turn = 0
+        while True:
+            number = int(pipe.recv_bytes())
+            try:
+                message = _packed(work(items[number]), memory, slot * (turn % OUTSTANDING), slot)
+            except Exception as error:  # raised in the process that asks
+                known = error if isinstance(error, RequestError | OSError) else None
+                message = pickle.dumps(("raised", (known, "".join(traceback.format_exception(error))), []))
+            pipe.send_bytes(message)
+            turn += 1
+    os._exit(0)  # nothing of the parent's is to be cleaned up here
+
+
+def _packed(result: Any, memory: mmap.mmap | None, start: int, slot: int) -> bytes:
+    """A result as a message; its arrays lie in the shared memory where they find room."""
+    buffers: list[pickle.PickleBuffer] = []
+    packed = pickle.dumps(result, protocol=5, buffer_callback=buffers.append)
+    views = [buffer.raw() for buffer in buffers]
+    aligned = [-(-view.nbytes // 64) * 64 for view in views]
+    if memory is None or sum(aligned) > slot:
+        return pickle.dumps(("done", pickle.dumps(result, protocol=5), []))
+    places = []
+    for view, size in zip(views, aligned, strict=True):
+        memory[start : start + view.nbytes] = view
+        places.append((start, view.nbytes))
+        start += size
+    return pickle.dumps(("done", packed, places))
