@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from data.bands import Band
+from data.declared import Values
 from data.errors import RequestError, unknown
 from data.places import on_earth
 
@@ -43,6 +44,8 @@ class DatasetRequest:
         drop_snow_cloud: leave out samples flagged for snow, cloud or shadow, and record it.
         partition: ``--partition``, which list of samples to use where the dataset has several; None means its default.
         band_names: ``--band-names``: ``true``, or ``published`` for wrong names that papers used; None means true.
+        nodata: what becomes of pixels without a measurement, one of `data.declared.NODATA`; None means the dataset's
+            default.
     """
 
     split: str
@@ -56,6 +59,7 @@ class DatasetRequest:
     drop_snow_cloud: bool = False
     partition: str | None = None
     band_names: str | None = None
+    nodata: str | None = None
 
 
 class EODataset(ABC):
@@ -85,6 +89,7 @@ class EODataset(ABC):
 
     where = "this dataset"  # what an error calls it
     read_from: dict[str, Any] | None = None  # another file that holds the samples: recorded, never compared
+    nodata: dict[str, Any] | None = None  # pixels that were filled (see `data.nodata`): part of the split's identity
     altered: dict[str, Any] | None = None  # how pixels differ from the source's: part of the split's identity
 
     def __init__(
@@ -130,6 +135,10 @@ class EODataset(ABC):
             RequestError: the sample cannot be read; the message names the file.
         """
 
+    def read_values(self, index: int, bands: Sequence[Band]) -> list[Values]:
+        """As `read`, with the places that have no measurement, where the source knows them."""
+        return [Values(pixels, None) for pixels in self.read(index, bands)]
+
     def read_stacks(self, rows: Sequence[int], bands: Sequence[Band]) -> list[tuple[list[int], np.ndarray]] | None:
         """Read many samples at once, where the source holds them side by side; None: read them one by one.
 
@@ -172,11 +181,15 @@ class Subset(EODataset):
             provenance=whole.provenance,
             files_digest=whole.files_digest,
         )
-        self.where, self.read_from = whole.where, whole.read_from
+        self.where, self.read_from, self.nodata = whole.where, whole.read_from, whole.nodata
 
     def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
         """See `EODataset.read`."""
         return self.whole.read(self.indices[index], bands)
+
+    def read_values(self, index: int, bands: Sequence[Band]) -> list[Values]:
+        """See `EODataset.read_values`."""
+        return self.whole.read_values(self.indices[index], bands)
 
     def read_stacks(self, rows: Sequence[int], bands: Sequence[Band]) -> list[tuple[list[int], np.ndarray]] | None:
         """See `EODataset.read_stacks`."""
@@ -193,13 +206,22 @@ def limited(dataset: EODataset, limit: int | None) -> EODataset:
 
 
 def measured_statistics(dataset: EODataset, *, samples: int = 500) -> dict[str, Statistic]:
-    """Mean and deviation of every band over evenly spread samples, for datasets without published figures."""
+    """Mean and standard deviation of every band over evenly spread samples, for datasets without published figures.
+
+    Raises:
+        RequestError: a band has no measurement in any of them.
+    """
     total = {band.name: np.zeros(3) for band in dataset.bands}
     some = limited(dataset, samples)
     for index in range(len(some)):
-        for band, pixels in zip(dataset.bands, some.read(index, dataset.bands), strict=True):
-            values = pixels.astype(np.float64)
+        for band, (pixels, invalid) in zip(dataset.bands, some.read_values(index, dataset.bands), strict=True):
+            values = (pixels if invalid is None else pixels[~invalid]).astype(np.float64)
             total[band.name] += (values.size, values.sum(), np.square(values).sum())
+    if empty := [name for name, (n, _, _) in total.items() if not n]:
+        raise RequestError(
+            f"{dataset.name}: {', '.join(empty)} has no measurement in {len(some):,} images looked at, only "
+            "nodata; remove it, or name the other bands"
+        )
     return {
         name: Statistic(mean=float(s / n), std=float(np.sqrt(max(ss / n - (s / n) ** 2, 0.0))))
         for name, (n, s, ss) in total.items()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -19,7 +19,7 @@ DEFAULT_DATASET = "simulated"
 SPLITS = ("train", "val", "test")
 SELECTING = ("only_classes", "per_class")  # the flags, and the keys of a dataset's provenance, of `data.subset`
 # Flags that only some datasets have: those whose card lists them under ``options``.
-OPTIONS = ("classes", "allow_missing", "drop_snow_cloud", "partition", "band_names")
+OPTIONS = ("classes", "allow_missing", "drop_snow_cloud", "partition", "band_names", "nodata")
 
 
 @Parameter(name="*")
@@ -37,6 +37,8 @@ class DataFlags:
         classes: Number of classes, where the dataset has a choice: 19 or 43 of bigearthnet v1.
         allow_missing: Leave out samples whose files are absent, and record it. Without it they are an error.
         drop_snow_cloud: Leave out samples that are flagged for snow, cloud or shadow, and record it.
+        nodata: Pixels that the files declare to be no measurement: refuse them, fill them with the band's mean (and
+            record it), or keep the stored values. Default: refuse for your own images, keep for bigearthnet.
         only_classes: Keep these classes only, comma-separated, such as Forest,River.
         per_class: Samples per class, drawn at random: 200 for every split, or 100,20,10 for train, val and test; 'all'
             keeps a split whole, 30+40+30 gives each class its own number.
@@ -56,6 +58,7 @@ class DataFlags:
     classes: int | None = None
     allow_missing: Annotated[bool, Parameter(negative="")] = False
     drop_snow_cloud: Annotated[bool, Parameter(negative="")] = False
+    nodata: Literal["refuse", "fill", "keep"] | None = None
     only_classes: str | None = None
     per_class: str | None = None
     per_class_seed: int = 0
@@ -130,6 +133,7 @@ class DataFlags:
         held = header["dataset"]
         agreeing = {"dataset": (held["name"],), "limit": (held["limit"],) if held["limit"] else (self.limit,)}
         agreeing["dataset_variant"] = (held["variant"],)
+        agreeing["nodata"] = ("fill",) if any(one.get("nodata") for one in header["splits"].values()) else ()
         if held["limit"] is None and not any(name in held["provenance"] for name in SELECTING):
             agreeing |= {name: (getattr(self, name),) for name in (*SELECTING, "per_class_seed")}  # applied to it
         for field in fields(self):

@@ -193,6 +193,7 @@ def _make_header(
                 "labels_sha256": store.digest_array(samples.labels),
                 "lonlat_sha256": None if samples.lonlat is None else store.digest_array(samples.lonlat),
                 "files_sha256": samples.files_digest,
+                **({"nodata": samples.nodata} if samples.nodata else {}),
             }
             for name, samples in splits.items()
         },
@@ -375,6 +376,7 @@ class PackedSplit(EODataset):
             files_digest=about["files_sha256"],
         )
         self.columns = {band.name: column for column, band in enumerate(self.bands)}
+        self.nodata = about.get("nodata")
         self.read_from = {"packed": file.name, **header["made"]}
 
     def __getstate__(self) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class View(EODataset):
             provenance=whole.provenance,
             files_digest=whole.files_digest,
         )
-        self.altered = describe(view)
+        self.altered, self.nodata = describe(view), whole.nodata
 
     def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
         """See `EODataset.read`; bands keep their types and resolutions."""

@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from data.bands import Band
 from data.dataset import EODataset, limited
+from data.declared import as_type
 from data.errors import RequestError
 from data.registry import MODELS
 from featurize.encoder import Encoder
@@ -31,8 +32,8 @@ class Look:
         dataset: the split.
         encoder: with the scaling.
         ids: of the N images looked at.
-        native: (N, C, P) float32, as the dataset gives them.
-        scaled: (N, C, P) float32, as the encoder gets them.
+        native: (N, C, P) float32, as the dataset gives them; masked where it filled nodata.
+        scaled: (N, C, P) float32, as the encoder gets them; masked likewise.
         whole: for each of the C bands, whether its native type is a whole number's.
     """
 
@@ -88,7 +89,8 @@ def check_inputs(dataset: EODataset, encoder: Encoder) -> None:
 
 def look_at(dataset: EODataset, encoder: Encoder) -> Look | None:
     """Read some images, on a coarse grid of their pixels; None where none can be read."""
-    some, ids, images, whole = limited(dataset, IMAGES), [], [], []
+    some, ids, images, whole, masks = limited(dataset, IMAGES), [], [], [], []
+    fills = dataset.nodata["filled_with"] if dataset.nodata else {}
     for row in range(len(some)):
         try:
             pixels = some.read(row, encoder.request.bands)
@@ -97,13 +99,34 @@ def look_at(dataset: EODataset, encoder: Encoder) -> Look | None:
         ids.append(some.ids[row])
         images.append(np.stack([_grid(band) for band in pixels]))
         whole = [band.dtype.kind in "iu" for band in pixels]
+        if fills:
+            named = zip(encoder.request.bands, pixels, strict=True)
+            given = [band == as_type(fills[about.name], band.dtype) for about, band in named]
+            masks.append(np.stack([_grid(band) > 0 for band in given]))
     if not images:
         return None
     native = np.stack(images)
     with torch.inference_mode():
         scaled = encoder.normalization(torch.from_numpy(native)).numpy()
     flat = (*native.shape[:2], -1)
-    return Look(dataset, encoder, ids, native.reshape(flat), scaled.reshape(flat), whole)
+    look = Look(dataset, encoder, ids, native.reshape(flat), scaled.reshape(flat), whole)
+    return _without(np.stack(masks).reshape(flat), look) if masks else look
+
+
+def _without(filled: np.ndarray, look: Look) -> Look:
+    """The same without the pixels that the dataset filled, (N, C, P) bool.
+
+    Raises:
+        RequestError: a band has no other.
+    """
+    names = [band.name for band, among in zip(look.bands, filled.swapaxes(0, 1), strict=True) if among.all()]
+    if names:
+        raise RequestError(
+            f"{look.where}: every pixel of {', '.join(names)} in {len(look.ids)} images looked at is nodata; leave "
+            "it out with --bands"
+        )
+    native, scaled = (np.ma.masked_array(values, filled) for values in (look.native, look.scaled))
+    return replace(look, native=native, scaled=scaled)
 
 
 def _grid(band: np.ndarray) -> np.ndarray:
@@ -114,14 +137,14 @@ def _grid(band: np.ndarray) -> np.ndarray:
 
 def check_numbers(look: Look) -> None:
     """Raise a RequestError that counts NaN and infinities and names the first image that has one."""
-    wrong = ~np.isfinite(look.native).all(axis=2)  # (N, C)
+    wrong = ~np.ma.filled(np.isfinite(look.native), True).all(axis=2)  # (N, C)
     if wrong.any():
         image, band = np.argwhere(wrong)[0]
         share = 1 - np.isfinite(look.native[:, band]).mean()
         raise RequestError(
             f"{look.where}: {wrong.any(axis=1).sum()} of {len(look.ids)} images looked at hold NaN or infinity, "
-            f"{share:.1%} of the pixels of {look.bands[band].name}, first in '{look.ids[image]}'; fill or remove them, "
-            "or leave the band out with --bands"
+            f"{share:.1%} of the pixels of {look.bands[band].name}, first in '{look.ids[image]}'; fill them (--nodata "
+            "fill, where the dataset has it) or remove them, or leave the band out with --bands"
         )
 
 

@@ -14,6 +14,9 @@ A folder may be absent where only bands of the other sensor are asked for, or be
 ``BigEarthNet-S2.tar.gzaa`` and ``...ab`` (torchgeo) or ``BigEarthNet-S2.tar.zst`` (Zenodo), v1's
 ``BigEarthNet-S2-v1.0.tar.gz``. Reference maps are not needed.
 
+The files of v2 declare 0 to be nodata; as in all that is published, 0 is taken for a value unless ``--nodata fill``
+fills such pixels with the band's published mean.
+
 Locations come from the patches' names: tile, column and row. Some files are looked at, and where they lie elsewhere
 there are no locations.
 """
@@ -42,6 +45,7 @@ from data.dataset import SPLITS, DatasetRequest, EODataset, Statistic, check_spl
 from data.errors import RequestError
 from data.files import published
 from data.images import read_bands, read_header
+from data.nodata import record
 from data.nomenclature import CLASSES_19, CLASSES_43
 from data.places import lonlat_of, warn
 from data.tiles import tile_corner
@@ -52,7 +56,7 @@ CARD = {
     "labels": "multi-label",
     "bands": "Sentinel-2 Level-2A, 12 bands, digital numbers at 120, 60 and 20 pixels; Sentinel-1 VV, VH in dB at 120",
     "variants": ["v2", "v1"],
-    "options": ["classes", "allow_missing", "drop_snow_cloud"],
+    "options": ["classes", "allow_missing", "drop_snow_cloud", "nodata"],
     "licence": "CDLA-Permissive-1.0",
     "citation": "Clasen et al. 2024, reBEN: Refined BigEarthNet Dataset, arXiv:2407.03653; Sumbul et al. 2021, "
     "BigEarthNet-MM, doi:10.1109/MGRS.2021.3089174",
@@ -225,6 +229,7 @@ def open_dataset(request: DatasetRequest) -> EODataset:
         folders=folders,
         layout=layout,
         names={sensor: patches.names[sensor] for sensor in sensors},
+        how=request.nodata or "keep",
         name="bigearthnet",
         variant=variant,
         split=request.split,
@@ -243,9 +248,11 @@ class BigEarthNet(EODataset):
     """Patches of single-band GeoTIFFs; the ids are the names of the Sentinel-2 patches, whichever bands are read."""
 
     def __init__(
-        self, *, folders: Mapping[str, Path], layout: Layout, names: Mapping[str, list[str]], **about: Any
+        self, *, folders: Mapping[str, Path], layout: Layout, names: Mapping[str, list[str]], how: str, **about: Any
     ) -> None:
         super().__init__(**about)
+        self.how = how
+        self.nodata = record(self.bands, self.statistics, {}) if how == "fill" else None
         self.folders, self.layout, self.names = {key: str(path) for key, path in folders.items()}, layout, names
 
     def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
@@ -254,18 +261,19 @@ class BigEarthNet(EODataset):
         for sensor in {band.sensor for band in bands}:
             name = self.names[sensor][index]
             starts[sensor] = f"{self.folders[sensor]}/{self.layout.scene(sensor, name)}/{name}/{name}_"
-        return [_read_band(f"{starts[band.sensor]}{band.name}.tif", band) for band in bands]
+        return [self._read_band(f"{starts[band.sensor]}{band.name}.tif", band) for band in bands]
 
-
-def _read_band(file: str, band: Band) -> np.ndarray:
-    (pixels,) = read_bands(file, [0], count=1)
-    side, dtype = SIDES[band.gsd_m], TYPES[band.sensor]
-    if pixels.shape != (side, side) or pixels.dtype != dtype:
-        raise RequestError(
-            f"{file} has {' x '.join(map(str, pixels.shape))} pixels of {pixels.dtype}; {side} x {side} of {dtype} "
-            "were expected: restore it"
+    def _read_band(self, file: str, band: Band) -> np.ndarray:
+        (pixels,) = read_bands(
+            file, [0], count=1, bands=[band], nodata=self.how, fill=[self.statistics[band.name].mean]
         )
-    return pixels
+        side, dtype = SIDES[band.gsd_m], TYPES[band.sensor]
+        if pixels.shape != (side, side) or pixels.dtype != dtype:
+            raise RequestError(
+                f"{file} has {' x '.join(map(str, pixels.shape))} pixels of {pixels.dtype}; {side} x {side} of {dtype} "
+                "were expected: restore it"
+            )
+        return pixels
 
 
 def to_19(labels: np.ndarray) -> np.ndarray:

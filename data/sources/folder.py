@@ -34,6 +34,9 @@ up and an opaque alpha channel is left out. Other TIFFs must name their bands (`
 
     {"bands": ["red", "green", "blue", {"name": "nir", "wavelength_um": 0.842, "gsd_m": 3}]}
 
+Pixels that a TIFF declares to be nodata, masks, or holds as NaN are left out of statistics and refused, unless
+``--nodata fill`` gives them the band's mean; declared scales and offsets are applied (see `data.declared`).
+
 Band statistics are measured over at most 500 images of the train split, whichever split is opened. Locations
 come from the columns or from the TIFFs themselves.
 """
@@ -45,6 +48,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -52,9 +56,11 @@ from data.bands import KNOWN, RGB, Band, band_of_file, known_band
 from data.class_folders import FOREIGN, read_class_folders
 from data.command import progress
 from data.dataset import DatasetRequest, EODataset, Statistic, check_split, check_utf8, measured_statistics
+from data.declared import Header, Values
 from data.errors import RequestError
-from data.images import SUFFIXES, Header, read_bands, read_header
+from data.images import SUFFIXES, has_sidecar, read_header, read_values
 from data.listing import Listing, with_val
+from data.nodata import pixels_of, settled
 from data.places import lonlat_of
 from data.tables import find_tables, read_tables
 
@@ -66,6 +72,7 @@ CARD = {
     "variants": [],
     "licence": "yours",
     "citation": "none",
+    "options": ["nodata"],
     "source": "--data-root DIR with DIR/<split>/<class>/<image>, DIR/<class>/<image> or DIR/labels.csv",
 }
 
@@ -89,15 +96,16 @@ def open_dataset(request: DatasetRequest) -> EODataset:
     tables = find_tables(root)
     listing = with_val(read_tables(root, tables) if tables else read_class_folders(root))
     check_utf8(listing.class_names + listing.paths, root)
-    chosen = listing.of(request.split)
-    if not chosen.paths:
+    wanted = listing.of(request.split)
+    if not wanted.paths:
         counts = ", ".join(f"{name} {len(listing.of(name).paths)}" for name in ("train", "val", "test"))
         hint = "" if listing.class_names else "; images without labels can be embedded with --split test"
         raise RequestError(f"no images of split {request.split} in {root} ({counts}){hint}")
     layout = _layout(root, listing.paths[0])
     measured_on = listing.of("train") if "train" in listing.splits else listing
-    statistics = measured_statistics(Folder(root, measured_on, layout))
-    return Folder(root, chosen, layout, split=request.split, statistics=statistics, checked=True)
+    how = request.nodata or "refuse"
+    statistics = measured_statistics(Folder(root, measured_on, layout, how=how))
+    return Folder(root, wanted, layout, how=how, split=request.split, statistics=statistics, checked=True)
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,7 @@ class Folder(EODataset):
         root: the folder.
         listing: the samples.
         layout: how they hold their bands.
+        how: what becomes of pixels without a measurement, see `data.declared.NODATA`.
         split: train, val or test.
         statistics: of the bands.
         checked: look at every file first: all must be like the first.
@@ -137,12 +146,13 @@ class Folder(EODataset):
         listing: Listing,
         layout: Layout,
         *,
+        how: str,
         split: str = "train",
         statistics: dict[str, Statistic] | None = None,
         checked: bool = False,
     ) -> None:
-        self.root, self.paths, self.layout = root, listing.paths, layout
-        digest, lonlat = _check_files(root, listing, layout) if checked else (None, None)
+        self.root, self.paths, self.layout, self.how = root, listing.paths, layout, how
+        looked = _check_files(root, listing, layout) if checked else _Looked(None, None, [])
         super().__init__(
             name="folder",
             variant=re.sub(r"[^A-Za-z0-9_]+", "-", root.resolve().name).strip("-") or None,
@@ -152,20 +162,36 @@ class Folder(EODataset):
             class_names=listing.class_names,
             bands=layout.bands,
             statistics=statistics or {},
-            lonlat=lonlat if listing.lonlat is None else listing.lonlat,
+            lonlat=looked.lonlat if listing.lonlat is None else listing.lonlat,
             provenance={"split": listing.how, "bands": [band.name for band in layout.bands]},
-            files_digest=digest,
+            files_digest=looked.digest,
         )
+        if how != "keep":
+            rows = [row for row, (lacks, floats) in enumerate(looked.lacking) if lacks or (floats and how == "fill")]
+            self.nodata = settled(self, how, rows) if rows else None
 
     def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
         """See `EODataset.read`."""
+        return pixels_of(
+            self.read_values(index, bands), bands, self.how, self.statistics, str(self.root / self.paths[index])
+        )
+
+    def read_values(self, index: int, bands: Sequence[Band]) -> list[Values]:
+        """See `EODataset.read_values`; where stored values are kept, all are measurements."""
         path = self.root / self.paths[index]
         if self.layout.header is None:
             files = _files_of(path, self.layout)
-            return [read_bands(files[band.name], [0], count=1)[0] for band in bands]
-        names = [band.name for band in self.layout.bands]
-        indices = [names.index(band.name) for band in bands]
-        return read_bands(path, indices, count=len(names), alpha=self.layout.alpha)
+            values = [
+                read_values(file, [0], count=1, bands=[band], beside=has_sidecar(file))[0]
+                for file, band in ((files[band.name], band) for band in bands)
+            ]
+        else:
+            names = [band.name for band in self.layout.bands]
+            indices = [names.index(band.name) for band in bands]
+            values = read_values(
+                path, indices, count=len(names), bands=bands, alpha=self.layout.alpha, beside=has_sidecar(path)
+            )
+        return [Values(one.pixels, None) for one in values] if self.how == "keep" else values
 
 
 # --- bands
@@ -194,12 +220,12 @@ def _layout(root: Path, first: str) -> Layout:
 
 def _check_type(path: Path, header: Header, bands: Sequence[Band]) -> None:
     """Raise a RequestError where the type of the values cannot be that of the bands: encoders scale by the band."""
-    eight_bit = header.dtype == "uint8"
+    eight_bit = header.read_as == "uint8"
     wrong = [band.name for band in bands if eight_bit == (band.sensor in ("S2", "S1")) and band.sensor != "other"]
     if wrong:
         fits = "name them red, green, blue" if eight_bit else "name Sentinel-2 bands B04, B03, B02 in file order"
         raise RequestError(
-            f"{path} has {header.dtype} values, which {', '.join(wrong)} cannot have; {fits} in {BANDS_FILE}, or "
+            f"{path} has {header.read_as} values, which {', '.join(wrong)} cannot have; {fits} in {BANDS_FILE}, or "
             'describe others as {"name": ..., "wavelength_um": ...}'
         )
 
@@ -291,9 +317,24 @@ def _band_files(folder: Path, declared: Sequence[Band] = ()) -> dict[str, Path]:
     return found
 
 
-def _check_files(root: Path, listing: Listing, layout: Layout) -> tuple[str, np.ndarray | None]:
-    """Look at every file: all must be like the first. Returns a digest of names, sizes and times, and lonlat."""
-    digest, headers = hashlib.sha256(), []
+class _Looked(NamedTuple):
+    """What was found on looking at every file.
+
+    Args:
+        digest: of names, sizes and times.
+        lonlat: (N, 2) degrees, or None.
+        lacking: for each sample, whether a file of it declares pixels to be no measurement, and whether one has floats,
+            which may be NaN.
+    """
+
+    digest: str | None
+    lonlat: np.ndarray | None
+    lacking: list[tuple[bool, bool]]
+
+
+def _check_files(root: Path, listing: Listing, layout: Layout) -> _Looked:
+    """Look at every file: all must be like the first."""
+    digest, first_headers, lacking = hashlib.sha256(), [], []
     with progress("looking at the images", len(listing.paths), "images") as advance:
         for relative in listing.paths:
             path = root / relative
@@ -306,12 +347,18 @@ def _check_files(root: Path, listing: Listing, layout: Layout) -> tuple[str, np.
                 about = file.stat()
                 line = f"{file.relative_to(root).as_posix()}\0{about.st_size}\0{about.st_mtime_ns}\n"
                 digest.update(line.encode())
-            header = read_header(files[0], alpha=layout.alpha)
+            headers = [read_header(file, alpha=layout.alpha) for file in files]
             if layout.header is not None:
-                _check_like(path, header, layout)
-            headers.append(header)
+                _check_like(path, headers[0], layout)
+            first_headers.append(headers[0])
+            lacking.append(
+                (
+                    any(header.declared and header.declared.lacks for header in headers),
+                    any(np.dtype(header.dtype).kind == "f" for header in headers),
+                )
+            )
             advance(1)
-    return digest.hexdigest(), lonlat_of(headers, where="folder")
+    return _Looked(digest.hexdigest(), lonlat_of(first_headers, where="folder"), lacking)
 
 
 def _check_like(path: Path, header: Header, layout: Layout) -> None:

@@ -1,0 +1,161 @@
+"""What an image file declares about itself and its values, and the one rule by which every reader honours it.
+
+- Pixels declared as nodata, masked by the file's own mask, or not finite are no measurements: they are marked here and
+  left out of statistics and guards, and `Nodata` says what becomes of them: refused, filled, or kept as stored.
+- Scale and offset are applied: the values are then what was measured. Sentinel-2 bands are digital numbers in this
+  program, reflectance x 10,000, so a declared scale that gives reflectance is brought to those: stored values of
+  processing baseline 04.00, with scale 0.0001 and offset -0.1, lose the 1,000 that were added to them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from data.bands import Band
+
+NODATA = ("refuse", "fill", "keep")
+REFLECTANCE_DN = 10_000.0
+# Scales up to here give reflectance from integers; 1 keeps digital numbers.
+REFLECTANCE_SCALE = 0.001
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a file says of its values, by band.
+
+    Args:
+        nodata: the stored value that is none; None where there is no such value.
+        scale: the measured value is stored value x scale + offset.
+        offset: see scale.
+        masked: whether the file has a mask of its own.
+    """
+
+    nodata: tuple[float | int | None, ...]
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+    masked: bool = False
+
+    @property
+    def scaled(self) -> bool:
+        """Whether stored values differ from measured ones."""
+        return any(scale != 1 for scale in self.scale) or any(self.offset)
+
+    @property
+    def lacks(self) -> bool:
+        """Whether pixels may be declared to be no measurements."""
+        return self.masked or any(value is not None for value in self.nodata)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about itself before its pixels are read.
+
+    Args:
+        count: number of bands.
+        dtype: numpy name of the stored values' type.
+        names: the bands' names where the file gives them, else None for each.
+        crs: coordinate reference system as pyproj takes it, None if the file has none.
+        centre: x and y of the image's centre in that system.
+        declared: None where it says nothing of its values.
+    """
+
+    count: int
+    dtype: str
+    names: tuple[str | None, ...]
+    crs: str | None = None
+    centre: tuple[float, float] | None = None
+    declared: Declared | None = None
+
+    @property
+    def read_as(self) -> str:
+        """Name of the type in which the values are read."""
+        return "float32" if self.declared and self.declared.scaled else self.dtype
+
+
+class Values(NamedTuple):
+    """Pixels of one band.
+
+    Args:
+        pixels: (H, W) measured values.
+        invalid: (H, W) bool, true where there is no measurement; None where all are.
+    """
+
+    pixels: np.ndarray
+    invalid: np.ndarray | None
+
+
+def declare(
+    dtype: np.dtype,
+    nodata: Sequence[float | int | None],
+    scale: Sequence[float],
+    offset: Sequence[float],
+    *,
+    masked: bool = False,
+) -> Declared | None:
+    """What a file declares; None where it declares nothing that matters."""
+    declared = Declared(tuple(_possible(value, dtype) for value in nodata), tuple(scale), tuple(offset), masked)
+    return declared if declared.scaled or declared.lacks else None
+
+
+def _possible(value: float | int | None, dtype: np.dtype) -> float | int | None:
+    """A nodata value, None where no value of that type can be it."""
+    if value is None or dtype.kind == "f":
+        return value
+    limits = np.iinfo(dtype)
+    return int(value) if np.isfinite(value) and value == int(value) and limits.min <= value <= limits.max else None
+
+
+def honoured(
+    stored: np.ndarray, declared: Declared | None, index: int, *, band: Band | None, mask: np.ndarray | None = None
+) -> Values:
+    """Values as they were measured, and where there are none.
+
+    Args:
+        stored: (H, W) values of one band, as the file has them.
+        declared: what the file declares.
+        index: which of its bands this is.
+        band: what it is, where that is known: it decides the unit.
+        mask: (H, W) bool, true where the file's own mask leaves pixels out.
+    """
+    if declared is None and stored.dtype.kind != "f":
+        return Values(stored, None)
+    invalid = mask
+    if stored.dtype.kind == "f" and not (finite := np.isfinite(stored)).all():
+        invalid = ~finite if invalid is None else invalid | ~finite
+    if declared is None:
+        return Values(stored, invalid)
+    nodata = declared.nodata[index]
+    if nodata is not None and nodata == nodata:  # NaN is found above
+        none = stored == stored.dtype.type(nodata)
+        invalid = none if invalid is None else invalid | none
+    if invalid is not None and not invalid.any():
+        invalid = None
+    return Values(measured(stored, declared, index, band), invalid)
+
+
+def measured(stored: np.ndarray, declared: Declared, index: int, band: Band | None) -> np.ndarray:
+    """Stored values with scale and offset applied, float32; as they are where the file declares none."""
+    scale, offset = declared.scale[index], declared.offset[index]
+    if not declared.scaled:
+        return stored
+    if band is not None and band.sensor == "S2" and 0 < scale <= REFLECTANCE_SCALE:
+        scale, offset = scale * REFLECTANCE_DN, offset * REFLECTANCE_DN
+    return (stored.astype(np.float64) * scale + offset).astype(np.float32)
+
+
+def filled(values: Values, fill: float) -> np.ndarray:
+    """Pixels with one value, rounded to their type, where there is no measurement."""
+    pixels, invalid = values
+    if invalid is None:
+        return pixels
+    return np.where(invalid, as_type(fill, pixels.dtype), pixels)
+
+
+def as_type(value: float, dtype: np.dtype) -> np.generic:
+    """A value rounded and clipped to a type."""
+    if dtype.kind == "f":
+        return dtype.type(value)
+    limits = np.iinfo(dtype)
+    return dtype.type(min(max(round(value), limits.min), limits.max))
