@@ -179,7 +179,7 @@ def run_labels(runs: Sequence[Run]) -> dict[tuple[str, str, str], str]:
 def _settings(run: Run) -> dict[str, Any]:
     """What a user may have chosen, in the order in which it is named."""
     asked = run.record.get("arguments", {})
-    names = ("shots", "fraction", "views", "balanced", "calibrate", "beta", "budget_s", "device")
+    names = ("shots", "val", "fraction", "views", "balanced", "oversample", "calibrate", "beta", "budget_s", "device")
     return {name: asked.get(name) for name in names} | {"seed": run.record["seed"], "options": asked.get("options")}
 
 
@@ -192,7 +192,8 @@ def _setting_words(name: str, value: Any) -> str:
         return ", ".join(f"{option} {chosen:g}" for option, chosen in value.items())
     if name == "shots":
         return f"{value} shot" if value == 1 else f"{value} shots"
-    worded = {"views": f"{value} views", "fraction": f"{value} of train", "balanced": "balanced", "calibrate": value}
+    worded = {"views": f"{value} views", "fraction": f"{value} of train", "balanced": "balanced"}
+    worded |= {"calibrate": value, "oversample": value}
     return worded.get(name, f"{name.removesuffix('_s')} {value}")
 
 

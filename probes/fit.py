@@ -26,6 +26,7 @@ from data.registry import PROBES
 from probes import inputs, metrics, record
 from probes.calibration import calibrate_run
 from probes.models import save_model
+from probes.oversample import warnings_of
 from probes.record import RULES
 from probes.scores import SHRINKAGE, decide, half_thresholds, score, shrunk_thresholds
 from probes.search import Job, search
@@ -175,6 +176,7 @@ def run_probe(
         seed=plan.seed,
         settings=plan.settings,
         n_jobs=n_jobs,
+        class_names=tuple(names),
     )
     # One BLAS thread: its threads wait for each other more than they gain at these sizes, and the sums they
     # split would make the last digit depend on the number of cores.
@@ -202,6 +204,7 @@ def run_probe(
     decisions = {rule: {split: decide(scores[split], rules[rule]) for split in scores} for rule in RULES}
     told = record.data_warnings(splits, truth)
     told += record.interval_warnings(truth["test"], splits["test"].lonlat, names)
+    told += warnings_of(found.best.history.get("oversampled"))
     told += record.search_warnings(found, plan.settings.budget_s, PROBES.card(plan.kind).get("natural", {}))
     content = {
         "dataset": plan.folder.parent.parent.name,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MAX_SEED = 2**32 - 1
 METHODS = ("platt", "isotonic", "temperature")  # of calibration
 VALS = ("matched", "all")
+OVERSAMPLING = ("smote",)
 UNITS = {"s": 1, "m": 60, "h": 3600}
 Switch = Parameter(negative="")
 
@@ -40,6 +41,7 @@ class FitFlags:
             those of the tuned thresholds, or of 0.5 with @half. Default: accuracy; multi-label map_macro.
         beta: Which F-beta the tuned thresholds of multi-label probes aim at: 2 weighs recall over precision, 1 alike.
         balanced: Weigh samples so that rare classes count as much as common ones; linear, and single-label rf and mlp.
+        oversample: smote: add synthetic training samples of rare classes (needs the extra imbalance); single-label.
         calibrate: Calibrate scores on val: platt, isotonic or temperature.
         budget: Start no further candidate after this long, such as 90s or 10m; what was left untried is told.
         device: cpu, cuda or cuda:1; for linear and knn.
@@ -61,6 +63,7 @@ class FitFlags:
     select: str | None = None
     beta: float = 2
     balanced: Annotated[bool, Switch] = False
+    oversample: str | None = None
     calibrate: str | None = None
     budget: str | None = None
     device: str = "cpu"
@@ -91,6 +94,8 @@ class FitFlags:
             raise RequestError(f"--beta {self.beta:g}: must be above 0, such as 2 or 1")
         if self.calibrate not in (None, *METHODS):
             raise unknown("calibration", self.calibrate, METHODS)
+        if self.oversample not in (None, *OVERSAMPLING):
+            raise unknown("oversampling", self.oversample, OVERSAMPLING)
         if self.val not in VALS:
             raise unknown("val", self.val, VALS)
         seconds(self.budget)
@@ -167,6 +172,7 @@ class FitFlags:
             beta=self.beta,
             balanced=self.balanced,
             calibrate=self.calibrate,
+            oversample=self.oversample,
             val=self.val,
             budget_s=seconds(self.budget),
             device=self.device,

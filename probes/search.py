@@ -16,7 +16,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from data.registry import PROBES
-from probes import selection
+from probes import oversample, selection
 from probes.inputs import BLOCK_ROWS, blocks
 from probes.scores import score
 from probes.settings import Settings, selection_metric
@@ -65,6 +65,7 @@ class Job:
         seed: random seed.
         settings: see `Settings`.
         n_jobs: threads; must not change the result.
+        class_names: K names, for messages; empty where they are not known.
     """
 
     kind: str
@@ -76,6 +77,7 @@ class Job:
     seed: int
     settings: Settings
     n_jobs: int
+    class_names: tuple[str, ...] = ()
     started: float = field(default_factory=time.perf_counter)
 
     @property
@@ -177,6 +179,7 @@ class Found:
 
 def search(job: Job, report: Callable[[str], None]) -> Found:
     """Try the candidates; the best on val is chosen, of full equals the first, the simplest."""
+    job, oversampled = with_synthetic_samples(job)
     module = PROBES.load(job.kind)
     one_by_one = hasattr(module, "search")
     trials = module.search(job) if one_by_one else _each(job, module)  # which minds the time itself
@@ -199,7 +202,18 @@ def search(job: Job, report: Callable[[str], None]) -> Found:
     if best.scores is None:
         whole = job.judge(best.params, best.estimator, fit_s=best.fit_s, label=f"{job.kind} on val")
         best = replace(best, scores=whole.scores, score_s=whole.score_s)
+    if oversampled:
+        best = replace(best, history=best.history | {"oversampled": oversampled})
     return Found(best, tried, skipped)
+
+
+def with_synthetic_samples(job: Job) -> tuple[Job, dict[str, Any] | None]:
+    """The job with oversampled training rows where that is asked for, and what a run records of them."""
+    if job.settings.oversample is None:
+        return job, None
+    names = list(job.class_names or (f"number {k}" for k in range(job.classes)))
+    train, labels, told = oversample.smote(job.train, job.labels, names, seed=job.seed)
+    return replace(job, train=train, labels=labels), told
 
 
 def words(params: dict[str, Any]) -> str:

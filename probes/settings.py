@@ -5,6 +5,7 @@ from typing import Any
 
 from data.errors import RequestError
 from data.registry import PROBES
+from probes import oversample
 from probes.scores import SHRINKAGE
 from probes.selection import TIE_BREAKER, check_metric, default_metric
 
@@ -21,6 +22,7 @@ class Settings:
         beta: of the F-beta that the ``tuned`` thresholds aim at.
         balanced: weigh samples so that rare classes count as much as common ones.
         calibrate: ``platt``, ``isotonic`` or ``temperature``: scores are calibrated on val, see `probes.calibration`.
+        oversample: ``smote``: synthetic training samples of rare classes, see `probes.oversample`; None makes none.
         fraction: share of train to learn from, stratified; None is all.
         shots: samples per class to learn from; None is all.
         val: with shots, ``matched`` chooses on as many samples per class of val, ``all`` on all of val.
@@ -36,6 +38,7 @@ class Settings:
     beta: float = 2
     balanced: bool = False
     calibrate: str | None = None
+    oversample: str | None = None
     fraction: float | None = None
     shots: int | None = None
     val: str = "matched"
@@ -77,6 +80,8 @@ def recorded(multilabel: bool, settings: Settings, candidates: list[dict[str, An
     given = asdict(settings)
     if settings.shots is None or settings.val == "all":
         given.pop("val")  # as version 0.1
+    if settings.oversample is None:
+        given.pop("oversample")
     chosen_by = {"selection": selection_metric(settings, multilabel), "tie_breaker": TIE_BREAKER}
     return chosen_by | given | rule | {"candidates": candidates}
 
@@ -96,6 +101,8 @@ def check_settings(kind: str, settings: Settings, multilabel: bool) -> None:
     able = [name for name in PROBES.names() if PROBES.card(name).get("device")]
     if settings.device != "cpu" and kind not in able:
         raise RequestError(f"--device {settings.device}: {kind} runs on the CPU; kinds for a GPU: {', '.join(able)}")
+    if settings.oversample:
+        oversample.check(settings.oversample, multilabel=multilabel, views=settings.views)
     if settings.beta != DEFAULT.beta and not multilabel:
         raise RequestError(
             f"--beta {settings.beta:g}: each sample has one class here, the highest score; no thresholds"

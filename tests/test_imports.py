@@ -17,7 +17,7 @@ MAY_IMPORT = {
         "data",
         "analysis",
         "featurize.commands",
-        *(f"probes.{name}" for name in ("metrics", "intervals", "jackknife", "scores", "spatial")),
+        *(f"probes.{name}" for name in ("metrics", "probabilities", "intervals", "jackknife", "scores", "spatial")),
     },
 }
 

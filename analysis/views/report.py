@@ -423,9 +423,11 @@ def probe_flags(arguments: dict[str, Any]) -> dict[str, Any]:
     device = arguments.get("device", "cpu")
     return {
         "shots": arguments.get("shots"),
+        "val": "all" if arguments.get("shots") and "val" not in arguments else None,
         "train-fraction": arguments.get("fraction"),
         "beta": None if beta == 2 else f"{beta:g}",
         "balanced": arguments.get("balanced", False),
+        "oversample": arguments.get("oversample"),
         "calibrate": arguments.get("calibrate"),
         "budget": None if budget is None else f"{budget:g}s",
         "device": None if device == "cpu" else device,
