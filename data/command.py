@@ -5,15 +5,17 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from pathlib import Path
+from typing import Any
 
 import cyclopts
 from cyclopts import App, CycloptsError
 
-from data.errors import RequestError
+from data.errors import DamageWarning, RequestError
 from data.files import explained
 from data.paths import check_local
 
@@ -42,9 +44,9 @@ def run(app: App, arguments: list[str] | None = None) -> int:
     name = app.name[0]
     try:
         check_working_folder()
-        with terminable():
+        with terminable(), damage_reported(name) as damage:
             result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-        return result if isinstance(result, int) else 0
+        return result if isinstance(result, int) and result else int(bool(damage))
     except RequestError as error:
         message = " ".join(str(error).split())
     except CycloptsError as error:
@@ -75,6 +77,25 @@ def check_path(_: object, value: object) -> None:
     for one in vars(value).values() if is_dataclass(value) else [value]:  # a group of flags comes as a whole
         if isinstance(one, Path):
             check_local(one)
+
+
+@contextmanager
+def damage_reported(name: str) -> Iterator[list[str]]:
+    """Print each `DamageWarning` once, as a line; yields the list of them."""
+    damage: list[str] = []
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, DamageWarning):
+            usual(message, category, *place, **more)
+        elif (line := " ".join(str(message).split())) not in damage:
+            damage.append(line)
+            print(f"{name}: warning: {line}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DamageWarning)
+        warnings.showwarning = show
+        yield damage
 
 
 class Terminated(KeyboardInterrupt):

@@ -1,7 +1,11 @@
-"""The one error that means 'the request was wrong': commands print it as one line and exit with 2."""
+"""The one error that means 'the request was wrong' (commands print it as one line and exit with 2), and a warning."""
 
 import difflib
 from collections.abc import Iterable
+
+
+class DamageWarning(UserWarning):
+    """Something damaged was left out of the result: commands print it and end with exit code 1."""
 
 
 class RequestError(Exception):

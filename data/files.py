@@ -38,12 +38,17 @@ def sha256_of_file(path: Path) -> str:
 def published(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success fsync it and rename it into place, else remove it.
 
+    What processes that were killed left in the folder is removed first.
+
     Raises:
         RequestError: the disk is full or fails, or the folder cannot be made; nothing is left behind.
     """
-    temporary = path.with_name(f"{path.name}.tmp-{secrets.token_hex(8)}")
+    from data.lock import place  # deferred: it needs this module
+
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}@{place()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_left(path.parent)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -54,6 +59,22 @@ def published(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # a disk that fails: what went wrong before is what matters
             temporary.unlink(missing_ok=True)
+
+
+def _clear_left(folder: Path) -> None:
+    """Remove temporary files that dead processes left in a folder; looked for once."""
+    from data.lock import is_alive, place
+
+    if folder in _cleared:
+        return
+    _cleared.add(folder)
+    for left in folder.glob(f"*.tmp-*-*@{place()}"):
+        pid = left.name.rpartition(".tmp-")[2].partition("-")[0]
+        if pid.isdecimal() and not is_alive(int(pid)):
+            left.unlink(missing_ok=True)
+
+
+_cleared: set[Path] = set()
 
 
 def explained(error: OSError, path: Path) -> Exception:

@@ -1,13 +1,17 @@
 """Publishing whole folders: the new one takes the old one's name before the old one goes."""
 
 import ctypes
+import errno
+import glob
 import os
+import secrets
 import shutil
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from data.files import fsync_folder
+from data.files import explained, fsync_folder
+from data.lock import is_alive, place
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux: renameat2(2)
 
@@ -56,6 +60,74 @@ def exchange(one: Path, other: Path) -> bool:
     except (OSError, AttributeError, TypeError):  # not Linux
         return False
     return rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0
+
+
+@contextmanager
+def published_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new empty folder beside `folder`; on success it takes that name, else it is removed.
+
+    Whatever happens, the old folder or the new one is there, whole. What dead processes left beside it is removed.
+
+    Raises:
+        RequestError: the disk is full or fails; nothing is left behind.
+    """
+    temporary = _beside(folder, "tmp")
+    try:
+        clear_left(folder)
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in sorted(temporary.rglob("*")):
+            if path.is_file():
+                with path.open("rb") as written:
+                    os.fsync(written.fileno())
+        fsync_folder(temporary)
+        _take_place(temporary, folder)
+        fsync_folder(folder.parent)
+    except OSError as error:
+        raise explained(error, folder) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # the old one, once they have changed places
+
+
+def clear_left(folder: Path) -> None:
+    """Remove what dead processes left beside a folder; an old one whose new one never came gets its name back."""
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*-*@{place()}"):
+        kind, _, rest = left.name.removeprefix(f".{folder.name}.").partition("-")
+        pid = rest.partition("-")[0]
+        if kind not in ("tmp", "old") or not pid.isdecimal() or is_alive(int(pid)):
+            continue
+        if kind == "old" and not folder.exists():
+            with suppress(OSError):
+                left.rename(folder)
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _beside(folder: Path, kind: str) -> Path:
+    return folder.with_name(f".{folder.name}.{kind}-{os.getpid()}-{secrets.token_hex(4)}@{place()}")
+
+
+def _take_place(new: Path, folder: Path) -> None:
+    """Give `new` the name of `folder`; what had it before has the name of `new` then."""
+    for _ in range(10):  # another process may publish or remove its own between two steps
+        try:
+            if not folder.exists():
+                new.rename(folder)
+                return
+            if exchange(new, folder):
+                return
+            old = _beside(folder, "old")
+            folder.rename(old)
+            try:
+                new.rename(folder)
+            except BaseException:
+                old.rename(folder)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT) or not new.exists():
+                raise
+    raise FileExistsError(errno.EEXIST, "another process keeps writing it", str(folder))
 
 
 def _remove(old: Path, ours: Collection[str] | None) -> Path | None:

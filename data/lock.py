@@ -185,6 +185,11 @@ def place() -> str:
     return short_hash([socket.gethostname(), boot, namespace], 16)
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process of this place runs."""
+    return _started(pid) is not None
+
+
 def _owner(text: str) -> Mapping[str, Any] | None:
     """What a lock says of its holder; None where it is damaged, or of v0.1, which cannot be told from another's."""
     try:

@@ -8,13 +8,12 @@ cross-entropy (nats a sample) and share of samples whose highest score is right.
 (nats) and share of right decisions at 0.5, both over every label of every sample.
 """
 
+import hashlib
 import io
 import json
 import math
-import os
-import secrets
-import shutil
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,16 @@ import h5py
 import numpy as np
 
 from data import paths
-from data.errors import RequestError
-from data.files import canonical_json, explained, fsync_folder, sha256_of_file, short_hash
-from data.store import open_hdf5
+from data.errors import DamageWarning, RequestError
+from data.files import canonical_json, explained, sha256_of_file, short_hash
+from data.folders import published_folder
+from data.run_schema import check_record
+from data.store import Damaged, inspected, open_hdf5
+from data.store.structure import Unfit, check_structure
 
-SCHEMA = 1
-REQUIRED = {"dataset", "encoder", "kind", "seed", "features", "class_names", "multilabel", "metrics", "per_class"}
+SCHEMA = 2
+READABLE = (1, 2)  # 1: of v0.1, without checksums
+AGAIN = "fit it again with the probe command that made it"
 FILES = ("run.json", "predictions.h5", "model.skops")
 
 
@@ -87,34 +90,65 @@ class Run:
         return bool(self.record["features"]["dataset"]["provenance"].get("simulated"))
 
     def predictions(self, split: str) -> Predictions:
-        """Scores and labels of ``val`` or ``test``.
+        """Scores and labels of ``val`` or ``test``, checked against the record's checksum.
 
         Raises:
-            RequestError: the file is absent or damaged.
+            RequestError: the file is absent or damaged, or has no such split.
         """
         file = self.folder / "predictions.h5"
         try:
-            with open_hdf5(file) as source:
-                group = source[split]
-                ids = [value.decode() for value in group["ids"][:]]
-                lonlat = group["lonlat"][:] if "lonlat" in group else None
-                return Predictions(ids=ids, labels=group["labels"][:], scores=group["scores"][:], lonlat=lonlat)
-        except (OSError, KeyError) as error:
-            raise RequestError(f"{file} has no readable predictions of {split}; run the probe again") from error
+            content = self._content("predictions.h5")
+            with h5py.File(io.BytesIO(content), "r") as source:  # what was checked, whatever happens to the file
+                check_structure(source)
+                group: Any = source[split]
+                found = Predictions(
+                    ids=[value.decode() for value in group["ids"][:]],
+                    labels=group["labels"][:],
+                    scores=group["scores"][:],
+                    lonlat=group["lonlat"][:] if "lonlat" in group else None,
+                )
+        except (OSError, KeyError, ValueError, RuntimeError, AttributeError, Unfit) as error:
+            raise Damaged(f"{file} has no readable predictions of {split}; {AGAIN}") from error
+        rows, classes = len(found.ids), len(self.class_names)
+        labels = (rows, classes) if self.multilabel else (rows,)
+        if found.labels.shape != labels or found.scores.shape != (rows, classes):
+            raise Damaged(
+                f"{file}: labels and scores of {split} are not of {rows} samples x {classes} classes; {AGAIN}"
+            )
+        return found
+
+    def _content(self, name: str) -> bytes:
+        """A file of the run; of v0.1, which kept no checksums, only once HDF5 is known to read it."""
+        file = self.folder / name
+        if self.checksums is None:
+            inspected(file, "structure")
+            return file.read_bytes()
+        content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != self.checksums[name]:
+            raise Damaged(f"{file} does not match the checksum in run.json; {AGAIN}")
+        return content
+
+    @property
+    def checksums(self) -> dict[str, str] | None:
+        """sha256 of each file of the run; None for runs of v0.1."""
+        return self.record.get("checksums")
 
     @property
     def model_sha256(self) -> str:
-        """What ``model.skops`` was when the run was written; its bytes differ from fit to fit, so run.json has it not.
+        """What ``model.skops`` was when the run was written.
 
         Raises:
             RequestError: the file that holds it is absent or damaged.
         """
-        file = self.folder / "predictions.h5"
+        if self.checksums is not None:
+            return self.checksums["model.skops"]
+        file = self.folder / "predictions.h5"  # of v0.1
         try:
+            inspected(file, "structure")
             with open_hdf5(file) as source:
                 return str(source.attrs["model_sha256"])
         except (OSError, KeyError) as error:
-            raise RequestError(f"{file} does not say which model made it; run the probe again") from error
+            raise Damaged(f"{file} does not say which model made it; {AGAIN}") from error
 
 
 def run_name(kind: str, features: dict[str, Any], arguments: dict[str, Any], seed: int) -> str:
@@ -135,7 +169,7 @@ def write_run(
     predictions: dict[str, Predictions],
     save_model: Callable[[Path], None],
 ) -> Run:
-    """Publish a run in one rename; ``run.json`` is written once and never appended to.
+    """Publish a run in one step, in place of an older one; ``run.json`` is written once and never appended to.
 
     Args:
         folder: see `data.paths.run_folder`.
@@ -146,67 +180,140 @@ def write_run(
     Raises:
         RequestError: the disk is full; nothing is left behind.
     """
-    temporary = folder.with_name(f".{folder.name}.tmp-{secrets.token_hex(8)}")
-    replaced = folder.with_name(f".{folder.name}.old-{secrets.token_hex(8)}")
-    try:
-        temporary.mkdir(parents=True)
+    buffer = io.BytesIO()  # HDF5 in memory first: it crashes the process when a disk fills up under it
+    with h5py.File(buffer, "w") as file:
+        for split, values in predictions.items():
+            group = file.create_group(split)
+            group["ids"] = np.array([name.encode() for name in values.ids])
+            group.create_dataset("labels", data=values.labels, fletcher32=True, chunks=True)
+            group.create_dataset("scores", data=values.scores.astype(np.float32), fletcher32=True, chunks=True)
+            if values.lonlat is not None:
+                group.create_dataset("lonlat", data=values.lonlat, fletcher32=True, chunks=True)
+    with published_folder(folder) as temporary:
         save_model(temporary / "model.skops")
-        buffer = io.BytesIO()  # HDF5 in memory first: it crashes the process when a disk fills up under it
-        with h5py.File(buffer, "w") as file:
-            for split, values in predictions.items():
-                group = file.create_group(split)
-                group["ids"] = np.array([name.encode() for name in values.ids])
-                group.create_dataset("labels", data=values.labels, fletcher32=True, chunks=True)
-                group.create_dataset("scores", data=values.scores.astype(np.float32), fletcher32=True, chunks=True)
-                if values.lonlat is not None:
-                    group.create_dataset("lonlat", data=values.lonlat, fletcher32=True, chunks=True)
-            file.attrs["model_sha256"] = sha256_of_file(temporary / "model.skops")
         (temporary / "predictions.h5").write_bytes(buffer.getvalue())
-        record = {"schema": SCHEMA, **record}
-        canonical_json(record)  # NaN is not JSON: fail here, not in a reader
+        record = sign(temporary, {"schema": SCHEMA, **record})
         (temporary / "run.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
-        for file in temporary.iterdir():
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
-        if folder.exists():
-            folder.rename(replaced)
-        temporary.rename(folder)
-        fsync_folder(folder.parent)
-    except OSError as error:
-        raise explained(error, folder) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
     return Run(folder, record)
+
+
+def sign(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """A record with checksums of itself and of the files in a folder, as it is read back."""
+    checksums = {name: sha256_of_file(folder / name) for name in FILES if name != "run.json"}
+    record = json.loads(json.dumps(record | {"checksums": checksums}))
+    record["checksums"]["run.json"] = _digest(record)  # NaN is not JSON: it fails here, not in a reader
+    return record
+
+
+def _digest(record: dict[str, Any]) -> str:
+    """sha256 of a record without its own checksum."""
+    others = {name: value for name, value in record["checksums"].items() if name != "run.json"}
+    return hashlib.sha256(canonical_json(record | {"checksums": others}).encode()).hexdigest()
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run.
+    """Read a run's record, checked against its checksum and what records look like.
 
     Raises:
-        RequestError: no run there, or its ``run.json`` is damaged.
+        Damaged: its ``run.json`` is not what was written.
+        RequestError: no run there, or of another version.
     """
     file = folder / "run.json"
-    if not file.exists():
-        raise RequestError(f"no run at {folder}; make one with probe")
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RequestError(f"{file} is damaged; delete the folder and run the probe again") from error
-    if not isinstance(record, dict) or (record.get("schema") == SCHEMA and not record.keys() >= REQUIRED):
-        raise RequestError(f"{file} is damaged; delete the folder and run the probe again")
-    if record.get("schema") != SCHEMA:
-        raise RequestError(f"{file} has schema {record.get('schema')}, this version reads {SCHEMA}")
+        record = json.loads(file.read_bytes(), parse_constant=_no_constant)
+    except FileNotFoundError as error:
+        raise RequestError(f"no run at {folder}; make one with probe") from error
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{file} is damaged: it is not JSON; {AGAIN}") from error
+    if not isinstance(record, dict):
+        raise Damaged(f"{file} is damaged: it is not JSON of a run; {AGAIN}")
+    if record.get("schema") not in READABLE:
+        versions = " and ".join(map(str, READABLE))
+        raise Damaged(
+            f"{file} is damaged, or has schema {record.get('schema')}: this version reads {versions}; {AGAIN}"
+        )
+    try:
+        signed = record["schema"] > 1 or "checksums" in record
+        sound = not signed or _digest(record) == record["checksums"]["run.json"]
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
+        sound = False
+    if not sound:
+        raise Damaged(f"{file} does not match its checksum; {AGAIN}")
+    if why := check_record(record):
+        raise Damaged(f"{file} is damaged: {why}; {AGAIN}")
+    if signed and not record["checksums"].keys() >= set(FILES):
+        raise Damaged(f"{file} is damaged: it lacks checksums of {', '.join(FILES)}; {AGAIN}")
     for key in ("dataset", "encoder", "kind"):
         paths.check_name(record[key], f"{file}: {key}")
     return Run(folder, record)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def verify_run(folder: Path) -> list[str]:
+    """What is wrong with a run, one line a finding; empty when all is well, or nothing is known to be wrong with one of
+    v0.1, which kept no checksums (see `Run.checksums`).
+    """
+    try:
+        run = read_run(folder)
+    except (RequestError, OSError) as error:
+        return [str(explained(error, folder)) if isinstance(error, OSError) else str(error)]
+    problems = []
+    for name in FILES[1:]:
+        file = folder / name
+        try:
+            if run.checksums is not None and sha256_of_file(file) != run.checksums[name]:
+                problems.append(f"{file} does not match the checksum in run.json; {AGAIN}")
+        except FileNotFoundError:
+            problems.append(f"{file} is missing; {AGAIN}")
+        except OSError as error:
+            problems.append(str(explained(error, file)))
+    if run.checksums is None and not problems:
+        problems += _verify_unsigned(run)
+    return problems
+
+
+def run_folders(places: Iterable[Path]) -> list[Path]:
+    """Every folder of a run in or below some folders, sorted; one whose record is gone counts by its other files."""
+    found = {file.parent for place in places for name in FILES for file in place.rglob(name)}
+    return sorted(folder for folder in found if not any(part.startswith(".") for part in folder.parts[-1:]))
+
+
+def report_verified(folders: Iterable[Path]) -> int:
+    """Verify runs and print what was found, a line each; returns how many are damaged."""
+    wrong = 0
+    for folder in folders:
+        problems = verify_run(folder)
+        wrong += bool(problems)
+        old = not problems and read_run(folder).checksums is None
+        print("\n".join(problems) or f"{folder}: {'unverified (version 0.1 kept no checksums)' if old else 'good'}")
+    return wrong
+
+
+def _verify_unsigned(run: Run) -> list[str]:
+    """What can be seen of a run of v0.1."""
+    try:
+        for split in run.record["metrics"]:
+            run.predictions(split)
+        if sha256_of_file(run.folder / "model.skops") != run.model_sha256:
+            return [f"{run.folder / 'model.skops'} is not the model that the run wrote; {AGAIN}"]
+    except (RequestError, OSError) as error:
+        return [str(error)]
+    return []
+
+
+def intact(folder: Path) -> Run | None:
+    """The run in a folder; None where there is none, or one of its files is missing or damaged."""
+    return None if not folder.is_dir() or verify_run(folder) else read_run(folder)
 
 
 def all_runs(out: Path, *, model: str | None = None, dataset: str | None = None, kind: str | None = None) -> list[Run]:
     """As `find_runs`.
 
     Raises:
-        RequestError: none fits, or a run is damaged.
+        RequestError: none fits.
     """
     runs = find_runs(out, model=model, dataset=dataset, kind=kind)
     if not runs:
@@ -215,16 +322,17 @@ def all_runs(out: Path, *, model: str | None = None, dataset: str | None = None,
 
 
 def find_runs(out: Path, *, model: str | None = None, dataset: str | None = None, kind: str | None = None) -> list[Run]:
-    """Every run under `out` that fits the given names; perhaps none.
+    """Every run under `out` that fits the given names; perhaps none. Damaged ones are left out with a `DamageWarning`.
 
     Sorted by dataset, encoder and kind; of a kind, those that learned from less and lower seeds come first.
-
-    Raises:
-        RequestError: a run is damaged.
     """
     runs = []
     for folder in paths.run_folders(out):
-        run = read_run(folder)
+        try:
+            run = read_run(folder)
+        except RequestError as error:
+            warnings.warn(DamageWarning(f"left out: {error}"), stacklevel=2)
+            continue
         features = run.record["features"]
         if model not in (None, features["encoder"]["name"], run.encoder):
             continue

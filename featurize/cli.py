@@ -118,28 +118,29 @@ def list_(*name: str) -> None:
 
 @app.command
 def verify(*path: Path, out: Path = paths.DEFAULT_OUT, repair: Annotated[bool, Switch] = False) -> int:
-    """Check feature files: checksums, row counts, ids, NaN, collapse; exit 1 when anything is wrong.
+    """Check feature files (checksums, row counts, ids, NaN, collapse) and runs; exit 1 when anything is wrong.
 
     Splits that are not finished are told with what is done of them; a damaged part of one is wrong too.
 
     Args:
-        path: Feature files, packed files, or folders of them. Default: all below --out.
+        path: Feature files, packed files, or folders of them. Default: all features and runs below --out.
         out: Where results are kept.
         repair: Make damaged images again, and only those.
     """
     files: list[Path] = []
     unfinished: list[Path] = []
     for one in path or (paths.feature_root(out),):
-        if not one.exists():
+        if not one.exists() and path:
             raise RequestError(f"nothing at {one} to verify; name a feature file or folder")
         unfinished += sorted([one] if one.suffix == ".parts" else one.rglob("*.parts"))
-        files += sorted(one.rglob("*.h5")) if one.is_dir() else [one]
+        files += sorted(one.rglob("*.h5")) if not one.is_file() else [one]
     files = [file for file in files if file.parent.suffix != ".parts"]
-    if not files and not unfinished:
+
+    from data import packed, runs, store  # deferred: numpy and h5py
+
+    finished = [] if path else runs.run_folders([paths.probe_root(out)])
+    if not files and not unfinished and not finished:
         raise RequestError(f"no feature files below {', '.join(map(str, path)) or paths.feature_root(out)}")
-
-    from data import packed, store  # deferred: numpy and h5py
-
     wrong = 0
     for file in files:
         problems = packed.verify(file) if packed.is_packed(file) else store.verify(file)
@@ -162,6 +163,10 @@ def verify(*path: Path, out: Path = paths.DEFAULT_OUT, repair: Annotated[bool, S
         state, problems = store.verify_parts(folder)
         wrong += bool(problems)
         print("\n".join([*problems, state]))
+    if finished:
+        damaged = runs.report_verified(finished)
+        print(f"{len(finished) - damaged} of {len(finished)} runs are good")
+        wrong += damaged
     return 1 if wrong else 0
 
 

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from data import command
 from data.errors import RequestError, unknown
+from data.paths import DEFAULT_OUT
 from data.registry import PROBES
 from probes.flags import FitFlags, Switch
 
@@ -197,6 +198,26 @@ def list_() -> None:
     width = max(len(name) for name in PROBES.names())
     for name in PROBES.names():
         print(f"{name:{width}}  {PROBES.summary(name)}")
+
+
+@app.command
+def verify(*run: Path, out: Path = DEFAULT_OUT) -> int:
+    """Check runs against their checksums; exit 1 when a file is damaged or missing.
+
+    Runs of version 0.1 kept no checksums: they are unverified, and fail only where they cannot be read.
+
+    Args:
+        run: Folders of runs, or folders that hold some. Default: all below --out.
+        out: Where results are kept.
+    """
+    from data import runs  # deferred: numpy and h5py
+
+    folders = runs.run_folders(run or (out,))
+    if not folders:
+        raise RequestError(f"no runs below {', '.join(map(str, run)) or out}; make some with probe")
+    wrong = runs.report_verified(folders)
+    print(f"{len(folders) - wrong} of {len(folders)} runs are good")
+    return 1 if wrong else 0
 
 
 def _report(line: str) -> None:

@@ -133,11 +133,9 @@ def plan_probe(
 
 def finished(plan: Plan) -> runs.Run | None:
     """The run that this plan would make, if it is there with the same identity."""
-    if not all((plan.folder / name).exists() for name in runs.FILES):
-        return None
-    run = runs.read_run(plan.folder)
+    run = runs.intact(plan.folder)  # a damaged one is fitted again
     expected = {"kind": plan.kind, "seed": plan.seed, "features": plan.features, "arguments": plan.arguments}
-    return run if all(run.record.get(key) == value for key, value in expected.items()) else None
+    return run if run and all(run.record.get(key) == value for key, value in expected.items()) else None
 
 
 def run_probe(

@@ -1,5 +1,7 @@
 """Probe runs for the tests of analysis: records and predictions of made-up scores, written through the run contract."""
 
+import json
+
 import numpy as np
 from helpers import TinyDataset, encoder_identity
 
@@ -134,3 +136,8 @@ def made_up(class_names, *, multilabel, rows=600, skill=2.0, seed=0, shares=None
     logits = skill * np.eye(classes)[labels] + rng.standard_normal((rows, classes))
     scores = np.exp(logits)
     return labels, (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def rewrite(run):
+    """Write the record of a run again, after a test has changed it or a file of the run."""
+    (run.folder / "run.json").write_text(json.dumps(runs.sign(run.folder, run.record)))

@@ -1,12 +1,10 @@
 """Runs against each other: paired resamples, ranks that tie by significance, published numbers only where they fit."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
 from helpers import encoder_identity
-from made_runs import BIGEARTHNET, EUROSAT, made_up, make_run
+from made_runs import BIGEARTHNET, EUROSAT, made_up, make_run, rewrite
 
 from analysis import cli, reference
 from analysis.ranking import rankings
@@ -111,7 +109,7 @@ def test_predictions_that_do_not_agree_with_their_run_are_refused(tmp_path):
     labels, scores = made_up(["a", "b"], multilabel=False, rows=40)
     run = make_run(tmp_path, labels, scores, ["a", "b"])
     run.record["per_class"]["half"][0]["tp"] += 1
-    (run.folder / "run.json").write_text(json.dumps(run.record))
+    rewrite(run)
     with pytest.raises(RequestError, match="does not agree with run.json"):
         rankings(all_runs(tmp_path), ("half",))
 
@@ -141,7 +139,7 @@ def test_published_numbers_stand_beside_runs_of_their_protocol_only(tmp_path):
     base = next(run for run in runs if run.record["features"]["encoder"]["variant"] == "base")
     base.record["features"]["dataset"]["variant"] = "spatial"
     base.record["rows"] = dict(reference.EUROSAT_SPLITS)
-    (base.folder / "run.json").write_text(json.dumps(base.record))
+    rewrite(base)
     output = run_view("compare", ViewRequest(out=tmp_path))[0]
     header, rows = output.tables[0]
     assert header[-1] == "Published"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import encoder_identity, make_features
-from made_runs import BIGEARTHNET, EUROSAT, made_up, make_run
+from made_runs import BIGEARTHNET, EUROSAT, made_up, make_run, rewrite
 from PIL import Image
 
 from analysis import cli, figures, reference, samples
@@ -381,9 +381,9 @@ def test_a_run_without_val_and_with_a_class_absent_from_test_is_drawn(tmp_path, 
     labels[labels == 3] = 0
     run = make_run(tmp_path, labels, scores, names, kind="head")
     del run.record["features"]["splits"]["val"], run.record["metrics"]["val"]
-    (run.folder / "run.json").write_text(json.dumps(run.record))
     with h5py.File(run.folder / "predictions.h5", "r+") as file:
         del file["val"]
+    rewrite(run)
     outputs = run_view("eurosat", ViewRequest(out=tmp_path), count=1)
     assert outputs[0].tables[0][1][0][2] == "–"
     assert "val" not in outputs[-1].caption.split("samples")[0]

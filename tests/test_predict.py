@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import TinyDataset, encoder_identity, make_features, make_split
+from made_runs import rewrite
 
 from data import command, runs, store
 from data.errors import RequestError
@@ -238,8 +239,8 @@ def test_a_model_file_that_would_run_code_is_refused_even_with_its_checksum(run,
                 content = json.dumps(schema).encode()
             new.writestr(name, content)
     file.write_bytes(buffer.getvalue())
-    with h5py.File(run.folder / "predictions.h5", "r+") as predictions:
-        predictions.attrs["model_sha256"] = store.digest_array(np.frombuffer(buffer.getvalue(), np.uint8))
+    rewrite(run)
+    run = runs.read_run(run.folder)
     with pytest.raises(RequestError, match=r"holds types that no probe writes \(subprocess.Popen\)"):
         predict.predict(run, folders[True] / "test.h5", tmp_path / "a.csv")
 
@@ -258,10 +259,9 @@ def test_a_damaged_model_file_is_one_clear_error(run, content, tmp_path):
 
 
 def test_a_run_without_its_checksum_or_its_record_is_refused(run, folders, tmp_path):
-    with h5py.File(run.folder / "predictions.h5", "r+") as predictions:
-        del predictions.attrs["model_sha256"]
-    with pytest.raises(RequestError, match="does not say which model made it; run the probe again"):
-        predict.predict(run, folders[True] / "test.h5", tmp_path / "a.csv")
+    (run.folder / "run.json").write_text(json.dumps({**run.record, "checksums": {"run.json": "0" * 64}}))
+    with pytest.raises(RequestError, match="run.json does not match its checksum; fit it again"):
+        runs.read_run(run.folder)
     with pytest.raises(RequestError, match="no run at"):
         runs.read_run(tmp_path / "nowhere")
 

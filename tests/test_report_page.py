@@ -3,7 +3,6 @@
 Skipped, with the reason, where no Chromium is found: CHROMIUM names one that is not on the path.
 """
 
-import json
 import os
 import re
 import shutil
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import make_split
-from made_runs import BIGEARTHNET, EUROSAT, made_up, make_run
+from made_runs import BIGEARTHNET, EUROSAT, made_up, make_run, rewrite
 
 from analysis import figures, frames, samples
 from analysis.view import ViewRequest, run_view
@@ -305,7 +304,7 @@ def test_awkward_runs_without_features_are_shown(case, browser, tmp_path, monkey
     run = make_run(tmp_path, labels * ("positives" not in case), scores, names)
     if "no val" in case:
         del run.record["features"]["splits"]["val"], run.record["metrics"]["val"]
-        (run.folder / "run.json").write_text(json.dumps(run.record))
+        rewrite(run)
     monkeypatch.setattr(report, "report_views", lambda: ["table"])
     run_view("report", ViewRequest(out=tmp_path))
     page = opened(browser, tmp_path)
