@@ -13,6 +13,7 @@ from data.declared import as_type
 from data.errors import RequestError
 from data.registry import MODELS
 from featurize.encoder import Encoder
+from featurize.units import check_against_statistics
 
 IMAGES, PIXELS = 16, 32  # looked at: images spread evenly over the split, pixels a side of each
 FEW = 8  # below so many images a band may well be flat or far out: a calm sea, a field of snow
@@ -83,6 +84,7 @@ def check_inputs(dataset: EODataset, encoder: Encoder) -> None:
         return
     check_numbers(look)
     check_units(look)
+    check_against_statistics(look)
     check_flat(look)
     check_scale(look)
 

@@ -93,8 +93,7 @@ def _shots(word: str) -> int | None:
 @app.command
 def predict(
     run: Path,
-    features: Path,
-    *,
+    *features: Path,
     to: Path,
     rule: str = "tuned",
     other_dataset: Annotated[bool, Switch] = False,
@@ -107,7 +106,7 @@ def predict(
 
     Args:
         run: Folder of the run.
-        features: Feature file, such as test.h5.
+        features: Feature file, such as test.h5; for a run on joined features one per encoder.
         to: The table to write; its name ends in .csv or .parquet.
         rule: tuned (the run's thresholds) or half (0.5); single-label runs call the highest score under both.
         other_dataset: Take features of a dataset that the run was not trained on.
@@ -116,6 +115,8 @@ def predict(
     """
     if rule not in RULES:
         raise unknown("rule", rule, RULES)
+    if not features:
+        raise RequestError("predict needs a feature file after the run, such as test.h5")
     if to.exists() and not overwrite:
         raise RequestError(f"{to} exists; give --overwrite to replace it, or another name")
 

@@ -126,6 +126,8 @@ def plan_probe(
     if rows is not None:
         inputs.check_classes(train.labels[rows], len(train.class_names), f"the subset of {len(rows)} train samples")
     candidates = candidates_of(kind, len(train.labels) if rows is None else len(rows), settings)
+    if store.is_fused(train.identity):
+        candidates = inputs.for_joined(candidates, settings.standardise)
     name = runs.run_name(kind, features, recorded(train.multilabel, settings, candidates), seed)
     folder = paths.run_folder(out, store.dataset_slug(train.identity), store.encoder_slug(train.identity), name)
     return Plan(kind, seed, settings, features, train.multilabel, rows, candidates, folder, val_rows)

@@ -31,7 +31,7 @@ class FitFlags:
 
     Args:
         kind: Probe kinds, comma-separated, or 'all'; see probe list.
-        model: Model whose features to use; needed where several feature sets exist.
+        model: Model whose features to use; needed where several feature sets exist. A+B joins the features of several.
         dataset: Dataset whose features to use; needed where several feature sets exist.
         features: Folder with train.h5, val.h5 and test.h5, in place of --model and --dataset.
         out: Output folder; features are looked for here too.
@@ -130,7 +130,10 @@ class FitFlags:
         from data import store  # deferred, as all below: numpy, h5py and scikit-learn cost start-up time
         from probes import inputs
 
-        folder = self.features or store.find_features(self.out, model=self.model, dataset=self.dataset)
+        if self.model and "+" in self.model:
+            folder = store.fused_folder(self.out, self.model, dataset=self.dataset, views=self.augment)
+        else:
+            folder = self.features or store.find_features(self.out, model=self.model, dataset=self.dataset)
         return inputs.read_splits(folder, views=self.augment)
 
     def run(

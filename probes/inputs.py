@@ -179,6 +179,20 @@ def in_memory(views: Sequence[Any], chosen: np.ndarray | None = None, *, dtype: 
     return result.reshape(-1, dim)
 
 
+def for_joined(candidates: list[dict[str, Any]], standardise: bool | None) -> list[dict[str, Any]]:
+    """The candidates that joined features can have: unstandardized, the values of several encoders have no common scale.
+
+    Raises:
+        RequestError: standardizing was switched off.
+    """
+    if standardise is False:
+        raise RequestError(
+            "joined features (--model A+B) are standardized, so that the encoders count alike; drop --no-standardise, or "
+            "a --protocol that leaves features as they are"
+        )
+    return [one for one in candidates if one.get("zscore", True)]
+
+
 def _featurize(identity: dict[str, Any], absent: list[str]) -> str:
     """The command that makes absent splits like the one that is there."""
     encoder, dataset = identity["encoder"], identity["dataset"]

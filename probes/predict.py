@@ -5,6 +5,7 @@ same. Another split, other samples or another ``--limit`` of the same dataset ar
 another dataset, with whatever classes it has, are taken only where the request says that it means to.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ BLOCK_ROWS = 8 * inputs.BLOCK_ROWS  # scored and written at a time
 
 def predict(
     run: runs.Run,
-    file: Path,
+    file: Path | Sequence[Path],
     to: Path,
     *,
     rule: str = "tuned",
@@ -43,7 +44,7 @@ def predict(
 
     Args:
         run: a finished run.
-        file: a feature file, of any split.
+        file: a feature file, of any split; of a run on joined features, one per encoder, or a joined one.
         to: the table to write, ``.csv`` or ``.parquet``; appears whole or not at all.
         rule: ``tuned`` for the run's thresholds, ``half`` for 0.5; single-label runs call the highest score.
         other_dataset: take features of a dataset that the run was not trained on.
@@ -60,7 +61,8 @@ def predict(
         raise RequestError("--n-jobs 0: give a number of jobs, or -1 for one a core")
     if to.suffix not in WRITERS:
         raise RequestError(f"--to {to}: the name must end in {' or '.join(WRITERS)}")
-    features = store.read_features(file, lazy=True)
+    features = read_joined(run, [file] if isinstance(file, Path) else file)
+    file = features.file
     told = check_identity(run, features, other_dataset=other_dataset)
     if not len(features.features):
         raise RequestError(f"{file} holds no samples; make it with featurize")
@@ -89,6 +91,29 @@ def predict(
             table.write_table(pa.Table.from_pydict(dict(zip(schema.names, columns, strict=True)), schema))
             advance(len(block))
     return len(features.ids), told
+
+
+def read_joined(run: runs.Run, files: Sequence[Path]) -> store.FeatureSet:
+    """The features of one file, or of one per encoder joined in the order in which the run was trained on them.
+
+    Raises:
+        RequestError: not a file for each encoder of the run, or files that do not fit each other.
+    """
+    sets = [store.read_features(file, lazy=True) for file in files]
+    parts = run.record["features"]["encoder"].get("parts", [])
+    names = ", ".join(part["name"] for part in parts) or run.record["features"]["encoder"]["name"]
+    if len(sets) == 1:
+        if parts and not store.is_fused(sets[0].identity):
+            raise RequestError(f"{run.folder} was trained on joined features; give one feature file each of {names}")
+        return sets[0]
+    fitting = [[one for one in sets if one.identity["encoder"] == part] for part in parts]
+    if len(sets) != len(parts) or any(len(found) != 1 for found in fitting):
+        given = ", ".join(one.identity["encoder"]["name"] for one in sets)
+        raise RequestError(
+            f"{len(sets)} feature files (of {given}) for {run.folder}, which was trained on {names}; give one file of "
+            "each, made with the settings of the training features"
+        )
+    return store.joined([found for (found,) in fitting])
 
 
 def check_identity(run: runs.Run, features: store.FeatureSet, *, other_dataset: bool) -> list[str]:

@@ -111,6 +111,8 @@ class Job:
         scaler = StandardScaler(copy=False)
         for block in blocks(self.train):
             scaler.partial_fit(block.astype(np.float32, copy=False))
+        if (weights := store.block_weights(self.splits["train"].identity)) is not None:
+            scaler.scale_ = scaler.scale_ / weights  # joined features: every encoder counts alike
         return scaler
 
     def standardise(self, *, centre: bool = False) -> StandardScaler:

@@ -180,7 +180,8 @@ WRONG_SCALE = {
         scaled_by(1), "s2-9", "none", r"B02 has mean 1\.\d\de\+03 and deviation \d+ \(9 of 9 bands.*--normalize zscore",
     ),
     "reflectance with statistics of digital numbers": (
-        scaled_by(1e-4), "s2-12", "zscore", r"mean -3 and deviation \d\.\d+e-0[45] .*native values .*--dataset folder",
+        scaled_by(1e-4), "s2-12", "zscore",
+        r"about 10,\d00 times smaller than its statistics; measured over 16 images: .* mean -3 .*--dataset folder",
     ),
     "16 bits for 8": (
         scaled_by(20, np.uint16), "rgb", "imagenet", r"values beyond 8 bits of red, green, blue .*--normalize zscore",
@@ -209,6 +210,73 @@ def test_a_scale_that_does_not_fit_stops_with_the_numbers_and_the_flag(case):
     with pytest.raises(RequestError, match=message) as caught:
         check(alter, bands=bands, normalize=normalize)
     assert "\n" not in str(caught.value)
+
+
+# real tiles in other units
+
+
+def tiles(shared, cache, *, source="eurosat", alter=lambda name, pixels: pixels):
+    """Real tiles with every band's pixels changed: alter(name, pixels)."""
+    from data.dataset import DatasetRequest, Subset
+    from data.registry import DATASETS
+
+    folder = shared / "data" / {"eurosat": "eurosat-ms", "bigearthnet": "bigearthnet-v1"}[source]
+    variant = "v1" if source == "bigearthnet" else None
+    bands = ("s1",) if source == "bigearthnet" else ()
+    request = DatasetRequest("val", folder, cache, variant, bands=bands, allow_missing=source == "bigearthnet")
+    whole = DATASETS.load(source).open_dataset(request)
+
+    class Changed(Subset):
+        def read(self, index, bands):
+            return [alter(b.name, p) for b, p in zip(bands, self.whole.read(index, bands), strict=True)]
+
+    return Changed(whole, range(len(whole)))
+
+
+def as_type(factor, offset=0.0, dtype=np.uint16, top=65_535.0):
+    return lambda name, pixels: np.rint(np.clip(pixels.astype(np.float64) * factor + offset, 0, top)).astype(dtype)
+
+
+REAL_MISTAKES = {
+    "8 bits, white at 2750": (as_type(255 / 2750, dtype=np.uint8, top=255), r"about \d+(\.\d)? times smaller .*8-bit"),
+    "8 bits, white at 10000": (as_type(255 / 10_000, dtype=np.uint8, top=255), "times smaller .*8-bit"),
+    "DN / 10": (as_type(0.1), r"about (9\.\d+|1\d(\.\d+)?) times smaller than its statistics"),
+    "reflectance": (as_type(1e-4, dtype=np.float32), "times smaller"),
+    "offset of baseline 04.00": (as_type(1, 1000), r"about 1,0\d\d above its statistics .*baseline 04.00"),
+}
+
+
+@pytest.mark.parametrize("bands", ["s2-13", "s2-12", "rgb"])
+@pytest.mark.parametrize("case", REAL_MISTAKES)
+def test_real_tiles_in_other_units_stop_under_zscore(case, bands, shared, tmp_path_factory):
+    alter, message = REAL_MISTAKES[case]
+    cache = tmp_path_factory.getbasetemp() / "guard-tiles"
+    whole = tiles(shared, cache)
+    check_inputs(whole, plain(whole, bands, "zscore"))  # as they are they pass
+    if case == "reflectance":
+
+        def alter(name, pixels):
+            return pixels.astype(np.float32) / 10_000
+
+    changed = tiles(shared, cache, alter=alter)
+    with pytest.raises(RequestError, match=message) as caught:
+        check_inputs(changed, plain(changed, bands, "zscore"))
+    told = str(caught.value)
+    assert "measured over 16 images" in told and "z-score has mean" in told and "--dataset folder" in told
+
+
+def test_linear_radar_power_stops_under_statistics_in_decibels():
+    for bands in ("s1", "VV", "s1s2"):
+        with pytest.raises(RequestError, match=r"all positive, like linear power, .*decibels.*z-score has mean"):
+            check(
+                lambda row, name, pixels: 10 ** (pixels / 10) if name in ("VV", "VH") else pixels,
+                bands=bands, normalize="zscore",
+            )  # fmt: skip
+
+
+def test_fractions_stop_under_statistics_of_8_bits():
+    with pytest.raises(RequestError, match=r"fractions \(0 to 1\), .*0 to 255.*z-score has mean -2.99 and std"):
+        check(scaled_by(1 / 255), bands="rgb", normalize="zscore")
 
 
 def test_a_model_that_takes_any_values_is_not_stopped_for_their_size():
@@ -265,7 +333,7 @@ def test_a_requested_scaling_that_changes_nothing_is_an_error():
 def test_nothing_is_written_for_pixels_that_do_not_fit(tmp_path):
     dataset = Altered(scaled_by(1e-4))
     plan = Plan(torch.device("cpu"), "fp32", 4, 0, 8)
-    with pytest.raises(RequestError, match="and deviation .*e-05"):
+    with pytest.raises(RequestError, match="times smaller than its statistics"):
         featurize_split(dataset, plain(dataset, "s2-9", "zscore"), tmp_path / "train.h5", plan, limit=None)
     assert not list(tmp_path.iterdir())
 
@@ -330,31 +398,47 @@ def test_collapse_is_told_from_small_and_simple_features():
     nearly = 5 + healthy * 1e-4
     assert "no dimension varies" in str(store.collapse(nearly))
     line = np.outer(rng.standard_normal(200), rng.standard_normal(32)) + 1e-2 * rng.standard_normal((200, 32))
-    assert "they vary in 1.4 of 32 directions (effective rank)" in str(store.collapse(line))
+    assert "of their variance in 32 dimensions lies in two directions" in str(store.collapse(line))
+
+
+@pytest.mark.parametrize("dim", [32, 768])
+def test_one_direction_with_one_per_cent_of_noise_is_collapsed_and_one_large_dimension_is_not(dim):
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((400, dim))
+    line = np.outer(rng.standard_normal(400), rng.standard_normal(dim)) + 0.01 * noise
+    assert "lies in two directions" in str(store.collapse(line.astype(np.float32)))
+    assert "lies in two directions" in str(store.collapse((5 + line).astype(np.float16)))
+    dwarfing = noise.copy()
+    dwarfing[:, 3] *= 1e5
+    assert store.collapse(dwarfing.astype(np.float32)) is None
+    dwarfing[:, 4] *= 1e4
+    assert store.collapse(dwarfing.astype(np.float32)) is None
 
 
 def test_rounding_to_float16_does_not_hide_a_collapse():
-    """One direction about a large constant: rounding alone fills the other 199, a tenth as large as it is."""
+    """One direction about a large constant: rounding alone fills the other 199, a fifth as large as it is."""
     rng = np.random.default_rng(0)
-    line = 1 + 0.01 * np.outer(rng.standard_normal(300), rng.standard_normal(200))
+    line = 1 + 0.002 * np.outer(rng.standard_normal(300), rng.standard_normal(200))
     rounded = line.astype(np.float16)
-    assert store.effective_rank(rounded.astype(np.float64)) > store.LEAST_RANK, "the test could not fail"
-    assert store.effective_rank(rounded) < 1.5 and "effective rank" in str(store.collapse(rounded))
+    assert store.collapse(rounded.astype(np.float64)) is None, "the test could not fail"
+    assert "lies in two directions" in str(store.collapse(rounded))
 
 
 def test_featurize_warns_of_collapsed_features_and_verify_fails(tmp_path, capsys, monkeypatch):
     rng = np.random.default_rng(0)
     labels = np.arange(50) % 3
-    good = make_split(tmp_path / "a" / "train.h5", labels, rng.standard_normal((50, 24)), ["a", "b", "c"])
-    line = np.outer(rng.standard_normal(50), np.ones(24))
+    good = make_split(
+        tmp_path / "a" / "train.h5", labels, rng.standard_normal((50, 24)).astype(np.float32), ["a", "b", "c"]
+    )
+    line = np.outer(rng.standard_normal(50), np.ones(24)).astype(np.float32)
     bad = make_split(tmp_path / "b" / "train.h5", labels, line, ["a", "b", "c"])
     code, out = command.run(app, ["verify", str(tmp_path)]), capsys.readouterr().out
     assert code == 1 and "1 of 2 files are good" in out
     assert f"{good}: good; effective rank 2" in out and "of 24" in out
-    assert f"{bad}: features have collapsed: they vary in 1.0 of 24 directions" in out
+    assert f"{bad}: features have collapsed: 100.000% of their variance in 24 dimensions" in out
     monkeypatch.setattr(local, "featurize_split", lambda *_, **__: (bad, "wrote it"))
     monkeypatch.setattr(local.Job, "file", lambda *_: bad)
     words = ["--model", "stats", "--dataset", "simulated", "--limit", "1", "--split", "val"]
     assert command.run(app, [*words, "--out", str(tmp_path / "c")]) == 0
     error = capsys.readouterr().err
-    assert "featurize: warning:" in error and "directions (effective rank); a probe can learn next to nothing" in error
+    assert "featurize: warning:" in error and "a probe can learn next to nothing" in error

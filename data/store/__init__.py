@@ -8,6 +8,7 @@ in the journal, and the finished file appears by one rename.
 
 from data.store.contained import Damaged, answer, inspected
 from data.store.exchange import export
+from data.store.fusion import block_weights, fused_folder, is_fused, joined
 from data.store.identity import (
     DIGESTED,
     SCHEMA,
@@ -28,11 +29,15 @@ from data.store.reader import (
     splits_in,
 )
 from data.store.rescue import salvage
-from data.store.spread import LEAST_RANK, collapse, effective_rank, spread_rows
+from data.store.spread import collapse, effective_rank, spread_rows
 from data.store.verification import verify, verify_parts
 from data.store.writer import DEFAULT_PART_ROWS, FeatureWriter, PartWriter, reserved, tidy
 
 __all__ = [
+    "joined",
+    "is_fused",
+    "fused_folder",
+    "block_weights",
     "answer",
     "CHUNK_ROWS",
     "Damaged",
@@ -49,7 +54,6 @@ __all__ = [
     "FeatureSet",
     "FeatureWriter",
     "find_features",
-    "LEAST_RANK",
     "inspected",
     "make_identity",
     "open_hdf5",

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 RANK_ROWS = 1024  # looked at: enough for a rank of a few, few enough to take a fraction of a second
-# Features of images that differ have more directions than this (measured: 5 of image statistics, 14 to 86 of models).
-LEAST_RANK = 3.0
+# Share of the variance beyond two directions. One direction with 1 % noise has 1e-4; real features have more than a
+# few per cent, and more than a third with every dimension scaled (tests/bench: `guards`).
+LITTLE, LITTLE_SCALED = 1e-3, 0.1
 RANK_MEANS_LITTLE = 16  # below so many samples or dimensions: the rank is at most their number
 
 
@@ -14,18 +15,41 @@ def collapse(features: Any) -> str | None:
     """Why features (N, D), in memory or on disk, say next to nothing about the images, or None.
 
     Either no dimension varies by more than a thousandth of the features' size (the least that float16 tells apart),
-    or nearly all that varies lies in one or two directions.
+    or nearly all of their variance lies in one or two directions, both as they are and with every dimension scaled to
+    std 1: one dimension of larger values than the others is no collapse.
     """
     some = spread_rows(features)
     if len(some) < 2:
         return None
-    size, deviation = np.sqrt(np.square(some).mean()), some.std(axis=0).max()
-    if deviation <= 1e-3 * size:
-        return f"no dimension varies (largest deviation {deviation:.2g}, values of size {size:.2g})"
-    rank = effective_rank(features)
-    if rank < LEAST_RANK and min(some.shape) >= RANK_MEANS_LITTLE:
-        return f"they vary in {rank:.1f} of {some.shape[1]:,} directions (effective rank)"
-    return None
+    size, std = np.sqrt(np.square(some).mean()), some.std(axis=0)
+    if std.max() <= 1e-3 * size:
+        return f"no dimension varies (largest std {std.max():.2g}, values of size {size:.2g})"
+    if min(some.shape) < RANK_MEANS_LITTLE:
+        return None
+    rounding = _rounding(features, some)
+    beyond = _beyond_two(some, rounding)
+    telling = std > 2 * np.sqrt(rounding)  # the others are rounding alone
+    scaled = _beyond_two(some[:, telling] / std[telling], rounding[telling] / std[telling] ** 2)
+    if beyond > LITTLE or scaled > LITTLE_SCALED:
+        return None
+    return (
+        f"{1 - max(beyond, 0.0):.3%} of their variance in {some.shape[1]:,} dimensions lies in two directions "
+        f"({1 - max(scaled, 0.0):.1%} with dimensions scaled to std 1)"
+    )
+
+
+def _rounding(features: Any, some: np.ndarray) -> np.ndarray:
+    """(D,) variance that the type of the features adds by rounding: a step between neighbours squared / 12."""
+    steps = np.spacing(np.abs(some).astype(features.dtype)).astype(np.float64)
+    return np.square(steps).mean(axis=0) / 12
+
+
+def _beyond_two(some: np.ndarray, rounding: np.ndarray) -> float:
+    """Share of the variance outside the two directions of largest variance, less that of rounding."""
+    centred = some - some.mean(axis=0)
+    gram = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
+    values = np.linalg.eigvalsh(gram).clip(0.0)
+    return float(values[:-2].sum() - len(some) * rounding.sum()) / float(values.sum()) if values.sum() else 0.0
 
 
 def effective_rank(features: Any) -> float:
