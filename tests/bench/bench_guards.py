@@ -36,6 +36,7 @@ def real_splits(scratch: Path) -> Iterator[tuple[str, EODataset]]:
         ("eurosat", data / "eurosat-ms", None), ("eurosat", data / "eurosat-ms", "spatial"),
         ("eurosat-rgb", data / "eurosat-rgb", None), ("bigearthnet", data / "bigearthnet-v1", "v1"),
         ("bigearthnet", data / "bigearthnet-v2", "v2"), ("bigearthnet", mosaic, "v2"),
+        ("geobench", data / "geobench-v1", "m-brick-kiln"),
     ]  # fmt: skip
     for name, root, variant in sources:
         for split in ("train", "val", "test"):
