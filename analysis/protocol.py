@@ -13,8 +13,9 @@ PLAIN: dict[str, Any] = {
 }  # fmt: skip
 # Recorded arguments that do not decide the number, or are compared by another name.
 NEUTRAL = {
-    "beta", "budget_s", "device", "candidates", "options", "shrinkage", "selection", "select", "views", "seed",
+    "beta", "budget_s", "device", "candidates", "options", "shrinkage", "select", "views", "seed",
     "protocol", "val", "standardize", "standardise", "zscore",
+    "tie_breaker", "calibrate_on", "partition", "extend",
 }  # fmt: skip
 WORDS = {
     "image_size": "image size",
@@ -135,6 +136,7 @@ def described(record: dict[str, Any]) -> dict[str, Any]:
         "k": chosen.get("k"),
         "distance": chosen.get("distance"),
         "standardized": _standardized(record),
+        "selection": asked.get("selection"),
         "C": _grid(asked.get("candidates", [])),
         "augmented": asked.get("views", 1) > 1,
         **_training(asked.get("candidates", [])),

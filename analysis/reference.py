@@ -254,7 +254,7 @@ def _bench(model: str, match: dict[str, Any], **values: tuple[float, float]) -> 
         rows = {} if where is None else {"rows": EUROSAT_SPLITS, "split_lists": "eurosat-spatial-{train,val,test}.txt"}
         for probe, value, own in zip(("knn", "linear"), pair, (_BENCH_KNN, _BENCH_LINEAR), strict=True):
             both = None if where is None else where | match
-            protocol = _BENCH_INPUT | own | rows
+            protocol = _BENCH_INPUT | own | rows | ({"selection": metric} if probe == "linear" else {})
             found.append(Published("torchgeo-bench", f"{model} on {data}", probe, metric, value, both, protocol))
     return found
 

@@ -177,6 +177,7 @@ def run_probe(
         settings=plan.settings,
         n_jobs=n_jobs,
         class_names=tuple(names),
+        weights=store.block_weights(train.identity),
     )
     # One BLAS thread: its threads wait for each other more than they gain at these sizes, and the sums they
     # split would make the last digit depend on the number of cores.

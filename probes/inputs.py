@@ -180,15 +180,15 @@ def in_memory(views: Sequence[Any], chosen: np.ndarray | None = None, *, dtype: 
 
 
 def for_joined(candidates: list[dict[str, Any]], standardise: bool | None) -> list[dict[str, Any]]:
-    """The candidates that joined features can have: unstandardized, the values of several encoders have no common scale.
+    """The candidates that joined features can have: without standardization, their encoders have no common scale.
 
     Raises:
         RequestError: standardizing was switched off.
     """
     if standardise is False:
         raise RequestError(
-            "joined features (--model A+B) are standardized, so that the encoders count alike; drop --no-standardise, or "
-            "a --protocol that leaves features as they are"
+            "joined features (--model A+B) are standardized, so that the encoders count alike; drop "
+            "--no-standardize, or the --protocol that leaves features as they are"
         )
     return [one for one in candidates if one.get("zscore", True)]
 

@@ -66,6 +66,7 @@ class Job:
         settings: see `Settings`.
         n_jobs: threads; must not change the result.
         class_names: K names, for messages; empty where they are not known.
+        weights: (D,) factors on standardized features, of joined ones, so that every encoder counts alike.
     """
 
     kind: str
@@ -78,6 +79,7 @@ class Job:
     settings: Settings
     n_jobs: int
     class_names: tuple[str, ...] = ()
+    weights: np.ndarray | None = None
     started: float = field(default_factory=time.perf_counter)
 
     @property
@@ -111,8 +113,8 @@ class Job:
         scaler = StandardScaler(copy=False)
         for block in blocks(self.train):
             scaler.partial_fit(block.astype(np.float32, copy=False))
-        if (weights := store.block_weights(self.splits["train"].identity)) is not None:
-            scaler.scale_ = scaler.scale_ / weights  # joined features: every encoder counts alike
+        if self.weights is not None:
+            scaler.scale_ = scaler.scale_ / self.weights
         return scaler
 
     def standardise(self, *, centre: bool = False) -> StandardScaler:

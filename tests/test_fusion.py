@@ -83,7 +83,11 @@ def test_every_encoder_counts_alike_in_what_a_probe_sees(out):
 
     splits = inputs.read_splits(store.fused_folder(out, "dinov2+resnet"))
     train = inputs.in_memory([splits["train"].features])
-    job = Job("linear", [], splits, None, train, splits["train"].labels, np.ones((30, 3), bool), 0, Settings(), 1)
+    job = Job(
+        kind="linear", candidates=[], val=splits["val"].features, train=train, labels=splits["train"].labels,
+        val_truth=np.ones((30, 3), bool), seed=0, settings=Settings(), n_jobs=1,
+        weights=store.block_weights(splits["train"].identity),
+    )  # fmt: skip
     job.standardise()
     blocks = job.train[:, :8].var(axis=0).sum(), job.train[:, 8:].var(axis=0).sum()
     assert blocks == pytest.approx((16, 16), rel=1e-4)  # 8 and 24 dimensions: the mean of both

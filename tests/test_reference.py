@@ -232,7 +232,9 @@ def record(tmp_path):
     }  # fmt: skip
     record["rows"] = dict(reference.EUROSAT_SPLITS)
     grid = np.logspace(-6, 4, 40)
-    record["arguments"] = {"refit": True, "standardize": False, "candidates": [{"C": float(c)} for c in grid]}
+    record["arguments"] = {
+        "selection": "accuracy", "refit": True, "standardise": False, "candidates": [{"C": float(c)} for c in grid],
+    }  # fmt: skip
     return record
 
 
@@ -260,7 +262,7 @@ DIFFERENT = {
     "views": (lambda r: r["arguments"].update(views=4), "views of each training image: published 1, here 4"),
     "C": (lambda r: r["arguments"].update(candidates=[{"C": 1.0}]), "C: published 40 values, 1e-06 to 10000, here 1"),
     "standardized": (
-        lambda r: r["arguments"].update(standardize=True),
+        lambda r: r["arguments"].update(standardise=True),
         "features standardized: published no, here yes",
     ),
     "refit": (lambda r: r["arguments"].update(refit=False), "refitted on train and val: published yes, here no"),
