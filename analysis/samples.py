@@ -81,5 +81,6 @@ def picture_bands(bands: Sequence[Band]) -> list[Band]:
 def _options(dataset: dict[str, Any]) -> dict[str, Any]:
     """Choices of the dataset that change which samples and classes it has."""
     possible = DATASETS.card(dataset["name"]).get("options", ())
-    wanted = {"classes": len(dataset["class_names"]), "allow_missing": True}  # samples absent here are told by id
+    classes = dataset["provenance"].get("classes", len(dataset["class_names"]))  # some may have been left out
+    wanted = {"classes": classes, "allow_missing": True}  # samples absent here are told by id
     return {option: value for option, value in wanted.items() if option in possible}
