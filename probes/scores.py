@@ -125,19 +125,20 @@ def best_thresholds(truth: np.ndarray, scores: np.ndarray, *, beta: float = 2) -
 
 
 def shrunk_thresholds(
-    truth: np.ndarray, scores: np.ndarray, *, beta: float = 2
+    truth: np.ndarray, scores: np.ndarray, *, beta: float = 2, shrinkage: float = SHRINKAGE
 ) -> tuple[np.ndarray, float, np.ndarray]:
     """Thresholds for F-beta that generalise: a class's own optimum, drawn towards one that all classes share.
 
     The optimum of a class with a handful of positives is mostly chance. The shared threshold is the one among the
     classes' own optima that gives the highest macro F-beta when used for all. A class with n positives keeps
-    n / (n + `SHRINKAGE`) of its own optimum's distance from it, in log odds: half at 10 positives, all but a hundredth
+    n / (n + `shrinkage`) of its own optimum's distance from it, in log odds: half at 10 positives, all but a hundredth
     at 1,000. A class without positives keeps 0.5.
 
     Args:
         truth: (N, K) booleans, of val.
         scores: (N, K), not negative.
         beta: 2 weighs recall over precision.
+        shrinkage: positives at which a class keeps half of the distance; 0 keeps all of it.
 
     Returns:
         Thresholds (K,), the shared one, and the classes' own optima (K,).
@@ -153,7 +154,7 @@ def shrunk_thresholds(
         return float(f_beta(tp, fp, fn, beta).mean())
 
     shared = float(max(np.unique(own[shown]), key=macro))
-    keep = positives / (positives + SHRINKAGE)
+    keep = positives / np.maximum(positives + shrinkage, 1)
     odds, goal = (np.log(t / (1 - t)) for t in (own.clip(_SURE, 1 - _SURE), np.clip(shared, _SURE, 1 - _SURE)))
     drawn = 1 / (1 + np.exp(-(keep * odds + (1 - keep) * goal)))
     return np.where((positives > 0) & (own != shared), drawn, own), shared, own

@@ -1,0 +1,305 @@
+"""Suspected labels: samples whose label disagrees with out-of-fold predictions, and ranks of models without them."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import figures, frames, samples, tables
+from analysis.view import Output, ViewRequest
+from data import paths, store
+from data.errors import RequestError
+from data.runs import Run, find_runs
+from probes import metrics
+from probes.out_of_fold import out_of_fold
+
+CARD = {
+    "input": "features",
+    "images": True,
+    "options": {
+        "count": {"default": 20, "help": "Images to show, the most suspect first; the table has all."},
+        "folds": {"default": 5, "help": "Parts of all labelled samples; each is scored by a probe of the others."},
+        "seed": {"default": 0, "help": "Seed of the division into folds."},
+        "data_root": {"default": "", "help": "Folder of the images. Default: EO_DATA_ROOT, then datasets."},
+    },
+}
+
+COLUMNS = 5
+NAME_WIDTH = 26
+HEADLINE = {True: "f2_macro", False: "accuracy"}
+METHOD = (
+    "Confident learning (Northcutt et al. 2021, cleanlab) on out-of-fold probabilities of logistic regression. A "
+    "suspected label may be right: look at the image."
+)
+
+
+def run(request: ViewRequest, *, count: int, folds: int, seed: int, data_root: str) -> list[Output]:
+    """Write the suspected labels of one feature set, and what leaving them out of test changes in the runs on it."""
+    if find_spec("cleanlab") is None:
+        raise RequestError("analyze labels needs cleanlab; install it with: pip install 'frozen-earth[labels]'")
+    if count < 1 or folds < 2 or not 0 <= seed < 2**32:
+        raise RequestError("--count must be at least 1, --folds at least 2, --seed from 0 to 4294967295")
+    if request.features and (request.model or request.dataset):
+        raise RequestError("--features names the folder already; drop --model and --dataset")
+    where = request.features or store.find_features(request.out, model=request.model, dataset=request.dataset)
+    present = store.splits_in(where)
+    if request.split != "all" and request.split not in present:
+        raise RequestError(f"no {request.split} features in {where}; make them with featurize")
+    sets = [store.read_features(paths.feature_file(where, split)) for split in present]
+    frame = compute(sets, folds=folds, seed=seed)
+    if request.split != "all":
+        frame = frame[frame["split"] == request.split].reset_index(drop=True)
+    dataset, encoder = store.dataset_slug(sets[0].identity), store.encoder_slug(sets[0].identity)
+    about = {
+        "dataset": dataset,
+        "encoder": encoder,
+        "model": frames.model_words(sets[0].identity["encoder"]),
+        "simulated": sets[0].simulated,
+    }
+    stem = request.target("labels") / f"labels__{dataset}__{encoder}__{request.split}"
+    shown = frame[frame["suspected"]].head(count)
+    pictures, note = _pictures(shown, sets[0], data_root)
+    outputs = [_write(frame.assign(**about), shown, pictures, stem, note=note, split=request.split)]
+    suspected = set(frame.loc[frame["suspected"] & (frame["split"] == "test"), "id"])
+    runs = [one for one in find_runs(request.out, dataset=dataset) if one.class_names == list(sets[0].class_names)]
+    if runs and suspected:
+        outputs.append(_write_ranks(ranks(runs, suspected), stem, dataset))
+    return outputs
+
+
+# ---------------------------------------------------------------------------------------------- compute
+
+
+def compute(sets: Sequence[store.FeatureSet], *, folds: int = 5, seed: int = 0) -> pd.DataFrame:
+    """Judge every label by probes that have not seen the sample.
+
+    Args:
+        sets: splits of one feature set; all of them are learned from, each fold scored by the others.
+        folds: see `probes.out_of_fold.out_of_fold`.
+        seed: likewise.
+
+    Returns:
+        A row per labelled sample, the most suspect first: ``id split given suggested quality suspected``. ``given`` and
+        ``suggested`` are class names, several separated by ``; ``; ``quality`` is cleanlab's label quality score (0 is
+        worst; single-label: the probability of the given class); ``suspected`` is cleanlab's verdict.
+
+    Raises:
+        RequestError: too few labelled samples, or a single class.
+    """
+    names = np.array(sets[0].class_names, dtype=object)
+    labels = np.concatenate([s.labels for s in sets])
+    multilabel = labels.ndim == 2
+    labelled = np.ones(len(labels), bool) if multilabel else labels >= 0
+    features = np.concatenate([s.features for s in sets])[labelled]
+    ids = np.array([name for s in sets for name in s.ids], dtype=object)[labelled]
+    split = np.repeat([s.identity["split"]["name"] for s in sets], [len(s.ids) for s in sets])[labelled]
+    truth = metrics.label_matrix(labels[labelled], len(names))
+    occurs = np.flatnonzero(truth.any(axis=0))
+    if len(truth) < 2 * folds or (not multilabel and len(occurs) < 2):
+        raise RequestError(
+            f"{len(truth)} labelled samples of {len(occurs)} classes: label checks need at least two classes and two "
+            f"samples per fold ({folds} folds)"
+        )
+    truth, names = truth[:, occurs], names[occurs]
+    scores, _ = out_of_fold(features, truth, folds=folds, seed=seed, multilabel=multilabel)
+    suspected, quality = _judged(truth, scores, multilabel)
+    if multilabel:
+        suggested = np.where(suspected[:, None], scores >= 0.5, truth)
+    else:
+        suggested = metrics.one_hot(scores.argmax(axis=1), len(names))
+    frame = pd.DataFrame(
+        {
+            "id": ids,
+            "split": split,
+            "given": ["; ".join(names[row]) for row in truth],
+            "suggested": ["; ".join(names[row]) for row in suggested],
+            "quality": quality,
+            "suspected": suspected,
+        }
+    )
+    return frame.sort_values(["suspected", "quality", "id"], ascending=[False, True, True], ignore_index=True)
+
+
+def _judged(truth: np.ndarray, scores: np.ndarray, multilabel: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Whether cleanlab suspects each sample (N,), and its quality score (N,)."""
+    # deferred: an extra, see `run`
+    if multilabel:
+        from cleanlab.multilabel_classification import get_label_quality_scores
+        from cleanlab.multilabel_classification.filter import find_label_issues
+
+        given = [np.flatnonzero(row).tolist() for row in truth]
+        return find_label_issues(given, scores, n_jobs=1), get_label_quality_scores(given, scores)
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    given = truth.argmax(axis=1)
+    return find_label_issues(given, scores, n_jobs=1), get_label_quality_scores(given, scores)
+
+
+def ranks(runs: Sequence[Run], suspected: set[str]) -> pd.DataFrame:
+    """The headline metric of runs on all of test and without the suspected samples.
+
+    Args:
+        runs: of one dataset.
+        suspected: ids of test samples.
+
+    Returns:
+        A row per run, the best on all samples first: the columns of `frames.run_columns`, then ``metric samples
+        left_out value rank value_without rank_without``.
+    """
+    rows = []
+    for one in runs:
+        predictions = one.predictions("test")
+        truth = frames.truth(predictions, len(one.class_names))
+        decided = frames.decisions(one, predictions, "tuned" if one.multilabel else "half")
+        kept = np.array([name not in suspected for name in predictions.ids])
+        metric = HEADLINE[one.multilabel]
+        values = [
+            metrics.multilabel_metrics(truth[part], decided[part], predictions.scores[part])[metric]
+            if one.multilabel
+            else float((truth[part] & decided[part]).any(axis=1).mean())
+            for part in (slice(None), kept)
+            if len(truth[part])
+        ]
+        if len(values) == 2:
+            about = {"metric": metric, "samples": len(kept), "left_out": int((~kept).sum())}
+            rows.append(frames.run_columns(one) | about | {"value": values[0], "value_without": values[1]})
+    frame = frames.with_names(pd.DataFrame(rows), runs)
+    for column in ("value", "value_without"):
+        frame[column.replace("value", "rank")] = frame[column].rank(ascending=False, method="min").astype(int)
+    return frame.sort_values(["rank", "run"], ignore_index=True)
+
+
+# ------------------------------------------------------------------------------------------------ write
+
+
+def _pictures(shown: pd.DataFrame, first: store.FeatureSet, data_root: str) -> tuple[dict[str, np.ndarray], str]:
+    """Images by id, and why there are none where they cannot be opened: the table is worth having without."""
+    pictures: dict[str, np.ndarray] = {}
+    try:
+        for split, part in shown.groupby("split"):
+            root = Path(data_root) if data_root else None
+            ids = list(part["id"])
+            source = samples.open_samples(first.identity["dataset"], str(split), data_root=root, ids=ids)
+            pictures |= {name: samples.picture(source, name) for name in ids}
+    except RequestError as error:
+        if data_root:
+            raise
+        return {}, f"no images: {error}"
+    return pictures, ""
+
+
+def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the suspected samples."""
+    rows = [
+        [row["id"], row["split"], row["given"] or "none", row["suggested"] or "none", figures.number(row["quality"])]
+        for row in frame[frame["suspected"]].to_dict("records")
+    ]
+    return ["Sample", "Split", "Given label", "Suggested", "Quality"], rows
+
+
+def _write(
+    frame: pd.DataFrame, shown: pd.DataFrame, pictures: dict[str, np.ndarray], stem: Path, *, note: str, split: str
+) -> Output:
+    first = frame.iloc[0]
+    header, rows = readable(frame)
+    found = int(frame["suspected"].sum())
+    where = "all splits" if split == "all" else split
+    said = f"{found:,} of {len(frame):,} labels suspected in {where} of {first['dataset']}"
+    title = f"Suspected labels, {first['dataset']}, {first['model']}" + (" (simulated data)" * bool(first["simulated"]))
+    drawn = figures.save(draw_figure(shown, pictures, frame), stem) if len(shown) and pictures else ()
+    return Output(
+        title="Suspected labels",
+        files=(*drawn, *tables.write_all(frame, stem, title, header, rows, left=4, note=f"{said}. {METHOD}")),
+        dataset=str(first["dataset"]),
+        encoder=str(first["encoder"]),
+        caption=f"{said}, the most suspect first. {METHOD}",
+        alt=f"{len(shown)} images with the given and the suggested label.",
+        tables=((header, rows),),
+        summary=said + (f"; {note}" if note else ""),
+    )
+
+
+def _write_ranks(frame: pd.DataFrame, stem: Path, dataset: str) -> Output:
+    metric = frames.metric_names(bool(frame["multilabel"].iloc[0]))[frame["metric"].iloc[0]]
+    header = ["Model", "Probe", metric, "Rank", f"{metric}, without suspected", "Rank, without suspected"]
+    rows = [
+        [row["model"], row["probe"], figures.number(row["value"]), str(row["rank"])]
+        + [figures.number(row["value_without"]), str(row["rank_without"])]
+        for row in frame.to_dict("records")
+    ]
+    moved = int((frame["rank"] != frame["rank_without"]).sum())
+    note = (
+        f"{frame['left_out'].max()} suspected test samples left out; {moved} of {len(frame)} runs change their rank. "
+        "The encoder whose features found the samples gains most: they are those it gets wrong."
+    )
+    place = stem.with_name(f"{stem.name}__ranks")
+    title = f"Ranks without suspected labels, {dataset}"
+    if frame["simulated"].any():
+        title += " (simulated data)"
+    return Output(
+        title="Ranks without suspected labels",
+        files=tables.write_all(frame, place, title, header, rows, left=2, note=note),
+        dataset=dataset,
+        caption=note,
+        alt=f"Table of {len(frame)} runs with and without suspected labels.",
+        tables=((header, rows),),
+        summary=note,
+    )
+
+
+def draw_figure(shown: pd.DataFrame, pictures: dict[str, np.ndarray], frame: pd.DataFrame) -> Figure:
+    """The most suspect samples with their given and suggested labels.
+
+    Args:
+        shown: the rows to draw.
+        pictures: by id, (H, W, 3) uint8.
+        frame: of `compute`, with ``dataset model simulated``.
+    """
+    first = frame.iloc[0]
+    lines = -(-len(shown) // COLUMNS)
+    deep = 3.5 if shown["given"].str.contains("; ").any() else 2.75
+    figure = figures.new_figure(10.5, 1.2 + deep * lines)
+    axes = figure.subplots(lines, COLUMNS, squeeze=False).ravel()
+    for ax in axes:
+        ax.set_axis_off()
+    for ax, row in zip(axes, shown.to_dict("records"), strict=False):
+        draw(row, pictures[row["id"]], ax)
+    where = f"{first['dataset']}: {first['model']}"
+    figures.put_title(
+        figure,
+        f"Suspected labels: the {len(shown)} most suspect",
+        where,
+        simulated=bool(first["simulated"]),
+        note=METHOD,
+    )
+    return figure
+
+
+def draw(row: dict, pixels: np.ndarray, ax: Axes) -> None:
+    """One suspected sample.
+
+    Args:
+        row: of `compute`.
+        pixels: (H, W, 3) uint8.
+        ax: where to draw.
+    """
+    ax.imshow(pixels, interpolation="nearest")
+    given, suggested = (set(filter(None, row[side].split("; "))) for side in ("given", "suggested"))
+    if len(given) == len(suggested) == 1:
+        parts = [("label", given), ("suggested", suggested)]
+    else:
+        parts = [("label, doubted", given - suggested), ("not in the label", suggested - given)]
+    lines = []
+    for what, names in parts:
+        if names:
+            lines += [f"{what}:", *(f"  {figures.wrapped(name, NAME_WIDTH)}" for name in sorted(names)[:2])]
+            lines += [f"  and {len(names) - 2} more"] * (len(names) > 2)
+    text = "\n".join(lines) or "label doubted"
+    ax.set_title(
+        f"{text}\nquality {row['quality']:.3f}", fontsize=7.5, loc="left", y=0, va="top", pad=-4, linespacing=1.25
+    )
