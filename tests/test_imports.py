@@ -17,7 +17,10 @@ MAY_IMPORT = {
         "data",
         "analysis",
         "featurize.commands",
-        *(f"probes.{name}" for name in ("metrics", "probabilities", "intervals", "jackknife", "scores", "spatial")),
+        *(
+            f"probes.{name}"
+            for name in ("metrics", "probabilities", "out_of_fold", "intervals", "jackknife", "scores", "spatial")
+        ),
     },
 }
 

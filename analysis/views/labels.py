@@ -33,7 +33,7 @@ NAME_WIDTH = 26
 HEADLINE = {True: "f2_macro", False: "accuracy"}
 METHOD = (
     "Confident learning (Northcutt et al. 2021, cleanlab) on out-of-fold probabilities of logistic regression. A "
-    "suspected label may be right: look at the image."
+    "suspected label may be right, and weak features suspect more: look at the image."
 )
 
 
@@ -297,7 +297,10 @@ def draw(row: dict, pixels: np.ndarray, ax: Axes) -> None:
     lines = []
     for what, names in parts:
         if names:
-            lines += [f"{what}:", *(f"  {figures.wrapped(name, NAME_WIDTH)}" for name in sorted(names)[:2])]
+            lines += [
+                f"{what}:",
+                *("  " + figures.wrapped(name, NAME_WIDTH).replace("\n", "\n  ") for name in sorted(names)[:2]),
+            ]
             lines += [f"  and {len(names) - 2} more"] * (len(names) > 2)
     text = "\n".join(lines) or "label doubted"
     ax.set_title(
