@@ -112,6 +112,7 @@ def described(record: dict[str, Any]) -> dict[str, Any]:
         "dataset_variant": dataset["variant"],
         "limit": dataset.get("limit"),
         "split_lists": provenance.get("split"),
+        "partition": provenance.get("partition"),
         "only_classes": provenance.get("only_classes"),
         "per_class": provenance.get("per_class"),
         "classes": len(record["class_names"]),

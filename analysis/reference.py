@@ -201,6 +201,10 @@ CLASS_PROJECT_CASES = (
 
 # Splits that the numbers were made on, in images; a run on other splits of the same data does not match.
 EUROSAT_SPLITS = {"train": 16_200, "val": 5_400, "test": 5_400}
+GEOBENCH_SPLITS = {
+    "m-eurosat": {"train": 2_000, "val": 1_000, "test": 1_000},
+    "m-bigearthnet": {"train": 20_000, "val": 1_000, "test": 1_000},
+}
 BIGEARTHNET_SPLITS = {
     "v1": {"train": 269_695, "val": 123_723, "test": 125_866},
     "v2": {"train": 237_871, "val": 122_342, "test": 119_825},
@@ -241,17 +245,25 @@ _BENCH_INPUT = {"image_size": 224, "interpolation": "bilinear", "normalization":
 
 def _bench(model: str, match: dict[str, Any], **values: tuple[float, float]) -> list[Published]:
     """torchgeo-bench's kNN and linear number of one model on each set."""
-    spatial = {"dataset": "eurosat", "dataset_variant": "spatial", "classes": 10}
-    sets: dict[str, tuple[str, str, dict[str, Any] | None]] = {
-        "m_eurosat": ("m-eurosat", "accuracy", None),
-        "eurosat_spatial": ("EuroSAT, spatial split", "accuracy", spatial),
-        "m_bigearthnet": ("m-bigearthnet, 43 classes", "map_micro", None),
-        "benv2": ("GEO-Bench 2's benv2, 19 classes", "map_micro", None),
-    }
+    sets: dict[str, tuple[str, str, dict[str, Any] | None, dict[str, Any]]] = {
+        "m_eurosat": (
+            "m-eurosat", "accuracy", {"dataset": "geobench", "dataset_variant": "m-eurosat", "classes": 10},
+            {"rows": GEOBENCH_SPLITS["m-eurosat"], "partition": "default"},
+        ),
+        "eurosat_spatial": (
+            "EuroSAT, spatial split", "accuracy", {"dataset": "eurosat", "dataset_variant": "spatial", "classes": 10},
+            {"rows": EUROSAT_SPLITS, "split_lists": "eurosat-spatial-{train,val,test}.txt"},
+        ),
+        "m_bigearthnet": (
+            "m-bigearthnet, 43 classes", "map_micro",
+            {"dataset": "geobench", "dataset_variant": "m-bigearthnet", "classes": 43},
+            {"rows": GEOBENCH_SPLITS["m-bigearthnet"], "partition": "default"},
+        ),
+        "benv2": ("GEO-Bench 2's benv2, 19 classes", "map_micro", None, {}),
+    }  # fmt: skip
     found = []
     for key, pair in values.items():
-        data, metric, where = sets[key]
-        rows = {} if where is None else {"rows": EUROSAT_SPLITS, "split_lists": "eurosat-spatial-{train,val,test}.txt"}
+        data, metric, where, rows = sets[key]
         for probe, value, own in zip(("knn", "linear"), pair, (_BENCH_KNN, _BENCH_LINEAR), strict=True):
             both = None if where is None else where | match
             protocol = _BENCH_INPUT | own | rows | ({"selection": metric} if probe == "linear" else {})

@@ -315,6 +315,17 @@ def test_a_real_run_on_eurosats_random_split_finds_its_published_number(shared, 
     assert not any(line.startswith(("image size", "split:")) for line in match.differences)
 
 
+def test_a_set_of_geobench_finds_its_number(record):
+    about = {"name": "geobench", "variant": "m-eurosat", "provenance": {"partition": "default"}}
+    record["features"]["dataset"] |= about
+    record["rows"] = {"train": 2000, "val": 1000, "test": 1000}
+    (match,) = protocol.matching(record, "accuracy")
+    assert (match.published.value, match.same) == (0.962, True)
+    about["provenance"]["partition"], record["rows"]["train"] = "0.05x_train", 100
+    (match,) = protocol.matching(record, "accuracy")
+    assert [line.split(":")[0] for line in match.differences] == ["samples", "partition"]
+
+
 def test_of_two_published_sizes_the_runs_own_is_the_nearest(record):
     encoder = record["features"]["encoder"]
     encoder |= {"name": "resnet", "variant": "imagenet", "image_size": 64}
