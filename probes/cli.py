@@ -3,7 +3,7 @@
 # Only light imports here, so that --help answers at once; numpy, h5py and scikit-learn wait inside functions.
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -11,6 +11,7 @@ from data import command
 from data.errors import RequestError, unknown
 from data.paths import DEFAULT_OUT
 from data.registry import PROBES
+from probes import protocols
 from probes.flags import FitFlags, Switch
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ app = command.new_app(
     "Each run is a folder with run.json, predictions.h5 and model.skops under OUT/probes.",
 )
 
+NOTHING = FitFlags()  # no flag given
 RULES = ("tuned", "half")
 COLUMNS = {
     True: ("f2_macro", "f2_micro", "f1_micro", "precision_micro", "recall_micro", "hamming_loss", "map_macro"),
@@ -30,7 +32,9 @@ COLUMNS = {
 
 
 @app.default
-def probe(*, fit: FitFlags, shots: int | None = None, train_fraction: float | None = None, seeds: int = 1) -> None:
+def probe(
+    *, fit: FitFlags = NOTHING, shots: int | None = None, train_fraction: float | None = None, seeds: int | None = None
+) -> None:
     """Fit classical probes on kept features: fit on train, choose on val, score test.
 
     Each run is a folder with run.json, predictions.h5 and model.skops under OUT/probes; the same request again
@@ -40,9 +44,11 @@ def probe(*, fit: FitFlags, shots: int | None = None, train_fraction: float | No
         fit: Which probes, and how.
         shots: Train samples per class to learn from, drawn by the seed; val is cut to as many, see --val. Default: all.
         train_fraction: Share of train to learn from, stratified, drawn by the seed. Default: all.
-        seeds: Repeat with so many seeds, from --seed on; report mean and interval; tables go to OUT/sweeps.
+        seeds: Repeat with so many seeds, from --seed on; report mean and interval; tables go to OUT/sweeps. Default: 1.
     """
-    kinds, numbers = fit.kinds(), fit.seeds(seeds)
+    fit, more = fit.with_protocol(shots=shots, train_fraction=train_fraction, seeds=seeds)
+    shots, repeats = more["shots"], 1 if more["seeds"] is None else int(more["seeds"])
+    kinds, numbers = fit.kinds(), fit.seeds(repeats)
     if shots is not None and train_fraction is not None:
         raise RequestError("--shots and --train-fraction both cut train; give one of them")
     if shots is not None and shots < 1:
@@ -53,32 +59,52 @@ def probe(*, fit: FitFlags, shots: int | None = None, train_fraction: float | No
     fit.check(kinds, splits)
     cut = {"shots": shots, "fraction": train_fraction}
     finished = [fit.run(kind, splits, seed=seed, cut=cut, report=_report) for seed in numbers for kind in kinds]
-    if seeds == 1:
+    if repeats == 1:
         _print_results(finished)
     else:
         _print_summary(finished, fit.out)
 
 
 @app.command
-def sweep(*, fit: FitFlags, shots: str = "1,5,10,50,all", seeds: int = 5) -> None:
+def sweep(
+    *, fit: FitFlags = NOTHING, shots: str | None = None, train_fractions: str | None = None, seeds: int | None = None
+) -> None:
     """Learning curves: fit on growing parts of train with several seeds; tables go to OUT/sweeps.
 
     Runs that exist are reused, so a stopped sweep goes on where it was.
 
     Args:
         fit: Which probes, and how.
-        shots: Train samples a class, comma-separated; all is the whole of train. Smaller parts lie inside larger ones.
-        seeds: So many seeds, from --seed on; each draws its own parts.
+        shots: Train samples per class, comma-separated; all is the whole of train. Smaller parts lie inside larger
+            ones. Default: 1,5,10,50,all, or those of the protocol.
+        train_fractions: Shares of train in place of --shots, comma-separated, such as 0.01,0.1,1.
+        seeds: So many seeds, from --seed on; each draws its own parts. Default: 5.
     """
-    kinds, numbers = fit.kinds(), fit.seeds(seeds)
-    counts = list(dict.fromkeys(_shots(word.strip()) for word in shots.split(",")))
+    if shots is not None and train_fractions is not None:
+        raise RequestError("--shots and --train-fractions both cut train; give one of them")
+    protocol = protocols.get(fit.protocol)
+    fit, more = fit.with_protocol(seeds=seeds)
+    kinds, numbers = fit.kinds(), fit.seeds(5 if more["seeds"] is None else more["seeds"])
+    if (protocol.fractions or protocol.shots) and (shots or train_fractions):
+        raise RequestError(f"--protocol {fit.protocol} sets the parts of train; drop --shots and --train-fractions")
+    cuts: list[dict[str, Any]]
+    if protocol.fractions:
+        cuts = [{"fraction": fraction} for fraction in protocol.fractions]
+    elif protocol.shots:
+        cuts = [{"shots": protocol.shots}]
+    elif train_fractions is not None:
+        cuts = [{"fraction": _fraction(word.strip())} for word in train_fractions.split(",")]
+    else:
+        words = "1,5,10,50,all" if shots is None else shots
+        cuts = [{"shots": count} for count in dict.fromkeys(_shots(word.strip()) for word in words.split(","))]
     splits = fit.splits()
     fit.check(kinds, splits)
     finished = []
-    for count in counts:
+    for cut in cuts:
         for seed in numbers:
-            _report(f"{'all of train' if count is None else f'{count} per class'}, seed {seed}:")
-            finished += [fit.run(kind, splits, seed=seed, cut={"shots": count}, report=_report) for kind in kinds]
+            part = f"{cut['fraction']:g} of train" if "fraction" in cut else f"{cut['shots'] or 'all'} per class"
+            _report(f"{'all of train' if cut == {'shots': None} else part}, seed {seed}:")
+            finished += [fit.run(kind, splits, seed=seed, cut=cut, report=_report) for kind in kinds]
     _print_summary(finished, fit.out)
 
 
@@ -88,6 +114,18 @@ def _shots(word: str) -> int | None:
     if not word.isdecimal() or int(word) < 1:
         raise RequestError(f"--shots {word or 'without a number'}: give numbers from 1, or all, such as 1,5,10,all")
     return int(word)
+
+
+def _fraction(word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise RequestError(
+            f"--train-fractions {word or 'without a number'}: give shares above 0, at most 1: 0.01,0.1,1"
+        )
+    return value
 
 
 @app.command
@@ -195,10 +233,13 @@ def _check_comparison(to: Path) -> None:
 
 @app.command(name="list")
 def list_() -> None:
-    """List the probe kinds and what val chooses for each."""
-    width = max(len(name) for name in PROBES.names())
+    """List the probe kinds and what val chooses for each, then the protocols and where they are published."""
+    width = max(len(name) for name in (*PROBES.names(), *protocols.PROTOCOLS))
     for name in PROBES.names():
         print(f"{name:{width}}  {PROBES.summary(name)}")
+    print("\nprotocols (--protocol):")
+    for name, protocol in protocols.PROTOCOLS.items():
+        print(f"{name:{width}}  {protocol.title}\n{'':{width}}  {protocol.citation}")
 
 
 @app.command

@@ -12,7 +12,7 @@ independent: images, or spatial cells where locations are known).
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,14 @@ from threadpoolctl import threadpool_limits
 
 from data import paths, runs, store
 from data.registry import PROBES
-from probes import inputs, metrics, record
+from probes import inputs, metrics, protocols, record, spatial
 from probes.calibration import calibrate_run
+from probes.folds import assign, cross_validate
 from probes.models import save_model
 from probes.oversample import warnings_of
 from probes.record import RULES
 from probes.scores import SHRINKAGE, decide, half_thresholds, score, shrunk_thresholds
-from probes.search import Job, search
+from probes.search import Job, fit_again, search
 from probes.settings import DEFAULT, Settings, candidates_of, check_settings, recorded, selection_metric
 from probes.subsets import subset
 
@@ -48,6 +49,7 @@ class Plan:
         candidates: hyper-parameters to try, the simplest first.
         folder: where the run goes.
         val_rows: rows of val to choose on, None for all.
+        folds: fold of each sample of train, then val, that is in use; None chooses on val.
     """
 
     kind: str
@@ -59,6 +61,7 @@ class Plan:
     candidates: list[dict[str, Any]]
     folder: Path
     val_rows: np.ndarray | None = None
+    folds: np.ndarray | None = None
 
     @property
     def metric(self) -> str:
@@ -122,7 +125,7 @@ def plan_probe(
     classes = len(train.class_names)
     rows = subset(train.labels, classes, seed=seed, fraction=settings.fraction, shots=settings.shots)
     matched = settings.shots if settings.val == "matched" else None
-    val_rows = subset(splits["val"].labels, classes, seed=seed, shots=matched)
+    val_rows = subset(splits["val"].labels, classes, seed=seed, shots=matched) if "val" in splits else None
     if rows is not None:
         inputs.check_classes(train.labels[rows], len(train.class_names), f"the subset of {len(rows)} train samples")
     candidates = candidates_of(kind, len(train.labels) if rows is None else len(rows), settings)
@@ -130,7 +133,22 @@ def plan_probe(
         candidates = inputs.for_joined(candidates, settings.standardise)
     name = runs.run_name(kind, features, recorded(train.multilabel, settings, candidates), seed)
     folder = paths.run_folder(out, store.dataset_slug(train.identity), store.encoder_slug(train.identity), name)
-    return Plan(kind, seed, settings, features, train.multilabel, rows, candidates, folder, val_rows)
+    folds = None if settings.folds is None else _folds(splits, rows, val_rows, settings.folds, seed)
+    return Plan(kind, seed, settings, features, train.multilabel, rows, candidates, folder, val_rows, folds)
+
+
+def _folds(
+    splits: dict[str, store.FeatureSet], rows: np.ndarray | None, val_rows: np.ndarray | None, count: int, seed: int
+) -> np.ndarray:
+    """The fold of each sample in use, train before val; see `probes.folds.assign`."""
+    parts = [(splits["train"], rows)] + ([(splits["val"], val_rows)] if "val" in splits else [])
+    taken = [(part, slice(None) if chosen is None else chosen) for part, chosen in parts]
+    labels = np.concatenate([part.labels[chosen] for part, chosen in taken])
+    places = [None if part.lonlat is None else part.lonlat[chosen] for part, chosen in taken]
+    located = [place for place in places if place is not None]
+    names = list(splits["train"].class_names)
+    cells = spatial.cells(np.concatenate(located)) if len(located) == len(places) else None
+    return assign(metrics.label_matrix(labels, len(names)), count, names, seed=seed, cells=cells)
 
 
 def finished(plan: Plan) -> runs.Run | None:
@@ -159,19 +177,26 @@ def run_probe(
     names = list(splits["train"].class_names)
     if plan.val_rows is not None:
         splits = splits | {"val": inputs.only_rows(splits["val"], plan.val_rows)}
+    train, val = splits["train"], splits.get("val")
+    pool = None  # train and val together: to choose by folds, or to fit once more
+    if plan.folds is not None or plan.settings.refit:
+        pool = inputs.joined(train, plan.rows, val)
+    if plan.folds is not None:
+        assert pool is not None
+        splits = splits | {"val": pool}  # the samples that choose
     labels = {split: set_.labels for split, set_ in splits.items()}
     if plan.rows is not None:
         labels["train"] = labels["train"][plan.rows]
     truth = {split: metrics.label_matrix(labels[split], len(names)) for split in labels}
-    train = splits["train"]
     views = [train.features, *(view.features for view in train.views)]
-    as_stored = PROBES.load(plan.kind).CARD.get("as_stored")
+    dtype = train.features.dtype if PROBES.load(plan.kind).CARD.get("as_stored") else np.float32
+    learnt = pool.features.astype(dtype) if plan.folds is not None and pool else None
     job = Job(
         kind=plan.kind,
         candidates=plan.candidates,
         val=splits["val"].features,
-        train=inputs.in_memory(views, plan.rows, dtype=train.features.dtype if as_stored else np.float32),
-        labels=np.concatenate([labels["train"]] * len(views)),
+        train=inputs.in_memory(views, plan.rows, dtype=dtype) if learnt is None else learnt,
+        labels=np.concatenate([labels["train"]] * len(views)) if learnt is None else labels["val"],
         val_truth=truth["val"],
         seed=plan.seed,
         settings=plan.settings,
@@ -183,27 +208,34 @@ def run_probe(
     # split would make the last digit depend on the number of cores.
     with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # told below, for the candidate concerned
-        found = search(job, report)
-    best = found.best
-    searched = time.perf_counter()
+        found = search(job, report) if plan.folds is None else cross_validate(job, plan.folds, report)
+        best, threads, searched = found.best, job.threads, time.perf_counter()
+        estimator = best.estimator
+        if pool is not None:
+            job = replace(job, train=pool.features.astype(dtype), labels=pool.labels)
+            last = fit_again(job, best.params)
+            estimator = last.estimator
+            report(f"{plan.kind}: fitted on {len(pool.labels)} samples of train and val, {last.fit_s:.1f} s")
+    refitted = time.perf_counter()
 
     test_scores = score(
-        best.estimator,
+        estimator,
         splits["test"].features,
         classes=len(names),
         multilabel=plan.multilabel,
-        n_jobs=job.threads,
+        n_jobs=threads,
         label=f"{plan.kind} on test",
     )
     scored = time.perf_counter()
     assert best.scores is not None
     scores = {"val": best.scores, "test": test_scores}
     estimator, scores, calibration = calibrate_run(
-        best.estimator, truth, scores, names, method=plan.settings.calibrate, multilabel=plan.multilabel
+        estimator, truth, scores, names, method=plan.settings.calibrate, multilabel=plan.multilabel
     )
     rules, thresholds = _rules(truth["val"], scores["val"], plan)
     decisions = {rule: {split: decide(scores[split], rules[rule]) for split in scores} for rule in RULES}
-    told = record.data_warnings(splits, truth)
+    own = {split: set_ for split, set_ in splits.items() if split != "val" or plan.folds is None}
+    told = record.data_warnings(own, truth)
     told += record.interval_warnings(truth["test"], splits["test"].lonlat, names)
     told += warnings_of(found.best.history.get("oversampled"))
     told += record.search_warnings(found, plan.settings.budget_s, PROBES.card(plan.kind).get("natural", {}))
@@ -212,11 +244,17 @@ def run_probe(
         "encoder": plan.folder.parent.name,
         "kind": plan.kind,
         "seed": plan.seed,
+        "protocol": plan.settings.protocol,
+        "protocol_differences": protocols.get(plan.settings.protocol).differences(plan.kind, plan.features["encoder"]),
         "arguments": plan.arguments,
         "multilabel": plan.multilabel,
         "class_names": names,
         "features": plan.features,
         "rows": {split: len(labels[split]) for split in labels},
+        "chosen_on": record.chosen_on(plan.folds, val, splits["val"].lonlat),
+        "fitted_on": {"splits": ["train"], "rows": len(labels["train"])}
+        if pool is None
+        else {"splits": ["train"] if val is None else ["train", "val"], "rows": len(pool.labels)},
         "dim": train.features.shape[1],
         "chosen": best.params,
         "candidates": [t.params | {plan.metric: t.value, "log_loss": t.log_loss} for t in found.tried],
@@ -245,8 +283,9 @@ def run_probe(
         "history": best.history,
         "seconds": {
             "fit": best.fit_s,
-            "score": best.score_s + scored - searched,
+            "score": best.score_s + scored - refitted,
             "search": searched - start,
+            "refit": refitted - searched,
             "total": time.perf_counter() - start,
         },
         "versions": record.versions(),

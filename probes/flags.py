@@ -1,7 +1,7 @@
 """The flags that say what to fit: shared by probe and probe sweep."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from data import paths
 from data.errors import RequestError, unknown
 from data.registry import PROBES
+from probes import protocols
 
 if TYPE_CHECKING:
     from data.runs import Run
@@ -30,7 +31,8 @@ class FitFlags:
     """Which probes on which features, and how.
 
     Args:
-        kind: Probe kinds, comma-separated, or 'all'; see probe list.
+        kind: Probe kinds, comma-separated, or 'all'; see probe list. Default: those of the protocol.
+        protocol: Settings that others publish by, such as torchgeo-bench; see probe list.
         model: Model whose features to use; needed where several feature sets exist. A+B joins the features of several.
         dataset: Dataset whose features to use; needed where several feature sets exist.
         features: Folder with train.h5, val.h5 and test.h5, in place of --model and --dataset.
@@ -39,6 +41,10 @@ class FitFlags:
         val: With --shots: matched chooses on as many samples per class of val, all on the whole of val.
         select: Metric on val that chooses the hyper-parameters, such as f2_macro or log_loss; multi-label decisions are
             those of the tuned thresholds, or of 0.5 with @half. Default: accuracy; multi-label map_macro.
+        folds: Choose by so many folds of train and val together, where val is missing or small; spatial
+            cells stay whole.
+        refit: Fit the chosen candidate once more on train and val.
+        standardize: Z-score features by train, or not. Default: linear, mlp and head do; knn tries both.
         beta: Which F-beta the tuned thresholds of multi-label probes aim at: 2 weighs recall over precision, 1 alike.
         balanced: Weigh samples so that rare classes count as much as common ones; linear, and single-label rf and mlp.
         oversample: smote: add synthetic training samples of rare classes (needs the extra imbalance); single-label.
@@ -53,7 +59,8 @@ class FitFlags:
         overwrite: Fit again where the run exists.
     """
 
-    kind: str
+    kind: str | None = None
+    protocol: str = "default"
     model: str | None = None
     dataset: str | None = None
     features: Path | None = None
@@ -61,6 +68,9 @@ class FitFlags:
     seed: int = 0
     val: str = "matched"
     select: str | None = None
+    folds: int | None = None
+    refit: bool | None = None
+    standardize: bool | None = None
     beta: float = 2
     balanced: Annotated[bool, Switch] = False
     oversample: str | None = None
@@ -80,7 +90,8 @@ class FitFlags:
         Raises:
             RequestError: no such kind, or a flag that none of these flags can be given with.
         """
-        asked = PROBES.names() if self.kind == "all" else self.kind.split(",")
+        asked = protocols.check_kinds(self.protocol, self.kind)
+        asked = PROBES.names() if asked == ["all"] else asked
         kinds = list(dict.fromkeys(PROBES.check(kind.strip()) for kind in asked))
         if self.features and (self.model or self.dataset):
             raise RequestError("--features names the folder already; drop --model and --dataset")
@@ -90,6 +101,8 @@ class FitFlags:
             raise RequestError(f"--seed {self.seed}: must be from 0 to {MAX_SEED}")
         if self.augment < 1:
             raise RequestError(f"--augment {self.augment}: must be at least 1")
+        if self.folds is not None and self.folds < 2:
+            raise RequestError(f"--folds {self.folds}: must be at least 2")
         if not self.beta > 0:
             raise RequestError(f"--beta {self.beta:g}: must be above 0, such as 2 or 1")
         if self.calibrate not in (None, *METHODS):
@@ -108,6 +121,19 @@ class FitFlags:
             if value <= 0:
                 raise RequestError(f"{flag}: must be above 0")
         return kinds
+
+    def with_protocol(self, **more: Any) -> tuple["FitFlags", dict[str, Any]]:
+        """These flags with what the protocol sets, and so the others.
+
+        Args:
+            more: flags of the command beside these, by name; None where not given.
+
+        Raises:
+            RequestError: no such protocol, or a flag contradicts it.
+        """
+        own = {name: value for name, value in vars(self).items() if name not in ("kind", "protocol")}
+        whole = protocols.merged(self.protocol, own | more)
+        return replace(self, **{name: whole[name] for name in own}), {name: whole[name] for name in more}
 
     def seeds(self, count: int) -> list[int]:
         """`count` seeds, from the one asked for on.
@@ -134,7 +160,7 @@ class FitFlags:
             folder = store.fused_folder(self.out, self.model, dataset=self.dataset, views=self.augment)
         else:
             folder = self.features or store.find_features(self.out, model=self.model, dataset=self.dataset)
-        return inputs.read_splits(folder, views=self.augment)
+        return inputs.read_splits(folder, views=self.augment, val=self.folds is None)
 
     def run(
         self,
@@ -157,21 +183,37 @@ class FitFlags:
         from probes.fit import fit_run  # deferred, as all below
 
         more = {"n_jobs": self.n_jobs, "overwrite": self.overwrite, "report": report}
-        return fit_run(kind, splits, self.out, seed=seed, settings=self._settings(kind, cut), **more)
+        return fit_run(kind, splits, self.out, seed=seed, settings=self._settings(kind, splits, cut), **more)
 
     def check(self, kinds: list[str], splits: "dict[str, FeatureSet]") -> None:
         """Raise a RequestError for a setting that one of the kinds does not have, before any is fitted."""
         from probes.settings import check_settings  # deferred, as all below
 
         for kind in kinds:
-            check_settings(kind, self._settings(kind, {}), splits["train"].multilabel)
+            check_settings(kind, self._settings(kind, splits, {}), splits["train"].multilabel)
 
-    def _settings(self, kind: str, cut: dict[str, Any]) -> "Settings":
+    def _settings(self, kind: str, splits: "dict[str, FeatureSet]", cut: dict[str, Any]) -> "Settings":
         from probes.settings import Settings  # deferred, as all below
 
-        options = self._head() if kind == "head" else {}
+        protocol = protocols.get(self.protocol)
+        options = (self._head() if kind == "head" else {}) | protocol.options(kind)
+        select = self.select
+        if protocol.select is not None:
+            own = protocol.select[splits["train"].multilabel]
+            if select not in (None, own):
+                raise RequestError(
+                    f"--protocol {self.protocol} does not go with --select {select}: it sets --select {own}; drop the "
+                    "flag or the protocol"
+                )
+            select = own
         return Settings(
-            select=self.select,
+            protocol=self.protocol,
+            select=select,
+            tie_breaker=protocol.tie_breaker,
+            refit=bool(self.refit) and kind in (protocol.refit or (kind,)),
+            folds=self.folds,
+            standardise=self.standardize,
+            extend=not protocol.options(kind),
             beta=self.beta,
             balanced=self.balanced,
             calibrate=self.calibrate,

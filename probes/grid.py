@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from probes.selection import EQUAL
-
+EQUAL = 1e-9  # values of a metric closer than this are equal
 PATIENCE = 6  # values without a new best after which the walk ends
 
 
@@ -66,15 +65,15 @@ def equals(one: Any, other: Any) -> bool:
     return abs(one.value - other.value) <= EQUAL
 
 
-def log_grid(low: float, high: float, count: int) -> list[float]:
-    """`count` values from `low` to `high`, evenly spaced on a logarithmic scale, of three digits."""
+def log_grid(low: float, high: float, count: int, *, digits: int = 3) -> list[float]:
+    """`count` values from `low` to `high`, evenly spaced on a logarithmic scale, rounded to so many digits."""
     ratio = (high / low) ** (1 / (count - 1))
-    return [rounded(low * ratio**step) for step in range(count)]
+    return [rounded(low * ratio**step, digits) for step in range(count)]
 
 
-def rounded(value: float) -> float:
-    """Three digits: a value as people write it."""
-    return float(f"{value:.3g}")
+def rounded(value: float, digits: int = 3) -> float:
+    """Few digits: a value as people write it."""
+    return float(f"{value:.{digits}g}")
 
 
 def at_edge(chosen: Any, tried: Sequence[Any], natural: dict[str, Sequence[Any]]) -> list[str]:

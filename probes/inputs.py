@@ -16,12 +16,13 @@ from data.errors import RequestError
 BLOCK_ROWS = 8192  # read and scored at a time: 25 MB of float32 at 768 features
 
 
-def read_splits(folder: Path, *, views: int = 1) -> dict[str, store.FeatureSet]:
+def read_splits(folder: Path, *, views: int = 1, val: bool = True) -> dict[str, store.FeatureSet]:
     """The three splits of a feature folder, checked; their features stay on disk and are read in blocks.
 
     Args:
         folder: holds ``train.h5``, ``val.h5`` and ``test.h5``.
         views: of each training image to learn from; 1 is the image itself, more are made by featurize --augment.
+        val: whether val must be there; without, folds of train choose.
 
     Raises:
         RequestError: a split is absent or damaged; the splits differ in what they should share; rows do not
@@ -30,10 +31,14 @@ def read_splits(folder: Path, *, views: int = 1) -> dict[str, store.FeatureSet]:
     present = store.splits_in(folder)
     if not present:
         raise RequestError(f"no features in {folder}; make them with featurize")
-    if absent := [split for split in SPLITS if split not in present]:
+    if absent := [split for split in SPLITS if split not in present and (val or split != "val")]:
         identity, _ = store.read_identity(paths.feature_file(folder, present[0]))
-        raise RequestError(f"no {' and '.join(absent)} features in {folder}; run: {_featurize(identity, absent)}")
-    splits = {split: store.read_features(paths.feature_file(folder, split), lazy=True) for split in SPLITS}
+        folds = "; or give --folds 5 to choose by folds of train" if absent == ["val"] else ""
+        raise RequestError(
+            f"no {' and '.join(absent)} features in {folder}; run: {_featurize(identity, absent)}{folds}"
+        )
+    wanted = [split for split in SPLITS if split in present]
+    splits = {split: store.read_features(paths.feature_file(folder, split), lazy=True) for split in wanted}
     train = splits["train"]
     for split, features in splits.items():
         if (name := features.identity["split"]["name"]) != split:
@@ -154,6 +159,28 @@ def only_rows(features: store.FeatureSet, rows: np.ndarray) -> store.FeatureSet:
         labels=features.labels[rows],
         ids=[features.ids[row] for row in rows],
         lonlat=None if features.lonlat is None else features.lonlat[rows],
+    )
+
+
+def joined(train: store.FeatureSet, rows: np.ndarray | None, val: store.FeatureSet | None) -> store.FeatureSet:
+    """Train and val as one set, in memory.
+
+    Args:
+        train: its views are left out.
+        rows: ascending row numbers of train, None for all.
+        val: all of it follows; None where there is none.
+    """
+    first = only_rows(train, np.arange(len(train.labels)) if rows is None else rows)
+    if val is None:
+        return replace(first, views=())
+    located = first.lonlat is not None and val.lonlat is not None
+    return replace(
+        first,
+        features=np.concatenate([first.features, in_memory([val.features], dtype=first.features.dtype)]),
+        labels=np.concatenate([first.labels, val.labels]),
+        ids=[*first.ids, *val.ids],
+        lonlat=np.concatenate([first.lonlat, val.lonlat]) if located else None,
+        views=(),
     )
 
 

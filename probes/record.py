@@ -30,7 +30,7 @@ def data_warnings(splits: dict[str, store.FeatureSet], truth: dict[str, np.ndarr
     found = []
     ids = {split: set(set_.ids) for split, set_ in splits.items()}
     for one, other in (("val", "train"), ("test", "train"), ("test", "val")):
-        if both := len(ids[one] & ids[other]):
+        if one in ids and other in ids and (both := len(ids[one] & ids[other])):
             found.append(f"{both} of {len(ids[one])} {one} ids are also in {other}: {one} metrics are too good")
     effects = {
         "train": "nothing was learned of it, and it scores at or near 0",
@@ -46,6 +46,28 @@ def data_warnings(splits: dict[str, store.FeatureSet], truth: dict[str, np.ndarr
         always = np.flatnonzero(truth["train"].all(axis=0))
         found += [f"class '{names[k]}' is on every train sample: there is nothing to learn" for k in always]
     return found
+
+
+def chosen_on(folds: np.ndarray | None, val: store.FeatureSet | None, lonlat: np.ndarray | None) -> dict[str, Any]:
+    """The record's ``chosen_on``: what chose the candidate, the thresholds and the calibration.
+
+    Without folds it is val, scored by the fit on train alone, also where the final fit is on train and val. With folds
+    it is every sample of train and val, scored by the fit that has not seen its fold; ``val`` of the run are these
+    out-of-fold scores.
+
+    Args:
+        folds: (N,) fold of each sample, or None.
+        val: None where there is none.
+        lonlat: (N, 2) locations of these samples, or None.
+    """
+    if folds is None:
+        return {"samples": "val"}
+    cells = spatial.cells(lonlat)
+    return {
+        "samples": "train" if val is None else "train and val",
+        "folds": np.bincount(folds).tolist(),
+        "cells": None if cells is None else int(cells.max()) + 1,
+    }
 
 
 def search_warnings(found: Found, budget_s: float | None, natural: dict[str, Sequence[Any]]) -> list[str]:

@@ -56,7 +56,7 @@ class Job:
     Args:
         kind: probe kind.
         candidates: hyper-parameters to try, the simplest first.
-        val: (M, D) features to choose on, in memory or on disk.
+        val: (M, D) features to choose on, in memory or on disk; None where nothing is chosen.
         train: (N, D) float32, those rows; the kind's own copy, which it may change in place. With several views
             (`Settings.views`) first all rows of the images themselves, then all of the next view. In the type that
             is on disk if the kind's card says ``as_stored``.
@@ -144,7 +144,9 @@ class Job:
         label: str | None = None,
         **history: Any,
     ):
-        """Score val with a fitted estimator: a `Trial`; with a label, shows progress."""
+        """Score val, if there is one, with a fitted estimator: a `Trial`; with a label, shows progress."""
+        if self.val is None:
+            return Trial(params, estimator, None, None, float("nan"), converged, fit_s, 0.0, history)
         start = time.perf_counter()
         scores = score(
             estimator,
@@ -163,7 +165,7 @@ class Job:
 
     def better(self, one: "Trial", other: "Trial") -> bool:
         """Whether a candidate beats another on val."""
-        return selection.better(one, other, self.metric)
+        return selection.better(one, other, self.metric, tie_breaker=self.settings.tie_breaker)
 
 
 @dataclass(frozen=True)
@@ -184,13 +186,11 @@ class Found:
 def search(job: Job, report: Callable[[str], None]) -> Found:
     """Try the candidates; the best on val is chosen, of full equals the first, the simplest."""
     job, oversampled = with_synthetic_samples(job)
-    module = PROBES.load(job.kind)
-    one_by_one = hasattr(module, "search")
-    trials = module.search(job) if one_by_one else _each(job, module)  # which minds the time itself
+    one_by_one = hasattr(PROBES.load(job.kind), "search")  # else the time is minded there
     best: Trial | None = None
     tried: list[Trial] = []
     total = len(job.candidates)
-    for trial in trials:
+    for trial in trials(job):
         if best is None or job.better(trial, best):
             best = trial
         tried.append(replace(trial, estimator=None, scores=None))
@@ -218,6 +218,20 @@ def with_synthetic_samples(job: Job) -> tuple[Job, dict[str, Any] | None]:
     names = list(job.class_names or (f"number {k}" for k in range(job.classes)))
     train, labels, told = oversample.smote(job.train, job.labels, names, seed=job.seed)
     return replace(job, train=train, labels=labels), told
+
+
+def trials(job: Job) -> Iterator[Trial]:
+    """Every candidate, fitted and judged."""
+    module = PROBES.load(job.kind)
+    return module.search(job) if hasattr(module, "search") else _each(job, module)
+
+
+def fit_again(job: Job, params: dict[str, Any]) -> Trial:
+    """One candidate fitted on all of the job's samples; nothing is judged."""
+    job, _ = with_synthetic_samples(job)
+    settings = replace(job.settings, extend=False, budget_s=None)
+    nothing = np.zeros((0, job.classes), bool)
+    return next(iter(trials(replace(job, candidates=[params], val=None, val_truth=nothing, settings=settings))))
 
 
 def words(params: dict[str, Any]) -> str:

@@ -10,13 +10,13 @@ import numpy as np
 
 from data.errors import RequestError, unknown
 from probes import metrics, probabilities
+from probes.grid import EQUAL
 from probes.scores import decide, half_thresholds, shrunk_thresholds
 
 TIE_BREAKER = "log_loss"
 LOSSES = ("hamming_loss", *probabilities.NAMES)  # the lower the better
 OF_SCORES = ("map_macro", "map_micro", *probabilities.NAMES)  # need no decisions
 AT_HALF = "@half"
-EQUAL = 1e-9  # values closer than this are equal
 
 
 class Judgement(NamedTuple):
@@ -77,17 +77,18 @@ def judge(truth: np.ndarray, scores: np.ndarray, name: str, *, multilabel: bool,
     return Judgement(metrics.multilabel_metrics(truth, decide(scores, thresholds), scores)[base], lost)
 
 
-def better(one: Any, other: Any, name: str) -> bool:
+def better(one: Any, other: Any, name: str, *, tie_breaker: str | None = TIE_BREAKER) -> bool:
     """Whether a candidate beats another.
 
     Args:
         one: has ``value`` and ``log_loss``, see `Judgement`.
         other: the one to beat.
         name: the metric that chooses.
+        tie_breaker: None keeps the first of equals.
     """
     if one.value is None or other.value is None:
         if (one.value is None) != (other.value is None):
             return other.value is None
     elif abs(gain := one.value - other.value) > EQUAL:
         return (gain < 0) == (name.removesuffix(AT_HALF) in LOSSES)
-    return one.log_loss < other.log_loss - EQUAL
+    return tie_breaker is not None and one.log_loss < other.log_loss - EQUAL

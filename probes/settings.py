@@ -15,7 +15,11 @@ class Settings:
     """What a user may choose for any kind; all of it decides the result and is recorded.
 
     Args:
+        protocol: name, see `probes.protocols`.
         select: metric on val that chooses among the candidates, see `probes.selection`; None is the headline metric.
+        tie_breaker: metric that decides between equals; None takes the first, the simplest.
+        refit: fit the chosen candidate once more on train and val.
+        folds: choose by so many folds of train and val together; None chooses on val.
         standardise: z-score features by the mean and standard deviation of train; None leaves it to the kind.
         extend: leave a grid where val has long fallen, and go beyond its edge where val rises; False tries exactly the
             grid.
@@ -32,7 +36,11 @@ class Settings:
         options: what else a kind's `candidates` takes, by name.
     """
 
+    protocol: str = "default"
     select: str | None = None
+    tie_breaker: str | None = TIE_BREAKER
+    refit: bool = False
+    folds: int | None = None
     standardise: bool | None = None
     extend: bool = True
     beta: float = 2
@@ -82,14 +90,18 @@ def recorded(multilabel: bool, settings: Settings, candidates: list[dict[str, An
         given.pop("val")  # as version 0.1
     if settings.oversample is None:
         given.pop("oversample")
-    chosen_by = {"selection": selection_metric(settings, multilabel), "tie_breaker": TIE_BREAKER}
-    return chosen_by | given | rule | {"candidates": candidates}
+    return {"selection": selection_metric(settings, multilabel), **given, **rule, "candidates": candidates}
 
 
 def check_settings(kind: str, settings: Settings, multilabel: bool) -> None:
     """Raise a RequestError for a setting that a kind of probe does not have."""
     if settings.select is not None:
         check_metric(settings.select, multilabel)
+    if settings.folds is not None and settings.budget_s is not None:
+        raise RequestError("--folds cannot end early: drop --budget")
+    for flag, given in (("--folds", settings.folds is not None), ("--refit", settings.refit)):
+        if given and settings.views > 1:
+            raise RequestError(f"{flag} and --augment do not go together: val has no altered views; drop one of them")
     labels = "multi-label" if multilabel else "single-label"
     able = [name for name in PROBES.names() if labels in PROBES.card(name).get("balanced", ())]
     if settings.balanced and kind not in able:

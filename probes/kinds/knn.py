@@ -220,6 +220,12 @@ def search(job: Job) -> Iterator[Trial]:
     scaler = job.scaler()
     zscores = {"mean": np.asarray(scaler.mean_, np.float32), "scale": np.asarray(scaler.scale_, np.float32)}
     labels = job.labels.ravel() if job.classes == 1 else job.labels
+    if job.val is None:
+        for params in job.candidates:
+            place = {"device": job.settings.device, **(zscores if params["zscore"] else {})}
+            probe = Neighbours(job.train, labels, params["k"], params["distance"], **place)
+            yield job.judge(params, probe, fit_s=0.0)
+        return
     judged = np.sort(np.random.default_rng(job.seed).permutation(len(job.val_truth))[:MOST_JUDGED])
     val, truth = inputs.in_memory([job.val], judged), job.val_truth[judged]
     groups: dict[tuple[str, bool], list[dict[str, Any]]] = {}

@@ -1,0 +1,178 @@
+"""Protocols by name, refitting on train and val, and folds: what they fix, what they record, what they refuse."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from helpers import make_features, make_split
+from sklearn.linear_model import LogisticRegression
+
+from data import command, runs
+from data.errors import RequestError
+from probes import cli, fit, folds, inputs, protocols
+from probes.settings import Settings
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["multi-label", "single-label"])
+def features(request, tmp_path_factory):
+    return make_features(tmp_path_factory.mktemp("runs"), multilabel=request.param, rows=(120, 60, 60), dim=4)
+
+
+def _records(out):
+    return [run.record for run in runs.find_runs(out)]
+
+
+def _run(words, features, out):
+    return command.run(cli.app, [*words, "--features", str(features), "--out", str(out)])
+
+
+def test_torchgeo_bench_is_its_own_recipe(features, tmp_path, capsys):
+    assert _run(["--protocol", "torchgeo-bench"], features, tmp_path) == 0
+    linear, knn = sorted(_records(tmp_path), key=lambda record: record["kind"], reverse=True)
+    assert (linear["kind"], knn["kind"]) == ("linear", "knn") and linear["protocol"] == "torchgeo-bench"
+    grid = [each["C"] for each in linear["candidates"]]
+    np.testing.assert_allclose(grid, np.logspace(-6, 4, 40), rtol=1e-9)
+    assert linear["arguments"]["selection"] == ("map_micro" if linear["multilabel"] else "accuracy")
+    assert linear["fitted_on"] == {"splits": ["train", "val"], "rows": 180}
+    assert knn["chosen"] == {"k": 5, "distance": "euclidean", "zscore": False}
+    assert knn["fitted_on"] == {"splits": ["train"], "rows": 120}, "its neighbours come from train alone"
+    assert "features made with image_size None, the protocol's with 224" in linear["protocol_differences"]
+    if linear["multilabel"]:
+        return
+    splits = inputs.read_splits(features)
+    x, y = (
+        np.concatenate([splits["train"].features[:], splits["val"].features[:]]).astype(float),
+        np.concatenate([splits["train"].labels, splits["val"].labels]),
+    )
+    peer = LogisticRegression(C=linear["chosen"]["C"], tol=1e-8, max_iter=5000).fit(x, y)  # raw features
+    (run,) = runs.find_runs(tmp_path, kind="linear")
+    expected = peer.predict_proba(splits["test"].features[:].astype(float))
+    np.testing.assert_allclose(run.predictions("test").scores, expected, atol=5e-3)
+
+
+@pytest.mark.parametrize("name", list(protocols.PROTOCOLS))
+def test_every_protocol_runs_records_its_name_and_is_listed_with_its_source(name, tmp_path, capsys):
+    folder = make_features(tmp_path, multilabel=False, classes=3, rows=(90, 60, 40), dim=6)
+    own = protocols.get(name)
+    kinds = [] if own.kinds else ["--kind", "prior"]
+    seeds = [] if own.seeds else ["--seeds", "1"]
+    assert _run(["--protocol", name, *kinds, *seeds], folder, tmp_path) == 0
+    records = _records(tmp_path)
+    assert {record["protocol"] for record in records} == {name}
+    assert len(records) == (own.seeds or 1) * max(len(own.kinds), 1)
+    if own.shots:
+        assert {record["rows"]["train"] for record in records} == {3 * own.shots}
+    if own.epochs:
+        assert len(records[0]["candidates"]) == own.epochs
+    assert command.run(cli.app, ["list"]) == 0
+    assert own.citation in capsys.readouterr().out
+
+
+def test_a_curve_by_protocol_takes_its_parts(tmp_path):
+    folder = make_features(tmp_path, multilabel=False, classes=3, rows=(400, 60, 40), dim=6)
+    words = ["sweep", "--protocol", "geo-bench", "--kind", "prior", "--seeds", "1"]
+    assert _run(words, folder, tmp_path) == 0
+    assert [record["arguments"]["fraction"] for record in _records(tmp_path)] == [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
+    assert _run([*words, "--shots", "5"], folder, tmp_path) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--protocol", "torchgeo-bensh"], "unknown protocol 'torchgeo-bensh'.*did you mean 'torchgeo-bench'"),
+        (["--protocol", "torchgeo-bench", "--kind", "rf,knn"], "is defined for knn, linear; drop rf from --kind"),
+        (["--protocol", "torchgeo-bench", "--no-refit"], "does not go with --no-refit: it sets --refit"),
+        (["--protocol", "torchgeo-bench", "--standardize"], "does not go with --standardize: it sets --no-standardize"),
+        (["--protocol", "torchgeo-bench", "--balanced"], "does not go with --balanced"),
+        (["--protocol", "torchgeo-bench", "--folds", "3"], "does not go with --folds 3: that is no part of it"),
+        (["--protocol", "mieb", "--shots", "5"], "does not go with --shots 5: it sets --shots 16"),
+        (["--protocol", "mieb", "--seeds", "2"], "does not go with --seeds 2: it sets --seeds 5"),
+        (["--protocol", "class-project", "--epochs", "3"], "does not go with --epochs 3: it sets --epochs 10"),
+        (["--protocol", "torchgeo-bench", "--select", "f1_macro"], "does not go with --select f1_macro"),
+        (["--select", "f1_makro", "--kind", "rf"], "unknown metric of .* probes 'f1_makro'"),
+        (["--no-standardize", "--kind", "rf"], "--no-standardize: rf has no such step; kinds that do: "),
+        (["--kind", "knn", "--folds", "1"], "--folds 1: must be at least 2"),
+        (["--kind", "knn", "--folds", "2", "--budget", "9s"], "--folds cannot end early: drop --budget"),
+        ([], "give --kind, such as linear"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(words, told, features, tmp_path, capsys):
+    assert _run(words, features, tmp_path / "out") == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert re.search(told, lines[0])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["linear", "knn", "mlp"])
+def test_a_refit_learns_from_val_too_but_val_is_scored_by_the_fit_on_train(kind, features, tmp_path):
+    splits = inputs.read_splits(features)
+    plain = fit.fit_run(kind, splits, tmp_path, settings=Settings())
+    again = fit.fit_run(kind, splits, tmp_path, settings=Settings(refit=True))
+    assert plain.folder != again.folder and plain.record["chosen"] == again.record["chosen"]
+    assert again.record["fitted_on"] == {"splits": ["train", "val"], "rows": 180}
+    np.testing.assert_array_equal(plain.predictions("val").scores, again.predictions("val").scores)
+    assert (plain.predictions("test").scores != again.predictions("test").scores).any()
+    for rule in ("half", "tuned"):
+        one, two = (run.record["per_class"][rule] for run in (plain, again))
+        assert [row["threshold"] for row in one] == [row["threshold"] for row in two]
+
+
+@pytest.mark.parametrize("kind", ["linear", "knn", "rf"])
+def test_folds_choose_by_scores_of_samples_that_the_fit_has_not_seen(kind, features, tmp_path):
+    splits = inputs.read_splits(features)
+    run = fit.fit_run(kind, splits, tmp_path, settings=Settings(folds=4))
+    record = run.record
+    assert record["chosen_on"]["samples"] == "train and val" and record["chosen_on"]["folds"] == [45] * 4
+    assert record["fitted_on"]["rows"] == 180
+    out_of_fold = run.predictions("val")
+    assert out_of_fold.ids == [*splits["train"].ids, *splits["val"].ids]
+    chosen = [each for each in record["candidates"] if record["chosen"].items() <= each.items()]
+    metric = record["arguments"]["selection"]
+    assert record["metrics"]["val"]["half"][metric] == pytest.approx(chosen[0][metric])
+    assert not any("ids are also in" in line for line in record["warnings"])
+    assert json.loads((run.folder / "run.json").read_text())["arguments"]["folds"] == 4
+
+
+def test_without_val_folds_of_train_choose(tmp_path, capsys):
+    folder = make_features(tmp_path, multilabel=True, rows=(120, 60, 60))
+    (folder / "val.h5").unlink()
+    assert _run(["--kind", "linear"], folder, tmp_path) == 2
+    assert "or give --folds 5 to choose by folds of train" in capsys.readouterr().err
+    assert _run(["--kind", "linear", "--folds", "5"], folder, tmp_path) == 0
+    (record,) = _records(tmp_path)
+    assert record["chosen_on"]["samples"] == "train" and record["fitted_on"] == {"splits": ["train"], "rows": 120}
+
+
+def test_folds_are_stratified_for_every_label():
+    rng = np.random.default_rng(0)
+    shown = rng.random((400, 6)) < np.linspace(0.5, 0.03, 6)
+    given = folds.assign(shown, 5, list("abcdef"), seed=0)
+    sizes = np.bincount(given)
+    assert sizes.min() >= 75 and sizes.max() <= 85
+    for k in range(6):
+        each = np.bincount(given[shown[:, k]], minlength=5)
+        assert each.max() - each.min() <= 3
+
+
+def test_folds_keep_cells_whole():
+    rng = np.random.default_rng(0)
+    cells = rng.integers(40, size=500)
+    shown = np.eye(3, dtype=bool)[rng.integers(3, size=500)]
+    given = folds.assign(shown, 4, list("abc"), seed=0, cells=cells)
+    assert all(len(set(given[cells == cell])) == 1 for cell in range(40))
+    assert np.bincount(given).min() > 90
+
+
+def test_more_folds_than_a_class_has_samples_is_one_line(tmp_path, capsys):
+    names = ["common", "rare"]
+    for split, rows in (("train", 30), ("val", 10), ("test", 10)):
+        labels = np.zeros(rows, np.int64)
+        labels[:2] = 1
+        make_split(tmp_path / f"{split}.h5", labels, np.random.default_rng(0).random((rows, 3), np.float32), names)
+    assert _run(["--kind", "linear", "--folds", "5"], tmp_path, tmp_path / "out") == 2
+    assert "--folds 5: class 'rare' has 4 samples; give at most 4 folds" in capsys.readouterr().err
+    cells = np.zeros(40, int)
+    with pytest.raises(RequestError, match="in 1 spatial cells"):
+        folds.assign(np.ones((40, 1), bool), 2, ["a"], seed=0, cells=cells)
