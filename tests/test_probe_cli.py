@@ -120,7 +120,7 @@ def test_decision_flags_reach_the_run(out, tmp_path, capsys):
             "unknown calibration 'plat'; choose from isotonic, platt, temperature (did you mean 'platt'?)",
         ),
         (("--kind", "knn", "--device", "gpu"), "--device gpu: give cpu, cuda or cuda:1"),
-        ((), "requires an argument"),
+        ((), "give --kind, such as linear"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_exit_code_2(words, told, out, capsys):
