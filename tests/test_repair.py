@@ -113,3 +113,22 @@ def test_a_repair_against_other_data_is_refused(file, capsys):
         target.attrs["attributes_sha256"] = digest_attributes(target)
     assert command.run(app, ["verify", str(file), "--repair"]) == 1
     assert "was made with another dataset.limit than there is now" in capsys.readouterr().out
+
+
+def test_a_repair_that_was_killed_and_is_given_again_ends_well(file, sound, capsys):
+    """It used to end with exit code 1, for the parts folder that the repair itself had finished with."""
+    flip(file, "features")
+    store.salvage(file)  # the first half: what is sound is kept as parts, and then it was killed
+    assert command.run(app, ["verify", str(file.parent), "--repair"]) == 0
+    assert "1 of 1 files are good" in capsys.readouterr().out
+    assert [path.name for path in file.parent.iterdir()] == ["val.h5"]
+    assert command.run(app, ["verify", str(file.parent), "--repair"]) == 0
+
+
+def test_one_file_beyond_repair_does_not_keep_the_next_from_it(file, sound, capsys):
+    lost = file.with_name("test.h5")
+    lost.write_bytes(sound[1][:100])
+    flip(file, "features")
+    assert command.run(app, ["verify", str(file.parent), "--repair"]) == 1
+    told = capsys.readouterr().out
+    assert "test.h5 is damaged" in told and "1 of 2 files are good" in told and store.verify(file) == []
