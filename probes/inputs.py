@@ -73,8 +73,8 @@ def read_views(folder: Path, train: store.FeatureSet, views: int) -> tuple[store
         altered = features.identity["split"].get("altered", {})
         alike = found[0].identity["split"]["altered"] if found else altered
         fields = store.differing_fields(
-            features.identity | {"split": features.identity["split"] | {"altered": altered}},
-            train.identity | {"split": train.identity["split"] | {"altered": alike | {"view": view}}},
+            features.identity | {"split": features.identity["split"] | {"altered": altered, "parts": None}},
+            train.identity | {"split": train.identity["split"] | {"altered": alike | {"view": view}, "parts": None}},
         )
         if fields:
             raise RequestError(

@@ -10,6 +10,7 @@ from helpers import encoder_identity, make_split
 from analysis import cli as analyze_cli
 from data import command, paths, store
 from data.runs import all_runs
+from featurize.cli import app as featurize
 from probes.cli import app
 
 NAMES = ["a", "b", "c"]
@@ -159,3 +160,14 @@ def test_unknown_encoders_and_wrong_files_are_one_clear_line(out, capsys):
     assert "2 feature files (of dinov2, dinov2)" in capsys.readouterr().err
     assert not (out / "a.csv").exists()
     assert json.loads((run.folder / "run.json").read_text())["features"]["encoder"]["settings"]["dims"] == [8, 24]
+
+
+def test_altered_views_are_joined_too(tmp_path, capsys):
+    data = ["--dataset", "simulated", "--limit", "24", "--augment", "2", "--out", str(tmp_path)]
+    assert command.run(featurize, ["--model", "stats", *data]) == 0
+    assert command.run(featurize, ["--model", "rcf", "--variant", "gaussian", "--image-size", "16", *data]) == 0
+    assert probe("--kind", "head", "--model", "stats+rcf", "--augment", "2", "--out", tmp_path, "--n-jobs", "1") == 0
+    (run,) = all_runs(tmp_path)
+    (view,) = run.record["features"]["splits"]["train"]["views"]
+    assert len(view["parts"]) == 2 and view["parts"] != run.record["features"]["splits"]["train"]["parts"]
+    assert run.simulated

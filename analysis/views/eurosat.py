@@ -33,6 +33,7 @@ CARD = {
 
 HEAD = "head"  # the class project's probe
 SIDES = {"dinov2": "DINOv2", "resnet": "CNN"}
+JOINED = {"dinov2+resnet": "DINOv2 + CNN", "resnet+dinov2": "DINOv2 + CNN"}  # what it proposed as future work
 STUDY = reference.STUDIES["class-project"]
 TABLE2 = ["Class", "TP", "FP", "TN", "FN", "Precision", "Recall", "Specificity", "F1"]
 TABLE2_RATES = ["precision", "recall", "specificity", "f1"]
@@ -386,14 +387,14 @@ def models(runs: Sequence[Run]) -> pd.DataFrame:
 
     Returns:
         A row a run x metric: the columns of `frames.run_columns`, then ``probe side metric value low high``; ``side``
-        is ``DINOv2``, ``CNN`` or ``other``.
+        is ``DINOv2``, ``CNN``, ``DINOv2 + CNN`` (their features joined) or ``other``.
     """
     frame = frames.with_names(frames.metrics_frame(runs), runs)
     frame = frame.loc[
         (frame["split"] == "test") & (frame["rule"] == "half") & frame["metric"].isin(MODEL_METRICS)
     ].reset_index(drop=True)
     names = {(run.dataset, run.encoder): run.record["features"]["encoder"]["name"] for run in runs}
-    sides = [SIDES.get(names[key], "other") for key in zip(frame["dataset"], frame["encoder"], strict=True)]
+    sides = [(SIDES | JOINED).get(names[key], "other") for key in zip(frame["dataset"], frame["encoder"], strict=True)]
     return frame.assign(side=sides).drop(columns=["split", "rule"])
 
 
@@ -447,7 +448,8 @@ def draw_models(frame: pd.DataFrame, ax: Axes, *, published: bool) -> None:
         ax: where to draw.
         published: whether to draw the class project's accuracy.
     """
-    palette = {"DINOv2": figures.PALETTE[0], "CNN": figures.PALETTE[1], "other": figures.GREY}
+    palette = {"DINOv2": figures.PALETTE[0], "CNN": figures.PALETTE[1], "DINOv2 + CNN": figures.PALETTE[2]}
+    palette["other"] = figures.GREY
     rows = frame.to_dict("records")
     for y, row in enumerate(rows):
         if not np.isnan(row["low"]):
