@@ -18,7 +18,6 @@ WEIGHTS ?= pretrained
 CNN ?= resnet
 CNN_SIZE ?= 224
 VIEWS ?= 4
-EPOCHS ?= 10
 CLASS_PROJECT_OUT ?= runs/class-project
 DEVICE ?= auto
 UV := $(shell command -v uv || echo .uv/bin/uv)
@@ -55,7 +54,7 @@ seminar: setup
 	@test -n "$(DATA)" || { echo "make seminar needs BigEarthNet's folder: make seminar DATA=/data/bigearthnet"; exit 2; }
 	$(BIN)/featurize --model $(SEMINAR_MODEL) --bands $(SEMINAR_BANDS) --dataset bigearthnet --data-root $(DATA) \
 		$(SEMINAR_RELEASE:%=--dataset-variant %) $(SEMINAR_CLASSES:%=--classes %) --device $(DEVICE) --out $(SEMINAR_OUT)
-	$(BIN)/probe --kind rf,linear,mlp --dataset bigearthnet --out $(SEMINAR_OUT)
+	$(BIN)/probe --protocol seminar --dataset bigearthnet --out $(SEMINAR_OUT)
 	$(BIN)/analyze seminar --dataset bigearthnet --out $(SEMINAR_OUT)
 
 # from EuroSAT's JPEGs, DATA/EuroSAT.zip and the split files, to the class project's tables and figures, in both of its
@@ -77,7 +76,7 @@ class-project-run:
 
 CLASS_PROJECT_FEATURES = --weights $(WEIGHTS) --dataset eurosat-rgb --data-root $(DATA) $(CHOICE) --augment $(VIEWS) \
 	--device $(DEVICE) --out $(OUT)
-CLASS_PROJECT_PROBE = --kind head --augment $(VIEWS) --epochs $(EPOCHS) --dataset eurosat-rgb --out $(OUT)
+CLASS_PROJECT_PROBE = --protocol class-project --augment $(VIEWS) --dataset eurosat-rgb --out $(OUT)
 
 # one thread a test process, as two that each take every core get in each other's way; files are not split between them
 test: setup-dev

@@ -44,7 +44,7 @@ def parsed(words):
 )
 def test_the_seminar_goes_from_features_to_its_table(words):
     flags = [parsed(command) for command in commands(*words)]
-    assert len(flags) == 3 and flags[1]["--kind"] == "rf,linear,mlp"
+    assert len(flags) == 3 and flags[1]["--protocol"] == "seminar"
     assert flags[0]["--bands"] == ("s1s2" if "SEMINAR_BANDS=s1s2" in words else "s2-9")
     assert flags[0].get("--classes") == ("43" if "SEMINAR_CLASSES=43" in words else None)
     assert len({one["--out"] for one in flags}) == 1
@@ -66,4 +66,8 @@ def test_both_set_ups_of_the_class_project_are_as_it_describes():
     assert parse_counts(four["--per-class"], "train", 4) == [200] * 4
     assert parse_counts(four["--per-class"], "test", 4) == [30, 40, 30, 40]
     assert (ten["--variant"], ten["--image-size"]) == ("base-imagenet1k-1-layer", "224")
-    assert [one["--model"] for one in flags if one.get("--kind") == "head"] == ["dinov2", "resnet", "dinov2+resnet"] * 2
+    assert [one["--model"] for one in flags if one.get("--protocol") == "class-project"] == [
+        "dinov2",
+        "resnet",
+        "dinov2+resnet",
+    ] * 2
