@@ -118,7 +118,8 @@ def fit_temperature(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool) 
         return float(-log_softmax(scaled, axis=1)[truth].mean())
 
     bound = np.log(LARGEST_TEMPERATURE)
-    return float(np.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-6}).x))
+    found: Any = minimize_scalar(loss, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))
 
 
 def _log(scores: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ def out_of_fold(
     fold = np.empty(len(features), int)
     # Stretches of the order, not every fifth row of it: classes of one size come in turns there.
     fold[stratified_order(truth, seed=seed)] = np.arange(len(features)) * folds // len(features)
-    scores = np.zeros((len(C_VALUES), *truth.shape))
+    scores = [np.zeros(truth.shape) for _ in C_VALUES]
     with threadpool_limits(1, user_api="blas"):
         for number in range(folds):
             held = fold == number

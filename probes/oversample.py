@@ -72,8 +72,9 @@ def smote(
     told: dict[str, Any] = {"method": "smote", "neighbours": NEIGHBOURS, "synthetic": {}, "fewer_neighbours": {}}
     for k in wanted:
         neighbours = min(NEIGHBOURS, int(counts[k]) - 1)
-        sampler = SMOTE(sampling_strategy={k: most}, k_neighbors=neighbours, random_state=seed)
-        made, _ = sampler.fit_resample(scaled, labels)
+        strategy: Any = {k: most}
+        sampler: Any = SMOTE(sampling_strategy=strategy, k_neighbors=neighbours, random_state=seed)
+        made = sampler.fit_resample(scaled, labels)[0]
         added.append((made[len(labels) :] * scale).astype(features.dtype))
         of_class.append(np.full(most - counts[k], k, labels.dtype))
         told["synthetic"][names[k]] = int(most - counts[k])

@@ -154,10 +154,22 @@ def shrunk_thresholds(
         return float(f_beta(tp, fp, fn, beta).mean())
 
     shared = float(max(np.unique(own[shown]), key=macro))
+    return shrink(own, shared, positives, shrinkage=shrinkage), shared, own
+
+
+def shrink(own: np.ndarray, shared: float, positives: np.ndarray, *, shrinkage: float) -> np.ndarray:
+    """Thresholds (K,) between the classes' own optima (K,) and the shared one, see `shrunk_thresholds`.
+
+    Args:
+        own: thresholds of the classes.
+        shared: threshold of all of them.
+        positives: (K,) on val.
+        shrinkage: positives at which a class keeps half of the distance.
+    """
     keep = positives / np.maximum(positives + shrinkage, 1)
     odds, goal = (np.log(t / (1 - t)) for t in (own.clip(_SURE, 1 - _SURE), np.clip(shared, _SURE, 1 - _SURE)))
     drawn = 1 / (1 + np.exp(-(keep * odds + (1 - keep) * goal)))
-    return np.where((positives > 0) & (own != shared), drawn, own), shared, own
+    return np.where((positives > 0) & (own != shared), drawn, own)
 
 
 def decide(scores: np.ndarray, thresholds: np.ndarray | None) -> np.ndarray:

@@ -19,7 +19,16 @@ MAY_IMPORT = {
         "featurize.commands",
         *(
             f"probes.{name}"
-            for name in ("metrics", "probabilities", "out_of_fold", "intervals", "jackknife", "scores", "spatial")
+            for name in (
+                "metrics",
+                "probabilities",
+                "out_of_fold",
+                "sweep",
+                "intervals",
+                "jackknife",
+                "scores",
+                "spatial",
+            )
         ),
     },
 }

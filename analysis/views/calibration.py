@@ -58,13 +58,14 @@ def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     Args:
         frame: of `compute`.
     """
-    if frame["class"].nunique() > 1 or frame["class"].iloc[0] != TOP:
+    if set(frame["class"]) != {TOP}:
         rows = []
         for name, part in frame.groupby("class", sort=False):
-            count = part["count"].sum()
-            mean = float((part["count"] * part["confidence"].fillna(0)).sum() / count)
-            ece, support = float(part["ece"].iloc[0]), int(part["support"].iloc[0])
-            rows.append([str(name), f"{support:,}", *(figures.number(value) for value in (support / count, mean, ece))])
+            counts, confidences = (part[column].to_numpy(float) for column in ("count", "confidence"))
+            mean = float(np.nansum(counts * confidences) / counts.sum())
+            ece, support = (float(part[column].to_numpy(float)[0]) for column in ("ece", "support"))
+            rates = (support / counts.sum(), mean, ece)
+            rows.append([str(name), f"{int(support):,}", *(figures.number(value) for value in rates)])
         return ["Class", "Support", "Frequency", "Mean score", "ECE"], rows
     rows = [
         [f"{low:.2f} to {high:.2f}", f"{count:,}", figures.number(confidence), figures.number(frequency)]
@@ -87,7 +88,7 @@ def summary(run: Run) -> str:
 
 
 def _write(run: Run, frame: pd.DataFrame, folder: Path) -> Output:
-    first = frame.iloc[0]
+    first: Any = frame.iloc[0]
     stem = folder / "__".join(["calibration", *(str(first[key]) for key in ("dataset", "encoder", "run"))])
     header, rows = readable(frame)
     said = summary(run)
@@ -116,7 +117,7 @@ def draw_figure(frame: pd.DataFrame, said: str) -> Figure:
         frame: of `compute` with the columns of `frames.run_columns` and names, one run.
         said: of `summary`.
     """
-    first = frame.iloc[0]
+    first: Any = frame.iloc[0]
     parts: list[tuple[Any, pd.DataFrame]] = list(frame.groupby("class", sort=False))
     note = f"Test split, {probabilities.BINS} bins, hollow with fewer than {FEW} samples. {said}."
     if first["multilabel"]:

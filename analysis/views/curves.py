@@ -1,4 +1,4 @@
-"""Loss and accuracy of every epoch, train and val, of runs that keep them (the `head` probe)."""
+"""Learning curves: metrics by size of train, pooled over seeds; and loss and accuracy by epoch of `head` runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis import figures, frames, tables
+from analysis import figures, frames, learning, tables
 from analysis.view import Output, ViewRequest
 from data.errors import RequestError
 from data.runs import Run, all_runs
@@ -20,12 +20,15 @@ SPLITS = ("train", "val")
 
 
 def run(request: ViewRequest) -> list[Output]:
-    """Write the curves of every run that has some."""
+    """Write the epochs of every run that kept them, and the learning curves of runs on growing parts of train."""
     runs = all_runs(request.out, model=request.model, dataset=request.dataset, kind=request.kind)
-    frame = compute(runs)
     folder = request.target("curves")
+    grown = learning.write(runs, folder)
+    if grown and not any(run.record.get("history", {}).get("curves") for run in runs):
+        return grown
+    frame = compute(runs)
     parts = [part.reset_index(drop=True) for _, part in frame.groupby(["dataset", "encoder", "run"], sort=False)]
-    return [_write(part, folder) for part in parts]
+    return grown + [_write(part, folder) for part in parts]
 
 
 def compute(runs: Sequence[Run]) -> pd.DataFrame:
@@ -48,7 +51,10 @@ def compute(runs: Sequence[Run]) -> pd.DataFrame:
                 rows.append(about | {"split": split} | values)
     if not rows:
         kinds = ", ".join(sorted({run.kind for run in runs}))
-        raise RequestError(f"no run recorded its epochs (found: {kinds}); make one with probe --kind head")
+        raise RequestError(
+            f"no run recorded its epochs, nor are there runs on parts of train (found: {kinds}); "
+            "make some with probe --kind head or probe sweep"
+        )
     return frames.with_names(pd.DataFrame(rows), runs)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,7 +62,7 @@ def run(request: ViewRequest, *, count: int, folds: int, seed: int, data_root: s
         "simulated": sets[0].simulated,
     }
     stem = request.target("labels") / f"labels__{dataset}__{encoder}__{request.split}"
-    shown = frame[frame["suspected"]].head(count)
+    shown = frame.loc[frame["suspected"]].head(count)
     pictures, note = _pictures(shown, sets[0], data_root)
     outputs = [_write(frame.assign(**about), shown, pictures, stem, note=note, split=request.split)]
     suspected = set(frame.loc[frame["suspected"] & (frame["split"] == "test"), "id"])
@@ -197,7 +198,7 @@ def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the suspected samples."""
     rows = [
         [row["id"], row["split"], row["given"] or "none", row["suggested"] or "none", figures.number(row["quality"])]
-        for row in frame[frame["suspected"]].to_dict("records")
+        for row in frame.loc[frame["suspected"]].to_dict("records")
     ]
     return ["Sample", "Split", "Given label", "Suggested", "Quality"], rows
 
@@ -205,7 +206,7 @@ def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 def _write(
     frame: pd.DataFrame, shown: pd.DataFrame, pictures: dict[str, np.ndarray], stem: Path, *, note: str, split: str
 ) -> Output:
-    first = frame.iloc[0]
+    first: Any = frame.iloc[0]
     header, rows = readable(frame)
     found = int(frame["suspected"].sum())
     where = "all splits" if split == "all" else split
@@ -260,7 +261,7 @@ def draw_figure(shown: pd.DataFrame, pictures: dict[str, np.ndarray], frame: pd.
         pictures: by id, (H, W, 3) uint8.
         frame: of `compute`, with ``dataset model simulated``.
     """
-    first = frame.iloc[0]
+    first: Any = frame.iloc[0]
     lines = -(-len(shown) // COLUMNS)
     deep = 3.5 if shown["given"].str.contains("; ").any() else 2.75
     figure = figures.new_figure(10.5, 1.2 + deep * lines)

@@ -1,0 +1,143 @@
+"""Learning curves: a metric by size of train, the mean over seeds with its 95 % interval."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator, ScalarFormatter
+
+from analysis import figures, frames, tables
+from analysis.view import Output
+from data.runs import Run
+from probes import sweep
+
+HEADLINE = {True: "f2_macro", False: "accuracy"}
+SIZES = ("shots", "fraction", "candidates", "partition", "val")  # arguments that may differ along one curve
+INTERVAL = "Shaded: 95 % interval of the mean over seeds (Student's t); it leaves out the choice of test samples."
+
+
+def compute(runs: Sequence[Run]) -> pd.DataFrame:
+    """Runs of several seeds pooled, where a probe was fitted on at least two sizes of train.
+
+    Returns:
+        A row per curve x size x rule x metric: ``dataset encoder model multilabel curve`` and the columns of
+        `probes.sweep.summary`; no rows where there are no curves. A curve is a kind of probe on one feature set with
+        one set of other settings.
+    """
+    models = frames.encoder_labels(runs)
+    groups: dict[tuple[str, str, str, str], list[Run]] = {}
+    for run in runs:
+        asked = {k: v for k, v in run.record.get("arguments", {}).items() if k not in SIZES}
+        key = (run.dataset, run.encoder, run.kind, json.dumps(asked, sort_keys=True))
+        groups.setdefault(key, []).append(run)
+    curves = {key: group for key, group in groups.items() if len({_size(run) for run in group}) > 1}
+    parts, taken = [], []
+    for (dataset, encoder, kind, _), group in curves.items():
+        place = (dataset, encoder, kind)
+        taken.append(place)
+        alike = sum(other[:3] == place for other in curves)
+        about = {
+            "model": models[dataset, encoder],
+            "multilabel": group[0].multilabel,
+            "curve": kind if alike == 1 else f"{kind}, settings {taken.count(place)}",
+        }
+        parts.append(pd.DataFrame(sweep.summary(sweep.rows(group))).assign(**about))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _size(run: Run) -> tuple:
+    asked = run.record.get("arguments", {})
+    return asked.get("shots"), asked.get("fraction")
+
+
+def headline(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `compute` that are drawn: the headline metric, tuned thresholds for multi-label data, by size."""
+    metric = frame["multilabel"].map(HEADLINE)
+    shown = frame.loc[(frame["metric"] == metric) & frame["rule"].isin(["tuned", "argmax"])]
+    return shown.sort_values(["model", "curve", "train_rows"], kind="stable", ignore_index=True)
+
+
+def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of one dataset's curves.
+
+    Args:
+        frame: of `headline`.
+    """
+    name = frames.metric_names(bool(frame["multilabel"].iloc[0]))[str(frame["metric"].iloc[0])]
+    rows = []
+    for row in frame.to_dict("records"):
+        shots, fraction = row["shots"], row["fraction"]
+        part = f"{shots:g} per class" if shots == shots and shots else f"{fraction:g} of train" if fraction else "all"
+        value = figures.with_interval(*(float("nan") if row[c] is None else row[c] for c in ("mean", "low", "high")))
+        rows.append([row["model"], row["curve"], part, f"{row['train_rows']:,.0f}", str(row["seeds"]), value])
+    return ["Model", "Probe", "Train", "Samples", "Seeds", f"{name} [95 %]"], rows
+
+
+def write(runs: Sequence[Run], folder: Path) -> list[Output]:
+    """A figure and a table for each dataset that has curves."""
+    frame = compute(runs)
+    outputs = []
+    for dataset, part in frame.groupby("dataset", sort=False) if len(frame) else ():
+        shown = headline(part)
+        header, rows = readable(shown)
+        stem = folder / f"curves__{dataset}__learning"
+        title = f"Learning curves, {dataset}" + (" (simulated data)" if part["simulated"].any() else "")
+        drawn = figures.save(draw_figure(shown), stem)
+        outputs.append(
+            Output(
+                title="Learning curves",
+                files=(*drawn, *tables.write_all(part, stem, title, header, rows, left=3, note=INTERVAL)),
+                dataset=str(dataset),
+                caption=f"Mean over seeds by size of train. {INTERVAL}",
+                alt=f"Learning curves of {shown[['model', 'curve']].drop_duplicates().shape[0]} probes.",
+                tables=((header, rows),),
+            )
+        )
+    return outputs
+
+
+def draw_figure(frame: pd.DataFrame) -> Figure:
+    """All curves of one dataset.
+
+    Args:
+        frame: of `headline`.
+    """
+    first: Any = frame.iloc[0]
+    figure = figures.new_figure(7.5, 4.6)
+    draw(frame, figure.subplots())
+    rule = "thresholds tuned on val" if first["multilabel"] else "argmax"
+    figures.put_title(
+        figure, f"Learning curves, {rule}", str(first["dataset"]), simulated=bool(frame["simulated"].any()),
+        note=f"Test split. {INTERVAL}",
+    )  # fmt: skip
+    return figure
+
+
+def draw(frame: pd.DataFrame, ax: Axes) -> None:
+    """A line per curve over the number of training samples, with its interval.
+
+    Args:
+        frame: of `headline`.
+        ax: where to draw.
+    """
+    curves = list(frame.groupby(["model", "curve"], sort=False))
+    several = frame["model"].nunique() > 1
+    for colour, ((model, curve), part) in zip(figures.colours(len(curves)), curves, strict=True):
+        name = figures.wrapped(f"{model}: {curve}" if several else str(curve), 48)
+        x, mean, low, high = (part[c].to_numpy(float) for c in ("train_rows", "mean", "low", "high"))
+        ax.plot(x, mean, marker="o", markersize=4, color=colour, label=name)
+        ax.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)
+    sizes = sorted(set(frame["train_rows"].round()))
+    ax.set_xscale("log")
+    ax.set_xticks(sizes)
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_locator(NullLocator())
+    metric = frames.metric_names(bool(frame["multilabel"].iloc[0]))[str(frame["metric"].iloc[0])]
+    ax.set(xlabel="Training samples", ylabel=f"{metric} on test")
+    ax.grid(axis="y")
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=1 if several else 4)
+    figures.without_frame(ax)

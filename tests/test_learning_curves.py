@@ -1,0 +1,65 @@
+"""Learning curves pool the seeds of each size of train."""
+
+import numpy as np
+import pytest
+from made_runs import EUROSAT, made_up, make_run
+
+from analysis import figures, learning
+from analysis.view import ViewRequest, run_view
+from data.errors import RequestError
+from data.runs import Run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two kinds x three sizes x three seeds of made-up scores whose skill grows with the shots."""
+    out, made = tmp_path_factory.mktemp("out"), []
+    for kind in ("knn", "linear"):
+        for number, count in enumerate((1, 10, None)):
+            for seed in range(3):
+                labels, scores = made_up(
+                    EUROSAT, multilabel=False, rows=200, skill=1.0 + number, seed=10 * seed + number
+                )
+                run = make_run(out, labels, scores, EUROSAT, kind=kind, seed=100 * number + seed, simulated=True)
+                arguments = {"shots": count, "fraction": None, "balanced": False}
+                rows = {"train": (count or 50) * 10, "val": 200, "test": 200}
+                made.append(Run(run.folder, run.record | {"arguments": arguments, "rows": rows}))
+    return made
+
+
+def test_a_size_is_the_mean_of_its_seeds(runs):
+    frame = learning.headline(learning.compute(runs))
+    assert frame["curve"].tolist() == ["knn"] * 3 + ["linear"] * 3 and (frame["seeds"] == 3).all()
+    assert frame["train_rows"].tolist() == [10, 100, 500] * 2
+    values = [
+        run.record["metrics"]["test"]["half"]["accuracy"]
+        for run in runs
+        if run.kind == "knn" and run.record["arguments"]["shots"] == 10
+    ]
+    row = frame.iloc[1]
+    assert row["mean"] == pytest.approx(np.mean(values)) and row["low"] < row["mean"] < row["high"]
+    header, rows = learning.readable(frame)
+    assert rows[0][2:5] == ["1 per class", "10", "3"] and rows[2][2] == "all" and "Accuracy" in header[-1]
+
+
+def test_other_settings_are_another_curve_and_one_size_is_none(runs):
+    one = [run for run in runs if run.kind == "knn"]
+    other = [Run(run.folder, run.record | {"arguments": run.record["arguments"] | {"balanced": True}}) for run in one]
+    frame = learning.compute([*one, *other])
+    assert list(dict.fromkeys(frame["curve"])) == ["knn, settings 1", "knn, settings 2"]
+    assert learning.compute([run for run in one if run.record["arguments"]["shots"] == 1]).empty
+
+
+def test_the_view_writes_the_curves(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "LEAST_DPI", 60)
+    monkeypatch.setattr("analysis.views.curves.all_runs", lambda *_, **__: runs)
+    (output,) = run_view("curves", ViewRequest(out=tmp_path))
+    assert {".png", ".svg", ".csv", ".md", ".tex"} == {file.suffix for file in output.files}
+    assert "simulated" in output.file("md").read_text() and len(output.tables[0][1]) == 6
+
+
+def test_without_curves_of_either_sort_the_request_says_how_to_make_some(runs, tmp_path, monkeypatch):
+    whole = [run for run in runs if run.record["arguments"]["shots"] is None]
+    monkeypatch.setattr("analysis.views.curves.all_runs", lambda *_, **__: whole)
+    with pytest.raises(RequestError, match="probe --kind head or probe sweep"):
+        run_view("curves", ViewRequest(out=tmp_path))
