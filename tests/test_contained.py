@@ -214,3 +214,14 @@ def test_a_file_that_changed_is_looked_into_again(file):
     file.write_bytes(content)
     with pytest.raises(RequestError):
         store.read_features(file)
+
+
+def test_a_damaged_set_stands_in_the_way_only_of_who_means_it(tmp_path):
+    good = make_features(tmp_path, multilabel=True, rows=ROWS, dim=8)
+    bad = make_features(tmp_path, multilabel=True, rows=ROWS, dim=8, model="rcf")
+    for file in bad.glob("*.h5"):
+        file.write_bytes(file.read_bytes()[:3000])
+    assert store.find_features(tmp_path, model="stats") == good
+    for model in ("rcf", None):
+        with pytest.raises(RequestError, match="rcf.*is damaged"):
+            store.find_features(tmp_path, model=model)

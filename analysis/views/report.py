@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ from analysis.views import umap
 from data import paths, store
 from data.bands import BAND_SETS
 from data.dataset import SPLITS
-from data.errors import RequestError
+from data.errors import DamageWarning, RequestError
 from data.files import write_text
 from data.folders import old_name, publish_folder, recover
 from data.lock import Lock
@@ -184,8 +185,15 @@ def _features(out: Path, key: tuple[str, str], folder: Path | None, runs: list[R
     if runs:
         shared = runs[0].record["features"]
         splits |= shared["splits"]
-    for split in present:
-        shared, environment = store.read_identity(paths.feature_file(folder, split))  # type: ignore[arg-type]
+    for split in list(present):
+        try:
+            shared, environment = store.read_identity(paths.feature_file(folder, split))  # type: ignore[arg-type]
+        except store.Damaged as error:
+            if not runs and len(present) == 1:
+                raise  # nothing of this set can be told
+            warnings.warn(DamageWarning(f"left out: {error}"), stacklevel=2)
+            present.remove(split)
+            continue
         splits[split] = shared["split"]
     where = paths.feature_folder(out, dataset, encoder)
     words = frames.model_words(shared["encoder"])

@@ -1,6 +1,7 @@
 """Reading feature files, and finding the one that a command means."""
 
 import copy
+import re
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,7 +154,13 @@ def find_features(out: Path, *, model: str | None = None, dataset: str | None = 
     """
     fitting = []
     for folder in paths.feature_folders(out):
-        identity, _ = read_identity(next(iter(sorted(folder.glob("*.h5")))))
+        try:
+            identity, _ = read_identity(next(iter(sorted(folder.glob("*.h5")))))
+        except Damaged:
+            others = model is not None and not folder.name.startswith(re.sub(r"[/\\:\s]+", "-", model))
+            if others or (dataset is not None and not folder.parent.name.startswith(dataset)):
+                continue  # a set that nobody asked for
+            raise
         if model not in (None, identity["encoder"]["name"], folder.name):
             continue
         if dataset not in (None, identity["dataset"]["name"], dataset_slug(identity)):
