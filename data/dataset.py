@@ -90,6 +90,8 @@ class EODataset(ABC):
     where = "this dataset"  # what an error calls it
     read_from: dict[str, Any] | None = None  # another file that holds the samples: recorded, never compared
     nodata: dict[str, Any] | None = None  # pixels that were filled (see `data.nodata`): part of the split's identity
+    looked: np.ndarray | None = None  # (N,) stamps (`data.seen`) of the files that this was opened with, if known
+    digest_of_times = False  # whether `files_digest` is of sizes and times, which a copy of the files has not
     altered: dict[str, Any] | None = None  # how pixels differ from the source's: part of the split's identity
 
     def __init__(
@@ -139,6 +141,10 @@ class EODataset(ABC):
         """As `read`, with the places that have no measurement, where the source knows them."""
         return [Values(pixels, None) for pixels in self.read(index, bands)]
 
+    def files(self, index: int, bands: Sequence[Band]) -> list[str]:
+        """Files that a sample is read from, always in the same order; none where it has none of its own."""
+        return []
+
     def read_stacks(self, rows: Sequence[int], bands: Sequence[Band]) -> list[tuple[list[int], np.ndarray]] | None:
         """Read many samples at once, where the source holds them side by side; None: read them one by one.
 
@@ -182,6 +188,8 @@ class Subset(EODataset):
             files_digest=whole.files_digest,
         )
         self.where, self.read_from, self.nodata = whole.where, whole.read_from, whole.nodata
+        self.looked = None if whole.looked is None else whole.looked[self.indices]
+        self.digest_of_times = whole.digest_of_times
 
     def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
         """See `EODataset.read`."""
@@ -190,6 +198,10 @@ class Subset(EODataset):
     def read_values(self, index: int, bands: Sequence[Band]) -> list[Values]:
         """See `EODataset.read_values`."""
         return self.whole.read_values(self.indices[index], bands)
+
+    def files(self, index: int, bands: Sequence[Band]) -> list[str]:
+        """See `EODataset.files`."""
+        return self.whole.files(self.indices[index], bands)
 
     def read_stacks(self, rows: Sequence[int], bands: Sequence[Band]) -> list[tuple[list[int], np.ndarray]] | None:
         """See `EODataset.read_stacks`."""

@@ -53,6 +53,11 @@ class View(EODataset):
             files_digest=whole.files_digest,
         )
         self.altered, self.nodata = describe(view), whole.nodata
+        self.looked, self.digest_of_times = whole.looked, whole.digest_of_times
+
+    def files(self, index: int, bands: Sequence[Band]) -> list[str]:
+        """See `EODataset.files`."""
+        return self.whole.files(index, bands)
 
     def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
         """See `EODataset.read`; bands keep their types and resolutions."""

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from data import store
+from data.bands import Band
 from data.command import progress
 from data.dataset import EODataset
 from data.errors import RequestError
@@ -25,6 +26,7 @@ from featurize.encoder import Encoder
 from featurize.guards import check_inputs
 from featurize.plan import Plan, choose_workers
 from featurize.reading import read_batches
+from featurize.sources import changed_parts, check_unchanged
 from featurize.stages import Busy, ahead, behind
 
 
@@ -77,7 +79,7 @@ def featurize_split(
     """
     identity = store.make_identity(dataset, encoder.identity(plan.precision), limit=limit)
     if file.exists() and not overwrite:
-        check_reusable(file, identity)
+        check_reusable(file, identity, dataset, encoder.request.bands)
         store.tidy(file)
         return file, f"reused {file} ({len(dataset):,} images)"
     check_inputs(dataset, encoder)
@@ -85,10 +87,13 @@ def featurize_split(
     size = {"rows": len(dataset), "dim": encoder.dim, "dtype": encoder.dtype}
     with store.FeatureWriter(file, identity, **size, part_rows=plan.part_rows, overwrite=overwrite) as writer:
         if file.exists() and not overwrite:  # another process published it just before this one took the lock
-            check_reusable(file, identity)
+            check_reusable(file, identity, dataset, encoder.request.bands)
             shutil.rmtree(writer.parts, ignore_errors=True)
             return file, f"reused {file} ({len(dataset):,} images)"
-        todo = writer.missing()
+        changed = changed_parts(writer, dataset, encoder.request.bands)
+        if changed:
+            print(f"{dataset.split}: {len(changed)} finished parts are of images that changed: made again", flush=True)
+        todo = sorted({*writer.missing(), *changed})
         rows = sum(stop - start for start, stop in map(writer.bounds, todo))
         kept = len(dataset) - rows
         if kept:
@@ -106,10 +111,25 @@ def featurize_split(
     return file, f"wrote {file} ({len(dataset):,} images x {encoder.dim}{resumed}; {pace}; at work: {spent})"
 
 
-def check_reusable(file: Path, identity: dict[str, Any]) -> None:
-    """Raise a RequestError naming the differing fields unless `file` was made with this identity."""
+def check_reusable(
+    file: Path, identity: dict[str, Any], dataset: EODataset | None = None, bands: Sequence[Band] = ()
+) -> None:
+    """Raise a RequestError naming the differing fields unless `file` was made with this identity and these images.
+
+    Args:
+        file: the feature file.
+        identity: what is asked for.
+        dataset: the split, to compare its images with those that the file was made from; None does not.
+        bands: which are read.
+    """
     found, _ = store.read_identity(file)
-    if fields := store.differing_fields(found, identity):
+    fields = store.differing_fields(found, identity)
+    if dataset is not None and fields in ([], ["split.files_sha256"] if dataset.digest_of_times else []):
+        known = store.read_sources(file) is not None  # not of v0.1: only the digest in the identity tells then
+        if known and (note := check_unchanged(file, dataset, bands)):
+            print(f"featurize: note: {file}: {note}", file=sys.stderr)
+        fields = [] if known else fields
+    if fields:
         raise RequestError(
             f"{file} was made with another {', '.join(fields)}; use --overwrite to replace it or choose another --out"
         )
@@ -147,11 +167,15 @@ def embed_parts(
         for start in range(*writer.bounds(part), plan.batch_size)
     ]
     torch.backends.cudnn.allow_tf32 = plan.precision != "fp32"  # PyTorch's default rounds fp32 convolutions
-    embedder, assembly = Embedder(encoder.to(plan.device), plan), _Assembly(dataset, encoder, writer, busy, advance)
+    seen: dict[int, np.ndarray] = {}
+    embedder = Embedder(encoder.to(plan.device), plan)
+    assembly = _Assembly(dataset, encoder, writer, busy, advance, seen)
     workers = choose_workers(plan.workers, dataset, sum(stop - start for _, start, stop in ranges))
     with ExitStack() as stages:
         put = stages.enter_context(behind(assembly.take))
-        reading = stages.enter_context(closing(read_batches(dataset, encoder.request.bands, ranges, workers, busy)))
+        reading = stages.enter_context(
+            closing(read_batches(dataset, encoder.request.bands, ranges, workers, busy, seen))
+        )
         batches = stages.enter_context(ahead(reading))
         if plan.device.type == "cuda":
             batches = stages.enter_context(ahead(copy_batches(batches, plan.device, busy)))
@@ -193,10 +217,12 @@ class _Assembly:
         writer: store.PartWriter,
         busy: Busy,
         advance: Callable[..., None],
+        seen: dict[int, np.ndarray],
     ) -> None:
         self.dataset, self.encoder, self.writer = dataset, encoder, writer
-        self.busy, self.advance = busy, advance
+        self.busy, self.advance, self.seen = busy, advance, seen
         self.rows: list[np.ndarray] = []
+        self.made_from: list[np.ndarray] = []
 
     def take(self, batch: tuple[int, int, int, Embedded]) -> None:
         """The batch that follows the one before."""
@@ -208,9 +234,10 @@ class _Assembly:
             features = embedded.features.numpy()
             check_finite(features, self.dataset.ids[start:stop], self.encoder)
             self.rows.append(features)
+            self.made_from.append(self.seen.pop(start))
             if stop == self.writer.bounds(part)[1]:
-                self.writer.write_part(part, np.concatenate(self.rows))
-                self.rows = []
+                self.writer.write_part(part, np.concatenate(self.rows), np.concatenate(self.made_from))
+                self.rows, self.made_from = [], []
         self.advance(stop - start, self.busy.bottleneck())
 
 

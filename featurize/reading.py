@@ -3,6 +3,7 @@
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ import torch
 from data.bands import Band
 from data.dataset import EODataset
 from data.errors import RequestError
+from data.files import explained
+from data.seen import STAMP, checksum, stack_checksums, stamp
 from data.workers import LostWorkerError, in_order
 from featurize.batches import Batch, collate
 from featurize.stages import Busy
@@ -29,25 +32,51 @@ class _Reader:
     dataset: EODataset
     bands: Sequence[Band]
 
-    def __call__(self, rows: tuple[int, int]) -> tuple[float, list[tuple[list[int], Stacks]]]:
-        """Seconds it took, and the arrays of each `Batch`: tensors would not come back through shared memory."""
-        start = time.perf_counter()
-        wanted = range(*rows)
-        stacks = self.dataset.read_stacks(wanted, self.bands)
+    def __call__(self, rows: tuple[int, int]) -> tuple[float, list[tuple[list[int], Stacks]], np.ndarray]:
+        """Seconds it took, the arrays of each `Batch`, and what they were read from, (b, 2) uint64 (`data.seen`).
+
+        Arrays, as tensors would not come back through shared memory.
+        """
+        start, wanted = time.perf_counter(), range(*rows)
+        try:
+            stamps = [stamp(self.dataset, row, self.bands) for row in wanted]  # before the pixels: see `data.seen`
+            read, sums = self._read(wanted)
+        except OSError as error:
+            raise RequestError(str(explained(error, Path(self.dataset.where)))) from error
+        seen = np.column_stack([np.array(stamps, np.uint64), np.array(sums, np.uint64)])
+        self._check_looked(wanted, seen)
+        return time.perf_counter() - start, read, seen
+
+    def _read(self, rows: range) -> tuple[list[tuple[list[int], Stacks]], list[int]]:
+        stacks = self.dataset.read_stacks(rows, self.bands)
         if stacks is not None:
-            read = [(list(range(len(wanted))), list(stacks))]
-        else:
-            batches = collate([self.dataset.read(row, self.bands) for row in wanted])
-            read = [
-                (batch.rows, [(channels, pixels.numpy()) for channels, pixels in batch.stacks]) for batch in batches
-            ]
-        return time.perf_counter() - start, read
+            return [(list(range(len(rows))), list(stacks))], stack_checksums(stacks)
+        samples = [self.dataset.read(row, self.bands) for row in rows]
+        batches = collate(samples)
+        read = [(batch.rows, [(channels, pixels.numpy()) for channels, pixels in batch.stacks]) for batch in batches]
+        return read, [checksum(sample) for sample in samples]
+
+    def _check_looked(self, rows: range, seen: np.ndarray) -> None:
+        """Raise a RequestError for an image that was replaced after the dataset had been opened."""
+        if self.dataset.looked is None:
+            return
+        replaced = np.flatnonzero(seen[:, STAMP] != self.dataset.looked[rows.start : rows.stop])
+        if len(replaced):
+            name = self.dataset.ids[rows[int(replaced[0])]]
+            raise RequestError(f"'{name}' was replaced while features were made; give the command again")
 
 
 def read_batches(
-    dataset: EODataset, bands: Sequence[Band], ranges: Sequence[tuple[int, int, int]], workers: int, busy: Busy
+    dataset: EODataset,
+    bands: Sequence[Band],
+    ranges: Sequence[tuple[int, int, int]],
+    workers: int,
+    busy: Busy,
+    seen: dict[int, np.ndarray] | None = None,
 ) -> Generator[list[Batch]]:
     """Read the rows of each (part, start, stop), in order, in worker processes or in this thread.
+
+    What they were read from (see `data.seen`) goes into `seen` by start, where it is given.
 
     Raises:
         RequestError: a sample cannot be read, or a worker process was killed.
@@ -58,8 +87,11 @@ def read_batches(
         largest = max(stop - start for start, stop in rows)
         size = largest * sum(pixels.nbytes for pixels in dataset.read(rows[0][0], bands))
     try:
-        for seconds, read in in_order(_Reader(dataset, bands), rows, workers=workers, result_bytes=size):
+        batches = in_order(_Reader(dataset, bands), rows, workers=workers, result_bytes=size)
+        for (start, _), (seconds, read, made_from) in zip(rows, batches, strict=True):
             busy.seconds["read"] += seconds / max(1, workers)
+            if seen is not None:
+                seen[start] = made_from
             yield [
                 Batch(of, [(channels, torch.from_numpy(array)) for channels, array in stacks]) for of, stacks in read
             ]

@@ -7,6 +7,7 @@ from data.errors import RequestError
 from featurize.engines import local
 from featurize.flags import RunFlags
 from featurize.job import Job
+from featurize.sources import check_rows
 
 
 def repair(file: Path) -> None:
@@ -42,6 +43,10 @@ def repair(file: Path) -> None:
         raise RequestError(
             f"{file} is not where featurize put it, {job.file(samples, 0, now)}; move it there, or {again}"
         )
+    bands = job.encoder.request.bands
+    sound = store.inspected(file, "sound")["sound"]
+    rows = sorted(set(range(len(samples))) - {row for first, last in sound for row in range(first, last)})
+    check_rows(file, samples, bands, rows)
     kept, rows = store.salvage(file)
     print(f"{file}: {kept:,} of {rows:,} images are sound, making the rest again", flush=True)
     local.make_files(job, plan, local.embed_parts)

@@ -97,13 +97,18 @@ def json_rows(line: str) -> int:
 
 
 def test_thirty_kills_at_random_moments_change_no_byte(tmp_path, fork, packed, whole):
-    file, seconds, _ = whole
+    file, _, _ = whole
     with h5py.File(file) as source:
         dim = source["features"].shape[1]
     rng, hits, partial, kept = random.Random(0), 0, 0, set()
     for _ in range(4 * KILLS):
         pid = fork.start(words(packed, tmp_path))
-        time.sleep(rng.uniform(0.2, 1.0) * seconds)
+        parts, deadline = len(kept) + rng.randint(0, 3), time.monotonic() + 10
+        while len(list(tmp_path.rglob("part-*.h5"))) < parts and time.monotonic() < deadline:
+            if list(tmp_path.rglob("train.h5")):
+                break
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.02))
         os.kill(pid, signal.SIGKILL)  # not waited for yet: the number is still its own
         code, _ = fork.wait(pid)
         hits += code == KILLED

@@ -255,13 +255,17 @@ class BigEarthNet(EODataset):
         self.nodata = record(self.bands, self.statistics, {}) if how == "fill" else None
         self.folders, self.layout, self.names = {key: str(path) for key, path in folders.items()}, layout, names
 
-    def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
-        """See `EODataset.read`: uint16 digital numbers, and float32 dB of Sentinel-1, each at its own resolution."""
+    def files(self, index: int, bands: Sequence[Band]) -> list[str]:
+        """See `EODataset.files`: one of each band."""
         starts = {}
         for sensor in {band.sensor for band in bands}:
             name = self.names[sensor][index]
             starts[sensor] = f"{self.folders[sensor]}/{self.layout.scene(sensor, name)}/{name}/{name}_"
-        return [self._read_band(f"{starts[band.sensor]}{band.name}.tif", band) for band in bands]
+        return [f"{starts[band.sensor]}{band.name}.tif" for band in bands]
+
+    def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
+        """See `EODataset.read`: uint16 digital numbers, and float32 dB of Sentinel-1, each at its own resolution."""
+        return [self._read_band(file, band) for file, band in zip(self.files(index, bands), bands, strict=True)]
 
     def _read_band(self, file: str, band: Band) -> np.ndarray:
         (pixels,) = read_bands(

@@ -26,6 +26,7 @@ from data.files import published
 from data.images import read_bands, read_header
 from data.nomenclature import EUROSAT_CLASSES as CLASSES
 from data.places import lonlat_of
+from data.seen import stamp_of
 
 CARD = {
     "title": "EuroSAT (13 bands)",
@@ -80,7 +81,7 @@ def open_dataset(request: DatasetRequest) -> EODataset:
         ids = west_to_east(everything, centres)[request.split]
         how = f"{len(everything)} tiles of eurosat-{{train,val,test}}.txt by longitude, west to east 60/20/20"
     check_present(ids, centres, folder)
-    lonlat = np.array([centres[name] for name in ids])
+    lonlat, files = np.array([centres[name] for name in ids]), listed_files(folder, ".tif")
     return EuroSAT(
         folder=folder,
         name="eurosat",
@@ -93,16 +94,23 @@ def open_dataset(request: DatasetRequest) -> EODataset:
         statistics=STATISTICS,
         lonlat=None if np.isnan(lonlat).any() else lonlat,
         provenance={"split": how},
-        files_digest=digest_files(ids, listed_files(folder, ".tif")),
+        files_digest=digest_files(ids, files),
+        looked=stamps_of(ids, files),
     )
 
 
 class EuroSAT(EODataset):
     """13-band patches, read from one GeoTIFF each."""
 
-    def __init__(self, *, folder: Path, **about) -> None:
+    digest_of_times = True
+
+    def __init__(self, *, folder: Path, looked: np.ndarray, **about) -> None:
         super().__init__(**about)
-        self.folder = folder
+        self.folder, self.looked = folder, looked
+
+    def files(self, index: int, bands: Sequence[Band]) -> list[str]:
+        """See `EODataset.files`."""
+        return [f"{self.folder}/{class_of(self.ids[index])}/{self.ids[index]}.tif"]
 
     def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
         """See `EODataset.read`: uint16 digital numbers (reflectance times 10,000), 64 x 64."""
@@ -170,6 +178,11 @@ def digest_files(ids: Sequence[str], files: dict[str, os.stat_result]) -> str:
     """sha256 over names, sizes and times of a split's images: features of changed images are not reused."""
     lines = (f"{name} {files[name].st_size} {files[name].st_mtime_ns}" for name in ids)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def stamps_of(ids: Sequence[str], files: dict[str, os.stat_result]) -> np.ndarray:
+    """Stamps of a split's images, (N,) uint64."""
+    return np.array([stamp_of([files[name]]) for name in ids], np.uint64)
 
 
 def check_present(ids: Sequence[str], present: dict, folder: Path) -> None:

@@ -23,6 +23,7 @@ from data.sources.eurosat import (
     labels_of,
     listed_files,
     read_list,
+    stamps_of,
 )
 
 CARD = {
@@ -82,15 +83,22 @@ def open_dataset(request: DatasetRequest) -> EODataset:
         statistics=STATISTICS,
         provenance={"split": "eurosat-{train,val,test}.txt"},
         files_digest=digest_files(ids, files),
+        looked=stamps_of(ids, files),
     )
 
 
 class EuroSATRGB(EODataset):
     """Colour patches, read from one JPEG each."""
 
-    def __init__(self, *, folder: Path, **about) -> None:
+    digest_of_times = True
+
+    def __init__(self, *, folder: Path, looked: np.ndarray, **about) -> None:
         super().__init__(**about)
-        self.folder = folder
+        self.folder, self.looked = folder, looked
+
+    def files(self, index: int, bands: Sequence[Band]) -> list[str]:
+        """See `EODataset.files`."""
+        return [f"{self.folder}/{class_of(self.ids[index])}/{self.ids[index]}.jpg"]
 
     def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
         """See `EODataset.read`: uint8, 64 x 64."""

@@ -62,6 +62,7 @@ from data.images import SUFFIXES, has_sidecar, read_header, read_values
 from data.listing import Listing, with_val
 from data.nodata import pixels_of, settled
 from data.places import lonlat_of
+from data.seen import stamp_of
 from data.tables import find_tables, read_tables
 
 CARD = {
@@ -140,6 +141,8 @@ class Folder(EODataset):
         checked: look at every file first: all must be like the first.
     """
 
+    digest_of_times = True
+
     def __init__(
         self,
         root: Path,
@@ -152,7 +155,7 @@ class Folder(EODataset):
         checked: bool = False,
     ) -> None:
         self.root, self.paths, self.layout, self.how = root, listing.paths, layout, how
-        looked = _check_files(root, listing, layout) if checked else _Looked(None, None, [])
+        looked = _check_files(root, listing, layout) if checked else _Looked(None, None, [], None)
         super().__init__(
             name="folder",
             variant=re.sub(r"[^A-Za-z0-9_]+", "-", root.resolve().name).strip("-") or None,
@@ -166,9 +169,15 @@ class Folder(EODataset):
             provenance={"split": listing.how, "bands": [band.name for band in layout.bands]},
             files_digest=looked.digest,
         )
+        self.looked = looked.stamps
         if how != "keep":
             rows = [row for row, (lacks, floats) in enumerate(looked.lacking) if lacks or (floats and how == "fill")]
             self.nodata = settled(self, how, rows) if rows else None
+
+    def files(self, index: int, bands: Sequence[Band]) -> list[str]:
+        """See `EODataset.files`: all of a sample's, whichever bands are read."""
+        path = self.root / self.paths[index]
+        return sorted(map(str, _files_of(path, self.layout).values())) if self.layout.header is None else [str(path)]
 
     def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
         """See `EODataset.read`."""
@@ -325,16 +334,18 @@ class _Looked(NamedTuple):
         lonlat: (N, 2) degrees, or None.
         lacking: for each sample, whether a file of it declares pixels to be no measurement, and whether one has floats,
             which may be NaN.
+        stamps: (N,) of the files, see `data.seen`.
     """
 
     digest: str | None
     lonlat: np.ndarray | None
     lacking: list[tuple[bool, bool]]
+    stamps: np.ndarray | None
 
 
 def _check_files(root: Path, listing: Listing, layout: Layout) -> _Looked:
     """Look at every file: all must be like the first."""
-    digest, first_headers, lacking = hashlib.sha256(), [], []
+    digest, first_headers, lacking, stamps = hashlib.sha256(), [], [], []
     with progress("looking at the images", len(listing.paths), "images") as advance:
         for relative in listing.paths:
             path = root / relative
@@ -342,9 +353,10 @@ def _check_files(root: Path, listing: Listing, layout: Layout) -> _Looked:
             if layout.header is None:
                 if not path.is_dir():
                     raise RequestError(f"{path} is a file but {layout.first} a folder of bands; use one kind only")
-                files = list(_files_of(path, layout).values())
-            for file in files:
-                about = file.stat()
+                files = sorted(_files_of(path, layout).values())
+            abouts = [file.stat() for file in files]
+            stamps.append(stamp_of(abouts))
+            for file, about in zip(files, abouts, strict=True):
                 line = f"{file.relative_to(root).as_posix()}\0{about.st_size}\0{about.st_mtime_ns}\n"
                 digest.update(line.encode())
             headers = [read_header(file, alpha=layout.alpha) for file in files]
@@ -358,7 +370,7 @@ def _check_files(root: Path, listing: Listing, layout: Layout) -> _Looked:
                 )
             )
             advance(1)
-    return _Looked(digest.hexdigest(), lonlat_of(first_headers, where="folder"), lacking)
+    return _Looked(digest.hexdigest(), lonlat_of(first_headers, where="folder"), lacking, np.array(stamps, np.uint64))
 
 
 def _check_like(path: Path, header: Header, layout: Layout) -> None:

@@ -1,9 +1,11 @@
 """Feature files on disk: identity, writer, reader, verification, salvage, exchange.
 
-One HDF5 file a split holds ``features`` (N, D), ``labels`` (N, K) or (N,), ``ids`` (N,) and, where known,
-``lonlat`` (N, 2). The attribute ``identity`` is all that decides the values; ``environment`` is recorded and
-never compared. While a split is being written it is a folder of parts and a journal; a part counts once it is
-in the journal, and the finished file appears by one rename.
+One HDF5 file a split holds ``features`` (N, D), ``labels`` (N, K) or (N,), ``ids`` (N,) and, where known, ``lonlat``
+(N, 2) and ``sources`` (N, 2), a stamp and a checksum of each image (`data.seen`). The attribute ``identity`` is all
+that decides the values; ``environment`` is recorded and never compared.
+
+While a split is being written it is a folder of parts and a journal; a part counts once it is in the journal, and the
+finished file appears by one rename.
 """
 
 from data.store.contained import Damaged, answer, inspected
@@ -26,6 +28,7 @@ from data.store.reader import (
     open_hdf5,
     read_features,
     read_identity,
+    read_sources,
     splits_in,
 )
 from data.store.rescue import salvage
@@ -60,6 +63,7 @@ __all__ = [
     "PartWriter",
     "read_features",
     "read_identity",
+    "read_sources",
     "reserved",
     "salvage",
     "SCHEMA",

@@ -149,6 +149,7 @@ LAYOUT = {
     "labels": ((1, 2), "iu"),
     "ids": ((1,), "S"),
     "lonlat": ((2,), "f"),
+    "sources": ((2,), "u"),
 }
 
 

@@ -13,12 +13,14 @@ from data.errors import RequestError
 from data.files import canonical_json, published
 
 PLAN_FILE = "plan.json"
+MADE_BY = "made_by"  # versions: recorded, never compared
 SIZES = {"rows": int, "dim": int, "dtype": str, "part_rows": int}
 
 
 def plan_digest(plan: Mapping[str, Any]) -> str:
     """sha256 of a plan, whatever the size of its parts."""
-    return hashlib.sha256(canonical_json({k: v for k, v in plan.items() if k != "part_rows"}).encode()).hexdigest()
+    compared = {name: value for name, value in plan.items() if name not in ("part_rows", MADE_BY)}
+    return hashlib.sha256(canonical_json(compared).encode()).hexdigest()
 
 
 def write_plan(parts: Path, plan: Mapping[str, Any]) -> None:

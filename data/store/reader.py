@@ -120,6 +120,15 @@ def read_identity(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return copy.deepcopy(about["identity"]), copy.deepcopy(about["environment"])
 
 
+def read_sources(file: Path) -> np.ndarray | None:
+    """What a feature file was made from, (N, 2) uint64, see `data.seen`; None where it does not say."""
+    try:
+        with open_hdf5(file) as source:
+            return source["sources"][:] if "sources" in source else None
+    except (OSError, KeyError, ValueError, RuntimeError) as error:  # h5py's, of damaged files
+        raise _unreadable(file, error) from error
+
+
 def _present(file: Path) -> Path:
     if not file.is_file():
         raise RequestError(f"no feature file at {file}; name a file such as train.h5, or make it with featurize")

@@ -33,5 +33,8 @@ def salvage(file: Path) -> tuple[int, int]:
         for part in writer.missing():
             start, stop = writer.bounds(part)
             if any(first <= start and stop <= last for first, last in sound):
-                writer.write_part(part, source["features"][start:stop])  # which the child has read without harm
+                made_from = source["sources"][start:stop] if "sources" in source else None
+                writer.write_part(
+                    part, source["features"][start:stop], made_from
+                )  # which the child has read without harm
         return rows - sum(stop - start for start, stop in map(writer.bounds, writer.missing())), rows

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,7 +23,8 @@ from data.files import canonical_json, explained, fsync_folder, published
 from data.lock import Lock
 from data.store.identity import differing_fields, digest_array
 from data.store.inspection import digest_attributes
-from data.store.plan import PLAN_FILE, DamagedPlan, plan_digest, read_plan, write_plan
+from data.store.makers import described, maker
+from data.store.plan import MADE_BY, PLAN_FILE, DamagedPlan, plan_digest, read_plan, write_plan
 from data.store.reader import CHUNK_ROWS, open_hdf5
 
 DEFAULT_PART_ROWS = 1024
@@ -61,12 +63,13 @@ class PartWriter:
         """Parts that are in a journal."""
         return set(self._read_journals())
 
-    def write_part(self, part: int, features: np.ndarray) -> None:
+    def write_part(self, part: int, features: np.ndarray, sources: np.ndarray | None = None) -> None:
         """Write one part: temporary name, flush, fsync, rename, then the journal.
 
         Args:
             part: number of the part.
             features: (rows of the part, D).
+            sources: (rows of the part, 2) uint64, see `data.seen`; None where they are not known.
 
         Raises:
             RequestError: the disk is full; parts already in the journal stay.
@@ -76,6 +79,8 @@ class PartWriter:
         buffer = io.BytesIO()  # HDF5 in memory first: a full disk then fails in one plain write, not in HDF5's cache
         with h5py.File(buffer, "w") as file:
             file.create_dataset("features", data=features.astype(self.dtype), fletcher32=True, chunks=True)
+            if sources is not None:
+                file.create_dataset("sources", data=sources, fletcher32=True, chunks=True)
             file.attrs["start"], file.attrs["stop"] = start, stop
         content = buffer.getvalue()
         with published(self._part_file(part)) as temporary:
@@ -88,6 +93,12 @@ class PartWriter:
         """Digest of the plan that the parts are made under; None where no `FeatureWriter` has written one."""
         plan = read_plan(self.parts)
         return plan_digest(plan) if plan else None
+
+    def sources(self, part: int) -> np.ndarray:
+        """What a finished part was made from, (rows of the part, 2) uint64; 0 where it is not known."""
+        start, stop = self.bounds(part)
+        with open_hdf5(self._part_file(part)) as source:
+            return source["sources"][:] if "sources" in source else np.zeros((stop - start, 2), np.uint64)
 
     def _part_file(self, part: int) -> Path:
         return self.parts / f"part-{part:05d}.h5"
@@ -136,6 +147,7 @@ class FeatureWriter(PartWriter):
     ) -> None:
         super().__init__(file, rows=rows, dim=dim, dtype=dtype, part_rows=part_rows)
         self.identity, self.overwrite = identity, overwrite
+        self.makers: list[dict[str, str]] = [maker()]
         self._lock = Lock(paths.lock_file(file))
 
     def __enter__(self) -> Self:
@@ -165,6 +177,9 @@ class FeatureWriter(PartWriter):
         arrays: dict[str, np.ndarray] = {"labels": dataset.labels, "ids": np.array([i.encode() for i in dataset.ids])}
         if dataset.lonlat is not None:
             arrays["lonlat"] = dataset.lonlat.astype(np.float64)
+        parts = [self.sources(part) for part in range(-(-self.rows // self.part_rows))]
+        if any(part.any() for part in parts):
+            arrays["sources"] = np.concatenate(parts)
         self._lock.check()
         digest = hashlib.sha256()
         chunk = min(CHUNK_ROWS, self.rows)
@@ -186,7 +201,8 @@ class FeatureWriter(PartWriter):
                 file.create_dataset(name, data=array, chunks=chunks, fletcher32=True)
             checksums = {"features": digest.hexdigest()} | {name: digest_array(a) for name, a in arrays.items()}
             file.attrs["identity"] = canonical_json(self.identity)
-            file.attrs["environment"] = canonical_json(environment)
+            several = {"parts_made_by": self.makers} if len(self.makers) > 1 else {}
+            file.attrs["environment"] = canonical_json(environment | several)
             file.attrs["class_names"] = canonical_json(list(dataset.class_names))
             file.attrs["checksums"] = canonical_json(checksums)
             file.attrs["attributes_sha256"] = digest_attributes(file)
@@ -208,7 +224,7 @@ class FeatureWriter(PartWriter):
                         f"no space left: {self.file} needs {need / 1e6:.0f} MB, {free / 1e6:.0f} MB are free; "
                         "free some or choose another --out"
                     )
-                write_plan(self.parts, plan | {"part_rows": self.part_rows})
+                write_plan(self.parts, plan | {"part_rows": self.part_rows, MADE_BY: self.makers})
         except OSError as error:
             raise explained(error, self.parts) from error
 
@@ -225,9 +241,10 @@ class FeatureWriter(PartWriter):
         except DamagedPlan:
             found = {}
         if found:
-            part_rows = found.pop("part_rows")
+            part_rows, makers = found.pop("part_rows"), found.pop(MADE_BY, [{}])
             if not (fields := differing_fields(found, plan)):
                 self.part_rows = part_rows
+                self._join_makers(makers, plan)
                 return True
             why = f"holds parts made with another {', '.join(fields)}"
         else:
@@ -236,7 +253,7 @@ class FeatureWriter(PartWriter):
             if ours:
                 self.part_rows = ours[0]["part_rows"]
                 ours = [line for line in ours if line["part_rows"] == self.part_rows]
-                write_plan(self.parts, plan | {"part_rows": self.part_rows})
+                write_plan(self.parts, plan | {"part_rows": self.part_rows, MADE_BY: self.makers})
                 _keep_lines(self.parts, self.journal, ours)
                 return True
             if found is None and not lines:
@@ -245,6 +262,19 @@ class FeatureWriter(PartWriter):
         if not self.overwrite:
             raise RequestError(f"{self.parts} {why}; use --overwrite to drop the parts")
         return False
+
+    def _join_makers(self, makers: list[dict[str, str]], plan: dict[str, Any]) -> None:
+        """Record, and report, that parts of other versions are joined with those of this one."""
+        now = maker()
+        self.makers = makers if now in makers else [*makers, now]
+        if now in makers or not any(journal_lines(self.parts)):
+            return
+        print(
+            f"featurize: note: {self.parts} has parts made by other versions ({described(makers[-1], now)}); values "
+            "may differ slightly between them: use --overwrite to make all anew",
+            file=sys.stderr,
+        )
+        write_plan(self.parts, plan | {"part_rows": self.part_rows, MADE_BY: self.makers})
 
 
 def journal_lines(parts: Path) -> Iterator[dict[str, Any]]:

@@ -26,7 +26,7 @@ from PIL import Image
 from data import packed, runs, store
 from tests.bench.pairs import PROJECT
 
-KILLS, ERRORS = 30, 30
+KILLS = 30
 KILLED = -9
 HEAD = ["--model", "stats", "--split", "all", "--workers", "0", "--part-rows", "12", "--batch-size", "6"]
 
@@ -50,7 +50,8 @@ def bench_kills() -> dict:
     """Faults by command: lost, half-written and left-over files, tracebacks, wrong exit codes; all should be 0.
 
     SIGKILL at 30 boundaries (opening, renaming, linking, removing a file below --out, making a folder; for featurize
-    also the end of each stage of a batch) spread over the command, at random moments where there are fewer, and 30 errors (EIO and ENOSPC in turn) at such
+    also the end of each stage of a batch) spread over the command, at random moments where there are fewer, and 30
+    errors (EIO and ENOSPC in turn) at such
     boundaries and at fsync, fallocate, pread and pwrite. After each: every file that was there before is there and
     sound, every published file is sound; the same command again ends with 0 and leaves exactly the files of an
     undisturbed run. Commands by name in FAULTS_ONLY restrict it, FAULTS sets another number than 30.
