@@ -147,6 +147,18 @@ def require_bands(model: str, bands: Sequence[Band], wanted: Sequence[str]) -> N
         raise RequestError(f"{model} takes its bands in the order {','.join(wanted)}; give them to --bands so")
 
 
+def require_whole_groups(model: str, bands: Sequence[Band], groups: Iterable[Sequence[str]]) -> None:
+    """Raise a RequestError that names the difference unless the bands are whole groups of the model's."""
+    names, groups = [band.name for band in bands], list(groups)
+    known = [name for members in groups for name in members]
+    if foreign := [name for name in names if name not in known]:
+        raise RequestError(f"{model} does not take {', '.join(foreign)}; it takes {', '.join(known)}")
+    for members in groups:
+        absent = [name for name in members if name not in names]
+        if absent and len(absent) < len(members):
+            raise RequestError(f"{model} takes {', '.join(members)} together or not at all; {', '.join(absent)} absent")
+
+
 def name_bands(bands: Sequence[Band]) -> str:
     """Shortest readable name of a choice of bands, for folder names: a set's name, else the names joined."""
     names = tuple(band.name for band in bands)

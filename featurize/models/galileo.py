@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.bands import Band
+from data.bands import Band, require_whole_groups
 from data.errors import RequestError
 from featurize.encoder import Encoder, EncoderRequest
 from featurize.normalization import Normalization
@@ -72,13 +72,7 @@ def build(request: EncoderRequest) -> Encoder:
     Raises:
         RequestError: bands that Galileo does not take, or half a group of bands.
     """
-    names = [band.name for band in request.bands]
-    if foreign := [name for name in names if name not in STATISTICS]:
-        raise RequestError(f"galileo does not take {', '.join(foreign)}; it takes {', '.join(STATISTICS)}")
-    for members in GROUPS.values():
-        absent = [name for name in members if name not in names]
-        if absent and len(absent) < len(members):
-            raise RequestError(f"galileo takes {', '.join(members)} together or not at all; {', '.join(absent)} absent")
+    require_whole_groups("galileo", request.bands, [members for members in GROUPS.values() if members != ("NDVI",)])
     return GalileoEncoder(request)
 
 

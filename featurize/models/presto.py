@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchgeo.models.presto import BANDS_GROUPS_IDX, NUM_DYNAMIC_WORLD_CLASSES, Presto, Presto_Weights
 
-from data.bands import Band
+from data.bands import Band, require_whole_groups
 from data.errors import RequestError
 from featurize.encoder import Encoder, EncoderRequest
 from featurize.normalization import Normalization
@@ -44,14 +44,8 @@ def build(request: EncoderRequest) -> Encoder:
     Raises:
         RequestError: bands that Presto does not take, or half a group of bands.
     """
-    names = [band.name for band in request.bands]
-    if foreign := [name for name in names if name not in CHANNELS]:
-        raise RequestError(f"presto does not take {', '.join(foreign)}; it takes {', '.join(CHANNELS)}")
-    for group in BANDS_GROUPS_IDX.values():
-        members = [CHANNELS[i] for i in group if i < len(CHANNELS)]
-        absent = [name for name in members if name not in names]
-        if absent and len(absent) < len(members):
-            raise RequestError(f"presto takes {', '.join(members)} together or not at all; {', '.join(absent)} absent")
+    groups = [[CHANNELS[i] for i in group if i < len(CHANNELS)] for group in BANDS_GROUPS_IDX.values()]
+    require_whole_groups("presto", request.bands, [members for members in groups if members])
     return PrestoEncoder(request)
 
 
