@@ -1,7 +1,7 @@
 """Spectral bands: the Sentinel-1 and Sentinel-2 tables, plain colours, and named band sets."""
 
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from data.errors import RequestError, unknown
