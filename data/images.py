@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from PIL import Image
+from rasterio._err import CPLE_BaseError  # what damage raises that rasterio does not wrap
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -26,7 +27,7 @@ from data.declared import Declared, Header, Values, declare, filled, honoured
 from data.errors import RequestError
 from data.tiff import layout_of, pixels_of
 
-FAILURES = (RasterioError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+FAILURES = (RasterioError, CPLE_BaseError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 ONE_READ = 2**16  # bytes; every file of BigEarthNet is smaller
 LARGEST_PLAIN = 2**26  # bytes; GDAL reads larger files by parts

@@ -174,6 +174,7 @@ def _learn(data: Bytes) -> Layout | None:
         or tags.get(PLANAR, (1,)) not in ((1,), (2,))
         or tags[PHOTOMETRIC] not in ((1,), (2,))
         or (tags[PHOTOMETRIC] == (2,) and count < 3)
+        or not {0, 1, 2}.issuperset(tags.get(EXTRA, ()))
         or height * width * count == 0
     )
     if strange or dtype is None:
@@ -329,7 +330,8 @@ def place_of(data: Bytes) -> tuple[str | None, tuple[float, float] | None] | Non
     tags = found[1]
     if GEO_KEYS not in tags:
         return None, None
-    keys = {key: value if where == 0 else None for key, where, _, value in _fours(tags[GEO_KEYS][4:])}
+    if (keys := _geo_keys(tags)) is None:
+        return None
     name = {1: PROJECTED, 2: GEOGRAPHIC}.get(keys.pop(MODEL_TYPE, None) or 0)
     code, raster = keys.pop(name, None) if name else None, keys.pop(RASTER_TYPE, 1)
     strange = [key for key, value in keys.items() if key not in GEO_IGNORED and GEO_UNITS.get(key) != value]
@@ -346,8 +348,20 @@ def place_of(data: Bytes) -> tuple[str | None, tuple[float, float] | None] | Non
     )
 
 
-def _fours(values: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
-    return zip(values[0::4], values[1::4], values[2::4], values[3::4], strict=False)
+def _geo_keys(tags: dict[int, tuple]) -> dict[int, int | None] | None:
+    """Values of the geo keys, None for words and numbers kept elsewhere; None where they are not well formed."""
+    values = tags[GEO_KEYS]
+    if values[:2] != (1, 1) or values[2] > 1 or len(values) != 4 + 4 * values[3]:
+        return None
+    room = {GEO_WORDS: len(tags.get(GEO_WORDS, (b"",))[0]), GEO_NUMBERS: len(tags.get(GEO_NUMBERS, ()))}
+    keys: dict[int, int | None] = {}
+    for key, where, count, value in zip(values[4::4], values[5::4], values[6::4], values[7::4], strict=True):
+        if keys and key <= max(keys):
+            return None
+        if where == 0 and count != 1 or where and value + count > room.get(where, 0):
+            return None
+        keys[key] = None if where else value
+    return keys
 
 
 # ------------------------------------------------------------------------------------------------ damage
