@@ -180,7 +180,13 @@ def _settings(run: Run) -> dict[str, Any]:
     """What a user may have chosen, in the order in which it is named."""
     asked = run.record.get("arguments", {})
     names = ("shots", "val", "fraction", "views", "balanced", "oversample", "calibrate", "beta", "budget_s", "device")
-    return {name: asked.get(name) for name in names} | {"seed": run.record["seed"], "options": asked.get("options")}
+    resplit = run.record["features"].get("splits", {}).get("test", {}).get("resplit", {})
+    places = {"split_by": resplit.get("by"), "buffer_km": resplit.get("buffer_km")}
+    return (
+        {name: asked.get(name) for name in names}
+        | places
+        | {"seed": run.record["seed"], "options": asked.get("options")}
+    )
 
 
 def _setting_words(name: str, value: Any) -> str:
@@ -193,7 +199,12 @@ def _setting_words(name: str, value: Any) -> str:
     if name == "shots":
         return f"{value} shot" if value == 1 else f"{value} shots"
     worded = {"views": f"{value} views", "fraction": f"{value} of train", "balanced": "balanced"}
-    worded |= {"calibrate": value, "oversample": value}
+    worded |= {
+        "calibrate": value,
+        "oversample": value,
+        "split_by": f"split by {value}",
+        "buffer_km": f"{value} km apart",
+    }
     return worded.get(name, f"{name.removesuffix('_s')} {value}")
 
 

@@ -9,7 +9,7 @@ from analysis import reference
 # What every published number was made without, unless its protocol says otherwise.
 PLAIN: dict[str, Any] = {
     "weights": "pretrained", "calibrate": None, "balanced": False, "views": 1, "shots": None, "fraction": None,
-    "limit": None, "only_classes": None, "per_class": None, "refit": False,
+    "limit": None, "split_by": None, "only_classes": None, "per_class": None, "refit": False,
 }  # fmt: skip
 # Recorded arguments that do not decide the number, or are compared by another name.
 NEUTRAL = {
@@ -113,6 +113,7 @@ def described(record: dict[str, Any]) -> dict[str, Any]:
         "limit": dataset.get("limit"),
         "split_lists": provenance.get("split"),
         "partition": provenance.get("partition"),
+        "split_by": record["features"]["splits"]["test"].get("resplit", {}).get("by"),
         "only_classes": provenance.get("only_classes"),
         "per_class": provenance.get("per_class"),
         "classes": len(record["class_names"]),

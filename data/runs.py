@@ -44,12 +44,14 @@ class Predictions:
         labels: (N, K) uint8 or (N,) int64, the truth.
         scores: (N, K) float32, probabilities.
         lonlat: (N, 2) degrees, or None.
+        train_km: (N,) great-circle distance to the nearest training sample, or None where locations are unknown.
     """
 
     ids: list[str]
     labels: np.ndarray
     scores: np.ndarray
     lonlat: np.ndarray | None = None
+    train_km: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Run:
                     labels=group["labels"][:],
                     scores=group["scores"][:],
                     lonlat=group["lonlat"][:] if "lonlat" in group else None,
+                    train_km=group["train_km"][:] if "train_km" in group else None,
                 )
         except (OSError, KeyError, ValueError, RuntimeError, AttributeError, Unfit) as error:
             raise Damaged(f"{file} has no readable predictions of {split}; {AGAIN}") from error

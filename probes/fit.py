@@ -292,9 +292,12 @@ def run_probe(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     predictions = {
-        split: runs.Predictions(splits[split].ids, labels[split], scores[split], splits[split].lonlat)
+        split: runs.Predictions(
+            splits[split].ids, labels[split], scores[split], splits[split].lonlat,
+            spatial.distance_to_train(splits[split].lonlat, train.lonlat, plan.rows),
+        )
         for split in scores
-    }
+    }  # fmt: skip
     return runs.write_run(plan.folder, content, predictions, lambda path: save_model(estimator, path))
 
 

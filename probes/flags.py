@@ -51,6 +51,9 @@ class FitFlags:
         calibrate: Calibrate scores on val: platt, isotonic or temperature.
         budget: Start no further candidate after this long, such as 90s or 10m; what was left untried is told.
         device: cpu, cuda or cuda:1; for linear and knn.
+        split_by: Pool all samples and split them anew by location: cells (of 0.25 degrees), longitude or region; in the
+            ratio of the original splits, drawn by --seed.
+        buffer_km: With --split-by: drop train and val samples nearer than this to a sample of a later split.
         augment: Views of each training image to learn from, made by featurize --augment; 1 is the image itself.
         learning_rate: Of head. Default: 1e-4.
         batch_size: Of head, images a step. Default: 32.
@@ -77,6 +80,8 @@ class FitFlags:
     calibrate: str | None = None
     budget: str | None = None
     device: str = "cpu"
+    split_by: str | None = None
+    buffer_km: float = 0
     augment: int = 1
     learning_rate: float | None = None
     batch_size: int | None = None
@@ -112,6 +117,10 @@ class FitFlags:
         if self.val not in VALS:
             raise unknown("val", self.val, VALS)
         seconds(self.budget)
+        if self.buffer_km and self.split_by is None:
+            raise RequestError(f"--buffer-km {self.buffer_km:g}: only with --split-by")
+        if self.split_by and self.augment > 1:
+            raise RequestError("--split-by: the views of --augment are of the original train only; drop one of them")
         if self.device != "cpu":
             check_device(self.device)
         for name, value in self._head().items():
@@ -160,7 +169,14 @@ class FitFlags:
             folder = store.fused_folder(self.out, self.model, dataset=self.dataset, views=self.augment)
         else:
             folder = self.features or store.find_features(self.out, model=self.model, dataset=self.dataset)
-        return inputs.read_splits(folder, views=self.augment, val=self.folds is None)
+        if self.split_by is None:
+            return inputs.read_splits(folder, views=self.augment, val=self.folds is None)
+        from probes.resplit import resplit
+
+        splits = resplit(inputs.read_splits(folder, val=self.folds is None), self.split_by, buffer_km=self.buffer_km, seed=self.seed)
+        train = splits["train"]
+        inputs.check_classes(train.labels, len(train.class_names), f"train, split by {self.split_by},")
+        return splits
 
     def run(
         self,

@@ -7,7 +7,8 @@ written by ``python -m tests.bench --only coverage``). A bootstrap that takes pe
 - ``wilson``: the Wilson score interval (Wilson 1927), for a share of independent images: accuracy, subset accuracy.
 - ``jackknife``: the same interval with the effective sample size value (1 - value) / variance, the variance from
   leaving out one unit at a time (`probes.jackknife`), and a quantile of Student's t (Korn and Graubard 1998, Dean
-  and Pagano 2015). Units are images or spatial cells (`probes.spatial.Units`); cells of unequal size count as fewer.
+  and Pagano 2015). Units are images or spatial cells (`probes.spatial.Units`); cells count as
+  fewer where sizes or errors are unequal.
 
 No interval is given where `why_none` finds a reason, such as a class with fewer than `LEAST_POSITIVES` positives.
 """
@@ -82,9 +83,20 @@ def wilson(share: float, size: float, quantile: float | None = None) -> tuple[fl
     return max(0.0, min(float(middle - half), share)), min(1.0, max(float(middle + half), share))  # but for rounding
 
 
-def quantile(units: Units) -> float:
-    """97.5 % of Student's t for these units."""
-    return float(stats.t.ppf((1 + LEVEL) / 2, max(units.effective - 1, 1)))
+def degrees_of_freedom(estimate: Estimate, units: Units) -> float:
+    """Of Student's t: units less 1; of cells the effective number, by their sizes or by their shares of the variance.
+
+    Errors that lie in a few of the cells make a variance as uncertain as if there were only these cells.
+    """
+    if units.by == "image":
+        return max(units.count - 1, 1)
+    by_variance = estimate.effective
+    return max((units.effective if np.isnan(by_variance) else min(units.effective, by_variance)) - 1, 1)
+
+
+def quantile(estimate: Estimate, units: Units) -> float:
+    """97.5 % of Student's t."""
+    return float(stats.t.ppf((1 + LEVEL) / 2, degrees_of_freedom(estimate, units)))
 
 
 def around(metric: str, estimate: Estimate, units: Units, *, extra_variance: float = 0.0) -> tuple[float, float]:
@@ -98,13 +110,13 @@ def around(metric: str, estimate: Estimate, units: Units, *, extra_variance: flo
     """
     variance = estimate.variance + extra_variance
     if metric in LOSSES:
-        half = quantile(units) * float(np.sqrt(variance))
+        half = quantile(estimate, units) * float(np.sqrt(variance))
         return max(0.0, estimate.value - half), estimate.value + half
     value = min(max(estimate.value, 0.0), 1.0)
     spread = value * (1 - value)
     # Where no unit changes anything, the variance is unknown rather than 0: as many independent units as there are.
     size = min(spread / variance, 1e12) if variance > 0 and spread > 0 else units.effective
-    return wilson(value, size, quantile(units))
+    return wilson(value, size, quantile(estimate, units))
 
 
 def intervals(
@@ -199,8 +211,8 @@ def difference(estimate: Estimate, units: Units, *, extra_variance: float = 0.0)
     error = np.sqrt(estimate.variance + extra_variance)
     if units.count < LEAST or not error > 0:
         return Difference(estimate.value, None, float("nan") if units.count < LEAST else 1.0)
-    half = quantile(units) * error
-    p = 2 * float(stats.t.sf(abs(estimate.value) / error, max(units.effective - 1, 1)))
+    half = quantile(estimate, units) * error
+    p = 2 * float(stats.t.sf(abs(estimate.value) / error, degrees_of_freedom(estimate, units)))
     return Difference(estimate.value, (estimate.value - half, estimate.value + half), p)
 
 

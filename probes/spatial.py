@@ -9,9 +9,11 @@ forests that neighbours share, while a country still has hundreds of cells.
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial import KDTree
 
 DEGREES = 0.25
 LEAST = 10  # with fewer images or cells there is no interval
+EARTH_KM = 6371.0088  # mean radius (IUGG)
 FEW_CELLS = 30  # with fewer cells an interval comes with a warning
 
 
@@ -79,3 +81,38 @@ def cells(lonlat: np.ndarray | None, degrees: float = DEGREES) -> np.ndarray | N
     column = np.floor(lonlat[:, 0] * shrink / degrees)
     _, numbers = np.unique(np.stack([row, column], axis=1), axis=0, return_inverse=True)
     return numbers.ravel()
+
+
+def nearest_km(of: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """(M,) great-circle distance in km from each place to the nearest of others, on a sphere.
+
+    Args:
+        of: (M, 2) longitude and latitude in degrees.
+        among: (N, 2) likewise.
+    """
+    chord, _ = KDTree(on_globe(among)).query(on_globe(of))
+    return 2 * EARTH_KM * np.arcsin(np.clip(chord / 2, 0, 1))
+
+
+def on_globe(lonlat: np.ndarray) -> np.ndarray:
+    """(N, 3) points of the unit sphere."""
+    lon, lat = np.radians(lonlat).T
+    return np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
+
+
+def distance_to_train(
+    lonlat: np.ndarray | None, train: np.ndarray | None, rows: np.ndarray | None = None
+) -> np.ndarray | None:
+    """(M,) float32 km from each sample to the nearest one of train; None where a location is unknown.
+
+    Args:
+        lonlat: (M, 2) degrees of the samples, or None.
+        train: (N, 2) degrees, or None.
+        rows: those of train in use; None for all.
+    """
+    if lonlat is None or train is None:
+        return None
+    train = train if rows is None else train[rows]
+    if not (np.isfinite(lonlat).all() and np.isfinite(train).all() and len(train)):
+        return None
+    return nearest_km(lonlat, train).astype(np.float32)

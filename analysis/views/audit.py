@@ -14,6 +14,7 @@ from data.bands import Band, choose_bands
 from data.command import progress
 from data.dataset import EODataset
 from data.errors import RequestError
+from probes import spatial
 
 CARD = {
     "input": "dataset",
@@ -26,6 +27,8 @@ CARD = {
 # What a finding means. Anything WRONG makes the command exit with 1: a score on these splits does not say what a score
 # should. A NOTE is worth knowing and often intended; UNKNOWN could not be looked at.
 WRONG, NOTE, GOOD, UNKNOWN = "wrong", "note", "good", "unknown"
+QUANTILES = (0, 5, 25, 50, 75, 95, 100)
+DISTANCE_COLUMNS = [f"km_{quantile}" for quantile in QUANTILES]
 COLUMNS = ["verdict", "check", "where", "count", "of", "example"]
 
 
@@ -70,10 +73,15 @@ def run(request: ViewRequest, *, pixels: bool, bands: str) -> list[Output]:
     label_header, label_rows = readable_labels(labels)
     text = f"# {title}\n\n{_sizes(splits)}\n\n" + tables.markdown_table(header, rows, left=5)
     text += "\n## Labels\n\n" + tables.markdown_table(label_header, label_rows, left=1)
+    far = distances(splits)
+    if len(far):
+        text += "\n## Kilometres to the nearest training sample, by quantile\n\n"
+        text += tables.markdown_table(*readable_distances(far), left=1)
     wrong, unknown = (list(findings["verdict"]).count(verdict) for verdict in (WRONG, UNKNOWN))
     verdict = f"{wrong} of {len(findings)} checks found something wrong" if wrong else "nothing wrong was found"
     verdict += f"; {unknown} could not be made" if unknown else ""
     findings, labels = findings.assign(simulated=simulated), labels.assign(simulated=simulated)
+    far = far.assign(simulated=simulated)
     return [
         Output(
             title=title,
@@ -81,10 +89,11 @@ def run(request: ViewRequest, *, pixels: bool, bands: str) -> list[Output]:
                 tables.write_markdown(text, stem),
                 tables.write_csv(findings, stem),
                 tables.write_csv(labels, stem.with_name(f"audit-labels__{slug}")),
+                *([tables.write_csv(far, stem.with_name(f"audit-distances__{slug}"))] if len(far) else []),
             ),
             dataset=slug,
             caption="Wrong: scores on these splits do not say what they should. Note: often intended.",
-            tables=((header, rows), (label_header, label_rows)),
+            tables=((header, rows), (label_header, label_rows), *([readable_distances(far)] if len(far) else [])),
             summary="\n".join([f"{title}: {_sizes(splits)}", *summary(findings), verdict]),
             wrong=bool(wrong),
         )
@@ -146,6 +155,32 @@ def compute(splits: Sequence[Material], *, pixels: bool = True) -> pd.DataFrame:
     rows += _features(splits)
     frame = pd.DataFrame(rows, columns=COLUMNS)
     return frame.astype({"count": "Int64", "of": "Int64"})
+
+
+def distances(splits: Sequence[Material]) -> pd.DataFrame:
+    """Great-circle distance of the samples of val and test to their nearest training sample.
+
+    Returns:
+        A row per split: ``split samples``, then the quantiles `QUANTILES` in km, such as ``km_50``; no rows where
+        locations are unknown or there is no train.
+    """
+    train = next((split for split in splits if split.name == "train" and split.lonlat is not None), None)
+    rows = []
+    for split in splits:
+        if train is None or split is train or split.lonlat is None:
+            continue
+        found = np.quantile(spatial.nearest_km(split.lonlat, train.lonlat), np.array(QUANTILES) / 100)
+        rows.append({"split": split.name, "samples": len(split.ids)} | dict(zip(DISTANCE_COLUMNS, found, strict=True)))
+    return pd.DataFrame(rows, columns=["split", "samples", *DISTANCE_COLUMNS])
+
+
+def readable_distances(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of `distances`."""
+    rows = [
+        [row["split"], f"{row['samples']:,}", *(f"{row[column]:,.2f}" for column in DISTANCE_COLUMNS)]
+        for row in frame.to_dict("records")
+    ]
+    return ["Split", "Samples", *(f"{quantile} %" for quantile in QUANTILES)], rows
 
 
 def label_counts(splits: Sequence[Material]) -> pd.DataFrame:
@@ -253,8 +288,9 @@ def _places(splits: Sequence[Material]) -> Iterator[Row]:
             yield _count(NOTE, "next to each other, or overlapping", where, near.touches)
         else:
             yield UNKNOWN, "overlapping footprints", where, None, None, "size unknown: name the dataset with --dataset"
-        half = f"half are within {np.median(near.metres) / 1000:,.1f} km of one"
-        yield NOTE, "nearest centre", where, None, None, half
+        few, half, most = np.quantile(spatial.nearest_km(later.lonlat, earlier.lonlat), [0.05, 0.5, 0.95])
+        words = f"5 % are within {few:,.2f} km of one, half within {half:,.2f}, 95 % within {most:,.2f}"
+        yield NOTE, "nearest centre", where, None, None, words
 
 
 def _scenes(splits: Sequence[Material]) -> Iterator[Row]:

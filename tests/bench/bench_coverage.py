@@ -36,6 +36,23 @@ SHARED = 0.8  # of the noise of two models that are compared
 MACRO = ("f2_macro", "precision_macro", "map_macro")
 
 
+HEAD = """# Coverage of the intervals
+
+Written by `python -m tests.bench --only coverage`: {repetitions} repetitions per line (a coverage of 95 % has a
+standard error of {error:.1f} points), simulated labels with the class frequencies of BigEarthNet v2. Covers: share of
+the given 95 % intervals that hold the true value, in per cent. Given: share of the repetitions in which an interval
+is given; there is none where a class has fewer than 10 positives in test (precision: or fewer than 10 predicted
+positives). Width: mean of the given intervals. Lines of images that are taken as independent although they lie in
+cells show what ignoring locations does; no command does that.
+"""
+PAIRS_HEAD = """
+## Two equal models
+
+Share of repetitions in which two models of the same skill, whose scores share 80 % of their noise, are found to differ
+(p below 0.05; nominal 5 %).
+"""
+
+
 @dataclass(frozen=True)
 class Case:
     """One line of the study.
@@ -207,14 +224,7 @@ def page(covered: list[tuple], differ: list[tuple], repetitions: int) -> str:
     """The tables as Markdown."""
     error = 100 * np.sqrt(0.95 * 0.05 / repetitions)
     lines = [
-        "# Coverage of the intervals",
-        "",
-        f"Written by `python -m tests.bench --only coverage`: {repetitions} repetitions per line (a coverage of 95 % has",
-        f"a standard error of {error:.1f} points), simulated labels with the class frequencies of BigEarthNet v2. Covers:",
-        "share of the given 95 % intervals that hold the true value, in per cent. Given: share of the repetitions in",
-        "which an interval is given; there is none where a class has fewer than 10 positives in test (precision: or fewer",
-        "than 10 predicted positives). Width: mean of the given intervals.",
-        "",
+        HEAD.format(repetitions=repetitions, error=error),
         "| Judged | Test | Images | Metric | Given % | Covers % | Width |",
         "|---|---|--:|---|--:|--:|--:|",
     ]
@@ -225,25 +235,14 @@ def page(covered: list[tuple], differ: list[tuple], repetitions: int) -> str:
             about = f"{what} | {where} | {case.samples:,} | {name}"
             lines.append(f"| {about} | {100 * one['given']:.0f} | {covers} | {width} |")
     lines += [
-        "",
-        "## Two equal models",
-        "",
-        "Share of repetitions in which two models of the same skill, whose scores share 80 % of their noise, are found to",
-        "differ (p below 0.05; nominal 5 %).",
-        "",
+        PAIRS_HEAD,
         "| Judged | Test | Images | Metric | Differ % |",
         "|---|---|--:|---|--:|",
     ]
     for case, by_metric in differ:
         what, where = case.words
         lines += [f"| {what} | {where} | {case.samples:,} | {name} | {100 * p:.1f} |" for name, p in by_metric.items()]
-    lines += [
-        "",
-        "The lines of images that are taken as independent although they lie in cells show what ignoring locations does;",
-        "no command does that.",
-        "",
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, ""])
 
 
 def bench_coverage() -> dict:

@@ -1,0 +1,146 @@
+"""New splits of a feature set by where its samples lie, with a buffer between them.
+
+Samples next to each other resemble each other, so that random splits overrate how a probe does elsewhere (Roberts et
+al. 2017, doi 10.1111/ecog.02881). All samples are pooled and drawn anew, in the ratio of the original splits:
+
+- ``cells``: cells of `probes.spatial.DEGREES`, each with all its samples, in random order to the split that lacks most.
+- ``region``: the same with at most `REGIONS` regions, k-means clusters of the places on the globe.
+- ``longitude``: train in the west, then val, test in the east.
+
+Samples of train nearer than the buffer to one of val or test are dropped, and those of val nearer to one of test.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from data.dataset import SPLITS
+from data.errors import RequestError, unknown
+from data.store import FeatureSet
+from data.store.identity import digest_array, digest_ids
+from probes import spatial
+
+WAYS = ("cells", "longitude", "region")
+REGIONS = 30
+
+
+def resplit(splits: dict[str, FeatureSet], by: str, *, buffer_km: float = 0, seed: int = 0) -> dict[str, FeatureSet]:
+    """The same samples in new splits; their identity says how they were made, hence the run's folder does too.
+
+    Args:
+        splits: see `probes.inputs.read_splits`, without views.
+        by: one of `WAYS`.
+        buffer_km: great-circle distance below which samples of different splits are not both kept.
+        seed: of the order of cells, and of the clusters of regions.
+
+    Returns:
+        By split, with features in memory. ``identity["split"]["resplit"]`` holds ``by``, ``buffer_km``, ``seed`` and
+        ``dropped``, how many samples the buffer cost all splits.
+
+    Raises:
+        RequestError: no such way; a sample without location, or in two splits; a split would be left without samples.
+    """
+    if by not in WAYS:
+        raise unknown("way to split", by, WAYS)
+    if not 0 <= buffer_km < np.inf:
+        raise RequestError(f"--buffer-km {buffer_km:g}: must be 0 or more")
+    present = [name for name in SPLITS if name in splits]  # --folds does without val
+    sets = [splits[name] for name in present]
+    lonlat = _locations(sets, by)
+    ids = [name for one in sets for name in one.ids]
+    if repeated := len(ids) - len(set(ids)):
+        raise RequestError(f"--split-by {by}: {repeated} ids are in more than one split; see analyze audit")
+    shares = np.array([len(one.ids) for one in sets]) / len(ids)
+    drawn = draw(lonlat, shares, by, seed)
+    kept = ~crowded(lonlat, drawn, buffer_km)
+    rows = [np.flatnonzero((drawn == number) & kept) for number in range(len(present))]
+    if empty := [name for name, chosen in zip(present, rows, strict=True) if not len(chosen)]:
+        where = f" and --buffer-km {buffer_km:g}" if buffer_km else ""
+        raise RequestError(
+            f"--split-by {by}{where}: no sample is left for {' and '.join(empty)}; split another way, or use a smaller "
+            "buffer"
+        )
+    how = {"by": by, "buffer_km": float(buffer_km), "seed": seed, "dropped": int((~kept).sum())}
+    features = np.concatenate([np.asarray(one.features[:]) for one in sets])
+    labels = np.concatenate([one.labels for one in sets])
+    return {
+        name: replace(
+            one,
+            features=features[chosen],
+            labels=labels[chosen],
+            ids=[ids[row] for row in chosen],
+            lonlat=lonlat[chosen],
+            identity=one.identity
+            | {"split": _identity(name, [ids[row] for row in chosen], labels[chosen], lonlat[chosen], how)},
+            features_sha256=None,
+        )
+        for name, one, chosen in zip(present, sets, rows, strict=True)
+    }
+
+
+def _identity(name: str, ids: list[str], labels: np.ndarray, lonlat: np.ndarray, how: dict[str, Any]) -> dict[str, Any]:
+    """What is particular to a new split, as `data.store.make_identity` has it."""
+    digests = {
+        "ids_sha256": digest_ids(ids),
+        "labels_sha256": digest_array(labels),
+        "lonlat_sha256": digest_array(lonlat.astype(np.float64)),
+    }
+    return {"name": name, "rows": len(ids), **digests, "resplit": how}
+
+
+def draw(lonlat: np.ndarray, shares: np.ndarray, by: str, seed: int) -> np.ndarray:
+    """(N,) number of the split of each sample.
+
+    Args:
+        lonlat: (N, 2) degrees.
+        shares: (S,) of the samples that each split should get.
+        by: one of `WAYS`.
+        seed: see `resplit`.
+    """
+    if by == "longitude":
+        limits = np.quantile(lonlat[:, 0], np.cumsum(shares)[:-1])
+        return np.searchsorted(limits, lonlat[:, 0], side="left")
+    numbers = spatial.cells(lonlat) if by == "cells" else regions(lonlat, seed)
+    assert numbers is not None
+    sizes = np.bincount(numbers)
+    wanted, given = shares * len(lonlat), np.zeros(len(shares))
+    split_of = np.empty(len(sizes), int)
+    for place in np.random.default_rng(seed).permutation(len(sizes)):
+        split_of[place] = np.argmax((wanted - given) / wanted)
+        given[split_of[place]] += sizes[place]
+    return split_of[numbers]
+
+
+def regions(lonlat: np.ndarray, seed: int) -> np.ndarray:
+    """(N,) number of the region of each sample: k-means on the globe, at most `REGIONS` clusters."""
+    from sklearn.cluster import KMeans  # deferred: only this way needs it
+
+    points = spatial.on_globe(lonlat)
+    count = min(REGIONS, len(np.unique(points, axis=0)))
+    found = KMeans(count, n_init=3, random_state=seed).fit_predict(points)
+    return np.unique(found, return_inverse=True)[1]
+
+
+def crowded(lonlat: np.ndarray, drawn: np.ndarray, buffer_km: float) -> np.ndarray:
+    """(N,) booleans: samples nearer than the buffer to one of a later split (train before val before test)."""
+    found = np.zeros(len(lonlat), bool)
+    if not buffer_km:
+        return found
+    for number in range(int(drawn.max())):
+        mine = np.flatnonzero(drawn == number)
+        later = drawn > number
+        if len(mine) and later.any():
+            found[mine] = spatial.nearest_km(lonlat[mine], lonlat[later]) < buffer_km
+    return found
+
+
+def _locations(sets: list[FeatureSet], by: str) -> np.ndarray:
+    for one in sets:
+        if one.lonlat is None:
+            raise RequestError(
+                f"--split-by {by}: {one.file} holds no locations; featurize a dataset whose files are georeferenced"
+            )
+        if missing := int((~np.isfinite(one.lonlat).all(axis=1)).sum()):
+            raise RequestError(f"--split-by {by}: {missing} of {len(one.ids)} samples in {one.file} have no location")
+    return np.concatenate([one.lonlat for one in sets if one.lonlat is not None])
