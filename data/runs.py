@@ -190,8 +190,9 @@ def write_run(
             group["ids"] = np.array([name.encode() for name in values.ids])
             group.create_dataset("labels", data=values.labels, fletcher32=True, chunks=True)
             group.create_dataset("scores", data=values.scores.astype(np.float32), fletcher32=True, chunks=True)
-            if values.lonlat is not None:
-                group.create_dataset("lonlat", data=values.lonlat, fletcher32=True, chunks=True)
+            for name, array in (("lonlat", values.lonlat), ("train_km", values.train_km)):
+                if array is not None:
+                    group.create_dataset(name, data=array, fletcher32=True, chunks=True)
     with published_folder(folder) as temporary:
         save_model(temporary / "model.skops")
         (temporary / "predictions.h5").write_bytes(buffer.getvalue())

@@ -50,13 +50,14 @@ def curve(epoch):
 
 def make_run(
     out, labels, scores, class_names, *, kind="linear", model="stats", dataset="simulated", simulated=False, seed=0,
-    thresholds=None, encoder=None, arguments=None, lonlat=None,
+    thresholds=None, encoder=None, arguments=None, lonlat=None, train_km=None,
 ):  # fmt: skip
     """Write one run whose val and test are these labels (N, K) or (N,) and scores (N, K).
 
     Args:
         thresholds: (K,) of the ``tuned`` rule of a multi-label run; 0.5 otherwise.
         lonlat: (N, 2) degrees of the test samples, or None.
+        train_km: (N,) km from each to the nearest training sample, or None.
     """
     multilabel = labels.ndim == 2
     splits = {
@@ -113,7 +114,7 @@ def make_run(
     name = runs.run_name(kind, features, arguments or {}, seed)
     folder = paths.run_folder(out, record["dataset"], record["encoder"], name)
     predictions = {
-        split: runs.Predictions([f"{split}-{i}" for i in range(len(labels))], labels, scores, lonlat)
+        split: runs.Predictions([f"{split}-{i}" for i in range(len(labels))], labels, scores, lonlat, train_km)
         for split in ("val", "test")
     }
     return runs.write_run(folder, record, predictions, lambda path: path.write_bytes(b""))

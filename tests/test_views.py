@@ -45,7 +45,11 @@ def out(tmp_path_factory):
                 thresholds=thresholds,
             )  # fmt: skip
     labels, scores = made_up(EUROSAT, multilabel=False, rows=300)
-    make_run(folder, labels, scores, EUROSAT, dataset="eurosat", kind="head", simulated=True)
+    rows = np.arange(300)
+    make_run(
+        folder, labels, scores, EUROSAT, dataset="eurosat", kind="head", simulated=True,
+        lonlat=np.stack([rows % 50 / 1.0, np.zeros(300)], axis=1), train_km=rows.astype(np.float32),
+    )  # fmt: skip
     return folder
 
 
@@ -67,7 +71,7 @@ def full_size():
 def fitting(name):
     """Which of the runs of `out` a view is for."""
     card = VIEWS.card(name)
-    if card.get("needs") == "curves" or card.get("labels") == "single-label":
+    if card.get("needs") in ("curves", "locations") or card.get("labels") == "single-label":
         return {"dataset": "eurosat", "kind": "head"}
     return {"dataset": "ben", "kind": "rf", "model": "dofa"}
 

@@ -76,8 +76,7 @@ def compute(runs: Sequence[Run], rules: Sequence[str], *, out: Path, metric: str
                 lonlat = None if given.lonlat is None else given.lonlat[inside]
                 rows.append(frames.run_columns(one) | about | _judged(one, part, lonlat, chosen))
     if not rows:
-        raise
-        RequestError("no run knows where its samples lie; featurize a georeferenced dataset and run the probe again")
+        raise RequestError("no run knows where its samples lie; featurize a georeferenced dataset, then probe again")
     numbers = dict.fromkeys(("value", "low", "high"), "float64")
     return frames.with_names(pd.DataFrame(rows).astype(numbers), runs)
 
