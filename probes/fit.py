@@ -291,10 +291,11 @@ def run_probe(
         "versions": record.versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    places = (train.lonlat, plan.rows) if pool is None else (pool.lonlat, None)  # of what was learned from
     predictions = {
         split: runs.Predictions(
             splits[split].ids, labels[split], scores[split], splits[split].lonlat,
-            spatial.distance_to_train(splits[split].lonlat, train.lonlat, plan.rows),
+            spatial.distance_to_train(splits[split].lonlat, *places),
         )
         for split in scores
     }  # fmt: skip

@@ -173,7 +173,9 @@ class FitFlags:
             return inputs.read_splits(folder, views=self.augment, val=self.folds is None)
         from probes.resplit import resplit
 
-        splits = resplit(inputs.read_splits(folder, val=self.folds is None), self.split_by, buffer_km=self.buffer_km, seed=self.seed)
+        splits = resplit(
+            inputs.read_splits(folder, val=self.folds is None), self.split_by, buffer_km=self.buffer_km, seed=self.seed
+        )
         train = splits["train"]
         inputs.check_classes(train.labels, len(train.class_names), f"train, split by {self.split_by},")
         return splits
