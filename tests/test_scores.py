@@ -114,13 +114,13 @@ def test_a_threshold_is_drawn_towards_the_shared_one_by_hand():
     """Own optima 0.2 (10 positives of scores 0.3, the rest 0.1) and 0.7 (30 of 0.8, the rest 0.6) separate perfectly.
 
     Used for both, 0.2 calls all 40 of the second class: F2 (1 + 5 * 30 / (5 * 30 + 10)) / 2 = 0.969; 0.7 calls none
-    of the first: (0 + 1) / 2. So 0.2 is shared, and the second class keeps 30 / (30 + 10) of its distance in log odds.
+    of the first: (0 + 1) / 2. So 0.2 is shared, and the second class keeps 30 / (30 + 3) of its distance in log odds.
     """
     truth = np.arange(40)[:, None] < [10, 30]
     scores = np.where(truth, [0.3, 0.8], [0.1, 0.6])
     drawn, shared, own = shrunk_thresholds(truth, scores)
-    assert SHRINKAGE == 10 and own == pytest.approx([0.2, 0.7]) and shared == own[0] == drawn[0]
-    odds = 0.75 * np.log(0.7 / 0.3) + 0.25 * np.log(0.2 / 0.8)
+    assert SHRINKAGE == 3 and own == pytest.approx([0.2, 0.7]) and shared == own[0] == drawn[0]
+    odds = 10 / 11 * np.log(0.7 / 0.3) + 1 / 11 * np.log(0.2 / 0.8)
     assert drawn[1] == pytest.approx(1 / (1 + np.exp(-odds)))
 
 
