@@ -1,0 +1,184 @@
+"""`probe --protocol torchgeo-bench` beside the package torchgeo-bench itself, on 600 real EuroSAT tiles (360/120/120).
+
+The peer needs an environment of its own (its requirements differ):
+
+    uv venv peer && uv pip install --python peer/bin/python torchgeo-bench==0.4
+    python -m tests.bench.peer_torchgeo_bench peer/bin/python
+
+For random convolutional features and image statistics, 13 bands, with refit on train and val and without:
+
+- both whole pipelines, each with its own features, each part a process: accuracy and wall-clock seconds;
+- the peer's own classifiers on our features: accuracy of the same probe on equal features, and seconds.
+
+Writes results/peer-torchgeo-bench.json and a table beside it.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data import runs, store
+from tests.bench.pairs import PROJECT, SHARED
+
+ZIP = "EuroSATallBands.zip"
+# Ours, then the peer's; filters differ: ours has 512 of 4 x 4 pixels, the peer 256 of 3 x 3.
+MODELS = {"rcf": (["--variant", "gaussian"], "rcf"), "stats": (["--normalize", "none"], "imagestats")}
+PROBE_PEER = """
+import json, sys, time
+import numpy as np
+from torchgeo_bench.main import evaluate_knn, evaluate_logistic
+d = np.load(sys.argv[1]); refit = sys.argv[2] == "refit"
+x, y = ([d[f"{part}_{split}"] for split in ("train", "val", "test")] for part in "xy")
+start = time.perf_counter()
+knn, *_ = evaluate_knn(x[0], y[0], x[2], y[2], seed=0, n_bootstrap=200)
+middle = time.perf_counter()
+linear, _, _, best_c, *_ = evaluate_logistic(x[0], y[0], x[1], y[1], x[2], y[2],
+    [float(c) for c in 10 ** np.linspace(-6, 4, 40)], seed=0, n_bootstrap=200, merge_val=refit, device="cpu")
+print(json.dumps({"knn": knn, "linear": linear, "C": best_c, "knn_s": middle - start,
+    "linear_s": time.perf_counter() - middle}))
+"""
+PROBE_OURS = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from probes.flags import FitFlags
+features, out, refit = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "refit"
+flags, _ = FitFlags(protocol="torchgeo-bench", features=features, out=out).with_protocol()
+flags = replace(flags, refit=refit)
+splits = flags.splits()
+for kind in flags.kinds():
+    flags.run(kind, splits, seed=0, cut={}, report=lambda line: None)
+"""
+
+
+def timed(command: list[str], where: Path) -> tuple[float, str]:
+    """Wall-clock seconds and output of one process."""
+    start = time.perf_counter()
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)} if command[0] == sys.executable else os.environ
+    done = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command[:4])} ... failed:\n{done.stderr[-3000:]}")
+    return time.perf_counter() - start, done.stdout
+
+
+def whole_peer(python: str, model: str, size: int | None, refit: bool, where: Path) -> dict:
+    """The peer's pipeline: features and both probes in one process."""
+    name = f"{model}-{refit}.csv"
+    words = ["dataset.names=[eurosat]", "dataset.bands=all", f"dataset.image_size={size or 'null'}", f"model={model}"]
+    words += ["device=cpu", "dataset.num_workers=0", f"eval.merge_val={str(refit).lower()}", f"output={name}"]
+    seconds, _ = timed([str(Path(python).parent / "torchgeo-bench"), "run", *words], where)
+    table = pd.read_csv(where / name).set_index("method")
+    linear = table.loc["linear"]
+    sizes = [int(linear[f"n_{split}"]) for split in ("train", "val", "test")]
+    return {"knn": table.loc["knn5"].metric_value, "linear": linear.metric_value, "C": linear.best_c,
+            "seconds": seconds, "samples": sizes}  # fmt: skip
+
+
+def whole_ours(model: str, words: list[str], size: int | None, refit: bool, root: Path, where: Path) -> dict:
+    """Our pipeline: featurize, then both probes, two processes, from nothing on disk."""
+    out = where / f"ours-{model}-{refit}"
+    resize = ["--image-size", str(size)] if size else []
+    command = ["-m", "featurize", "--model", model, *words, *resize, "--bands", "all", "--dataset", "eurosat"]
+    command += ["--data-root", str(root), "--out", str(out)]
+    features_s, _ = timed([sys.executable, *command], where)
+    folder = store.find_features(out)
+    probe_s, _ = timed([sys.executable, "-c", PROBE_OURS, str(folder), str(out), "refit" if refit else "train"], where)
+    found = {run.kind: run.record for run in runs.find_runs(out)}
+    accuracy = {kind: record["metrics"]["test"]["half"]["accuracy"] for kind, record in found.items()}
+    rows = found["linear"]["rows"]
+    return accuracy | {
+        "C": found["linear"]["chosen"]["C"],
+        "seconds": features_s + probe_s,
+        "features_s": features_s,
+        "probe_s": probe_s,
+        "fit_s": {kind: record["seconds"]["total"] for kind, record in found.items()},
+        "samples": [rows[split] for split in ("train", "val", "test")],
+        "warnings": found["linear"]["warnings"],
+        "folder": str(folder),
+    }
+
+
+def probes_of_peer(python: str, folder: Path, refit: bool, where: Path) -> dict:
+    """The peer's classifiers on our features."""
+    arrays = {}
+    for split in ("train", "val", "test"):
+        features = store.read_features(folder / f"{split}.h5")
+        arrays |= {f"x_{split}": features.features.astype(np.float32), f"y_{split}": features.labels}
+    np.savez(where / "features.npz", **arrays)
+    _, printed = timed([python, "-c", PROBE_PEER, "features.npz", "refit" if refit else "train"], where)
+    return json.loads(printed.strip().splitlines()[-1])
+
+
+def table(results: list[dict]) -> str:
+    """The results as Markdown."""
+    lines = [
+        "# Beside torchgeo-bench 0.4 on 600 real EuroSAT tiles",
+        "",
+        "Written by `python -m tests.bench.peer_torchgeo_bench`. Accuracy on 120 test tiles; seconds of wall-clock.",
+        "",
+        "| features | refit | probe | ours | peer on ours | peer | our s | peer s | ratio |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in results:
+        ours, peer, same = row["ours"], row["peer"], row["peer_on_our_features"]
+        for kind in ("linear", "knn"):
+            cells = [row["features"], "yes" if row["refit"] else "no", kind]
+            cells += [f"{each[kind]:.3f}" if each else "-" for each in (ours, same, peer)]
+            cells += [f"{each['seconds']:.1f}" if each else "-" for each in (ours, peer)] + [str(row["ratio"] or "-")]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run both and keep the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("python", help="interpreter of the peer's environment")
+    parser.add_argument("--data", type=Path, default=SHARED / "data/eurosat-ms", help=f"folder of {ZIP}")
+    parser.add_argument("--size", type=int, help="resize to; the images' own size by default")
+    parser.add_argument("--equal-only", action="store_true", help="skip the peer's whole pipeline, hence the ratio")
+    parser.add_argument("--only", choices=MODELS, nargs="*", default=list(MODELS))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    arguments = parser.parse_args()
+    python = os.path.abspath(arguments.python)  # not resolved: a virtual environment is found by its link
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        where = Path(folder)
+        root = where / "data/eurosat"  # where the peer looks; torchgeo checks no archive that is unpacked
+        root.mkdir(parents=True)
+        with zipfile.ZipFile(arguments.data / ZIP) as archive:
+            archive.extractall(root)
+        for file in (ZIP, *(f"eurosat-{split}.txt" for split in ("train", "val", "test"))):
+            (root / file).symlink_to((arguments.data / file).resolve())
+        for model in arguments.only:
+            words, peer_name = MODELS[model]
+            for refit in (True, False):
+                load = os.getloadavg()[0]
+                peer = None if arguments.equal_only else whole_peer(python, peer_name, arguments.size, refit, where)
+                ours = whole_ours(model, words, arguments.size, refit, root, where)
+                same = probes_of_peer(python, Path(ours.pop("folder")), refit, where)
+                results.append(
+                    {"features": model, "size": arguments.size, "refit": refit, "ours": ours, "peer": peer,
+                     "peer_on_our_features": same, "ratio": peer and round(peer["seconds"] / ours["seconds"], 2),
+                     "load_before": round(load, 2)}
+                )  # fmt: skip
+                print(json.dumps(results[-1], indent=1), flush=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    about = {"date": datetime.now(UTC).date().isoformat(), "cores": os.cpu_count(), "peer": "torchgeo-bench 0.4"}
+    target = arguments.out / "peer-torchgeo-bench.json"
+    target.write_text(json.dumps(about | {"results": results}, indent=1) + "\n")
+    target.with_suffix(".md").write_text(table(results))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
