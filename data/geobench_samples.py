@@ -16,6 +16,7 @@ import numpy as np
 
 from data import inert_pickle
 from data.errors import RequestError
+from data.store.structure import array_in
 
 HUB = "recursix/geo-bench-1.0"
 MOST_PIXELS = 2**24  # of a band; the sets' own have at most 332 x 332
@@ -100,8 +101,8 @@ class Samples:
 
 
 def _dataset(file: h5py.File, name: str) -> np.ndarray:
-    node = file[name]
-    if not isinstance(node, h5py.Dataset) or (node.size or 0) > MOST_PIXELS:
+    node = array_in(file, name)
+    if (node.size or 0) > MOST_PIXELS:
         raise ValueError(f"'{name}' is no band of at most {MOST_PIXELS:,} pixels")
     return node[()]
 

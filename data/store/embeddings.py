@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from data.errors import RequestError, unknown
 from data.places import on_earth
+from data.store.contained import inspected
 from data.store.reader import open_hdf5
 
 BLOCK_ROWS = 8192
@@ -279,6 +280,7 @@ def _open_numpy(file: Path, embedding: str | None) -> Embeddings:
 
 
 def _open_hdf5(file: Path, embedding: str | None) -> Embeddings:
+    inspected(file, "foreign")
     with open_hdf5(file) as source:
         arrays = {name: node for name, node in source.items() if isinstance(node, h5py.Dataset)}
         return _arrays(file, embedding, arrays, None)

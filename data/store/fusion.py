@@ -13,7 +13,7 @@ from data.dataset import SPLITS
 from data.errors import RequestError
 from data.files import canonical_json
 from data.store.identity import dataset_slug, differing_fields, encoder_slug
-from data.store.reader import FeatureSet, find_features, open_hdf5, read_features, read_identity, splits_in
+from data.store.reader import FeatureSet, find_features, read_features, read_identity, splits_in
 from data.store.writer import FeatureWriter
 
 JOIN = "+"
@@ -230,11 +230,5 @@ def _identity(sets: Sequence[FeatureSet]) -> dict[str, Any]:
         "dtype": np.result_type(*(one.features.dtype for one in sets)).name,
         "parts": encoders,
     }
-    split = sets[0].identity["split"] | {"parts": [_digest(one.file) for one in sets]}
+    split = sets[0].identity["split"] | {"parts": [one.features_sha256 for one in sets]}
     return json.loads(canonical_json(sets[0].identity | {"encoder": encoder, "split": split}))
-
-
-def _digest(file: Path) -> str:
-    """The digest of its features that a file was written with."""
-    with open_hdf5(file) as source:
-        return json.loads(source.attrs["checksums"])["features"]

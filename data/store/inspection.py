@@ -34,7 +34,7 @@ def inspect(file: str, wanted: str, beat: Beat = lambda: None) -> dict[str, Any]
         file: an HDF5 file.
         wanted: ``kind`` (features, packed or other), ``identity`` (attributes of a feature file), ``features`` (that
             all of it is as written), ``verify`` (all that is wrong with it), ``sound`` (its undamaged rows),
-            ``structure`` (of any file: that it can be read safely).
+            ``structure`` (of any file of ours: that it can be read safely), ``foreign`` (the same of others' files).
         beat: called often, as a sign of life.
     """
     try:
@@ -65,6 +65,14 @@ def _structure(source: Any, beat: Beat) -> dict[str, Any]:
         read_text(source, name)
     for array in check_structure(source).values():
         if array.chunks:  # of a contiguous one nothing but its place is HDF5's
+            for _ in _blocks(array, beat):
+                pass
+    return {}
+
+
+def _foreign(source: Any, beat: Beat) -> dict[str, Any]:
+    for array in check_structure(source, plain=False).values():
+        if array.shape:
             for _ in _blocks(array, beat):
                 pass
     return {}
@@ -241,6 +249,7 @@ def _first_line(error: Exception) -> str:
 QUESTIONS: dict[str, Callable[[Any, Beat], dict[str, Any]]] = {
     "kind": _kind,
     "structure": _structure,
+    "foreign": _foreign,
     "identity": _identity,
     "features": _features,
     "verify": _verify,

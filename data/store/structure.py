@@ -18,12 +18,16 @@ DEEPEST = 3
 COMPRESSION = 100  # arrays may be this many times as large as the file that holds them
 
 
-class Unfit(Exception):
+class Unfit(ValueError):
     """The file is not one of ours, or it is damaged: the message says why."""
 
 
-def check_structure(source: Any) -> dict[str, Any]:
+def check_structure(source: Any, *, plain: bool = True) -> dict[str, Any]:
     """Check every member of an open file.
+
+    Args:
+        source: the file.
+        plain: whether arrays must hold numbers or text of fixed length, as ours do; files of others may hold more.
 
     Returns:
         The arrays by name, such as ``features`` or ``test/scores``.
@@ -35,8 +39,8 @@ def check_structure(source: Any) -> dict[str, Any]:
     _walk(source, "", arrays)
     size, total = source.id.get_filesize(), 0
     for name, array in arrays.items():
-        _check_array(name, array, size)
-        total += math.prod(array.shape) * array.dtype.itemsize
+        check_array(name, array, size, plain=plain)
+        total += math.prod(array.shape or ()) * array.dtype.itemsize
     if total > COMPRESSION * size:
         raise Unfit(f"its arrays claim {total:,} bytes, the file has {size:,}")
     return arrays
@@ -60,13 +64,32 @@ def _walk(group: Any, prefix: str, arrays: dict[str, Any]) -> None:
             raise Unfit("it has more arrays than any file of this kind")
 
 
-def _check_array(name: str, array: Any, file_size: int) -> None:
+def array_in(group: Any, name: str) -> Any:
+    """One array of an open file or group, checked as by `check_structure`.
+
+    Raises:
+        KeyError: absent.
+        Unfit: a link to elsewhere, no array, or one that is never filled or kept elsewhere.
+    """
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise Unfit(f"'{name}' is a link to elsewhere; arrays must be in the file itself")
+    array = group[name]
+    if not isinstance(array, h5py.Dataset):
+        raise Unfit(f"'{name}' is no array")
+    check_array(name, array, group.file.id.get_filesize(), plain=False)
+    return array
+
+
+def check_array(name: str, array: Any, file_size: int, *, plain: bool = True) -> None:
+    """Raise Unfit unless an array is in the file itself, as large as it claims, and of a type that is read here."""
     how = array.id.get_create_plist()
     layout = how.get_layout()
     if layout == h5py.h5d.VIRTUAL or how.get_external_count():
         raise Unfit(f"'{name}' is kept in other files; arrays must be in the file itself")
     kind = array.id.get_type()
-    if kind.get_class() not in PLAIN or array.dtype.kind not in "iufS":
+    if not plain and not array.shape:
+        return
+    if plain and (kind.get_class() not in PLAIN or array.dtype.kind not in "iufS"):
         raise Unfit(f"'{name}' holds neither numbers nor text of fixed length")
     shape = array.shape
     if not shape or len(shape) > 4:
