@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patches import Patch
 
 from analysis import figures, frames, protocol, reference, tables
 from analysis.view import Output
@@ -104,4 +105,7 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
     ax.set_xticks(np.linspace(0, 1, 6))
     ax.grid(axis="x")
     ax.set_axisbelow(True)
+    handles = [Patch(color=figures.RIGHT), Patch(color=figures.WRONG)]
+    words = ["published: right", "published: a mistake"]
+    ax.legend(handles, words, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figures.without_frame(ax)

@@ -131,7 +131,7 @@ def draw_figure(frame: pd.DataFrame, pictures: dict[str, np.ndarray]) -> Figure:
     first = frame.iloc[0]
     groups = [(case, frame.loc[frame["case"] == case]) for case in (RIGHT, MISTAKE)]
     lines = [max(1, -(-len(part) // COLUMNS)) for _, part in groups]
-    figure = figures.new_figure(10.5, 1.2 + sum((3.3 if first["multilabel"] else 2.45) * n + 0.25 for n in lines))
+    figure = figures.new_figure(10.5, 1.45 + sum((3.3 if first["multilabel"] else 2.45) * n + 0.25 for n in lines))
     blocks: Any = figure.subfigures(2, 1, height_ratios=lines)
     headings = {
         RIGHT: "Surest right decisions" + ("" if first["multilabel"] else ", classes in turn"),
@@ -146,7 +146,7 @@ def draw_figure(frame: pd.DataFrame, pictures: dict[str, np.ndarray]) -> Figure:
             draw(row, pictures[row["id"]], ax)
     words = frames.rule_words(first["rule"], first["multilabel"])
     note = (
-        "Test samples; in brackets the probability of the highest called class. Mistakes: least probable truth first."
+        "Test samples; in brackets the probability of the predicted class. Mistakes: least probable true class first."
     )
     where = f"{first['dataset']}: {first['model']}"
     figures.put_title(figure, f"Cases: {first['probe']}, {words}", where, simulated=bool(first["simulated"]), note=note)
@@ -175,7 +175,7 @@ def draw(row: dict, pixels: np.ndarray, ax: Axes) -> None:
     else:
         text = (
             f"true: {figures.wrapped(row['true'], NAME_WIDTH)}\n"
-            f"called: {figures.wrapped(row['predicted'], NAME_WIDTH)}{score}"
+            f"predicted: {figures.wrapped(row['predicted'], NAME_WIDTH)}{score}"
         )
     ax.set_title(text, fontsize=7.5, color=colour, loc="left", y=0, va="top", pad=-4, linespacing=1.25)
 
