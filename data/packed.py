@@ -21,6 +21,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -145,6 +146,9 @@ def pack(
         fields = store.differing_fields(found | {"made": None}, header | {"made": None})
         if fields:
             raise RequestError(f"{file} holds another {', '.join(fields)}; use --overwrite to replace it")
+        if paths.lock_file(file).exists():
+            with suppress(RequestError), Lock(paths.lock_file(file)):  # of a run that was killed once it had published
+                pass
         return f"reused {file} ({rows:,} images)"
     started = time.perf_counter()
     with Lock(paths.lock_file(file)):

@@ -167,7 +167,7 @@ def carry_out(
 def tell_of_stages() -> None:
     """Report the end of reading, embedding and taking over each batch, and of writing each part."""
     from data import store
-    from featurize import pipeline
+    from featurize import pipeline, reading
 
     def told(function):
         def telling(*args, **kwargs):
@@ -177,7 +177,7 @@ def tell_of_stages() -> None:
 
         return telling
 
-    pipeline.collate = told(pipeline.collate)
+    reading.collate = told(reading.collate)
     pipeline.Embedder.embed = told(pipeline.Embedder.embed)
     pipeline._Assembly.take = told(pipeline._Assembly.take)
     store.PartWriter.write_part = told(store.PartWriter.write_part)

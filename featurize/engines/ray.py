@@ -67,7 +67,8 @@ def connect(ray: Any, address: str | None) -> None:
     Raises:
         RequestError: there is none, or none can be started.
     """
-    local = {} if address else {"include_dashboard": False}
+    # A cluster of this machine alone is for this machine alone: its services listen on loopback.
+    local = {} if address else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     setup = {"worker_process_setup_hook": "featurize.commands.own_packages_first"}  # before a worker unpickles anything
     for name, value in SURROUNDINGS.items():
         os.environ.setdefault(name, value)

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from data import store
 from data.command import Terminated
@@ -34,6 +35,8 @@ PATIENCE = timedelta(days=7)  # how long a rank that is done waits for one that 
 MEETING = timedelta(minutes=10)  # how long ranks wait for each other at the start
 POLL_S = 0.1
 GRACE_S = 60.0  # for the first rank to end when another has died, before it is asked to finish its part and end
+# Where ranks that this program started meet: a port of this machine, and the open socket that listens there.
+PORT, HANDLE = "FROZEN_EARTH_PORT", "FROZEN_EARTH_HANDLE"
 _ranks: Any = None  # the group of all of them, once they have met
 
 
@@ -184,9 +187,33 @@ def meet() -> None:
         LostRankError: not all have come in `MEETING`.
     """
     global _ranks
+    if int(os.environ.get("LOCAL_WORLD_SIZE", "0")) == int(os.environ["WORLD_SIZE"]):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback())  # all ranks are on this machine
     with _over_gloo():
-        dist.init_process_group("gloo", timeout=MEETING)
+        if PORT in os.environ:
+            rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+            dist.init_process_group("gloo", store=_own_store(), timeout=MEETING, rank=rank, world_size=world)
+        else:
+            dist.init_process_group("gloo", timeout=MEETING)
         _ranks = dist.new_group(timeout=PATIENCE, backend="gloo")
+
+
+def loopback() -> str:
+    """Name of the interface that no other machine reaches."""
+    return next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
+
+
+def _own_store() -> TCPStore:
+    """Where ranks that `start_ranks` started meet: the first listens on the socket that it was given."""
+    handle = int(os.environ[HANDLE]) if os.environ["RANK"] == "0" else None
+    return TCPStore(
+        "127.0.0.1",
+        int(os.environ[PORT]),
+        int(os.environ["WORLD_SIZE"]),
+        is_master=handle is not None,
+        timeout=MEETING,
+        master_listen_fd=handle,
+    )
 
 
 def share(parts: Sequence[int]) -> list[int]:
@@ -247,19 +274,23 @@ def start_ranks(device: str) -> int:
             f"--engine torchrun --device {device}: {count} GPUs here; name several devices, such as "
             "--device cuda:0,cuda:1, or start it with torchrun"
         )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    surroundings = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    meeting = socket.socket()  # a store that is left to find its own listens to every machine
+    meeting.bind(("127.0.0.1", 0))
+    meeting.listen(count)
+    size = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    surroundings = os.environ | size | {PORT: str(meeting.getsockname()[1]), HANDLE: str(meeting.fileno())}
     surroundings.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     command = [sys.executable, "-m", "featurize", *sys.argv[1:]]
     ranks: list[subprocess.Popen] = []
     try:
         for rank in range(count):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            ranks.append(subprocess.Popen(command, env=surroundings | own))
+            given = () if rank else (meeting.fileno(),)
+            ranks.append(subprocess.Popen(command, env=surroundings | own, pass_fds=given))
+        meeting.close()
         return wait_for(ranks)
     finally:
+        meeting.close()
         for process in ranks:
             end(process)
 
