@@ -39,15 +39,18 @@ def bench_faults() -> dict:
         assert making.exitcode == 0, "the files to damage could not be made"
         counts: dict[str, Counter] = defaultdict(Counter)
         worst: list[str] = []
+        contained = 0
         for target, count in COUNTS.items():
             for outcome, told in _all(context, root, target, count):
                 counts[target][outcome] += 1
+                contained += "HDF5 ends" in told or "does not come to an end" in told
                 if outcome in OUTCOMES[3:]:
                     worst.append(f"{target}: {outcome}: {told}"[:400])
     total = sum((counts[target] for target in counts), Counter())
     return {
         "faults": sum(total.values()),
         "outcomes": {name: total[name] for name in OUTCOMES},
+        "ended_or_hung_hdf5_in_the_child": contained,
         "by_target": {target: {name: counts[target][name] for name in OUTCOMES} for target in counts},
         "worst": worst[:20],
         "seconds": round(time.monotonic() - started),
