@@ -2,11 +2,13 @@
 
 import itertools
 import textwrap
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
+from unicodedata import east_asian_width
 
 import matplotlib
 import numpy as np
@@ -14,10 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from analysis.fonts import families, report_missing_letters
 from data.files import published
 from data.registry import PROBES
 
 PRINT_DPI, LEAST_DPI = 300, 200
+MOST_DOTS, MOST_PIXELS = 30_000, 50e6  # of a side and in all: what has hundreds of rows is drawn coarser
 PAGE_WIDTH = 7.0  # inches of text on a page: wider figures are printed smaller, which makes their dots finer
 INK, GREY, FAINT = "#1b1f24", "#5f6873", "#d5dade"
 
@@ -29,7 +33,7 @@ RIGHT, WRONG = PALETTE[0], PALETTE[5]
 MORE = ["#003F63", "#8A5F00", "#00543D", "#7A3F60", "#1F6E97", "#7A3400", "#3F3F3F", "#8C8510"]
 
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
+    "text.parse_math": False,  # names of classes may hold dollars; no text of ours is mathematics
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.labelsize": 9,
@@ -72,6 +76,7 @@ def new_figure(width: float, height: float) -> Figure:
     """An empty figure in the house style, in inches; outside pyplot, so that nothing keeps it alive."""
     matplotlib.rcdefaults()  # whatever the reader's own settings are
     matplotlib.rcParams.update(STYLE)
+    matplotlib.rcParams["font.family"] = families()
     wide, high = CANVAS[_style.get()]
     return Figure(figsize=(width * wide, height * high), layout="constrained")
 
@@ -99,9 +104,25 @@ def shades(colour: str = RIGHT) -> Colormap:
     return LinearSegmentedColormap.from_list("shades", ["white", colour])
 
 
-def wrapped(name: str, width: int = 34) -> str:
-    """A long class name on several lines."""
-    return "\n".join(textwrap.wrap(name, width, break_long_words=True)) or name
+def wrapped(name: str, width: int = 34, *, most_lines: int = 3) -> str:
+    """A long class name on several lines; the middle of one that is longer still is left out.
+
+    Args:
+        name: in any script; Chinese, Japanese and Korean letters count as two.
+        width: letters per line.
+        most_lines: of the result.
+    """
+    if any(east_asian_width(letter) in "WF" for letter in name):
+        width = max(4, width // 2)
+    return "\n".join(textwrap.wrap(shortened(name, width * most_lines - width // 2), width)) or name
+
+
+def shortened(name: str, most: int) -> str:
+    """A name of at most so many letters: its start and its end, which tell it from others."""
+    if len(name) <= most:
+        return name
+    end = most // 3
+    return f"{name[: most - end - 1]}…{name[-end:]}"
 
 
 def put_title(figure: Figure, what: str, where: str, *, simulated: bool, note: str = "") -> None:
@@ -148,12 +169,11 @@ def heatmap(
         top: the value of the last colour.
         gap: white lines between cells, in points.
     """
-    import seaborn as sns  # deferred: it takes a second to import, and many views draw no cells
-
-    sns.heatmap(
-        shares, mask=np.isnan(shares), cmap=cmap, vmin=0, vmax=top, cbar=False, linewidths=gap, linecolor="white",
-        xticklabels=list(columns), yticklabels=list(rows), ax=ax,
-    )  # fmt: skip
+    # seaborn.heatmap draws the same, but takes 1.5 GB to find out whether the labels of 45 columns overlap
+    ax.pcolormesh(np.ma.masked_invalid(shares), cmap=cmap, vmin=0, vmax=top, linewidths=gap, edgecolor="white")
+    ax.set(xlim=(0, len(columns)), ylim=(len(rows), 0))
+    ax.set_xticks(np.arange(len(columns)) + 0.5, list(columns))
+    ax.set_yticks(np.arange(len(rows)) + 0.5, list(rows))
     without_frame(ax)
 
 
@@ -189,13 +209,17 @@ def with_interval(value: float, low: float, high: float) -> str:
 
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Write a figure as ``<stem>.png``, at least 300 dots an inch on a page, and ``<stem>.svg``; return both paths."""
+    report_missing_letters(figure)
     width = figure.get_figwidth() / CANVAS[_style.get()][0]  # as on paper: a smaller canvas gets as many dots
     dpi = max(LEAST_DPI, PRINT_DPI * min(1.0, PAGE_WIDTH / width)) * width / figure.get_figwidth()
+    dpi = min(dpi, *(MOST_DOTS / side for side in figure.get_size_inches()))
+    dpi = min(dpi, (MOST_PIXELS / np.prod(figure.get_size_inches())) ** 0.5)
     files = (stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg"))
     for file in files:
         kind = file.suffix[1:]
         metadata = {"Date": None} if kind == "svg" else None
-        with published(file) as temporary:
+        with published(file) as temporary, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")  # reported once, above
             options: Any = (
                 {"pil_kwargs": {"compress_level": 4}} if kind == "png" else {}
             )  # larger files, written sooner

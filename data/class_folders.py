@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from data.command import note
 from data.errors import RequestError
 from data.images import SUFFIXES
-from data.listing import SPLIT_NAMES, Listing, check_class_names, make_labels, note, path_hash
+from data.listing import SPLIT_NAMES, Listing, check_class_names, make_labels, path_hash
 
 # Formats that users have and that are not read: leaving them out quietly would change the dataset.
 FOREIGN = (".jp2", ".webp", ".bmp", ".gif", ".npy", ".npz", ".heic", ".avif", ".hdf", ".nc", ".img")

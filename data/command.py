@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,12 @@ def stopped(name: str, how: KeyboardInterrupt, told: str) -> int:
     """Say that a command was stopped; the exit code that shells know the signal by."""
     print(f"\n{name}: stopped; {told}", file=sys.stderr)
     return 128 + (signal.SIGTERM if isinstance(how, Terminated) else signal.SIGINT)
+
+
+@cache  # each note once per process: a dataset is opened once per split
+def note(text: str) -> None:
+    """Report on standard error what was decided about the user's files or machine."""
+    print(f"note: {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager

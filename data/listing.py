@@ -3,14 +3,13 @@
 import hashlib
 import os
 import re
-import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 import numpy as np
 
+from data.command import note
 from data.errors import RequestError
 
 SPLIT_NAMES = {
@@ -129,9 +128,3 @@ def check_class_names(names: Iterable[str], where: object) -> None:
 def folded(name: str) -> str:
     """A name without what people type in different ways."""
     return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", name)).strip().casefold()
-
-
-@cache  # each note once per process: a dataset is opened once per split
-def note(text: str) -> None:
-    """Tell on standard error what was decided about the user's files."""
-    print(f"note: {text}", file=sys.stderr, flush=True)

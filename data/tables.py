@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data.command import note
 from data.csvfile import SHOWN, read_csv
 from data.errors import RequestError
-from data.listing import SPLIT_NAMES, Listing, folded, make_labels, note
+from data.listing import SPLIT_NAMES, Listing, folded, make_labels
 
 TABLES = ("labels.csv", "labels.parquet")
 LABEL_MAP = "label_map.json"

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from data.command import leave_interrupts_to_the_parent
+from data.command import leave_interrupts_to_the_parent, note
 from data.errors import RequestError
 
 OUTSTANDING = 2  # items that each worker has been asked for: one at work, one ready
@@ -128,7 +128,7 @@ def _start(work: Callable, items: Sequence, count: int, result_bytes: int) -> li
             if not worker.ours.poll(START_S) or worker.ours.recv_bytes() != b"ready":
                 raise OSError("a process does not start")
     except (OSError, EOFError, RuntimeError, ValueError) as error:  # no processes, descriptors, threads or memory left
-        print(f"note: reading without worker processes, as none can be started ({error})", file=sys.stderr, flush=True)
+        note(f"reading without worker processes, as none can be started ({error})")
         _stop(pool)
         return []
     return pool

@@ -12,7 +12,7 @@ from PIL import Image, ImageFile
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
-from data import listing
+from data import command
 from data.dataset import SPLITS, DatasetRequest
 from data.errors import RequestError
 from data.images import read_bands, read_header
@@ -122,7 +122,7 @@ def test_hidden_files_and_notes_are_no_images(splits):
 
 
 def test_clutter_of_other_systems_is_skipped_with_a_note(splits, capsys):
-    listing.note.cache_clear()
+    command.note.cache_clear()
     for folder_name in ("__MACOSX", "@eaDir"):
         write_picture(splits / folder_name / "Forest" / "0.png")
     write_picture(splits / "train" / "Forest" / "@eaDir" / "0.png")

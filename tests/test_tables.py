@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data import listing
+from data import command
 from data.dataset import SPLITS, DatasetRequest
 from data.errors import RequestError
 from data.sources import folder
@@ -27,7 +27,7 @@ def open_folder(root, split="train"):
 
 @pytest.fixture(autouse=True)
 def notes_again():
-    listing.note.cache_clear()
+    command.note.cache_clear()
 
 
 @pytest.fixture

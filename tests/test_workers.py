@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import workers
+from data import command, workers
 from data.errors import RequestError
 from data.workers import LostWorkerError, in_order
 
@@ -82,6 +82,11 @@ def test_a_stuck_worker_is_an_error(monkeypatch):
     monkeypatch.setattr(workers, "ANSWER_S", 0.5)
     with pytest.raises(LostWorkerError, match="has not answered"):
         list(in_order(lambda _: time.sleep(1000), range(3), workers=1))
+
+
+@pytest.fixture(autouse=True)
+def notes_again():
+    command.note.cache_clear()
 
 
 @pytest.mark.timeout(30)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,8 @@ from data.runs import Run, all_runs
 
 CARD = {"input": "runs", "report": {"order": 40, "heading": "Confusion", "show": "figure"}, "options": {}}
 
+NUMBERS_UP_TO, NAMES_UP_TO = 60, 120  # classes whose counts are written into the cells, and whose names beside them
+LARGEST = 100  # pairs in the table of a matrix too large to be read as one
 OUTCOMES = {"tp": "Found (TP)", "fn": "Missed (FN)", "fp": "False alarm (FP)", "tn": "Rightly absent (TN)"}
 
 
@@ -76,17 +79,21 @@ def _write(frame: pd.DataFrame, run: Run, rule: str, stem: Path) -> Output:
         if run.multilabel
         else "Counts of the true class (row) and the predicted one (column)."
     )
-    header, rows = readable(frame)
+    many = not run.multilabel and len(run.class_names) > NUMBERS_UP_TO
+    header, rows = largest(frame) if many else readable(frame)
+    if many:
+        shares = f"The {len(rows)} most frequent confusions; the CSV has every pair, the figure all as an image."
+    left = 3 if many else 1
     title = f"Confusion: {run.dataset}, {frame['model'].iloc[0]}, {frame['probe'].iloc[0]}{words}"
     title += " (simulated data)" if run.simulated else ""
-    text = f"# {title}\n\nTest split. {shares}\n\n{tables.markdown_table(header, rows, left=1)}"
+    text = f"# {title}\n\nTest split. {shares}\n\n{tables.markdown_table(header, rows, left=left)}"
     return Output(
         title=f"{frame['probe'].iloc[0]}{words}",
         files=(
             *figures.save(draw_figure(frame, run, rule), stem),
             tables.write_csv(frame, stem),
             tables.write_markdown(text, stem),
-            tables.write_latex(tables.latex_table(header, rows, left=1, caption=title), stem),
+            tables.write_latex(tables.latex_table(header, rows, left=left, caption=title), stem),
         ),
         dataset=run.dataset,
         encoder=run.encoder,
@@ -110,6 +117,20 @@ def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return ["Class" if outcomes else "True", *(OUTCOMES[head] if outcomes else head for head in heads)], rows
 
 
+def largest(frame: Any) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the most frequent confusions: a row per pair of a true and another predicted class."""
+    wrong = frame[(frame["true"] != frame["predicted"]) & (frame["count"] > 0)]
+    numbers = {name: k + 1 for k, name in enumerate(frame["true"].unique())}
+    rows = [
+        [f"{numbers[row['true']]} / {numbers[row['predicted']]}", row["true"], row["predicted"]]
+        + [f"{row['count']:,}", figures.number(row["share"])]
+        for row in wrong.sort_values(["count", "share"], ascending=False, kind="stable")
+        .head(LARGEST)
+        .to_dict("records")
+    ]
+    return ["Numbers", "True", "Predicted", "Count", "Share of the true class"], rows
+
+
 def draw_figure(frame: pd.DataFrame, run: Run, rule: str) -> Figure:
     """The matrix with its title.
 
@@ -126,10 +147,12 @@ def draw_figure(frame: pd.DataFrame, run: Run, rule: str) -> Figure:
             "Share and number of the test samples that truly have the class (first two columns) or lack it (last two)."
         )
     else:
-        side = max(2.0, 0.5 * classes if classes <= 20 else 0.38 * classes)
+        side = max(2.0, 0.5 * classes if classes <= 20 else min(0.38 * classes, 14.0))
         figure = figures.new_figure(side + 3.2, side + (1.9 if _numbered(run.class_names) else 2.9))
         what = f"Confusion: {probe}"
         note = "Number of test samples; colour: share of the row."
+        if classes > NUMBERS_UP_TO:
+            note = "Colour: root of the share of the row; blue: correct, orange: wrong. Numbers: order in the CSV."
     draw(frame, figure.subplots())
     figures.put_title(figure, what, f"{run.dataset}: {model}", simulated=run.simulated, note=note)
     return figure
@@ -161,11 +184,18 @@ def _draw_outcomes(frame: pd.DataFrame, ax: Axes) -> None:
 def _draw_matrix(frame: pd.DataFrame, ax: Axes) -> None:
     names = list(frame["true"].unique())
     shares = np.nan_to_num(frame["share"].to_numpy().reshape(len(names), len(names)))
+    if len(names) > NUMBERS_UP_TO:
+        _draw_image(shares, names, ax)
+        return
     texts = [texts for _, *texts in readable(frame)[1]]
     rows, columns = names, names
     if _numbered(names):
         columns = [str(k + 1) for k in range(len(names))]
-        rows = [f"{name}\u00a0\u00a0{column}" for name, column in zip(names, columns, strict=True)]
+        room = 46 if len(names) <= 20 else 40  # on one line where rows are low
+        rows = [
+            f"{name if len(names) <= 20 else figures.shortened(name, room)}\u00a0\u00a0{column}"
+            for name, column in zip(names, columns, strict=True)
+        ]
     wrong = ~np.eye(len(names), dtype=bool)
     _heatmap(shares, texts, columns, rows, ax, wrong=wrong, fontsize=8 if len(names) <= 20 else 6.5)
     ax.tick_params(axis="x", rotation=0 if _numbered(names) else 45)
@@ -175,6 +205,26 @@ def _draw_matrix(frame: pd.DataFrame, ax: Axes) -> None:
     for place in range(len(names) + 1):  # to follow a row or a column through empty cells
         ax.axhline(place, color=figures.FAINT, lw=0.5, zorder=3)
         ax.axvline(place, color=figures.FAINT, lw=0.5, zorder=3)
+    ax.set_xlabel("Predicted", fontweight="bold")
+    ax.set_ylabel("True", fontweight="bold")
+
+
+def _draw_image(shares: np.ndarray, names: Sequence[str], ax: Axes) -> None:
+    """Hundreds of classes as an image without numbers; colours follow the root of the share, else few would show."""
+    count = len(names)
+    right = np.eye(count, dtype=bool)[..., None]
+    visible = np.sqrt(shares)
+    cells = np.where(right, figures.shades(figures.RIGHT)(visible), figures.shades(figures.WRONG)(visible))
+    ax.imshow(cells, interpolation="nearest", extent=(0, count, count, 0), aspect="equal")
+    step = next(step for step in (10, 20, 50, 100, 200, 500, 1000) if count / step <= 20 or step == 1000)
+    marks = [k for k in range(count) if k == 0 or (k + 1) % step == 0]
+    ax.set_xticks([k + 0.5 for k in marks], [str(k + 1) for k in marks])
+    if count <= NAMES_UP_TO:
+        labels = [f"{figures.shortened(name, 40)}\u00a0\u00a0{k + 1}" for k, name in enumerate(names)]
+        ax.set_yticks(np.arange(count) + 0.5, labels, fontsize=5.5)
+    else:
+        ax.set_yticks([k + 0.5 for k in marks], [str(k + 1) for k in marks])
+    figures.without_frame(ax)
     ax.set_xlabel("Predicted", fontweight="bold")
     ax.set_ylabel("True", fontweight="bold")
 

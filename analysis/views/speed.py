@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from analysis import figures, tables
 from analysis.view import Output, ViewRequest
@@ -94,6 +95,8 @@ def draw_figure(frame: pd.DataFrame, where: str) -> Figure:
             )  # fmt: skip
     ax.plot(frame["bound"], rows, "|", ms=16, mew=1.5, color="black", label="bound", ls="none")
     ax.set(xscale="log", xlabel="Images/s (logarithmic)", ylim=(len(frame) - 0.5, -0.5))
+    ax.xaxis.set_major_formatter(LogFormatter())  # plain numbers: texts are not read as mathematics
+    ax.xaxis.set_minor_formatter(LogFormatter())
     low, high = frame[["forward", "whole", "bound"]].min().min(), frame[["forward", "whole", "bound"]].max().max()
     ax.set_xlim(low / 2, high * 3)
     ax.set_yticks(rows, [figures.wrapped(way) for way in frame["way"]])
