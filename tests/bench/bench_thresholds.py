@@ -118,20 +118,20 @@ def _sets() -> Iterator[tuple[str, str, dict[str, tuple[np.ndarray, np.ndarray]]
             words = ["--zip", archive, "--out", folder, "--count", 1000, "--seed", seed]
             subprocess.run([sys.executable, tool, *map(str, words)], check=True)
         for encoder in encoders:
-            read = _featurized(encoder, "bigearthnet", folder, f"runs-{seed}")
+            read = featurized(encoder, "bigearthnet", folder, f"runs-{seed}")
             yield f"mosaics, seed {seed}", encoder, {split: (f, labels) for split, (f, labels) in read.items()}
     for dataset, folder, encoders in (
         ("eurosat", "eurosat-ms", ("stats", "rcf", "presto")),
         ("eurosat-rgb", "eurosat-rgb", ("stats",)),
     ):
         for encoder in encoders:
-            read = _featurized(encoder, dataset, data / folder, f"runs-{'ms' if dataset == 'eurosat' else 'rgb'}")
-            yield f"bags of {dataset}", encoder, _bags(read)
+            read = featurized(encoder, dataset, data / folder, f"runs-{'ms' if dataset == 'eurosat' else 'rgb'}")
+            yield f"bags of {dataset}", encoder, bags(read)
     for seed in (1, 2):
         yield f"simulated, seed {seed}", "known signal", _simulated(seed)
 
 
-def _featurized(encoder: str, dataset: str, root: Path, runs: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def featurized(encoder: str, dataset: str, root: Path, runs: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     if not list((WORK / runs / "features").glob(f"{dataset}*/{encoder}[-_]*/test.h5")):
         _featurize(encoder, dataset, root, runs)
     folder = store.find_features(WORK / runs, model=encoder, dataset=dataset)
@@ -146,7 +146,7 @@ def _featurize(encoder: str, dataset: str, root: Path, runs: str) -> None:
     subprocess.run([sys.executable, "-m", "featurize", *map(str, words)], check=True, capture_output=True, cwd=PROJECT)
 
 
-def _bags(read: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def bags(read: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Multi-label samples of one to four tiles of a split."""
     found = {}
     for number, (split, count) in enumerate({"train": 600, "val": 400, "test": 1000}.items()):
