@@ -95,9 +95,10 @@ def _document(frame: pd.DataFrame) -> str:
         "# Planted wrong labels found",
         "",
         "Made by `python -m tests.bench --only labels`. Real EuroSAT features; the class of a share of the samples is "
-        "changed at random (multi-label: one class of a sample added or removed), and `analyze labels` ranks all samples. "
-        f"Recall@k: share of the k planted ones among the k most suspect, mean of {len(SEEDS)} seeds; by chance it is the "
-        "share itself. EuroSAT's own errors and samples that the features cannot tell apart count against it.",
+        "changed at random (multi-label: one class of a sample added or removed), and `analyze labels` ranks all "
+        f"samples. Recall@k: share of the k planted ones among the k most suspect, mean of {len(SEEDS)} seeds; by "
+        "chance it is the share itself. EuroSAT's own errors and samples that the features cannot tell apart count "
+        "against it.",
         "",
         "| Data | Encoder | Samples | Planted | recall@k | recall@2k | Suspected | Recall of these |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
