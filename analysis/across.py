@@ -1,22 +1,160 @@
-"""Models and probes across several datasets."""
+"""Models and probes across datasets: normalised scores, their interquartile mean, ranks and how stable they are.
+
+Scores of a dataset are normalised to 0 for the worst and 1 for the best of those compared, and the interquartile mean
+over datasets leaves out the lowest and highest quarter (Agarwal et al. 2021; GEO-Bench, Lacoste et al. 2023). Its
+interval is a bootstrap stratified by dataset: in each, test units (images or spatial cells) are drawn, the same for all
+models, and the change of a metric is added up from what leaving out each unit changes (infinitesimal jackknife); the
+spread between seeds is added as a normal deviate. Whether ranks differ at all is Friedman's test over datasets; models
+joined by a bar in the critical-difference diagram do not differ by Nemenyi's (Demsar 2006), drawn by scikit-posthocs.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy import stats
 
 from analysis import figures, frames, tables
 from analysis.ranking import COMPARED, Contender, name_of
 from analysis.view import Output
 
+BLOCK_ENTRIES = 4_000_000  # of the largest array of the bootstrap
+LEAST_RANKED = 3  # models, for a test of ranks
+
+
+@dataclass(frozen=True)
+class Across:
+    """Models and probes that ran on every dataset, under one rule.
+
+    Args:
+        values: (M, D) frame of the metric, by name and dataset.
+        scores: (M, D) frame, normalised: 1 is the dataset's best, 0 its worst.
+        table: a row per name, the best first: ``name iqm low high rank_low rank_high first lowest_rank highest_rank``:
+            the interquartile mean and its 95 % interval; the 95 % range of its rank and how often it is first among
+            resamples; its lowest and highest rank when one dataset is left out.
+        friedman: chi squared and p of Friedman's test; None for fewer than `LEAST_RANKED` names or 2 datasets.
+        nemenyi: (M, M) frame of p values of pairs; None likewise.
+    """
+
+    values: pd.DataFrame
+    scores: pd.DataFrame
+    table: pd.DataFrame
+    friedman: tuple[float, float] | None
+    nemenyi: pd.DataFrame | None
+
 
 def write(
     frame: pd.DataFrame, contenders: Sequence[Contender], stem: Path, *, resamples: int, seed: int
 ) -> list[Output]:
-    """Write the overall tables."""
-    return _write_overall(frame, stem)
+    """Write ranks on every dataset, and what they say together.
+
+    Args:
+        frame: of `analysis.ranking.rankings`.
+        contenders: of its rows.
+        stem: of the files.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+    """
+    outputs = _write_overall(frame, stem)
+    for rule in dict.fromkeys(frame["rule"]):
+        found = compute(frame, contenders, str(rule), resamples=resamples, seed=seed)
+        if found is not None:
+            outputs.append(_write(found, str(rule), bool(frame["simulated"].any()), resamples, stem))
+    return outputs
+
+
+def compute(
+    frame: pd.DataFrame, contenders: Sequence[Contender], rule: str, *, resamples: int, seed: int
+) -> Across | None:
+    """What datasets say together of those that ran on all of them; None for fewer than two.
+
+    Args:
+        frame: of `analysis.ranking.rankings`.
+        contenders: of its rows.
+        rule: which; single-label datasets have one rule and count under each.
+        resamples: R.
+        seed: of the resamples.
+    """
+    datasets = list(dict.fromkeys(frame["dataset"]))
+    rows = [
+        (name_of(row), row["dataset"], contender)
+        for row, contender in zip(frame.to_dict("records"), contenders, strict=True)
+        if row["rule"] == rule or not row["multilabel"]
+    ]
+    of_dataset = {dataset: {name: one for name, where, one in rows if where == dataset} for dataset in datasets}
+    names = [name for name in of_dataset[datasets[0]] if all(name in of_dataset[dataset] for dataset in datasets)]
+    if len(names) < 2:
+        return None
+    members = {dataset: [of_dataset[dataset][name] for name in names] for dataset in datasets}
+    values = pd.DataFrame({d: [one.value for one in ones] for d, ones in members.items()}, index=names)
+    signed = pd.DataFrame({d: [_sign(one) * one.value for one in ones] for d, ones in members.items()}, index=names)
+    low, high = signed.min(), signed.max()
+    spread = (high - low).where(high > low, 1.0)
+    scores = (signed - low) / spread
+    rng = np.random.default_rng(seed)
+    drawn = [
+        (_resampled(ones, resamples, rng) - low[dataset]) / spread[dataset] for dataset, ones in members.items()
+    ]  # the normalisation stays that of the data
+    means = interquartile_mean(np.stack(drawn, axis=2))
+    iqm = interquartile_mean(scores.to_numpy())
+    upper, lower = np.quantile(means, [0.975, 0.025], axis=0)
+    ranks = stats.rankdata(-means, axis=1, method="min")
+    without = [
+        stats.rankdata(-interquartile_mean(scores.drop(columns=dataset).to_numpy()), method="min")
+        for dataset in datasets
+    ]
+    table = pd.DataFrame(
+        {
+            "name": names,
+            "iqm": iqm,
+            "low": 2 * iqm - upper,  # basic bootstrap
+            "high": 2 * iqm - lower,
+            "rank_low": np.quantile(ranks, 0.025, axis=0, method="lower").astype(int),
+            "rank_high": np.quantile(ranks, 0.975, axis=0, method="higher").astype(int),
+            "first": (ranks == 1).mean(axis=0),
+            "lowest_rank": np.min(without, axis=0).astype(int),
+            "highest_rank": np.max(without, axis=0).astype(int),
+        }
+    )
+    table = table.sort_values("iqm", ascending=False, kind="stable", ignore_index=True)
+    friedman = nemenyi = None
+    if len(names) >= LEAST_RANKED:
+        from scikit_posthocs import posthoc_nemenyi_friedman  # deferred: statsmodels takes a second to import
+
+        test = stats.friedmanchisquare(*scores.to_numpy())
+        friedman = (float(test.statistic), float(test.pvalue))
+        nemenyi = posthoc_nemenyi_friedman(scores.to_numpy().T)
+        nemenyi.index = nemenyi.columns = pd.Index(names)
+    return Across(values, scores, table, friedman, nemenyi)
+
+
+def interquartile_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis without its lowest and highest quarter; of fewer than four values the mean."""
+    return np.asarray(stats.trim_mean(values, 0.25, axis=-1))
+
+
+def _sign(contender: Contender) -> int:
+    return -1 if contender.metric in frames.LOWER_IS_BETTER else 1
+
+
+def _resampled(contenders: Sequence[Contender], resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """(R, M) signed values of the contenders of one dataset on the same resamples of its test units."""
+    estimates = [one.pooled.estimates[one.metric] for one in contenders]
+    left_out = np.stack([one.left_out for one in estimates], axis=1)
+    count = len(left_out)
+    effects = (left_out.mean(axis=0) - left_out) * (count - 1) / count
+    values, found = np.array([one.value for one in estimates]), []
+    block = max(1, BLOCK_ENTRIES // count)
+    for start in range(0, resamples, block):
+        weights = rng.multinomial(count, np.full(count, 1 / count), size=min(block, resamples - start))
+        found.append(values + weights @ effects)
+    seeds = np.sqrt([one.pooled.seed_variance[one.metric] for one in contenders])
+    noise = rng.standard_normal((resamples, len(contenders))) * seeds
+    return _sign(contenders[0]) * (np.concatenate(found) + noise)
 
 
 def overall(frame: pd.DataFrame) -> pd.DataFrame:
@@ -37,6 +175,102 @@ def overall(frame: pd.DataFrame) -> pd.DataFrame:
             about = {"simulated": bool(one["simulated"].any())}
             rows.append({"rule": rule, "name": name} | ranks.to_dict() | {"mean_rank": mean} | about)
     return pd.DataFrame(rows).sort_values(["rule", "mean_rank"], kind="stable", ignore_index=True)
+
+
+def readable(found: Across) -> tuple[list[str], list[list[str]]]:
+    """Header and cells, the best first."""
+    datasets = list(found.scores.columns)
+    rows = []
+    for row in found.table.to_dict("records"):
+        cells = [f"{found.scores.loc[row['name'], dataset]:.2f}" for dataset in datasets]
+        rows.append(
+            [row["name"], *cells, figures.with_interval(row["iqm"], row["low"], row["high"])]
+            + [f"{row['first']:.0%}", f"{row['rank_low']} to {row['rank_high']}"]
+            + [f"{row['lowest_rank']} to {row['highest_rank']}"]
+        )
+    return ["Model and probe", *datasets, "IQM", "First", "Rank, 95 %", "Rank, one dataset left out"], rows
+
+
+def _write(found: Across, rule: str, simulated: bool, resamples: int, stem: Path) -> Output:
+    datasets = list(found.scores.columns)
+    note = (
+        "Scores of each dataset from 0, the worst of these, to 1, the best; IQM: interquartile mean over "
+        f"{len(datasets)} datasets (the mean of fewer than four) and 95 % interval, {resamples:,} resamples "
+        "stratified by dataset. First: share of resamples in which it has the highest IQM."
+    )
+    if found.friedman:
+        statistic, p = found.friedman
+        note += f" Friedman's test over datasets: chi squared {statistic:.2f}, p = {p:.3g}"
+        note += "; with few datasets it finds little." if len(datasets) < 10 else "."
+    if simulated:
+        note += " Some of the data are simulated."
+    title = f"Normalised scores over {len(datasets)} datasets, {frames.RULE_WORDS[rule]}"
+    own = stem.with_name(f"{stem.name}__all__{rule}__normalised")
+    header, rows = readable(found)
+    frame = found.table.join(found.scores, on="name").assign(simulated=simulated)
+    files = [*figures.save(_draw(found, title, simulated, note), own)]
+    files += tables.write_all(frame, own, title, header, rows, left=1, note=note)
+    if found.nemenyi is not None:
+        files.append(
+            tables.write_csv(found.nemenyi.rename_axis("name").reset_index(), own.with_name(f"{own.name}__nemenyi"))
+        )
+    return Output(
+        title=title,
+        files=tuple(files),
+        caption=note,
+        alt=f"Interquartile means of {len(rows)} models and probes, and which of their ranks differ.",
+        tables=((header, rows),),
+    )
+
+
+def _draw(found: Across, title: str, simulated: bool, note: str) -> Figure:
+    count = len(found.table)
+    heights = [0.34 * count + 0.6, *([0.3 * count + 1.2] if found.nemenyi is not None else [])]
+    figure = figures.new_figure(10, 1.9 + sum(heights))
+    axes = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    draw(found.table, axes[0])
+    if found.nemenyi is not None:
+        draw_ranks(found, axes[1])
+    figures.put_title(figure, title, "", simulated=simulated, note=note)
+    return figure
+
+
+def draw(table: pd.DataFrame, ax: Axes) -> None:
+    """A row per model and probe: the interquartile mean and its interval, the best on top.
+
+    Args:
+        table: of `Across`.
+        ax: where to draw.
+    """
+    for y, row in enumerate(table.to_dict("records")):
+        ax.plot([row["low"], row["high"]], [y, y], color=figures.PALETTE[0], lw=1.8, solid_capstyle="butt")
+        ax.plot(row["iqm"], y, "o", color=figures.PALETTE[0], ms=5)
+    ax.set_yticks(range(len(table)), [figures.wrapped(name, 60) for name in table["name"]])
+    ax.set_ylim(len(table) - 0.4, -0.6)
+    ax.set_xlabel("Interquartile mean of normalised scores")
+    ax.grid(axis="x")
+    ax.set_axisbelow(True)
+    figures.without_frame(ax)
+
+
+def draw_ranks(found: Across, ax: Axes) -> None:
+    """The critical-difference diagram: mean ranks over datasets; a bar joins those that do not differ.
+
+    Args:
+        found: with Nemenyi's p values.
+        ax: where to draw.
+    """
+    from scikit_posthocs import critical_difference_diagram  # deferred, as in `compute`
+
+    assert found.nemenyi is not None
+    ranks = found.scores.rank(ascending=False).mean(axis=1)
+    labels = {name: figures.wrapped(name, 60) for name in ranks.index}
+    p_values = found.nemenyi.rename(index=labels, columns=labels)
+    critical_difference_diagram(
+        ranks.rename(index=labels), p_values, ax=ax, left_only=True, label_props={"fontsize": 8},
+        label_fmt_left="{label}  ({rank:.1f})", crossbar_props={"color": figures.INK},
+    )  # fmt: skip
+    ax.set_title("Mean rank over datasets; a bar joins those that do not differ (Nemenyi, 5 %)", fontsize=8.5)
 
 
 def _write_overall(frame: pd.DataFrame, stem: Path) -> list[Output]:
