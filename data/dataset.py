@@ -92,6 +92,7 @@ class EODataset(ABC):
     nodata: dict[str, Any] | None = None  # pixels that were filled (see `data.nodata`): part of the split's identity
     looked: np.ndarray | None = None  # (N,) stamps (`data.seen`) of the files that this was opened with, if known
     digest_of_times = False  # whether `files_digest` is of sizes and times, which a copy of the files has not
+    scaled = False  # whether scales that files declare were applied: part of the split's identity
     altered: dict[str, Any] | None = None  # how pixels differ from the source's: part of the split's identity
 
     def __init__(
@@ -187,7 +188,7 @@ class Subset(EODataset):
             provenance=whole.provenance,
             files_digest=whole.files_digest,
         )
-        self.where, self.read_from, self.nodata = whole.where, whole.read_from, whole.nodata
+        self.where, self.read_from, self.nodata, self.scaled = whole.where, whole.read_from, whole.nodata, whole.scaled
         self.looked = None if whole.looked is None else whole.looked[self.indices]
         self.digest_of_times = whole.digest_of_times
 

@@ -198,6 +198,7 @@ def _make_header(
                 "lonlat_sha256": None if samples.lonlat is None else store.digest_array(samples.lonlat),
                 "files_sha256": samples.files_digest,
                 **({"nodata": samples.nodata} if samples.nodata else {}),
+                **({"scaled": True} if samples.scaled else {}),
             }
             for name, samples in splits.items()
         },
@@ -380,7 +381,7 @@ class PackedSplit(EODataset):
             files_digest=about["files_sha256"],
         )
         self.columns = {band.name: column for column, band in enumerate(self.bands)}
-        self.nodata = about.get("nodata")
+        self.nodata, self.scaled = about.get("nodata"), about.get("scaled", False)
         self.read_from = {"packed": file.name, **header["made"]}
 
     def __getstate__(self) -> dict[str, Any]:

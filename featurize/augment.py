@@ -52,7 +52,7 @@ class View(EODataset):
             provenance=whole.provenance,
             files_digest=whole.files_digest,
         )
-        self.altered, self.nodata = describe(view), whole.nodata
+        self.altered, self.nodata, self.scaled = describe(view), whole.nodata, whole.scaled
         self.looked, self.digest_of_times = whole.looked, whole.digest_of_times
 
     def files(self, index: int, bands: Sequence[Band]) -> list[str]:

@@ -226,6 +226,11 @@ def test_declared_reflectance_becomes_digital_numbers_and_is_the_same_as_without
             assert other.dtype == np.float32
             assert np.array_equal(one, other)
     assert old.statistics == new.statistics
+    # v0.1 read the values as stored, under the identity without a scale: they must not be taken for these
+    identities = [make_identity(samples, {"bands": NAMES})["split"] for samples in (old, new)]
+    assert [identity.get("scaled") for identity in identities] == [None, True]
+    pack(tmp_path / "x.h5", {"train": new}, new.bands, workers=0)
+    assert make_identity(PackedSplit(tmp_path / "x.h5", "train"), {"bands": NAMES})["split"]["scaled"]
 
 
 def test_scales_apply_to_each_band_and_to_any_unit(tmp_path):

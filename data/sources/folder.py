@@ -155,7 +155,7 @@ class Folder(EODataset):
         checked: bool = False,
     ) -> None:
         self.root, self.paths, self.layout, self.how = root, listing.paths, layout, how
-        looked = _check_files(root, listing, layout) if checked else _Looked(None, None, [], None)
+        looked = _check_files(root, listing, layout) if checked else _Looked(None, None, [], None, False)
         super().__init__(
             name="folder",
             variant=re.sub(r"[^A-Za-z0-9_]+", "-", root.resolve().name).strip("-") or None,
@@ -169,7 +169,7 @@ class Folder(EODataset):
             provenance={"split": listing.how, "bands": [band.name for band in layout.bands]},
             files_digest=looked.digest,
         )
-        self.looked = looked.stamps
+        self.looked, self.scaled = looked.stamps, looked.scaled
         if how != "keep":
             rows = [row for row, (lacks, floats) in enumerate(looked.lacking) if lacks or (floats and how == "fill")]
             self.nodata = settled(self, how, rows) if rows else None
@@ -335,17 +335,19 @@ class _Looked(NamedTuple):
         lacking: for each sample, whether a file of it declares pixels to be no measurement, and whether one has floats,
             which may be NaN.
         stamps: (N,) of the files, see `data.seen`.
+        scaled: whether a file declares a scale or offset, which is applied.
     """
 
     digest: str | None
     lonlat: np.ndarray | None
     lacking: list[tuple[bool, bool]]
     stamps: np.ndarray | None
+    scaled: bool
 
 
 def _check_files(root: Path, listing: Listing, layout: Layout) -> _Looked:
     """Look at every file: all must be like the first."""
-    digest, first_headers, lacking, stamps = hashlib.sha256(), [], [], []
+    digest, first_headers, lacking, stamps, scaled = hashlib.sha256(), [], [], [], False
     with progress("looking at the images", len(listing.paths), "images") as advance:
         for relative in listing.paths:
             path = root / relative
@@ -363,6 +365,7 @@ def _check_files(root: Path, listing: Listing, layout: Layout) -> _Looked:
             if layout.header is not None:
                 _check_like(path, headers[0], layout)
             first_headers.append(headers[0])
+            scaled = scaled or any(header.declared and header.declared.scaled for header in headers)
             lacking.append(
                 (
                     any(header.declared and header.declared.lacks for header in headers),
@@ -370,7 +373,8 @@ def _check_files(root: Path, listing: Listing, layout: Layout) -> _Looked:
                 )
             )
             advance(1)
-    return _Looked(digest.hexdigest(), lonlat_of(first_headers, where="folder"), lacking, np.array(stamps, np.uint64))
+    lonlat = lonlat_of(first_headers, where="folder")
+    return _Looked(digest.hexdigest(), lonlat, lacking, np.array(stamps, np.uint64), bool(scaled))
 
 
 def _check_like(path: Path, header: Header, layout: Layout) -> None:

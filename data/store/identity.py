@@ -41,6 +41,7 @@ def make_identity(dataset: EODataset, encoder: dict[str, Any], *, limit: int | N
             "files_sha256": _files_digest(dataset, encoder.get("bands", ())),
             "lonlat_sha256": None if dataset.lonlat is None else digest_array(dataset.lonlat.astype(np.float64)),
             **({"nodata": dataset.nodata} if dataset.nodata else {}),
+            **({"scaled": True} if dataset.scaled else {}),  # v0.1 took the values as stored
             **({"altered": dataset.altered} if dataset.altered else {}),
         },
     }
