@@ -97,10 +97,11 @@ class _Child:
             while True:
                 if not selector.select(PATIENCE_S):
                     self.stop()
-                    return {"problem": f"HDF5 does not come to an end reading it (given up after {PATIENCE_S:.0f} s)"}
+                    why = f"HDF5 does not come to an end reading it (given up after {PATIENCE_S:.0f} s)"
+                    return {"problem": why, "unreadable": True}
                 read = os.read(process.stdout.fileno(), 2**16)
                 if not read:
-                    return {"problem": self._ended(process)}
+                    return {"problem": self._ended(process), "unreadable": True}
                 text += read
                 while b"\n" in text:
                     line, text = text.split(b"\n", 1)

@@ -1,7 +1,7 @@
 """Looking into HDF5 files: run in a child process by `data.store.contained`, as damage can end or hang the library.
 
 A question is a file and what is wanted of it; an answer is a dict of JSON: what was found, or under ``problem`` why the
-file cannot be relied on, or under ``os_error`` what the operating system said.
+file cannot be relied on (and ``unreadable`` where HDF5 fails), or under ``os_error`` what the operating system said.
 """
 
 import hashlib
@@ -45,11 +45,11 @@ def inspect(file: str, wanted: str, beat: Beat = lambda: None) -> dict[str, Any]
     except OSError as error:
         if error.errno:
             return {"os_error": [error.errno, os.strerror(error.errno)]}
-        return {"problem": f"HDF5 cannot read it ({_first_line(error)})"}
+        return {"problem": f"HDF5 cannot read it ({_first_line(error)})", "unreadable": True}
     except MemoryError:
-        return {"problem": "reading it takes more memory than a file of this kind ever does"}
+        return {"problem": "reading it takes more memory than a file of this kind ever does", "unreadable": True}
     except Exception as error:  # whatever h5py makes of damage: the file is to blame, and the next question waits
-        return {"problem": f"HDF5 cannot read it ({type(error).__name__}: {_first_line(error)})"}
+        return {"problem": f"HDF5 cannot read it ({type(error).__name__}: {_first_line(error)})", "unreadable": True}
 
 
 def _kind(source: Any, beat: Beat) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def verify(file: Path) -> list[str]:
     except OSError as error:
         return [f"{file}: unreadable ({explained(error, file)})"]
     if why := found.get("problem"):
-        return [f"{file}: unreadable ({why})"]
+        return [f"{file}: unreadable ({why})" if found.get("unreadable") else f"{file}: {why}"]
     return [f"{file}: {problem}" for problem in found["problems"]]
 
 
