@@ -1,5 +1,6 @@
 """Folders of single-band files: which band a file holds, and files that hold none."""
 
+import hashlib
 import shutil
 
 import pytest
@@ -58,3 +59,14 @@ def test_a_band_that_the_first_sample_lacks_is_an_error_unless_the_bands_are_dec
         open_folder(tmp_path)
     (tmp_path / "dataset.json").write_text('{"bands": ["b2"]}')
     assert [band.name for band in open_folder(tmp_path).bands] == ["B02"]
+
+
+def test_the_digest_of_a_folder_of_bands_is_that_of_v01(tmp_path):
+    for band in ("B08", "B8A", "B09"):
+        write_tif(tmp_path / "p" / f"p_{band}.tif", constant(1))
+    write_table(tmp_path, [{"path": "p", "label": "x", "split": "train"}])
+    digest = hashlib.sha256()
+    for band in ("B08", "B8A", "B09"):  # the order of Sentinel-2's bands, not of names
+        about = (tmp_path / "p" / f"p_{band}.tif").stat()
+        digest.update(f"p/p_{band}.tif\0{about.st_size}\0{about.st_mtime_ns}\n".encode())
+    assert open_folder(tmp_path).files_digest == digest.hexdigest()

@@ -355,10 +355,10 @@ def _check_files(root: Path, listing: Listing, layout: Layout) -> _Looked:
             if layout.header is None:
                 if not path.is_dir():
                     raise RequestError(f"{path} is a file but {layout.first} a folder of bands; use one kind only")
-                files = sorted(_files_of(path, layout).values())
-            abouts = [file.stat() for file in files]
-            stamps.append(stamp_of(abouts))
-            for file, about in zip(files, abouts, strict=True):
+                files = list(_files_of(path, layout).values())  # in the bands' order, as in the digest of v0.1
+            abouts = {file: file.stat() for file in files}
+            stamps.append(stamp_of(abouts[file] for file in sorted(files)))
+            for file, about in abouts.items():
                 line = f"{file.relative_to(root).as_posix()}\0{about.st_size}\0{about.st_mtime_ns}\n"
                 digest.update(line.encode())
             headers = [read_header(file, alpha=layout.alpha) for file in files]
