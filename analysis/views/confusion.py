@@ -215,7 +215,8 @@ def _draw_image(shares: np.ndarray, names: Sequence[str], ax: Axes) -> None:
     right = np.eye(count, dtype=bool)[..., None]
     visible = np.sqrt(shares)
     cells = np.where(right, figures.shades(figures.RIGHT)(visible), figures.shades(figures.WRONG)(visible))
-    ax.imshow(cells, interpolation="nearest", extent=(0, count, count, 0), aspect="equal")
+    cells = np.round(255 * cells).astype(np.uint8)  # in floats, drawing would take a gigabyte
+    ax.imshow(cells, interpolation="nearest", extent=(0, count, count, 0), aspect="auto")
     step = next(step for step in (10, 20, 50, 100, 200, 500, 1000) if count / step <= 20 or step == 1000)
     marks = [k for k in range(count) if k == 0 or (k + 1) % step == 0]
     ax.set_xticks([k + 0.5 for k in marks], [str(k + 1) for k in marks])
