@@ -23,6 +23,7 @@ from probes import spatial
 
 WAYS = ("cells", "longitude", "region")
 REGIONS = 30
+TRIES, CLOSE = 50, 0.01  # orders of the places to try, until every split has its share to 1 % of all samples
 
 
 def resplit(splits: dict[str, FeatureSet], by: str, *, buffer_km: float = 0, seed: int = 0) -> dict[str, FeatureSet]:
@@ -103,13 +104,20 @@ def draw(lonlat: np.ndarray, shares: np.ndarray, by: str, seed: int) -> np.ndarr
         return np.searchsorted(limits, lonlat[:, 0], side="left")
     numbers = spatial.cells(lonlat) if by == "cells" else regions(lonlat, seed)
     assert numbers is not None
-    sizes = np.bincount(numbers)
-    wanted, given = shares * len(lonlat), np.zeros(len(shares))
-    split_of = np.empty(len(sizes), int)
-    for place in np.random.default_rng(seed).permutation(len(sizes)):
-        split_of[place] = np.argmax((wanted - given) / wanted)
-        given[split_of[place]] += sizes[place]
-    return split_of[numbers]
+    sizes, wanted, rng = np.bincount(numbers), shares * len(lonlat), np.random.default_rng(seed)
+    best, nearest = None, np.inf
+    for _ in range(TRIES):
+        split_of, given = np.empty(len(sizes), int), np.zeros(len(shares))
+        for place in rng.permutation(len(sizes)):
+            split_of[place] = np.argmax((wanted - given) / wanted)
+            given[split_of[place]] += sizes[place]
+        off = float(np.abs(given - wanted).max() / len(lonlat))
+        if off < nearest:
+            best, nearest = split_of, off
+        if nearest < CLOSE:
+            break
+    assert best is not None
+    return best[numbers]
 
 
 def regions(lonlat: np.ndarray, seed: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Runs as tidy tables: every number arrives where it belongs, unchanged."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import encoder_identity, make_features
 from made_runs import made_up, make_run
@@ -103,3 +104,15 @@ def test_runs_of_one_kind_are_told_apart_by_what_was_asked_of_them(tmp_path):
 def test_random_weights_are_named():
     encoder = encoder_identity("dofa", variant="base", weights={"source": "random", "sha256": None}, image_size=224)
     assert frames.model_words(encoder) == "dofa base random weights, s2-12, 224 px, mean"
+
+
+def test_intervals_of_version_0_1_are_made_anew_from_predictions(run):
+    new = frames.metrics_frame([run])
+    for rules in run.record["intervals"].values():
+        for metrics in rules.values():
+            metrics.update({name: [0.1, 0.2] for name in metrics})  # percentile intervals, as version 0.1 kept them
+    run.record["cell_intervals"] = {"test": None}
+    pd.testing.assert_frame_equal(frames.metrics_frame([run]), new)
+    (run.folder / "predictions.h5").unlink()
+    lost = frames.metrics_frame([run])
+    assert lost["low"].isna().all() and (lost["reason"] == "").all() and lost["value"].equals(new["value"])
