@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from data import paths, store
+from data.asked import recorded_command
 from data.dataset import SPLITS
 from data.errors import RequestError
 
@@ -32,11 +33,11 @@ def read_splits(folder: Path, *, views: int = 1, val: bool = True) -> dict[str, 
     if not present:
         raise RequestError(f"no features in {folder}; make them with featurize")
     if absent := [split for split in SPLITS if split not in present and (val or split != "val")]:
-        identity, _ = store.read_identity(paths.feature_file(folder, present[0]))
+        identity, environment = store.read_identity(paths.feature_file(folder, present[0]))
+        split = absent[0] if len(absent) == 1 else "all"
+        again = recorded_command(environment.get("asked"), identity, folder, split) or _featurize(identity, absent)
         folds = "; or give --folds 5 to choose by folds of train" if absent == ["val"] else ""
-        raise RequestError(
-            f"no {' and '.join(absent)} features in {folder}; run: {_featurize(identity, absent)}{folds}"
-        )
+        raise RequestError(f"no {' and '.join(absent)} features in {folder}; run: {again}{folds}")
     wanted = [split for split in SPLITS if split in present]
     splits = {split: store.read_features(paths.feature_file(folder, split), lazy=True) for split in wanted}
     train = splits["train"]

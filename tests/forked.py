@@ -92,7 +92,7 @@ def serve() -> None:
     import featurize.models.stats  # noqa: F401
 
     if "all" in sys.argv:
-        prepare_all()
+        prepare_all(views="views" in sys.argv)
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         request = json.loads(line)
@@ -105,15 +105,14 @@ def serve() -> None:
         print(answer, file=answers, flush=True)
 
 
-def prepare_all() -> None:
-    """Import what probes and views use; they import it once they run."""
-    import matplotlib
+OF_PROBES = ("probes.fit", "probes.kinds.linear", "probes.predict", "probes.sweep", "pyarrow.parquet", "skops.io")
+OF_VIEWS = ("analysis.views.report", "matplotlib.pyplot", "seaborn", "sklearn.decomposition", "umap")
 
-    matplotlib.use("Agg")
-    for name in (
-        "analysis.views.report", "matplotlib.pyplot", "pandas", "probes.fit", "probes.kinds.linear", "probes.predict",
-        "probes.sweep", "pyarrow.parquet", "seaborn", "skops.io", "sklearn.decomposition", "sklearn.neighbors", "umap",
-    ):  # fmt: skip
+
+def prepare_all(*, views: bool) -> None:
+    """Import what probes, and views, use; they import it once they run."""
+    os.environ["MPLBACKEND"] = "Agg"
+    for name in (*OF_PROBES, *(OF_VIEWS if views else ())):
         importlib.import_module(name)
 
 
