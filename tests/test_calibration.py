@@ -116,6 +116,12 @@ def test_equal_scores_stay_equal_and_greater_ones_greater_or_equal(method):
     assert np.isfinite(mapped).all() and (np.diff(mapped) >= 0).all() and mapped[2] == mapped[3]
 
 
+def test_constant_scores_become_the_share_of_positives(recwarn):
+    truth = np.arange(100)[:, None] < 30
+    mapped = calibration.calibrate(None, truth, np.full((100, 1), 0.9), method="platt", multilabel=True)
+    assert mapped.apply(np.full((2, 1), 0.9))[:, 0] == pytest.approx(0.3, abs=0.01) and not len(recwarn)
+
+
 def test_a_model_calibrated_by_version_0_1_still_scores_as_it_did(tmp_path):
     """Its Platt maps are slopes and offsets of the probabilities: sigmoid(2 * 0.5 - 1) = 0.5."""
     probe = RandomForestClassifier(5, random_state=0).fit(X, LABELS[:, :2])
