@@ -168,7 +168,7 @@ def why_none(metric: str, truth: np.ndarray, decided: np.ndarray, units: Units, 
         return f"test has {units.count} samples, fewer than {LEAST}"
     positives, predicted = truth.sum(axis=0), decided.sum(axis=0)
     if "macro" in metric or metric == "balanced_accuracy":
-        if metric.endswith("_occurring") or metric in ("balanced_accuracy", "map_macro"):
+        if metric.endswith("_occurring") or metric == "balanced_accuracy":
             occurs = positives > 0
             positives, predicted, names = positives[occurs], predicted[occurs], np.array(names)[occurs].tolist()
         if reason := _too_few(positives, "positives in test", names):
