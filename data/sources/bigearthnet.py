@@ -68,6 +68,7 @@ BANDS = (*SENTINEL1.values(), *(SENTINEL2[name] for name in BAND_SETS["s2-12"]))
 SIDES: dict[Any, int] = {10: 120, 20: 60, 60: 20}  # pixels, by ground sampling distance
 TYPES = {"S1": np.dtype(np.float32), "S2": np.dtype(np.uint16)}
 PATCH_M = 1200
+FIRST = (0,)  # the only band of a file
 # v2: over its training split (see the publication's tables). v1: as its authors' models have them for Sentinel-2
 # (bigearthnet-models-tf), and bigearthnet-common for Sentinel-1.
 STATISTICS = {
@@ -268,9 +269,11 @@ class BigEarthNet(EODataset):
         return [self._read_band(file, band) for file, band in zip(self.files(index, bands), bands, strict=True)]
 
     def _read_band(self, file: str, band: Band) -> np.ndarray:
-        (pixels,) = read_bands(
-            file, [0], count=1, bands=[band], nodata=self.how, fill=[self.statistics[band.name].mean]
-        )
+        if self.how == "keep":
+            (pixels,) = read_bands(file, FIRST, count=1, nodata="keep")
+        else:
+            mean = self.statistics[band.name].mean
+            (pixels,) = read_bands(file, FIRST, count=1, bands=[band], nodata=self.how, fill=[mean])
         side, dtype = SIDES[band.gsd_m], TYPES[band.sensor]
         if pixels.shape != (side, side) or pixels.dtype != dtype:
             raise RequestError(
