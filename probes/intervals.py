@@ -7,8 +7,9 @@ written by ``python -m tests.bench --only coverage``). A bootstrap that takes pe
 - ``wilson``: the Wilson score interval (Wilson 1927), for a share of independent images: accuracy, subset accuracy.
 - ``jackknife``: the same interval with the effective sample size value (1 - value) / variance, the variance from
   leaving out one unit at a time (`probes.jackknife`), and a quantile of Student's t (Korn and Graubard 1998, Dean
-  and Pagano 2015). Units are images or spatial cells (`probes.spatial.Units`); cells count as
-  fewer where sizes or errors are unequal.
+  and Pagano 2015); around the value less the jackknife's bias for average precision, which is too high with few
+  positives; for log loss and Brier score the value and t times the standard error. Units are images or spatial cells
+  (`probes.spatial.Units`); cells count as fewer where sizes or errors are unequal.
 
 No interval is given where `why_none` finds a reason, such as a class with fewer than `LEAST_POSITIVES` positives.
 """
@@ -112,7 +113,9 @@ def around(metric: str, estimate: Estimate, units: Units, *, extra_variance: flo
     if metric in LOSSES:
         half = quantile(estimate, units) * float(np.sqrt(variance))
         return max(0.0, estimate.value - half), estimate.value + half
-    value = min(max(estimate.value, 0.0), 1.0)
+    # Average precision of few positives is too high.
+    value = estimate.value - estimate.bias if metric.startswith("map_") else estimate.value
+    value = min(max(value, 0.0), 1.0)
     spread = value * (1 - value)
     # Where no unit changes anything, the variance is unknown rather than 0: as many independent units as there are.
     size = min(spread / variance, 1e12) if variance > 0 and spread > 0 else units.effective

@@ -46,6 +46,11 @@ class Estimate:
         return float((count - 1) / count * ((self.left_out - self.left_out.mean()) ** 2).sum())
 
     @property
+    def bias(self) -> float:
+        """How much the metric is too high because there are few samples (Quenouille 1956)."""
+        return float((len(self.left_out) - 1) * (self.left_out.mean() - self.value))
+
+    @property
     def effective(self) -> float:
         """How many units carry the variance: `WEIGHT` (sum c)² / sum c² of their shares c of it; NaN without any.
 

@@ -99,6 +99,13 @@ def test_the_jackknife_of_accuracy_is_the_standard_error_of_a_mean():
     assert variance == pytest.approx(right.var(ddof=1) / 200)
 
 
+def test_the_bias_of_a_variance_is_the_one_that_n_minus_1_mends():
+    values = np.random.default_rng(0).random(30)
+    left_out = np.array([np.delete(values, row).var() for row in range(30)])
+    estimate = jackknife.Estimate(float(values.var()), left_out)
+    assert estimate.value - estimate.bias == pytest.approx(values.var(ddof=1))  # Quenouille 1956
+
+
 def test_intervals_of_micro_f2_are_near_scipys_bca():
     labels, scores = made_up(NAMES, multilabel=True, rows=400, shares=np.array([0.5, 0.3, 0.2]))
     truth, decided = labels.astype(bool), scores >= 0.5
