@@ -46,11 +46,11 @@ def run(request: ViewRequest, *, count: int, data_root: str, other_out: str) -> 
     place = replace(request, folder=request.target("eurosat"), rule="half", dataset=runs[0].dataset, kind=runs[0].kind)
     folder, notes = place.target("eurosat"), []
     outputs = [_write_distribution(distribution(runs[0], request.out), runs[0], folder, notes)]
-    outputs += _if_possible("curves", place, notes)
-    outputs += run_view("confusion", place)
+    outputs += _named("Loss and accuracy by epoch", _if_possible("curves", place, notes))
+    outputs += _named("Confusion matrix", run_view("confusion", place))
     outputs += _write_table2(runs, folder)
     outputs += study_cases.write(runs, folder)
-    outputs += _if_possible("cases", place, notes, count=count, data_root=data_root)
+    outputs += _named("Case study", _if_possible("cases", place, notes, count=count, data_root=data_root))
     outputs += _write_devices(runs, request.out, other_out, folder, notes)
     outputs.append(_write_models(runs, folder, notes))
     for note in notes:
@@ -78,6 +78,11 @@ def chosen_runs(request: ViewRequest) -> list[Run]:
     kinds = list(dict.fromkeys(one.kind for one in runs))
     kind = HEAD if HEAD in kinds else "linear" if "linear" in kinds else kinds[0]
     return [one for one in runs if one.kind == kind]
+
+
+def _named(what: str, outputs: list[Output]) -> list[Output]:
+    """Outputs of another view, whose titles name the run only, with what they show."""
+    return [replace(one, title=f"{what}: {one.title}") for one in outputs]
 
 
 def _if_possible(view: str, place: ViewRequest, notes: list[str], **options: Any) -> list[Output]:
