@@ -19,6 +19,7 @@ from analysis.views import cases, curves, eurosat
 from data import command
 from data.errors import RequestError
 from data.runs import all_runs
+from data.store.inspection import digest_attributes
 
 TRAINED = {"source": "loaded", "sha256": "1" * 64}
 
@@ -186,6 +187,7 @@ def on_device(out, device, rate):
         with h5py.File(file, "r+") as source:
             environment = json.loads(source.attrs["environment"]) | {"device": device, "images_per_s": rate}
             source.attrs["environment"] = json.dumps(environment)
+            source.attrs["attributes_sha256"] = digest_attributes(source)
 
 
 def test_cpu_and_gpu_are_compared_where_both_are_there(tmp_path):
