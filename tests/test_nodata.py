@@ -1,6 +1,10 @@
 """What files declare about their values, all the way: nodata, masks, NaN, scale and offset, in every reader."""
 
+import os
+import shutil
 import struct
+import subprocess
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -8,15 +12,19 @@ import pytest
 import rasterio
 from made_tiffs import open_folder, write_tif
 
+from data.bands import SENTINEL2
+from data.dataset import DatasetRequest
 from data.declared import Header
 from data.errors import RequestError
 from data.images import read_bands, read_header, read_values
 from data.packed import PackedSplit, pack
+from data.sources import bigearthnet
 from data.store import make_identity
 from featurize.cli import app
 from featurize.encoder import EncoderRequest, build_encoder
 from featurize.guards import check_inputs, look_at
 
+SHARED = Path(os.environ.get("EO_SHARED", Path(__file__).parents[1].parent / "shared"))
 NAMES = ("B02", "B03", "B04", "B08")
 READERS = {"bytes": {}, "GDAL": {"compress": "lzw"}, "GDAL, tiles": {"tiled": True, "blockxsize": 16, "blockysize": 16}}
 PLAIN = {"B02": 500.0, "B03": 600.0, "B04": 700.0, "B08": 2500.0}
@@ -320,3 +328,25 @@ def test_header_and_pixels_are_of_one_reader(tmp_path):
     header = read_header(tmp_path / "x.tif")
     assert isinstance(header, Header)
     assert (header.count, header.dtype, header.declared.nodata) == (2, "int16", (4, 4))
+
+
+@pytest.mark.skipif(not (SHARED / "data" / "bigearthnet-v2").is_dir(), reason="no shared data; set EO_SHARED")
+def test_bigearthnet_takes_0_for_a_value_unless_told_to_fill(tmp_path):
+    shutil.copytree(SHARED / "data" / "bigearthnet-v2", tmp_path / "in", copy_function=shutil.copyfile)
+    subprocess.run(["chmod", "-R", "u+w", tmp_path / "in"], check=True)
+    file = next((tmp_path / "in").rglob("*_B02.tif"))
+    with rasterio.open(file, "r+") as target:
+        assert target.nodata == 0
+        pixels = target.read(1)
+        pixels[:5] = 0
+        target.write(pixels, 1)
+    about = {"cache_dir": tmp_path, "bands": ("B02",), "allow_missing": True}
+    for how, first in ((None, 0), ("keep", 0), ("fill", 435)):
+        samples = bigearthnet.open_dataset(DatasetRequest("val", tmp_path / "in", nodata=how, **about))
+        (read,) = samples.read(0, [SENTINEL2["B02"]])
+        assert read[0, 0] == first
+        assert (read[6] == pixels[6]).all()
+        assert bool(make_identity(samples, {"bands": ["B02"]})["split"].get("nodata")) == (how == "fill")
+    samples = bigearthnet.open_dataset(DatasetRequest("val", tmp_path / "in", nodata="refuse", **about))
+    with pytest.raises(RequestError, match="600 values of 14,400"):
+        samples.read(0, [SENTINEL2["B02"]])
