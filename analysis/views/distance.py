@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
 
 from analysis import figures, frames, tables, uncertainty
 from analysis.ranking import HEADLINE
@@ -115,12 +116,20 @@ def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return ["Model", "Probe", "Kilometres", "Samples", metric], rows
 
 
+def _interval_words(frame: pd.DataFrame) -> str:
+    """How the intervals are made: groups lie in as many cells as they do."""
+    counts = [int(word.split()[1].replace(",", "")) for word in frame["by"] if word.endswith("cells")]
+    if not counts:
+        return frames.interval_words(frame)
+    return f"95 % interval, by {min(counts):,} to {max(counts):,} spatial cells per group"
+
+
 def _write(frame: pd.DataFrame, folder: Path) -> Output:
     first = frame.iloc[0]
     multilabel, simulated = bool(first["multilabel"]), bool(frame["simulated"].any())
     metric, words = frames.metric_names(multilabel)[first["metric"]], frames.rule_words(first["rule"], multilabel)
     title = f"{metric} against the distance to train"
-    note = f"Groups of test samples of equal size; bars: {frames.interval_words(frame)}."
+    note = f"Groups of test samples of equal size; bars: {_interval_words(frame)}."
     if reasons := frames.without_interval(frame):
         note += f" {reasons[0]}"
     stem = folder / f"distance__{first['dataset']}__{first['rule'] if multilabel else 'argmax'}"
@@ -157,6 +166,7 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
                 ax.plot([x, x], [low, high], color=colour, lw=1.2, alpha=0.7)
     if frame["to_km"].max() > 20 * max(frame["from_km"].quantile(0.5), 1e-9):
         ax.set_xscale("symlog", linthresh=max(float(frame["to_km"].min()), 0.1))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda km, _: f"{km:,g}"))
     ax.set_xlabel("Kilometres to the nearest training sample")
     ax.set_ylabel(frames.metric_names(bool(frame["multilabel"].iloc[0]))[frame["metric"].iloc[0]])
     ax.grid(axis="y")
