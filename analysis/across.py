@@ -264,7 +264,7 @@ def draw_ranks(found: Across, ax: Axes) -> None:
 
     assert found.nemenyi is not None
     ranks = found.scores.rank(ascending=False).mean(axis=1)
-    labels = {name: figures.wrapped(name, 60) for name in ranks.index}
+    labels = {name: figures.wrapped(str(name), 60) for name in ranks.index}
     p_values = found.nemenyi.rename(index=labels, columns=labels)
     critical_difference_diagram(
         ranks.rename(index=labels), p_values, ax=ax, left_only=True, label_props={"fontsize": 8},

@@ -119,7 +119,9 @@ def of_rankings(truth: np.ndarray, scores: np.ndarray, units: Units) -> dict[str
         nothing = Estimate(float("nan"), np.full(units.count, np.nan))
         return {"map_macro": nothing, "map_micro": nothing}
     each = [average_precision(truth[:, k], scores[:, k], units) for k in shown]
-    macro = Estimate(float(np.mean([one.value for one in each])), sum(one.left_out for one in each) / len(each))
+    macro = Estimate(
+        float(np.mean([one.value for one in each])), np.sum([one.left_out for one in each], axis=0) / len(each)
+    )
     labels = Units(np.repeat(units.numbers, truth.shape[1]), "cell")  # a unit is all the labels of its images
     return {"map_macro": macro, "map_micro": average_precision(truth.ravel(), scores.ravel(), labels)}
 

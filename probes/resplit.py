@@ -126,7 +126,7 @@ def regions(lonlat: np.ndarray, seed: int) -> np.ndarray:
 
     points = spatial.on_globe(lonlat)
     count = min(REGIONS, len(np.unique(points, axis=0)))
-    found = KMeans(count, n_init=3, random_state=seed).fit_predict(points)
+    found = KMeans(count, n_init=3, random_state=seed).fit_predict(points)  # type: ignore[arg-type]  # scikit-learn takes numbers too
     return np.unique(found, return_inverse=True)[1]
 
 

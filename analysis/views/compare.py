@@ -99,7 +99,7 @@ def _caption(frame: pd.DataFrame) -> str:
         f"{int(frame['samples'].iloc[0]):,} test samples that all runs share; {frames.interval_words(frame)}.",
         f"Rank: 1 and the number of runs significantly better; bold: ties with the best. {ranking.COMPARED}",
     ]
-    if (frame["seeds"] > 1).any():
+    if any(frame["seeds"] > 1):
         lines.append("Runs that differ only in their seed are one row: the mean, with the spread between seeds.")
     few = next(filter(None, frame["few_cells"]), None)
     return " ".join([*lines, *([f"Warning: {few}."] if few else []), *frames.without_interval(frame)])

@@ -164,8 +164,9 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
         for x, low, high in zip(middle, part["low"], part["high"], strict=True):
             if not np.isnan(low):
                 ax.plot([x, x], [low, high], color=colour, lw=1.2, alpha=0.7)
-    if frame["to_km"].max() > 20 * max(frame["from_km"].quantile(0.5), 1e-9):
-        ax.set_xscale("symlog", linthresh=max(float(frame["to_km"].min()), 0.1))
+    far, near = frame["to_km"].to_numpy(float), frame["from_km"].to_numpy(float)
+    if far.max() > 20 * max(float(np.median(near)), 1e-9):
+        ax.set_xscale("symlog", linthresh=max(float(far.min()), 0.1))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda km, _: f"{km:,g}"))
     ax.set_xlabel("Kilometres to the nearest training sample")
     ax.set_ylabel(frames.metric_names(bool(frame["multilabel"].iloc[0]))[frame["metric"].iloc[0]])
