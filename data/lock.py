@@ -174,6 +174,11 @@ class Lock:
                 file.write(stale.read_text())
 
 
+def left_beside(path: Path) -> bool:
+    """Whether a lock, or what a process that was stopped while taking it left, is there; to take it clears both."""
+    return any(path.parent.glob(f"{glob.escape(path.name)}*"))
+
+
 @cache
 def place() -> str:
     """Where process numbers mean the same processes: this machine since it started, in this process namespace."""

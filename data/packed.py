@@ -40,7 +40,7 @@ from data.command import progress
 from data.dataset import EODataset, Statistic
 from data.errors import RequestError
 from data.files import NO_SPACE, canonical_json, explained, published
-from data.lock import Lock
+from data.lock import Lock, left_beside
 from data.workers import in_order
 
 SCHEMA = 2
@@ -146,7 +146,7 @@ def pack(
         fields = store.differing_fields(found | {"made": None}, header | {"made": None})
         if fields:
             raise RequestError(f"{file} holds another {', '.join(fields)}; use --overwrite to replace it")
-        if paths.lock_file(file).exists():
+        if left_beside(paths.lock_file(file)):
             with suppress(RequestError), Lock(paths.lock_file(file)):  # of a run that was killed once it had published
                 pass
         return f"reused {file} ({rows:,} images)"

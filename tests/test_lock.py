@@ -138,3 +138,9 @@ def test_an_address_is_no_folder(app, words, tmp_path, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert "is an address" in error and "://" in error and error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_failed_removal_left_beside_a_lock_goes_with_the_next_reuse(tmp_path):
+    (tmp_path / f"train.lock.4194305-ab@{lock.place()}").write_text("")
+    store.tidy(tmp_path / "train.h5")
+    assert list(tmp_path.iterdir()) == []

@@ -20,7 +20,7 @@ from data import paths
 from data.dataset import EODataset
 from data.errors import RequestError
 from data.files import canonical_json, explained, fsync_folder, published
-from data.lock import Lock
+from data.lock import Lock, left_beside
 from data.store.identity import differing_fields, digest_array
 from data.store.inspection import digest_attributes
 from data.store.makers import described, maker
@@ -341,6 +341,6 @@ def _append_line(path: Path, line: str) -> None:
 
 def tidy(file: Path) -> None:
     """Remove what a run killed right after publishing left behind, unless another process is at work there."""
-    if paths.parts_folder(file).exists() or paths.lock_file(file).exists():
+    if paths.parts_folder(file).exists() or left_beside(paths.lock_file(file)):
         with suppress(RequestError), Lock(paths.lock_file(file)):
             shutil.rmtree(paths.parts_folder(file), ignore_errors=True)
