@@ -168,7 +168,7 @@ def _disturb(fork, trial: Trial, prepared: Path, folder: Path, count: int) -> di
             lines = [line for line in output.splitlines() if not line.startswith("boundaries")]
             if "Traceback" in output:
                 note("traceback", about + output[-1500:])
-            elif code not in ((KILLED, 0) if kind == "kills" else (0, 2)):
+            elif code not in ((KILLED, 0) if kind == "kills" else (0, 1 if "--repair" in trial.words else 2, 2)):
                 note("exit code", about + f"{code} {lines[-1:]}")
             elif kind == "errors" and code == 0 and (missing := expected - names(place)):
                 note("exit 0 with something missing", about + str(sorted(missing)[:3]))
