@@ -242,7 +242,7 @@ def support_warnings(truth: np.ndarray, names: Sequence[str]) -> list[str]:
         names: K class names.
     """
     counts = truth.sum(axis=0)
-    few = [f"'{names[k]}' {counts[k]}" for k in range(len(names)) if 0 < counts[k] < LEAST_POSITIVES]
+    few = [f"'{names[k]}' {counts[k]}" for k in range(len(counts)) if 0 < counts[k] < LEAST_POSITIVES]
     if not few:
         return []
     return [

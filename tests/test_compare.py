@@ -158,8 +158,8 @@ def test_several_datasets_get_an_overall_table_with_mean_ranks(tmp_path):
     ):
         multilabel_runs(tmp_path, skills, dataset=dataset)
     outputs = run_view("compare", ViewRequest(out=tmp_path, rule="half"))
-    assert [output.dataset for output in outputs] == ["one", "two", None]
-    header, rows = outputs[-1].tables[0]
+    assert [output.dataset for output in outputs] == ["one", "two", None, None]
+    header, rows = outputs[2].tables[0]
     assert header == ["Model and probe", "one", "two", "Mean rank"]
     ranks = {row[0].split("; ")[1]: row[1:] for row in rows}
     assert ranks == {"linear": ["1", "2", "1.5"], "knn": ["2", "3", "2.5"], "rf": ["–", "1", "–"]}
