@@ -71,7 +71,8 @@ def _clear_left(folder: Path) -> None:
     for left in folder.glob(f"*.tmp-*-*@{place()}"):
         pid = left.name.rpartition(".tmp-")[2].partition("-")[0]
         if pid.isdecimal() and not is_alive(int(pid)):
-            left.unlink(missing_ok=True)
+            with suppress(OSError):  # another user's, or of a read-only disk: not what this one was asked to write
+                left.unlink()
 
 
 _cleared: set[Path] = set()

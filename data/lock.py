@@ -24,6 +24,7 @@ from data.files import canonical_json, explained, short_hash
 
 BEAT_S = 15.0
 DEAD_AFTER_S = 300.0
+UNKNOWN_START = "alive"  # of a process that runs, where the system does not say since when
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)  # of a disk without hard links, such as exFAT
 
 
@@ -147,7 +148,7 @@ class Lock:
                 "delete it if no other process is writing there"
             )
         here = owner["place"] == place()
-        if here and (_started(owner["pid"]) or None) == owner["started"]:
+        if here and _is_same(_started(owner["pid"]), owner["started"]):
             raise RequestError(f"{self.what} is being written by process {owner['pid']} on this machine; wait for it")
         if not here and silent_s <= DEAD_AFTER_S:
             raise RequestError(
@@ -217,20 +218,26 @@ def _silent_s(file: Path, mine: Path) -> float:
     return mine.stat().st_mtime - file.stat().st_mtime
 
 
+def _is_same(found: str | None, recorded: str) -> bool:
+    """Whether a process that runs may be the one that was recorded."""
+    return found is not None and (found == recorded or UNKNOWN_START in (found, recorded))
+
+
 def _started(pid: int) -> str | None:
-    """When a process started, which tells it from a later one with the same number; None if there is none."""
+    """When a process started, which tells it from a later one with the same number; None if there is none.
+
+    Where /proc is missing (macOS) or hides other users' processes (``hidepid``), only whether it runs is known.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         fields = stat.rpartition(")")[2].split()
         return None if fields[0] == "Z" else fields[19]
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         pass
-    if Path("/proc/self/stat").exists():
-        return None
-    try:  # no /proc (macOS): a living process is all that can be known
+    try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no such process, or no number of one
         return None
-    except PermissionError:
+    except PermissionError:  # another user's
         pass
-    return "alive"
+    return UNKNOWN_START

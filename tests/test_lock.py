@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import h5py
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from analysis.cli import app as analyze
 from data import command, lock, store
 from data.errors import RequestError
+from data.files import write_text
 from data.lock import Lock
 from featurize.cli import app as featurize
 from probes.cli import app as probe
@@ -76,6 +78,28 @@ def test_a_damaged_lock_is_one_line(tmp_path, text):
     with pytest.raises(RequestError, match="not readable as a lock"):
         Lock(file).acquire()
     assert [path.name for path in tmp_path.iterdir()] == ["train.lock"]
+
+
+@pytest.mark.parametrize("hidden", [FileNotFoundError, PermissionError])
+def test_a_process_that_proc_hides_is_not_taken_for_dead(tmp_path, monkeypatch, hidden):
+    """As of another user where /proc is mounted with hidepid."""
+    holder = Lock(tmp_path / "train.lock")
+    holder.acquire()
+    read_text = Path.read_text
+
+    def hiding(path, *about, **more):
+        if str(path).startswith("/proc/") and path.name == "stat":
+            raise hidden(errno.ENOENT, "hidden")
+        return read_text(path, *about, **more)
+
+    def another_users(pid, _):
+        raise PermissionError if pid == os.getpid() else ProcessLookupError
+
+    monkeypatch.setattr(Path, "read_text", hiding)
+    monkeypatch.setattr(os, "kill", another_users)
+    with pytest.raises(RequestError, match=f"being written by process {os.getpid()} on this machine"):
+        Lock(tmp_path / "train.lock").acquire()
+    assert lock.is_alive(os.getpid()) and not lock.is_alive(4194305)
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EROFS, errno.EACCES])
@@ -144,3 +168,10 @@ def test_what_a_failed_removal_left_beside_a_lock_goes_with_the_next_reuse(tmp_p
     (tmp_path / f"train.lock.4194305-ab@{lock.place()}").write_text("")
     store.tidy(tmp_path / "train.h5")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_temporary_file_of_a_dead_process_that_cannot_be_removed_does_not_stop_a_write(tmp_path):
+    left = tmp_path / f"other.json.tmp-4194305-ab@{lock.place()}"
+    left.mkdir()  # cannot be unlinked, whoever asks
+    write_text(tmp_path / "mine.json", "{}")
+    assert (tmp_path / "mine.json").read_text() == "{}" and left.exists()
