@@ -15,7 +15,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -61,9 +61,7 @@ def extract_zip(archive: Path, folder: Path) -> None:
                     (folder / member.filename).mkdir(parents=True, exist_ok=True)
                 else:
                     with source.open(member) as content:  # compares the CRC at its end
-                        # the archive's own time: unpacked again it is the same file
-                        stamp = calendar.timegm((*member.date_time, 0, 0, 0))
-                        write_file(folder / member.filename, content, stamp)
+                        write_file(folder / member.filename, content, _time_of(member))
                 advance(1)
 
 
@@ -96,8 +94,16 @@ def extract_tar(parts: Sequence[Path], folder: Path) -> None:
                 pass  # to the end: the checksum stands there
 
 
+def _time_of(member: zipfile.ZipInfo) -> int:
+    """The time a zip file gives a member; programs that know none write zeros, also for the month and day."""
+    year, month, day, *clock = member.date_time
+    return calendar.timegm((year, min(max(month, 1), 12), max(day, 1), *clock, 0, 0, 0))
+
+
 def write_file(file: Path, content: IO[bytes], mtime: float) -> None:
-    """Write one member; the folders around it are made."""
+    """Write one member with the archive's own time, so that unpacked again it is the same file, or that of 1970 where
+    the disk cannot keep that time; the folders around it are made.
+    """
     try:
         handle = _created(file)
     except FileNotFoundError:
@@ -105,7 +111,10 @@ def write_file(file: Path, content: IO[bytes], mtime: float) -> None:
         handle = _created(file)
     with open(handle, "wb", buffering=0) as target:
         shutil.copyfileobj(content, target, 2**20)
-    os.utime(file, (mtime, mtime))
+    for seconds in (mtime, 0):
+        with suppress(ValueError, OverflowError, OSError):
+            os.utime(file, (seconds, seconds))
+            return
 
 
 def _created(file: Path) -> int:

@@ -288,7 +288,7 @@ def _check_kind(source: rasterio.DatasetReader) -> None:
             f"it holds {len(source.subdatasets)} images (pages); save one image a file, with several bands"
         )
     if source.colorinterp[0] == ColorInterp.palette:
-        raise ValueError("its values are places in a colour table, not measurements; save it as RGB")
+        raise ValueError("its values are palette indices, not measurements; save it as RGB")
     tiff.check_declared(
         source.width, source.height, source.count, np.dtype(kind).itemsize, os.path.getsize(source.name)
     )

@@ -47,7 +47,7 @@ def settled(dataset: EODataset, how: str, rows: Sequence[int]) -> dict[str, Any]
             advance(1)
     if not found:
         return None
-    whole = f", {empty:,} of them with a band of nothing else" if empty else ""
+    whole = f", {empty:,} of them with at least one band entirely nodata" if empty else ""
     told = (
         f"{dataset.name} {dataset.split}: {len(found):,} of {len(dataset):,} images hold nodata{whole}, {values:,} "
         f"values ({values / total:.1%} of those in images that declare it), first '{found[0]}'"

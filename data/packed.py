@@ -41,6 +41,7 @@ from data.dataset import EODataset, Statistic
 from data.errors import RequestError
 from data.files import NO_SPACE, canonical_json, explained, published
 from data.lock import Lock, left_beside
+from data.seen import check_looked, stamp
 from data.workers import in_order
 
 SCHEMA = 2
@@ -291,6 +292,8 @@ class _Filler:
                 for channel, name in enumerate(stack.bands):
                     self._check(row, name, read[name], stack)
                     blocks[stack.name][place, channel] = read[name]
+        if self.samples.looked is not None:  # after the pixels: the header vouches for the files as they were opened
+            check_looked(self.samples, rows, [stamp(self.samples, row, self.bands) for row in rows])
         with self.file.open("r+b", buffering=0) as target:
             for stack in self.stacks:
                 sums[:, [names.index(name) for name in stack.bands]] = checksums(blocks[stack.name])

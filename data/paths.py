@@ -33,7 +33,7 @@ def check_name(name: object, what: str) -> None:
         RequestError: it has separators or control characters, begins with a dot, or is no text.
     """
     if not isinstance(name, str) or not name or UNSAFE.search(name) or name.startswith("."):
-        raise RequestError(f"{what} is {str(name)[:80]!r}, which is no name of a folder; the record is damaged")
+        raise RequestError(f"{what} is {str(name)[:80]!r}, which is not a valid folder name; the record is damaged")
 
 
 def check_local(path: Path) -> None:

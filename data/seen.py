@@ -53,6 +53,21 @@ def stamps(dataset: EODataset, bands: Sequence[Band]) -> np.ndarray | None:
     return np.array(found, np.uint64)
 
 
+def check_looked(dataset: EODataset, rows: Sequence[int], found: Sequence[int] | np.ndarray) -> None:
+    """Raise a RequestError for an image that was replaced after the dataset had been opened.
+
+    Args:
+        dataset: one split; without stamps of its opening nothing can be said.
+        rows: b indices.
+        found: their b stamps now.
+    """
+    if dataset.looked is None:
+        return
+    for row, now in zip(rows, found, strict=True):
+        if dataset.looked[row] != now:
+            raise RequestError(f"'{dataset.ids[row]}' was replaced while it was read; give the command again")
+
+
 def checksum(images: Sequence[np.ndarray]) -> int:
     """Checksum of an image's bands, each (H, W), whatever resolution or order of bytes they have."""
     sums = [xxh3_64_intdigest(np.ascontiguousarray(image, image.dtype.newbyteorder("<"))) for image in images]

@@ -12,7 +12,7 @@ from data.bands import Band
 from data.dataset import EODataset
 from data.errors import RequestError
 from data.files import explained
-from data.seen import STAMP, checksum, stack_checksums, stamp
+from data.seen import STAMP, check_looked, checksum, stack_checksums, stamp
 from data.workers import LostWorkerError, in_order
 from featurize.batches import Batch, collate
 from featurize.stages import Busy
@@ -44,7 +44,7 @@ class _Reader:
         except OSError as error:
             raise RequestError(str(explained(error, Path(self.dataset.where)))) from error
         seen = np.column_stack([np.array(stamps, np.uint64), np.array(sums, np.uint64)])
-        self._check_looked(wanted, seen)
+        check_looked(self.dataset, wanted, seen[:, STAMP])
         return time.perf_counter() - start, read, seen
 
     def _read(self, rows: range) -> tuple[list[tuple[list[int], Stacks]], list[int]]:
@@ -55,15 +55,6 @@ class _Reader:
         batches = collate(samples)
         read = [(batch.rows, [(channels, pixels.numpy()) for channels, pixels in batch.stacks]) for batch in batches]
         return read, [checksum(sample) for sample in samples]
-
-    def _check_looked(self, rows: range, seen: np.ndarray) -> None:
-        """Raise a RequestError for an image that was replaced after the dataset had been opened."""
-        if self.dataset.looked is None:
-            return
-        replaced = np.flatnonzero(seen[:, STAMP] != self.dataset.looked[rows.start : rows.stop])
-        if len(replaced):
-            name = self.dataset.ids[rows[int(replaced[0])]]
-            raise RequestError(f"'{name}' was replaced while features were made; give the command again")
 
 
 def read_batches(

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -221,6 +222,21 @@ def test_unpacked_again_the_files_have_the_same_time(archive, tmp_path):
     assert one.stat().st_mtime_ns == two.stat().st_mtime_ns
 
 
+def test_a_zip_without_dates_is_unpacked(tmp_path):
+    """Programs that know no time write zeros, which no month or day is."""
+    with zipfile.ZipFile(tmp_path / "Tiny.zip", "w") as archive:
+        for name in ("nothing.txt", "month.txt"):
+            archive.writestr(zipfile.ZipInfo(name), name)
+    content = (tmp_path / "Tiny.zip").read_bytes()
+    # 1 January 1980 is 0x21 in DOS's words: day 0 of month 0, and then the 31st of month 15
+    (tmp_path / "Tiny.zip").write_bytes(content.replace(b"\0\0\x21\0", b"\0\0\0\0"))
+    folder = archives.unpacked(tmp_path / "Tiny.zip", cache_dir=None)
+    assert (folder / "month.txt").read_text() == "month.txt"
+    assert time.gmtime((folder / "nothing.txt").stat().st_mtime)[:3] == (1980, 1, 1)
+    (tmp_path / "Late.zip").write_bytes(content.replace(b"\0\0\x21\0", b"\0\0\xff\x01"))
+    assert (archives.unpacked(tmp_path / "Late.zip", cache_dir=None) / "month.txt").is_file()
+
+
 # --- tar
 
 
@@ -252,6 +268,17 @@ def test_tar_is_unpacked_with_its_times(tmp_path, kind):
     assert (folder / "a" / "1.txt").read_bytes() == b"one"
     assert (folder / "a" / "b" / "2.bin").read_bytes() == NOISE
     assert (folder / "a" / "1.txt").stat().st_mtime == 1_000_000_000
+
+
+@pytest.mark.parametrize("mtime", ["1e30", "nan", "-1e300"])
+def test_a_tar_with_a_time_that_no_disk_keeps_is_unpacked_alike_each_time(tmp_path, mtime):
+    with tarfile.open(tmp_path / "Tiny.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("1.txt")
+        member.size, member.pax_headers = 3, {"mtime": mtime}
+        archive.addfile(member, io.BytesIO(b"one"))
+    one, two = (archives.unpacked(tmp_path / "Tiny.tar.gz", cache_dir=tmp_path / n) / "1.txt" for n in ("a", "b"))
+    assert one.read_bytes() == b"one"
+    assert one.stat().st_mtime_ns == two.stat().st_mtime_ns
 
 
 def cut(archive: Path, *, at: int) -> tuple[Path, Path]:

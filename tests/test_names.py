@@ -22,7 +22,7 @@ HOSTILE = ["../../x", "/etc/x", "..", ".", "a/b", "a\\b", "C:x", "a\nb", "a\0b",
 
 @pytest.mark.parametrize("name", HOSTILE, ids=repr)
 def test_recorded_names_are_no_paths(name, tmp_path):
-    with pytest.raises(RequestError, match="no name of a folder"):
+    with pytest.raises(RequestError, match="not a valid folder name"):
         paths.check_name(name, "encoder")
     if isinstance(name, str):
         safe = paths.slug(name)
