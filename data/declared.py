@@ -59,6 +59,7 @@ class Header:
         crs: coordinate reference system as pyproj takes it, None if the file has none.
         centre: x and y of the image's centre in that system.
         declared: None where it says nothing of its values.
+        beside: whether more is declared, or a mask lies, in a file beside it.
     """
 
     count: int
@@ -67,6 +68,7 @@ class Header:
     crs: str | None = None
     centre: tuple[float, float] | None = None
     declared: Declared | None = None
+    beside: bool = False
 
     @property
     def read_as(self) -> str:

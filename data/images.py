@@ -31,7 +31,7 @@ FAILURES = (RasterioError, CPLE_BaseError, OSError, SyntaxError, ValueError, Ima
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 ONE_READ = 2**16  # bytes; every file of BigEarthNet is smaller
 LARGEST_PLAIN = 2**26  # bytes; GDAL reads larger files by parts
-SIDECAR = ".aux.xml"  # where GDAL keeps what it declares beside a file
+SIDECARS = (".aux.xml", ".msk")  # where GDAL keeps what it declares, and a mask, beside a file
 
 logging.getLogger("rasterio").addHandler(logging.NullHandler())  # what goes wrong is said once, by an error
 
@@ -78,7 +78,9 @@ def read_values(
         bands: what they are, where that is known: it decides the unit of values with a declared scale.
         alpha: as for `read_header`. Otherwise the alpha channel must be opaque and is left out, and a palette
             is looked up.
-        beside: whether a file of `SIDECAR` lies beside a TIFF, in which GDAL keeps more of what is declared.
+        beside: whether one of `SIDECARS` lies beside a TIFF, in which GDAL keeps more of what is declared. Looking for
+            them at each read is slow on network disks: a dataset looks once, and those that are published as
+            archives without them (EuroSAT, BigEarthNet) do not.
 
     Returns:
         Pixels (H, W) for each index, in the file's own type or, where it declares a scale or offset, in float32.
@@ -235,19 +237,20 @@ def _picture(data: bytes, *, alpha: bool) -> np.ndarray:
 
 
 def has_sidecar(path: Path | str) -> bool:
-    """Whether GDAL keeps more of what is declared beside a TIFF."""
-    return os.path.exists(f"{path}{SIDECAR}")
+    """Whether GDAL keeps more of what is declared, or a mask, beside a TIFF."""
+    return any(os.path.exists(f"{path}{suffix}") for suffix in SIDECARS)
 
 
 def _tiff_header(path: Path) -> Header:
     header = place = None
-    if path.stat().st_size <= LARGEST_PLAIN and not has_sidecar(path):
+    beside = has_sidecar(path)
+    if path.stat().st_size <= LARGEST_PLAIN and not beside:
         with _mapped(path) as data:
             header, place = tiff.header_of(data), tiff.place_of(data)
     if header and place:
         return replace(header, crs=place[0], centre=place[1])
     with _opened(path) as source:
-        found = _gdal_header(source)
+        found = replace(_gdal_header(source), beside=beside)
     return replace(header, crs=found.crs, centre=found.centre) if header else found
 
 
@@ -264,18 +267,18 @@ def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
     Raises:
         ValueError: its directory is damaged, or its values are of a kind that is not read.
     """
-    deep = _is_deep_png(_first_bytes(path))
+    deep, allowed = _is_deep_png(_first_bytes(path)), tiff.ALWAYS_ALLOWED
     if not deep:
         with _mapped(path) as data:
-            tiff.check_sizes(data)
+            allowed = tiff.check_sizes(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path, driver="PNG" if deep else "GTiff", sharing=False) as source:
-            _check_kind(source)
+            _check_kind(source, allowed)
             yield source
 
 
-def _check_kind(source: rasterio.DatasetReader) -> None:
+def _check_kind(source: rasterio.DatasetReader, allowed: int) -> None:
     if len(set(source.dtypes)) > 1:
         raise ValueError(f"its bands differ in type: {', '.join(source.dtypes)}")
     kind = source.dtypes[0]
@@ -289,9 +292,8 @@ def _check_kind(source: rasterio.DatasetReader) -> None:
         )
     if source.colorinterp[0] == ColorInterp.palette:
         raise ValueError("its values are palette indices, not measurements; save it as RGB")
-    tiff.check_declared(
-        source.width, source.height, source.count, np.dtype(kind).itemsize, os.path.getsize(source.name)
-    )
+    size = os.path.getsize(source.name)
+    tiff.check_declared(source.width, source.height, source.count, np.dtype(kind).itemsize, size, allowed)
 
 
 def _gdal_header(source: rasterio.DatasetReader) -> Header:

@@ -294,7 +294,7 @@ def test_a_colour_table_is_refused(tmp_path):
     with rasterio.open(tmp_path / "x.tif", "w", driver="GTiff", width=8, height=8, count=1, dtype="uint8") as target:
         target.write_colormap(1, {0: (255, 0, 0, 255), 1: (0, 0, 255, 255)})
         target.write(np.zeros((1, 8, 8), np.uint8))
-    with pytest.raises(RequestError, match="colour table"):
+    with pytest.raises(RequestError, match="palette indices"):
         read_header(tmp_path / "x.tif")
 
 
@@ -321,6 +321,23 @@ def test_what_is_declared_beside_a_file_counts(tmp_path):
     path.with_name("0.tif.aux.xml").write_text(beside.format(value))
     with pytest.raises(RequestError, match="1 of 3 images hold nodata"):
         open_folder(tmp_path)
+
+
+def test_a_mask_beside_a_file_counts(tmp_path):
+    """GDAL writes masks so unless told otherwise."""
+    make(tmp_path, nodata=None, hole=0, count=3)
+    path = tmp_path / "train" / "a" / "0.tif"
+    mask = np.full((16, 16), 255, np.uint8)
+    mask[0, :3] = 0
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as target:
+        target.write_mask(mask)
+    assert path.with_name("0.tif.msk").exists()
+    with pytest.raises(RequestError, match="1 of 3 images hold nodata, 12 values"):
+        open_folder(tmp_path)
+    dataset = open_folder(tmp_path, nodata="fill")
+    index = dataset.ids.index("train/a/0.tif")
+    filled = dataset.read(index, dataset.bands)[0]
+    assert (filled[0, :3] == filled[0, 0]).all() and abs(filled[0, 0] - dataset.statistics["B02"].mean) <= 0.5
 
 
 def test_header_and_pixels_are_of_one_reader(tmp_path):

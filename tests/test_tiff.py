@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from made_tiffs import constant, write_tif
 
 from data import tiff
 from data.errors import RequestError
-from data.images import read_bands, read_header
+from data.images import read_bands, read_header, read_values
 
 SHARED = Path(os.environ.get("EO_SHARED", Path(__file__).parents[1].parent / "shared"))
 FILE = Path(__file__).parent / "bench" / "tiffs.py"
@@ -85,6 +86,31 @@ def test_a_damaged_size_is_refused_before_anything_so_large_is_made(tmp_path, op
     assert "damaged" in str(found)
     assert seconds < tiffs.MOST_SECONDS
     assert megabytes < 64
+
+
+def test_a_file_whose_blocks_were_never_written_is_read_however_small_it_is(tmp_path):
+    about = {"driver": "GTiff", "width": 2048, "height": 2048, "count": 13, "dtype": "uint16", "nodata": 0}
+    for name, more in (("strips", {"compress": "deflate"}), ("tiles", {"tiled": True}), ("big", {"BIGTIFF": "YES"})):
+        path = tmp_path / f"{name}.tif"
+        with rasterio.open(path, "w", **about, **more, sparse_ok=True):
+            pass
+        assert path.stat().st_size < 2**20
+        assert read_header(path).count == 13
+    ((pixels, invalid),) = read_values(tmp_path / "strips.tif", [3], count=13)
+    assert not pixels.any() and invalid is not None and invalid.all()
+    path.write_bytes(with_tag((tmp_path / "strips.tif").read_bytes(), tiff.WIDTH, 2**20))
+    with pytest.raises(RequestError, match="damaged"):
+        read_header(path)
+
+
+@pytest.mark.parametrize("compress", ["zstd", "lzw"])
+def test_a_constant_image_is_read_however_well_it_is_compressed(tmp_path, compress):
+    path = tmp_path / "x.tif"
+    shape = {"height": 8192, "width": 8192}  # 67 MB
+    with rasterio.open(path, "w", driver="GTiff", count=1, dtype="uint8", **shape, compress=compress, tiled=True,
+                       blockxsize=4096, blockysize=4096) as target:  # fmt: skip
+        target.write(np.full((1, 8192, 8192), 7, np.uint8))
+    assert (read_bands(path, [0], count=1)[0][::512] == 7).all()
 
 
 def test_a_damaged_tile_is_refused(tmp_path):

@@ -78,6 +78,7 @@ CARD = {
 }
 
 BANDS_FILE = "dataset.json"
+KEEP_LISTED = 4096  # listings of folders that wait for being read
 
 
 def open_dataset(request: DatasetRequest) -> EODataset:
@@ -155,7 +156,7 @@ class Folder(EODataset):
         checked: bool = False,
     ) -> None:
         self.root, self.paths, self.layout, self.how = root, listing.paths, layout, how
-        looked = _check_files(root, listing, layout) if checked else _Looked(None, None, [], None, False)
+        looked = _check_files(root, listing, layout) if checked else _Looked(None, None, [], None, False, None)
         super().__init__(
             name="folder",
             variant=re.sub(r"[^A-Za-z0-9_]+", "-", root.resolve().name).strip("-") or None,
@@ -169,7 +170,8 @@ class Folder(EODataset):
             provenance={"split": listing.how, "bands": [band.name for band in layout.bands]},
             files_digest=looked.digest,
         )
-        self.looked, self.scaled = looked.stamps, looked.scaled
+        self.looked, self.scaled, self.beside = looked.stamps, looked.scaled, looked.beside
+        self._listed: dict[int, dict[str, Path]] = {}  # a folder's files, from the look at their times to the read
         if how != "keep":
             rows = [row for row, (lacks, floats) in enumerate(looked.lacking) if lacks or (floats and how == "fill")]
             self.nodata = settled(self, how, rows) if rows else None
@@ -177,7 +179,12 @@ class Folder(EODataset):
     def files(self, index: int, bands: Sequence[Band]) -> list[str]:
         """See `EODataset.files`: all of a sample's, whichever bands are read."""
         path = self.root / self.paths[index]
-        return sorted(map(str, _files_of(path, self.layout).values())) if self.layout.header is None else [str(path)]
+        if self.layout.header is not None:
+            return [str(path)]
+        if len(self._listed) >= KEEP_LISTED:
+            self._listed.clear()
+        self._listed[index] = files = _files_of(path, self.layout)
+        return sorted(map(str, files.values()))
 
     def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
         """See `EODataset.read`."""
@@ -189,18 +196,22 @@ class Folder(EODataset):
         """See `EODataset.read_values`; where stored values are kept, all are measurements."""
         path = self.root / self.paths[index]
         if self.layout.header is None:
-            files = _files_of(path, self.layout)
+            files = self._listed.pop(index, None) or _files_of(path, self.layout)
             values = [
-                read_values(file, [0], count=1, bands=[band], beside=has_sidecar(file))[0]
+                read_values(file, [0], count=1, bands=[band], beside=self._has_sidecar(file))[0]
                 for file, band in ((files[band.name], band) for band in bands)
             ]
         else:
             names = [band.name for band in self.layout.bands]
             indices = [names.index(band.name) for band in bands]
             values = read_values(
-                path, indices, count=len(names), bands=bands, alpha=self.layout.alpha, beside=has_sidecar(path)
+                path, indices, count=len(names), bands=bands, alpha=self.layout.alpha, beside=self._has_sidecar(path)
             )
         return [Values(one.pixels, None) for one in values] if self.how == "keep" else values
+
+    def _has_sidecar(self, file: Path) -> bool:
+        """As it was when every file was looked at, where they were: a look at each read is slow on network disks."""
+        return has_sidecar(file) if self.beside is None else file in self.beside
 
 
 # --- bands
@@ -336,6 +347,7 @@ class _Looked(NamedTuple):
             which may be NaN.
         stamps: (N,) of the files, see `data.seen`.
         scaled: whether a file declares a scale or offset, which is applied.
+        beside: files that have a mask, or more that is declared, in a file beside them.
     """
 
     digest: str | None
@@ -343,11 +355,12 @@ class _Looked(NamedTuple):
     lacking: list[tuple[bool, bool]]
     stamps: np.ndarray | None
     scaled: bool
+    beside: frozenset[Path] | None
 
 
 def _check_files(root: Path, listing: Listing, layout: Layout) -> _Looked:
     """Look at every file: all must be like the first."""
-    digest, first_headers, lacking, stamps, scaled = hashlib.sha256(), [], [], [], False
+    digest, first_headers, lacking, stamps, scaled, beside = hashlib.sha256(), [], [], [], False, []
     with progress("looking at the images", len(listing.paths), "images") as advance:
         for relative in listing.paths:
             path = root / relative
@@ -365,6 +378,7 @@ def _check_files(root: Path, listing: Listing, layout: Layout) -> _Looked:
             if layout.header is not None:
                 _check_like(path, headers[0], layout)
             first_headers.append(headers[0])
+            beside += [file for file, header in zip(files, headers, strict=True) if header.beside]
             scaled = scaled or any(header.declared and header.declared.scaled for header in headers)
             lacking.append(
                 (
@@ -374,7 +388,7 @@ def _check_files(root: Path, listing: Listing, layout: Layout) -> _Looked:
             )
             advance(1)
     lonlat = lonlat_of(first_headers, where="folder")
-    return _Looked(digest.hexdigest(), lonlat, lacking, np.array(stamps, np.uint64), bool(scaled))
+    return _Looked(digest.hexdigest(), lonlat, lacking, np.array(stamps, np.uint64), bool(scaled), frozenset(beside))
 
 
 def _check_like(path: Path, header: Header, layout: Layout) -> None:
