@@ -216,3 +216,12 @@ def test_runs_that_never_differ_are_not_told_apart():
 def test_unequal_cells_count_as_fewer():
     assert Units(np.repeat(np.arange(4), 5), "cell").effective == 4
     assert Units(np.repeat([0, 1], [3, 1]), "cell").effective == 16 / 10
+
+
+@pytest.mark.parametrize("share", [0.8, 0.97, 0.99])
+@pytest.mark.parametrize("size", [222, 1000])
+def test_wilson_covers_between_92_and_98_per_cent(share, size):
+    """Summed over the binomial distribution, not simulated."""
+    bounds = np.array([intervals.wilson(right / size, size) for right in range(size + 1)])
+    held = (bounds[:, 0] <= share) & (share <= bounds[:, 1])
+    assert 0.92 < stats.binom.pmf(np.arange(size + 1), size, share)[held].sum() < 0.98

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import binom, norm
 from threadpoolctl import threadpool_limits
 
 from probes import intervals, jackknife
@@ -246,11 +246,30 @@ def page(covered: list[tuple], differ: list[tuple], repetitions: int) -> str:
     return "\n".join([*lines, ""])
 
 
+def exact(shares: tuple[float, ...] = (0.8, 0.97, 0.99), sizes: tuple[int, ...] = (222, 1000, 3000)) -> str:
+    """Coverage of Wilson's interval by summing the binomial distribution, without simulation, as Markdown."""
+    lines = [
+        "\n## Wilson's interval, exactly\n",
+        "The lines of accuracy by image without the noise of repetitions: the probability, summed over the binomial",
+        "distribution, that the interval holds the true value.\n",
+        "| Accuracy | Images | Covers % |",
+        "|--:|--:|--:|",
+    ]
+    for share in shares:
+        for size in sizes:
+            bounds = np.array([intervals.wilson(right / size, size) for right in range(size + 1)])
+            held = (bounds[:, 0] <= share) & (share <= bounds[:, 1])
+            lines.append(
+                f"| {share:.2f} | {size:,} | {100 * binom.pmf(np.arange(size + 1), size, share)[held].sum():.1f} |"
+            )
+    return "\n".join([*lines, ""])
+
+
 def bench_coverage() -> dict:
     """Coverage of nominal 95 % intervals, and how often two equal models differ; writes docs/results/coverage.md."""
     repetitions = int(os.environ.get("COVERAGE_REPETITIONS", REPETITIONS))
     covered, differ = study(repetitions)
-    text = page(covered, differ, repetitions)
+    text = page(covered, differ, repetitions) + exact()
     if repetitions >= REPETITIONS:
         PAGE.write_text(text, encoding="utf-8")
     else:
