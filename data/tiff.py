@@ -408,7 +408,7 @@ def check_sizes(data: Bytes) -> int:
     return allowed
 
 
-def _never_written(data: Bytes, entries: dict[int, tuple[int, int, int]], blocks: int, *lists: int) -> bool:
+def _never_written(data: Bytes, entries: dict[int, tuple[int, tuple[int, int], int]], blocks: int, *lists: int) -> bool:
     """Whether the lists of a sparse file's blocks are as long as its image needs, and hold nothing but zeros."""
     for tag in lists:
         listed, (start, stop), _ = entries.get(tag, (0, (0, 0), 0))

@@ -30,6 +30,7 @@ class LostWorkerError(RequestError):
     """A worker process is gone, or does not answer."""
 
 
+TOO_LITTLE_MEMORY = "too little memory to read a batch of images ({}); use fewer --workers or a smaller --batch-size"
 KILLED = "a reader process was killed, perhaps for want of memory; use fewer --workers, or --workers 0"
 
 
@@ -44,7 +45,15 @@ def in_order[T, R](work: Callable[[T], R], items: Sequence[T], *, workers: int, 
 
     Raises:
         LostWorkerError: a worker was killed, or is stuck.
+        RequestError: there was too little memory, in a worker or here.
     """
+    try:
+        yield from _in_order(work, items, workers=workers, result_bytes=result_bytes)
+    except MemoryError as error:
+        raise RequestError(TOO_LITTLE_MEMORY.format(error or "an allocation failed")) from error
+
+
+def _in_order[T, R](work: Callable[[T], R], items: Sequence[T], *, workers: int, result_bytes: int) -> Generator[R]:
     pool = _start(work, items, min(workers, len(items)), result_bytes)
     if not pool:
         yield from map(work, items)
@@ -162,6 +171,8 @@ def _serve(
                 message = _packed(work(items[number]), memory, slot * (turn % OUTSTANDING), slot)
             except Exception as error:  # raised in the process that asks
                 known = error if isinstance(error, RequestError | OSError) else None
+                if isinstance(error, MemoryError):  # some kinds do not survive pickling
+                    known = MemoryError(str(error))
                 message = pickle.dumps(("raised", (known, "".join(traceback.format_exception(error))), []))
             pipe.send_bytes(message)
             turn += 1

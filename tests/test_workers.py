@@ -52,6 +52,13 @@ def test_errors_of_the_work_are_raised_as_they_are(error):
         next(results)
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_an_allocation_that_fails_is_one_line(count):
+    """By numpy, whose own kind of MemoryError holds a shape and a type."""
+    with pytest.raises(RequestError, match=r"too little memory .*2\.00 EiB.*--workers"):
+        list(in_order(lambda _: np.empty(2**61, np.uint8), range(2), workers=count))
+
+
 def test_a_fault_of_ours_keeps_its_traceback():
     with pytest.raises(RuntimeError, match="in a reader process: Traceback(.|\n)*ZeroDivisionError"):
         list(in_order(lambda number: 1 // number, range(3), workers=1))
