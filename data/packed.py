@@ -47,6 +47,7 @@ from data.workers import in_order
 SCHEMA = 2
 FORMAT = "frozen-earth packed dataset"
 HEADER = {"schema", "dataset", "bands", "statistics", "stacks", "splits", "made"}
+DIGESTED = ("ids", "labels", "lonlat", "files")
 BLOCK_ROWS = 64  # samples read and written at a time
 # Below this many samples, starting reader processes costs more than they save.
 ROWS_WORTH_WORKERS = 2000
@@ -361,9 +362,13 @@ class PackedSplit(EODataset):
                     if group[stack.name].shape != (about["rows"], len(stack.bands), stack.height, stack.width):
                         raise ValueError(f"'{split}/{stack.name}' has another shape than its header")
                 self.offsets = {stack.name: group[stack.name].id.get_offset() for stack in self.stacks}
+            if None in self.offsets.values():
+                raise ValueError(f"the pixels of {split} are in chunks, as another program's repacking leaves them")
+            if {"ids", "labels", "checksums"} - arrays.keys() or {len(a) for a in arrays.values()} != {about["rows"]}:
+                raise ValueError(f"{split} has other arrays than its header says")
+            ids = [name.decode(errors="replace") for name in arrays["ids"]]
         except (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             raise _damaged(file, error) from error
-        ids = [name.decode(errors="replace") for name in arrays["ids"]]
         found = {"ids": store.digest_ids(ids)} | {k: store.digest_array(arrays[k]) for k in arrays if k != "ids"}
         for name in ("ids", "labels", "lonlat"):
             if found.get(name) != about[f"{name}_sha256"]:
@@ -473,14 +478,42 @@ def read_header(file: Path) -> dict[str, Any]:
             text = source["header"][:].tobytes()
             if hashlib.sha256(text).hexdigest() != source.attrs["header_sha256"]:
                 raise RequestError(f"{file} is damaged: its header does not match its checksum; make it again")
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        header = json.loads(text)
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(file, error) from error
-    header = json.loads(text)
-    if not isinstance(header, dict) or not header.keys() >= HEADER:
-        raise RequestError(f"{file} is not a packed file of this program: its header lacks what is written there")
-    if header["schema"] != SCHEMA:
+    if isinstance(header, dict) and header.keys() >= {"schema"} and header["schema"] != SCHEMA:
         raise RequestError(f"{file} has schema {header['schema']}, this version reads {SCHEMA}; make it again")
+    if not _is_whole(header):
+        raise RequestError(f"{file} is not a packed file of this program: its header lacks what is written there")
     return header
+
+
+def _is_whole(header: Any) -> bool:
+    """Whether a header has what readers ask of it, in the type they expect."""
+    try:
+        names = [band.name for band in _bands(header)]
+        stacked = [name for stack in _stacks(header) for name in stack.bands]
+        sizes = [stack.sample_bytes for stack in _stacks(header)]
+        statistics = {name: Statistic(**one) for name, one in header["statistics"].items()}
+        splits = [(one["rows"], [one[f"{name}_sha256"] for name in DIGESTED]) for one in header["splits"].values()]
+        texts = [header["dataset"]["name"], *header["dataset"]["class_names"], *header["splits"]]
+        return (
+            header.keys() >= HEADER
+            and sorted(names) == sorted(stacked)
+            and len(set(names)) == len(names)
+            and statistics.keys() >= set(names)
+            and all(type(one.mean) in (int, float) and type(one.std) in (int, float) for one in statistics.values())
+            and all(size > 0 for size in sizes)
+            and all(type(rows) is int for rows, _ in splits)
+            and all(isinstance(text, str) for text in texts)
+            and isinstance(header["dataset"]["variant"], str | None)
+            and isinstance(header["dataset"]["provenance"], dict)
+            and isinstance(header["dataset"]["card"], dict)
+            and "limit" in header["dataset"]
+            and isinstance(header["made"], dict)
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
 
 
 def is_packed(file: Path) -> bool:

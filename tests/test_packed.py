@@ -1,5 +1,7 @@
 """Packed files: the source's own values, every kind of damage seen, and nothing half-written however a run ends."""
 
+import hashlib
+import json
 import os
 import pickle
 import resource
@@ -219,6 +221,55 @@ def test_damage_beside_the_pixels_is_seen_on_opening(copy, name):
         offset = array.id.get_offset()
     flip(copy, offset + 10)
     with pytest.raises(RequestError, match=f"pixels.h5 is damaged: .*{name}"):
+        PackedSplit(copy, "train")
+
+
+@pytest.mark.parametrize("name", ["48x48-uint16", "ids"])
+def test_a_file_that_was_repacked_with_compression_is_one_line(copy, featurize, name):
+    """As h5repack -f GZIP=1 does: arrays in chunks have no one place to read from."""
+    with h5py.File(copy, "r+") as file:
+        pixels = file["train"][name][:]
+        del file["train"][name]
+        file["train"].create_dataset(name, data=pixels, compression=1)
+    if name == "ids":
+        assert PackedSplit(copy, "train").ids[0] == "train-0"
+        return
+    for words in (["--model", "stats", "--packed", copy], ["verify", copy]):
+        code, out, err = featurize(*words)
+        assert code in (1, 2) and "in chunks" in out + err and "Traceback" not in out + err
+
+
+def with_header(file, change):
+    """Another header with the right checksum."""
+    with h5py.File(file, "r+") as target:
+        header = json.loads(target["header"][:].tobytes())
+        text = json.dumps(change(header)).encode()
+        del target["header"]
+        target.create_dataset("header", data=np.frombuffer(text, np.uint8))
+        target.attrs["header_sha256"] = hashlib.sha256(text).hexdigest()
+
+
+WRONG_HEADERS = {
+    "a list": lambda header: [1],
+    "a number": lambda header: 3,
+    "no bands": lambda header: header | {"bands": None},
+    "unknown band": lambda header: header | {"bands": ["B99"]},
+    "stacks of text": lambda header: header | {"stacks": ["x"]},
+    "stack of no type": lambda header: header | {"stacks": [header["stacks"][0] | {"dtype": "x"}]},
+    "no splits": lambda header: header | {"splits": 3},
+    "rows of text": lambda header: header | {"splits": {"train": header["splits"]["train"] | {"rows": "x"}}},
+    "other rows": lambda header: header | {"splits": {"train": header["splits"]["train"] | {"rows": 3}}},
+    "statistics of text": lambda header: header | {"statistics": {name: "x" for name in header["statistics"]}},
+    "no dataset": lambda header: header | {"dataset": {}},
+    "classes that are a number": lambda header: header | {"dataset": header["dataset"] | {"class_names": 4}},
+    "dates": lambda header: header | {"made": "today"},
+}
+
+
+@pytest.mark.parametrize("change", WRONG_HEADERS.values(), ids=WRONG_HEADERS)
+def test_a_header_of_another_form_is_one_line(copy, change):
+    with_header(copy, change)
+    with pytest.raises(RequestError, match="pixels.h5 is not a (readable )?packed file"):
         PackedSplit(copy, "train")
 
 
