@@ -238,6 +238,7 @@ def run_probe(
     told = record.data_warnings(own, truth)
     told += record.interval_warnings(truth["test"], splits["test"].lonlat, names)
     told += warnings_of(found.best.history.get("oversampled"))
+    told += record.threshold_warnings(thresholds, rules["tuned"])
     told += record.search_warnings(found, plan.settings.budget_s, PROBES.card(plan.kind).get("natural", {}))
     content = {
         "dataset": plan.folder.parent.parent.name,

@@ -20,8 +20,6 @@ def assign(
 ) -> np.ndarray:
     """The fold of each sample, from 0.
 
-    The class with the fewest samples left comes first; its largest group goes to the fold that lacks most of the class.
-
     Args:
         shown: (N, K) booleans.
         count: how many folds.
@@ -30,7 +28,7 @@ def assign(
         cells: (N,) groups that stay together; None for single samples.
 
     Returns:
-        (N,)
+        (N,), see `divide`.
 
     Raises:
         RequestError: more folds than a class has samples, or than there are cells.
@@ -43,6 +41,17 @@ def assign(
             f"--folds {count}: class '{class_names[rarest]}' has {sizes[rarest]} samples; give at most "
             f"{sizes[rarest]} folds" + ("" if sizes[rarest] > 1 else ", which needs at least 2: drop the flag")
         )
+    return divide(shown, count, seed=seed, cells=cells)
+
+
+def divide(shown: np.ndarray, count: int, *, seed: int, cells: np.ndarray | None = None) -> np.ndarray:
+    """As `assign`, also where a class has fewer samples than there are folds.
+
+    The class with the fewest samples left comes first; its largest group goes to the fold that lacks most of the class.
+
+    Raises:
+        RequestError: more folds than there are cells.
+    """
     groups = np.arange(len(shown)) if cells is None else cells
     units = int(groups.max()) + 1
     if units < count:

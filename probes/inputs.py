@@ -174,13 +174,15 @@ def joined(train: store.FeatureSet, rows: np.ndarray | None, val: store.FeatureS
     first = only_rows(train, np.arange(len(train.labels)) if rows is None else rows)
     if val is None:
         return replace(first, views=())
-    located = first.lonlat is not None and val.lonlat is not None
+    places = None
+    if first.lonlat is not None and val.lonlat is not None:
+        places = np.concatenate([first.lonlat, val.lonlat])
     return replace(
         first,
         features=np.concatenate([first.features, in_memory([val.features], dtype=first.features.dtype)]),
         labels=np.concatenate([first.labels, val.labels]),
         ids=[*first.ids, *val.ids],
-        lonlat=np.concatenate([first.lonlat, val.lonlat]) if located else None,
+        lonlat=places,
         views=(),
     )
 

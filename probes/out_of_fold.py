@@ -1,19 +1,42 @@
 """Out-of-fold probabilities of logistic regression: each sample is scored by a probe that has not seen it."""
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy.special import expit, softmax
 from threadpoolctl import threadpool_limits
 
 from probes import logistic
+from probes.folds import divide
 from probes.probabilities import log_loss
-from probes.subsets import stratified_order
 
 C_VALUES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
+class OutOfFold(NamedTuple):
+    """What `out_of_fold` found.
+
+    Args:
+        scores: (N, K) float64.
+        learnt: (N, K) whether the training part of the sample's fold had both positives and negatives of the class;
+            where it had not, the class scores 0 (or 1, where all were positive), which says nothing about the sample.
+        c: the C chosen.
+    """
+
+    scores: np.ndarray
+    learnt: np.ndarray
+    c: float
+
+
 def out_of_fold(
-    features: np.ndarray, truth: np.ndarray, *, folds: int = 5, seed: int = 0, multilabel: bool
-) -> tuple[np.ndarray, float]:
+    features: np.ndarray,
+    truth: np.ndarray,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    multilabel: bool,
+    cells: np.ndarray | None = None,
+) -> OutOfFold:
     """Probabilities from stratified folds, at the C with the least log loss over all of them.
 
     Args:
@@ -22,31 +45,30 @@ def out_of_fold(
         folds: parts; each is scored by what is learned of the others.
         seed: of the division.
         multilabel: whether the columns are independent labels.
-
-    Returns:
-        (N, K) float64, and the C chosen. A class without positives (or negatives) in a fold's training part scores 0
-        (or 1) there.
+        cells: (N,) groups of samples that stay in one fold, see `probes.folds.assign`; None for single samples.
     """
-    fold = np.empty(len(features), int)
-    # Stretches of the order, not every fifth row of it: classes of one size come in turns there.
-    fold[stratified_order(truth, seed=seed)] = np.arange(len(features)) * folds // len(features)
+    fold = divide(truth, folds, seed=seed, cells=cells)
     scores = [np.zeros(truth.shape) for _ in C_VALUES]
+    learnt_of = np.zeros(truth.shape, bool)
     with threadpool_limits(1, user_api="blas"):
         for number in range(folds):
             held = fold == number
+            shown = truth[~held]
+            learnt = shown.any(axis=0) & ~shown.all(axis=0)
+            learnt_of[held] = learnt
+            for result in scores:
+                result[held] = shown.all(axis=0)
+            if not learnt.any() or not held.any():
+                continue
             train = features[~held].astype(np.float32)
             mean, std = train.mean(axis=0), train.std(axis=0)
             scale = np.where(std > 0, std, 1).astype(np.float32)
             train, test = (train - mean) / scale, (features[held].astype(np.float32) - mean) / scale
-            shown = truth[~held]
-            learnt = shown.any(axis=0) & ~shown.all(axis=0)
             targets = np.ascontiguousarray(shown[:, learnt], np.float32)
             path = logistic.solve_path(train, targets, C_VALUES, exclusive=not multilabel)
             for result, solution in zip(scores, path, strict=True):
                 logits = test @ solution.coef.T + solution.intercept
-                part = np.tile(shown.all(axis=0).astype(float), (held.sum(), 1))
-                part[:, learnt] = expit(logits) if multilabel else softmax(logits, axis=1)
-                result[held] = part
+                result[np.ix_(held, learnt)] = expit(logits) if multilabel else softmax(logits, axis=1)
     losses = [log_loss(truth, values, multilabel=multilabel) for values in scores]
     best = int(np.argmin(losses))
-    return scores[best], C_VALUES[best]
+    return OutOfFold(scores[best], learnt_of, C_VALUES[best])

@@ -14,6 +14,7 @@ from data import store
 from probes import intervals, metrics, spatial
 from probes.grid import at_edge
 from probes.probabilities import probability_metrics
+from probes.scores import HALF
 from probes.search import Found, words
 
 RULES = ("half", "tuned")
@@ -90,6 +91,18 @@ def search_warnings(found: Found, budget_s: float | None, natural: dict[str, Seq
             "untried; a faster machine would try more and might choose another"
         )
     return lines
+
+
+def threshold_warnings(thresholds: dict[str, Any] | None, tuned: np.ndarray | None) -> list[str]:
+    """Thresholds that could not be tuned: on val 0.5 was better than any that shrinking gave.
+
+    Args:
+        thresholds: of the record; None for single-label runs.
+        tuned: (K,) of the ``tuned`` rule.
+    """
+    if thresholds is None or tuned is None or not (tuned == HALF).all() or set(thresholds["own"]) == {HALF}:
+        return []
+    return [f"shrunk thresholds have a lower F{thresholds['beta']:g} on val than 0.5: the tuned rule keeps 0.5"]
 
 
 def metrics_of(

@@ -131,7 +131,9 @@ def shrunk_thresholds(
 
     The optimum of a class with a handful of positives is mostly chance. The shared threshold is the one among the
     classes' own optima that gives the highest macro F-beta when used for all. A class with n positives keeps
-    n / (n + `shrinkage`) of its own optimum's distance from it, in log odds. A class without positives keeps 0.5.
+    n / (n + `shrinkage`) of its own optimum's distance from it, in log odds. A class without positives keeps 0.5. Where
+    0.5 for all gives a higher macro F-beta on these samples, it is taken: it was not fitted to them, so that elsewhere
+    it is expected to be ahead by more.
 
     Args:
         truth: (N, K) booleans, of val.
@@ -148,12 +150,13 @@ def shrunk_thresholds(
     if not len(shown):
         return own, HALF, own
 
-    def macro(threshold: float) -> float:
-        tp, fp, _, fn = confusion_counts(truth[:, shown], decide(scores[:, shown], np.full(len(shown), threshold)))
+    def macro(thresholds: np.ndarray) -> float:
+        tp, fp, _, fn = confusion_counts(truth[:, shown], decide(scores[:, shown], thresholds[shown]))
         return float(f_beta(tp, fp, fn, beta).mean())
 
-    shared = float(max(np.unique(own[shown]), key=macro))
-    return shrink(own, shared, positives, shrinkage=shrinkage), shared, own
+    shared = max(np.unique(own[shown]).tolist(), key=lambda threshold: macro(np.full(len(own), threshold)))
+    drawn, half = shrink(own, shared, positives, shrinkage=shrinkage), half_thresholds(len(own))
+    return half if macro(half) > macro(drawn) else drawn, shared, own
 
 
 def shrink(own: np.ndarray, shared: float, positives: np.ndarray, *, shrinkage: float) -> np.ndarray:

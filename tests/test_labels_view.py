@@ -11,6 +11,7 @@ from analysis import cli, samples
 from analysis.view import ViewRequest, run_view
 from analysis.views import labels as view
 from data import command, store
+from data.errors import RequestError
 from probes.out_of_fold import out_of_fold
 
 NAMES = ["water", "forest", "crop"]
@@ -47,7 +48,7 @@ def test_every_sample_is_scored_by_a_probe_that_has_not_seen_it():
     """Features are random numbers, with as many of them as samples: a probe that saw a sample would know its label."""
     rng = np.random.default_rng(0)
     truth = np.eye(2, dtype=bool)[rng.integers(0, 2, 100)]
-    scores, _ = out_of_fold(rng.standard_normal((100, 100)), truth, multilabel=False)
+    scores, *_ = out_of_fold(rng.standard_normal((100, 100)), truth, multilabel=False)
     assert 0.3 < (scores.argmax(axis=1) == truth.argmax(axis=1)).mean() < 0.7
 
 
@@ -55,8 +56,41 @@ def test_folds_have_the_classes_shares_also_where_classes_are_of_one_size():
     """Classes of one size come in turns in the stratified order: every fifth row of it is of the same two classes."""
     truth = np.eye(10, dtype=bool)[np.arange(600) % 10]
     features = truth + 0.1 * np.random.default_rng(0).standard_normal((600, 10))
-    scores, _ = out_of_fold(features, truth, multilabel=False)
+    scores, *_ = out_of_fold(features, truth, multilabel=False)
     assert (scores.argmax(axis=1) == truth.argmax(axis=1)).all()
+
+
+def test_a_class_of_one_sample_is_not_checked_and_two_classes_need_two_samples_each(tmp_path):
+    def compute(labels):
+        features = np.random.default_rng(0).standard_normal((len(labels), 4)).astype(np.float32)
+        make_split(tmp_path / "train.h5", labels, features, NAMES, simulated=True)
+        return view.compute([store.read_features(tmp_path / "train.h5")])
+
+    with pytest.raises(RequestError, match="20 labelled samples, 1 classes with at least 2"):
+        compute(np.array([1, *[0] * 19]))
+    frame = compute(np.array([2, *[0] * 12, *[1] * 12]))
+    single = frame[frame["given"] == "crop"]
+    assert single["quality"].isna().all() and not single["suspected"].any() and frame["quality"].notna().sum() == 24
+
+
+def test_neighbours_do_not_vouch_for_each_other():
+    """Every cell has its own features, unlike any other's: only a neighbour could say what a sample is."""
+    cells = np.repeat(np.arange(50), 8)
+    truth = np.eye(2, dtype=bool)[cells % 2]
+    features = np.random.default_rng(0).standard_normal((50, 60))[cells]
+    right = [
+        (out_of_fold(features, truth, multilabel=False, cells=given).scores.argmax(axis=1) == truth.argmax(axis=1))
+        for given in (None, cells)
+    ]
+    assert right[0].mean() > 0.95 and right[1].mean() < 0.7
+
+
+def test_a_fold_that_leaves_nothing_to_learn_is_skipped():
+    truth = np.eye(2, dtype=bool)[np.repeat([0, 1], 10)]
+    scores, learnt, _ = out_of_fold(
+        np.random.default_rng(0).random((20, 3)), truth, folds=2, multilabel=False, cells=np.repeat([0, 1], 10)
+    )
+    assert not learnt.any() and (scores == truth[:, ::-1]).all()
 
 
 def test_ranks_with_and_without_suspected_samples_by_hand(tmp_path):

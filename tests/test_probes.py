@@ -272,7 +272,7 @@ def test_the_prior_scores_every_sample_with_the_shares_of_train(multilabel, fold
 
 def test_the_run_records_how_thresholds_came_about(folders, tmp_path):
     record = _run(folders[True], tmp_path, "prior", beta=1.0).record
-    assert record["arguments"]["beta"] == record["thresholds"]["beta"] == 1 and record["thresholds"]["shrinkage"] == 10
+    assert record["arguments"]["beta"] == record["thresholds"]["beta"] == 1 and record["thresholds"]["shrinkage"] == 3
     assert len(record["thresholds"]["own"]) == 5 and record["calibration"] is None
     assert _run(folders[False], tmp_path, "prior").record["thresholds"] is None
 

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from probes.metrics import confusion_counts, f_beta
-from probes.scores import SHRINKAGE, best_thresholds, decide, half_thresholds, score, shrunk_thresholds
+from probes.scores import SHRINKAGE, best_thresholds, decide, half_thresholds, score, shrink, shrunk_thresholds
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((60, 4)).astype(np.float32)
@@ -122,6 +122,18 @@ def test_a_threshold_is_drawn_towards_the_shared_one_by_hand():
     assert SHRINKAGE == 3 and own == pytest.approx([0.2, 0.7]) and shared == own[0] == drawn[0]
     odds = 10 / 11 * np.log(0.7 / 0.3) + 1 / 11 * np.log(0.2 / 0.8)
     assert drawn[1] == pytest.approx(1 / (1 + np.exp(-odds)))
+
+
+def test_a_half_is_kept_where_shrinking_makes_thresholds_worse_than_it():
+    """Own optima 0.4 and 0.735 of one positive each; 0.5 separates as well, but 0.488, between them, does not."""
+    truth = np.array([[1, 0], [0, 1], [0, 0]], bool)
+    scores = np.array([[0.6, 0.1], [0.2, 0.98], [0.02, 0.49]])
+    assert shrunk_thresholds(truth, scores, shrinkage=0)[0] == pytest.approx([0.4, 0.735])
+    kept, shared, own = shrunk_thresholds(truth, scores)
+    assert own == pytest.approx([0.4, 0.735]) and shared == pytest.approx(0.4)
+    drawn = shrink(own, shared, truth.sum(axis=0), shrinkage=SHRINKAGE)
+    assert drawn[1] < 0.49, "predicts the second class for the third sample"
+    assert kept.tolist() == [0.5, 0.5]
 
 
 def test_beta_1_calls_fewer_samples_than_beta_2():

@@ -15,7 +15,7 @@ from analysis.view import Output, ViewRequest
 from data import paths, store
 from data.errors import RequestError
 from data.runs import Run, find_runs
-from probes import metrics
+from probes import metrics, spatial
 from probes.out_of_fold import out_of_fold
 
 CARD = {
@@ -86,10 +86,12 @@ def compute(sets: Sequence[store.FeatureSet], *, folds: int = 5, seed: int = 0) 
     Returns:
         A row per labelled sample, the most suspect first: ``id split given suggested quality suspected``. ``given`` and
         ``suggested`` are class names, several separated by ``; ``; ``quality`` is cleanlab's label quality score (0 is
-        worst; single-label: the probability of the given class); ``suspected`` is cleanlab's verdict.
+        worst; single-label: the probability of the given class); ``suspected`` is cleanlab's verdict. A sample with a
+        class that no other fold shows has no quality and is not suspected. Spatial cells stay in one fold, where
+        locations are known and there are at least as many cells as folds: neighbours would vouch for each other.
 
     Raises:
-        RequestError: too few labelled samples, or a single class.
+        RequestError: too few labelled samples, or no two classes of at least two samples.
     """
     names = np.array(sets[0].class_names, dtype=object)
     labels = np.concatenate([s.labels for s in sets])
@@ -99,15 +101,18 @@ def compute(sets: Sequence[store.FeatureSet], *, folds: int = 5, seed: int = 0) 
     ids = np.array([name for s in sets for name in s.ids], dtype=object)[labelled]
     split = np.repeat([s.identity["split"]["name"] for s in sets], [len(s.ids) for s in sets])[labelled]
     truth = metrics.label_matrix(labels[labelled], len(names))
-    occurs = np.flatnonzero(truth.any(axis=0))
-    if len(truth) < 2 * folds or (not multilabel and len(occurs) < 2):
+    occurs, repeated = np.flatnonzero(truth.any(axis=0)), np.count_nonzero(truth.sum(axis=0) > 1)
+    if len(truth) < 2 * folds or repeated < (1 if multilabel else 2):
         raise RequestError(
-            f"{len(truth)} labelled samples of {len(occurs)} classes: label checks need at least two classes and two "
-            f"samples per fold ({folds} folds)"
+            f"{len(truth)} labelled samples, {repeated} classes with at least 2: label checks need 2 samples per fold "
+            f"({folds} folds) and " + ("a class" if multilabel else "two classes") + " with at least 2 samples"
         )
     truth, names = truth[:, occurs], names[occurs]
-    scores, _ = out_of_fold(features, truth, folds=folds, seed=seed, multilabel=multilabel)
+    cells = _cells(sets, labelled, folds)
+    scores, learnt, _ = out_of_fold(features, truth, folds=folds, seed=seed, multilabel=multilabel, cells=cells)
     suspected, quality = _judged(truth, scores, multilabel)
+    able = (learnt | ~truth).all(axis=1)
+    suspected, quality = suspected & able, np.where(able, quality, np.nan)
     if multilabel:
         suggested = np.where(suspected[:, None], scores >= 0.5, truth)
     else:
@@ -123,6 +128,13 @@ def compute(sets: Sequence[store.FeatureSet], *, folds: int = 5, seed: int = 0) 
         }
     )
     return frame.sort_values(["suspected", "quality", "id"], ascending=[False, True, True], ignore_index=True)
+
+
+def _cells(sets: Sequence[store.FeatureSet], labelled: np.ndarray, folds: int) -> np.ndarray | None:
+    """Spatial cells that stay in one fold; None where locations are unknown or there are fewer cells than folds."""
+    located = [one.lonlat for one in sets if one.lonlat is not None]
+    cells = spatial.cells(np.concatenate(located)[labelled]) if len(located) == len(sets) else None
+    return None if cells is None or int(cells.max()) + 1 < folds else cells
 
 
 def _judged(truth: np.ndarray, scores: np.ndarray, multilabel: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -211,6 +223,8 @@ def _write(
     found = int(frame["suspected"].sum())
     where = "all splits" if split == "all" else split
     said = f"{found:,} of {len(frame):,} labels suspected in {where} of {first['dataset']}"
+    if unable := np.count_nonzero(frame["quality"].isna()):
+        said += f"; {unable:,} not checked (a class that no other fold shows)"
     title = f"Suspected labels, {first['dataset']}, {first['model']}" + (" (simulated data)" * bool(first["simulated"]))
     drawn = figures.save(draw_figure(shown, pictures, frame), stem) if len(shown) and pictures else ()
     return Output(
