@@ -164,7 +164,7 @@ def progress(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]
             last = now
             rate = done / (now - start)
             left = (total - done) / rate
-            slowest = f", held up by {bottleneck}" if bottleneck else ""
+            slowest = f", bottleneck: {bottleneck}" if bottleneck else ""
             line = f"{label}: {done:,}/{total:,} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left{slowest}"
             print(line, file=sys.stderr, flush=True)
 
@@ -188,7 +188,7 @@ def _bar(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
         def advance(count: int, bottleneck: str | None = None) -> None:
             nonlocal done
             done += count
-            slowest = f"held up by {bottleneck}" if bottleneck else ""
+            slowest = f"bottleneck: {bottleneck}" if bottleneck else ""
             bar.update(task, advance=count, rate=done / max(time.monotonic() - start, 1e-6), slowest=slowest)
 
         yield advance

@@ -41,7 +41,12 @@ def stamp(dataset: EODataset, index: int, bands: Sequence[Band]) -> int:
 
 
 def stamps(dataset: EODataset, bands: Sequence[Band]) -> np.ndarray | None:
-    """Stamps of all images, (N,) uint64; None where they are read from no files of their own."""
+    """Stamps of all images, (N,) uint64; None where they are read from no files of their own.
+
+    Those that the dataset was opened with, where it has looked at all files then.
+    """
+    if dataset.looked is not None:
+        return dataset.looked
     if not dataset.files(0, bands):
         return None
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from data import paths
+from data import paths, store
 from data.dataset import EODataset
 from data.errors import RequestError
 from data.files import published
@@ -191,13 +191,14 @@ def reading_rate(samples: EODataset, job: Job, plan: Plan) -> float:
 
 
 def whole_rate(job: Job, samples: EODataset, plan: Plan) -> tuple[float, str]:
-    """Images/s of the whole of featurize, into a folder that is thrown away, and the stage that held it up."""
+    """Images/s of the whole of featurize, into a folder that is thrown away, and its slowest stage."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "bench.h5"
         start = time.perf_counter()
-        _, line = featurize_split(samples, job.encoder, file, plan, limit=job.data.recorded_limit())
+        featurize_split(samples, job.encoder, file, plan, limit=job.data.recorded_limit())
         seconds = time.perf_counter() - start
-    return len(samples) / seconds, line.partition("held up by ")[2].partition(";")[0]
+        bottleneck = store.read_identity(file)[1]["bottleneck"]
+    return len(samples) / seconds, bottleneck
 
 
 @cache
@@ -256,7 +257,7 @@ def run(job: Job) -> int:
         rates.append(rate)
         print(
             f"{rate.model} {rate.precision} on {rate.device}: {rate.forward:,.1f} images/s alone, {rate.whole:,.1f} "
-            f"from files to features, held up by {rate.bottleneck}",
+            f"from files to features; bottleneck: {rate.bottleneck}",
             flush=True,
         )
     table = Table("model", "device", "precision", "alone", "whole", "read", "TFLOP/s", "of peak", "bound", "of bound")

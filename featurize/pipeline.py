@@ -85,19 +85,23 @@ def featurize_split(
     check_inputs(dataset, encoder)
     busy, started = Busy(), time.perf_counter()
     size = {"rows": len(dataset), "dim": encoder.dim, "dtype": encoder.dtype}
-    with store.FeatureWriter(file, identity, **size, part_rows=plan.part_rows, overwrite=overwrite) as writer:
+    settings = {"part_rows": plan.part_rows, "overwrite": overwrite, "any_times": dataset.digest_of_times}
+    with store.FeatureWriter(file, identity, **size, **settings) as writer:
         if file.exists() and not overwrite:  # another process published it just before this one took the lock
             check_reusable(file, identity, dataset, encoder.request.bands)
             shutil.rmtree(writer.parts, ignore_errors=True)
             return file, f"reused {file} ({len(dataset):,} images)"
-        changed = changed_parts(writer, dataset, encoder.request.bands)
+        missing = writer.missing()
+        done = sorted({*range(writer.parts_in_all)} - {*missing})
+        same_times = dataset.digest_of_times and not writer.other_times
+        changed = changed_parts(writer, done, dataset, encoder.request.bands, same_times=same_times)
         if changed:
-            print(f"{dataset.split}: {len(changed)} finished parts are of images that changed: made again", flush=True)
-        todo = sorted({*writer.missing(), *changed})
+            print(f"{dataset.split}: images of {len(changed)} finished parts changed: made again", flush=True)
+        todo = sorted({*missing, *changed})
         rows = sum(stop - start for start, stop in map(writer.bounds, todo))
         kept = len(dataset) - rows
         if kept:
-            print(f"{dataset.split}: going on after {kept:,} of {len(dataset):,} images kept from before", flush=True)
+            print(f"{dataset.split}: resuming: {kept:,} of {len(dataset):,} images already done", flush=True)
         with progress(f"{encoder.name} on {dataset.name} {dataset.split}", rows, "images") as advance:
             (work or embed_parts)(dataset, encoder, writer, todo, plan, busy, advance)
         elapsed = time.perf_counter() - started
@@ -106,9 +110,9 @@ def featurize_split(
             recorded = make_environment(plan, encoder, rate, busy) | {"asked": dict(asked or {})}
             writer.finish(dataset, recorded | (dataset.read_from or {}))
     spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in busy.seconds.items())
-    resumed = f", {kept:,} kept from before" if kept else ""
-    pace = f"{rate:,.0f} images/s, held up by {busy.bottleneck()}" if rows else "nothing left to embed"
-    return file, f"wrote {file} ({len(dataset):,} images x {encoder.dim}{resumed}; {pace}; at work: {spent})"
+    resumed = f", {kept:,} already done" if kept else ""
+    pace = f"{rate:,.0f} images/s; bottleneck: {busy.bottleneck()}" if rows else "nothing left to embed"
+    return file, f"wrote {file} ({len(dataset):,} images x {encoder.dim}{resumed}; {pace}; time per stage: {spent})"
 
 
 def check_reusable(
@@ -124,11 +128,13 @@ def check_reusable(
     """
     found, _ = store.read_identity(file)
     fields = store.differing_fields(found, identity)
-    if dataset is not None and fields in ([], ["split.files_sha256"] if dataset.digest_of_times else []):
-        known = store.read_sources(file) is not None  # not of v0.1: only the digest in the identity tells then
-        if known and (note := check_unchanged(file, dataset, bands)):
+    times = [store.TIMES_FIELD] if dataset is not None and dataset.digest_of_times else []
+    if dataset is not None and fields in ([], times):
+        if fields and store.knows_all_pixels(file):  # else only the digest in the identity can tell
+            fields = []
+        same_times = dataset.digest_of_times and not store.differing_fields(found, identity)
+        if not fields and (note := check_unchanged(file, dataset, bands, same_times=same_times)):
             print(f"featurize: note: {file}: {note}", file=sys.stderr)
-        fields = [] if known else fields
     if fields:
         raise RequestError(
             f"{file} was made with another {', '.join(fields)}; use --overwrite to replace it or choose another --out"

@@ -7,7 +7,7 @@ from data.errors import RequestError
 from featurize.engines import local
 from featurize.flags import RunFlags
 from featurize.job import Job
-from featurize.sources import check_rows
+from featurize.sources import check_rows, check_unchanged
 
 
 def repair(file: Path) -> None:
@@ -37,7 +37,9 @@ def repair(file: Path) -> None:
     plan = local.prepared(job)
     samples, limit = job.open(identity["split"]["name"]), job.data.recorded_limit()
     now = store.make_identity(samples, job.encoder.identity(plan.precision), limit=limit)
-    if fields := store.differing_fields(identity, now):
+    fields = store.differing_fields(identity, now)
+    other_times = samples.digest_of_times and store.TIMES_FIELD in fields
+    if fields := [field for field in fields if not (other_times and field == store.TIMES_FIELD)]:
         raise RequestError(f"{file} was made with another {', '.join(fields)} than there is now; {again}")
     if job.file(samples, 0, now) != resolved:
         raise RequestError(
@@ -46,6 +48,10 @@ def repair(file: Path) -> None:
     bands = job.encoder.request.bands
     sound = store.inspected(file, "sound")["sound"]
     rows = sorted(set(range(len(samples))) - {row for first, last in sound for row in range(first, last)})
+    if other_times:  # what is kept was made from these images too
+        if not store.knows_all_pixels(file):
+            raise RequestError(f"{file} was made with another {store.TIMES_FIELD} than there is now; {again}")
+        check_unchanged(file, samples, bands, same_times=False)
     check_rows(file, samples, bands, rows)
     kept, rows = store.salvage(file)
     print(f"{file}: {kept:,} of {rows:,} images are sound, making the rest again", flush=True)

@@ -18,19 +18,21 @@ from data.seen import PIXELS, STAMP, checksum, stamps
 LOOKED_AT = 16  # images that are read again although their files have the same sizes and times
 
 
-def check_unchanged(file: Path, dataset: EODataset, bands: Sequence[Band]) -> str | None:
+def check_unchanged(file: Path, dataset: EODataset, bands: Sequence[Band], *, same_times: bool) -> str | None:
     """Compare the images of a dataset with those that a feature file was made from.
 
-    Files with other sizes or times than then are read again, and so are a few others.
+    Images whose files changed in size or time since, or had no files of their own then, are read again, and so are a
+    few others.
 
     Args:
         file: the feature file.
         dataset: the same split, as it is now.
         bands: those that the features are of.
+        same_times: a digest in the identity shows that all files have the sizes and times they had.
 
     Returns:
-        A note where files have other times but the same pixels; None where nothing changed or nothing is known, as of
-        features of v0.1 and of images that have no files of their own.
+        A note where files changed in size or time but not in their pixels; None where nothing changed or nothing is
+        known, as of features of v0.1 and of images that have no files of their own.
 
     Raises:
         RequestError: an image has other pixels.
@@ -38,9 +40,8 @@ def check_unchanged(file: Path, dataset: EODataset, bands: Sequence[Band]) -> st
     recorded = store.read_sources(file)
     if recorded is None or len(recorded) != len(dataset) or (now := stamps(dataset, bands)) is None:
         return None
-    known = (recorded != 0).all(axis=1)
-    moved = np.flatnonzero(known & (recorded[:, STAMP] != now))
-    others = np.flatnonzero(known & (recorded[:, STAMP] == now))
+    known, touched = recorded[:, PIXELS] != 0, _touched(recorded, now, same_times=same_times)
+    moved, others = np.flatnonzero(touched), np.flatnonzero(known & ~touched)
     spread = others[np.unique(np.linspace(0, len(others) - 1, LOOKED_AT).round().astype(int))] if len(others) else []
     _compare(file, dataset, bands, recorded, spread)
     if not len(moved):
@@ -50,7 +51,20 @@ def check_unchanged(file: Path, dataset: EODataset, bands: Sequence[Band]) -> st
     if not found_before.exists():
         _compare(file, dataset, bands, recorded, moved)
         _keep(found_before)
-    return f"{len(moved):,} images have files of other sizes or times than then, and the same pixels"
+    many = f"{len(moved):,} images"
+    return f"file sizes or times of {many} changed since the features were made, but the pixels are identical"
+
+
+def _touched(recorded: np.ndarray, now: np.ndarray, *, same_times: bool) -> np.ndarray:
+    """(N,) whether an image must be read to know that it is the same; one that nothing is known of cannot be compared.
+
+    Args:
+        recorded: (N, 2), see `data.seen`.
+        now: (N,) stamps.
+        same_times: files of images without a recorded stamp, as of packed ones, are known not to have changed.
+    """
+    unstamped = recorded[:, STAMP] == 0
+    return (recorded[:, PIXELS] != 0) & np.where(unstamped, not same_times, recorded[:, STAMP] != now)
 
 
 def _keep(mark: Path) -> None:
@@ -83,16 +97,41 @@ def _compare(
         )
 
 
-def changed_parts(writer: store.PartWriter, dataset: EODataset, bands: Sequence[Band]) -> list[int]:
-    """Finished parts of an interrupted run that were made from files of other sizes or times than there are now."""
-    done = sorted(set(range(-(-writer.rows // writer.part_rows))) - set(writer.missing()))
+def changed_parts(
+    writer: store.PartWriter, done: Sequence[int], dataset: EODataset, bands: Sequence[Band], *, same_times: bool
+) -> list[int]:
+    """Finished parts of an interrupted run that must be made again, as their images changed since.
+
+    Args:
+        writer: of the split.
+        done: finished parts.
+        dataset: the split, as it is now.
+        bands: which are read.
+        same_times: see `check_unchanged`. Where a digest of the times differs, parts that do not say what they were
+            made from are made again.
+    """
     if not done or (now := stamps(dataset, bands)) is None:
         return []
+    recorded = {part: writer.sources(part) for part in done}
+    touched = {
+        part: _touched(found, now[slice(*writer.bounds(part))], same_times=same_times)
+        for part, found in recorded.items()
+    }
+    unknown = dataset.digest_of_times and not same_times
     changed = []
-    for part in done:
-        start, stop = writer.bounds(part)
-        recorded = writer.sources(part)
-        known = recorded[:, STAMP] != 0
-        if (recorded[known, STAMP] != now[start:stop][known]).any():
-            changed.append(part)
+    with progress(
+        f"comparing {dataset.name} {dataset.split} with what its parts were made from",
+        sum(int(rows.sum()) for rows in touched.values()),
+        "images",
+    ) as advance:
+        for part, rows in touched.items():
+            first, sums = writer.bounds(part)[0], recorded[part][:, PIXELS]
+            if unknown and not sums.all():
+                changed.append(part)
+                continue
+            for row in map(int, np.flatnonzero(rows)):
+                if checksum(dataset.read(first + row, bands)) != int(sums[row]):
+                    changed.append(part)
+                    break
+                advance(1)
     return changed

@@ -74,7 +74,7 @@ def test_a_copy_with_new_times_is_reused_with_a_note_and_read_only_once(images, 
     (images.parent / "copy" / "images").rename(images)
     assert featurize(images) == 0
     out, err = capsys.readouterr()
-    assert "reused" in out and f"{IMAGES} images have files of other sizes or times" in err and "same pixels" in err
+    assert "reused" in out and f"times of {IMAGES} images changed" in err and "pixels are identical" in err
     assert made(images).read_bytes() == before
     compared = []
     monkeypatch.setattr(sources_module, "_compare", lambda *about: compared.append(len(about[-1])))
@@ -157,12 +157,91 @@ def interrupted(root, monkeypatch, **more):
 
 def test_a_finished_part_of_images_that_changed_is_made_again(v2, capsys, monkeypatch):  # noqa: F811
     """BigEarthNet's identity has the content of a few patches and no times."""
+    from data.sources import bigearthnet
+
+    look = bigearthnet._look
+    monkeypatch.setattr(bigearthnet, "_look", lambda *about: ("a digest of other patches", look(*about)[1]))
     about = {"dataset": "bigearthnet", "bands": "B02", "part_rows": 1}
     interrupted(v2, monkeypatch, **about)
     for file in v2.rglob("*_B02.tif"):
         os.utime(file, (1, 1))
+    capsys.readouterr()
+    interrupted(v2, monkeypatch, **about)
+    assert "changed" not in capsys.readouterr().out, "the pixels are the same"
+    for file in v2.rglob("*_B02.tif"):
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
     assert featurize(v2, **about) == 0
-    assert "1 finished parts are of images that changed: made again" in capsys.readouterr().out
+    assert "images of 2 finished parts changed: made again" in capsys.readouterr().out
+
+
+def retime(root):
+    for file in root.rglob("*.png"):
+        os.utime(file, (1, 1))
+
+
+def test_finished_parts_are_kept_where_only_the_times_of_the_images_changed(images, capsys, monkeypatch):
+    """As of a copy of the data, or another checkout of it."""
+    interrupted(images, monkeypatch)
+    retime(images)
+    assert featurize(images) == 0, capsys.readouterr().err
+    out = capsys.readouterr().out
+    assert "8 of 20 images already done" in out and "changed" not in out
+    assert featurize(images) == 0 and "identical" in capsys.readouterr().err
+
+
+def test_a_finished_part_is_made_again_where_the_pixels_changed_too(images, capsys, monkeypatch):
+    interrupted(images, monkeypatch)
+    retime(images)
+    repaint(images / "train/a/00.png", keep_times=False)
+    assert featurize(images) == 0, capsys.readouterr().err
+    assert "images of 1 finished parts changed" in capsys.readouterr().out
+    assert store.verify(made(images)) == [] and featurize(images) == 0
+
+
+def test_parts_that_do_not_say_what_they_are_of_are_made_again_where_the_times_changed(images, capsys, monkeypatch):
+    """Parts of v0.1: only the digest in the identity vouched for them."""
+    write = store.PartWriter.write_part
+    with monkeypatch.context() as old:
+        old.setattr(store.PartWriter, "write_part", lambda self, part, features, _: write(self, part, features))
+        interrupted(images, old)
+    capsys.readouterr()
+    retime(images)
+    assert featurize(images) == 0
+    assert "images of 1 finished parts changed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_damaged_file_is_repaired_where_only_the_times_of_the_images_changed(images, capsys, changed):
+    assert featurize(images) == 0
+    file = made(images)
+    content = bytearray(file.read_bytes())
+    place = content.index(store.read_features(file).features[3].tobytes())
+    content[place + 1] ^= 64
+    file.write_bytes(content)
+    retime(images)
+    if changed:
+        repaint(images / "train/b/13.png", keep_times=False)
+    assert command.run(app, ["verify", "--repair", str(file)]) == int(changed)
+    assert ("images changed since" in "".join(capsys.readouterr())) is changed
+    assert bool(store.verify(file)) is changed
+
+
+def test_a_run_killed_before_its_first_part_leaves_no_trace_of_its_versions(images, capsys, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as then:
+        then.setattr("data.store.writer.maker", lambda: makers.maker() | {"torch": "2.0.1"})
+        then.setattr(store.PartWriter, "write_part", killed)
+        assert featurize(images) == 130
+    interrupted(images, monkeypatch)
+    (plan,) = images.parent.rglob("plan.json")
+    assert json.loads(plan.read_text())["made_by"] == [makers.maker()]
+    assert featurize(images) == 0
+    assert "other versions" not in capsys.readouterr().err
+    assert "parts_made_by" not in store.read_identity(made(images))[1]
 
 
 def test_bigearthnet_pixels_replaced_after_features_were_made_are_noticed(v2, capsys, monkeypatch):  # noqa: F811
@@ -216,6 +295,34 @@ def test_packed_images_have_the_checksums_of_the_files(images, capsys):
     assert (plain[:, PIXELS] == of_pack[:, PIXELS]).all() and not of_pack[:, STAMP].any()
     split = packed.PackedSplit(images.parent / "p.h5", "train")
     assert stamps(split, split.bands) is None
+
+
+def test_images_that_changed_since_they_were_packed_are_noticed(images, capsys):
+    """Features of a packed file have no stamps of the files that it was packed from, only checksums."""
+    pack = str(images.parent / "p.h5")
+    words = ["--dataset", "folder", "--data-root", str(images), "--split", "train", "--workers", "0"]
+    assert command.run(app, ["pack", *words, "--to", pack]) == 0
+    where = ["--out", str(images.parent / "out"), "--workers", "0"]
+    assert command.run(app, ["--model", "stats", "--packed", pack, *where]) == 0
+    assert featurize(images) == 0, capsys.readouterr().err
+    retime(images)
+    capsys.readouterr()
+    assert featurize(images) == 0 and "pixels are identical" in capsys.readouterr().err
+    repaint(images / "train/b/13.png", keep_times=False)
+    assert featurize(images) == 2
+    assert "1 images changed since" in capsys.readouterr().err
+
+
+def test_one_image_of_unknown_pixels_leaves_the_word_to_the_digest(images, capsys, monkeypatch):
+    write = store.PartWriter.write_part
+
+    def partly(self, part, features, sources):
+        write(self, part, features, None if part == 1 else sources)
+
+    monkeypatch.setattr(store.PartWriter, "write_part", partly)
+    assert featurize(images) == 0 and featurize(images) == 0
+    retime(images)
+    assert featurize(images) == 2 and "another split.files_sha256" in capsys.readouterr().err
 
 
 def test_features_of_v0_1_are_reused_as_before(images, capsys):

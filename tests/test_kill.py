@@ -85,7 +85,7 @@ def test_a_kill_at_every_boundary_loses_no_finished_part(tmp_path, fork, packed)
         code, output = fork.run(words(packed, out, part_rows=part_rows), under=out)
         assert code == 0, f"after a kill at boundary {at}: {output}"
         kept = sum(json_rows(line) for line in journal)
-        assert not kept or f"{kept:,} kept from before" in output or "reused" in output, (
+        assert not kept or f"{kept:,} already done" in output or "reused" in output, (
             f"after a kill at boundary {at}: {output}"
         )
         assert_same(only_file(out), only_file(tmp_path / "whole"))
@@ -142,7 +142,7 @@ def test_a_run_asked_to_stop_gives_the_lock_back_and_says_how_to_go_on(tmp_path,
     assert code == exit_code and "the same command goes on from here" in output and "Traceback" not in output
     assert not list(tmp_path.rglob("*.lock*"))
     code, output = fork.run(words(packed, tmp_path))
-    assert code == 0 and "kept from before" in output
+    assert code == 0 and "already done" in output
     assert_same(only_file(tmp_path), whole[0])
 
 

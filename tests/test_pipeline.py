@@ -78,7 +78,7 @@ def test_a_broken_sample_stops_with_its_name_and_keeps_finished_parts(tmp_path):
     journal = (tmp_path / "train.parts" / "journal.jsonl").read_text().split()
     assert [json.loads(line)["part"] for line in journal] == [0]
     _, line = run(PixelDataset(rows=21), file)
-    assert "8 kept from before" in line and store.verify(file) == []
+    assert "8 already done" in line and store.verify(file) == []
 
 
 def test_resumed_features_are_those_of_an_uninterrupted_run(tmp_path):
@@ -242,7 +242,7 @@ def test_an_interrupt_finishes_the_part_at_hand(tmp_path):
     journal = (tmp_path / "train.parts" / "journal.jsonl").read_text().split()
     assert 1 <= len(journal) < 7, "a part was finished, the rest not begun"
     assert signal.getsignal(signal.SIGINT) is before
-    assert run(PixelDataset(rows=60), tmp_path / "train.h5")[1].count("kept from before")
+    assert run(PixelDataset(rows=60), tmp_path / "train.h5")[1].count("already done")
 
 
 def test_the_summary_names_the_stage_that_held_the_others_up(tmp_path):
@@ -252,5 +252,5 @@ def test_the_summary_names_the_stage_that_held_the_others_up(tmp_path):
             return super().read(index, bands)
 
     file, line = run(Slow(rows=12), tmp_path / "train.h5")
-    assert "held up by read" in line
+    assert "bottleneck: read" in line
     assert store.read_features(file).environment["bottleneck"] == "read"

@@ -72,7 +72,8 @@ def open_dataset(request: DatasetRequest) -> EODataset:
             read_list(path)
         lists, how = published_lists, "eurosat-spatial-{train,val,test}.txt"
     folder = _image_folder(request)
-    centres = _centres(folder, request)
+    files = listed_files(folder, ".tif")
+    centres = _centres(folder, files, request)
     if variant == "random" or lists is published_lists:
         ids = read_list(lists[request.split])
     else:
@@ -81,7 +82,7 @@ def open_dataset(request: DatasetRequest) -> EODataset:
         ids = west_to_east(everything, centres)[request.split]
         how = f"{len(everything)} tiles of eurosat-{{train,val,test}}.txt by longitude, west to east 60/20/20"
     check_present(ids, centres, folder)
-    lonlat, files = np.array([centres[name] for name in ids]), listed_files(folder, ".tif")
+    lonlat = np.array([centres[name] for name in ids])
     return EuroSAT(
         folder=folder,
         name="eurosat",
@@ -221,12 +222,11 @@ def _download(root: Path, *, spatial: bool) -> None:
         fetched(Random.url + Random.filename, root, sha256=Random.sha256)
 
 
-def _centres(folder: Path, request: DatasetRequest) -> dict[str, tuple[float, float]]:
+def _centres(folder: Path, files: dict[str, os.stat_result], request: DatasetRequest) -> dict[str, tuple[float, float]]:
     """Longitude and latitude of every tile's centre (NaN where the tiles have none), kept in an index file.
 
     The index is valid while it carries the digest of the names, sizes and times of the files it was made from.
     """
-    files = listed_files(folder, ".tif")
     about = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in files.items())
     digest = hashlib.sha256(about.encode()).hexdigest()
     index = cache_folder(request.root, cache_dir=request.cache_dir) / f"eurosat-centres-{digest[:10]}.npz"

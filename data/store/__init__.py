@@ -14,6 +14,7 @@ from data.store.fusion import block_weights, fused_folder, is_fused, joined
 from data.store.identity import (
     DIGESTED,
     SCHEMA,
+    TIMES_FIELD,
     dataset_slug,
     differing_fields,
     digest_array,
@@ -25,6 +26,7 @@ from data.store.reader import (
     CHUNK_ROWS,
     FeatureSet,
     find_features,
+    knows_all_pixels,
     open_hdf5,
     read_features,
     read_identity,
@@ -58,6 +60,7 @@ __all__ = [
     "FeatureWriter",
     "find_features",
     "inspected",
+    "knows_all_pixels",
     "make_identity",
     "open_hdf5",
     "PartWriter",
@@ -70,6 +73,7 @@ __all__ = [
     "splits_in",
     "spread_rows",
     "tidy",
+    "TIMES_FIELD",
     "verify",
     "verify_parts",
 ]

@@ -12,6 +12,7 @@ from data.files import canonical_json, short_hash
 from data.paths import slug
 
 SCHEMA = 1
+TIMES_FIELD = "split.files_sha256"  # of sizes and times, for datasets with `digest_of_times`
 DIGESTED = ("ids", "labels", "lonlat")  # arrays whose sha256 is in the identity
 
 

@@ -14,6 +14,7 @@ from data import paths
 from data.dataset import SPLITS
 from data.errors import RequestError
 from data.files import explained
+from data.seen import PIXELS
 from data.store.contained import Damaged, inspected, signature
 from data.store.identity import dataset_slug
 
@@ -127,6 +128,12 @@ def read_sources(file: Path) -> np.ndarray | None:
             return source["sources"][:] if "sources" in source else None
     except (OSError, KeyError, ValueError, RuntimeError) as error:  # h5py's, of damaged files
         raise _unreadable(file, error) from error
+
+
+def knows_all_pixels(file: Path) -> bool:
+    """Whether a feature file has a checksum of the pixels of every image that it was made from."""
+    sources = read_sources(file)
+    return sources is not None and bool((sources[:, PIXELS] != 0).all())
 
 
 def _present(file: Path) -> Path:

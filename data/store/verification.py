@@ -39,7 +39,7 @@ def verify_parts(folder: Path) -> tuple[str, list[str]]:
     if plan is None:
         return f"{folder}: unfinished, nothing done", []
     writer = PartWriter(folder.with_suffix(".h5"), **{name: plan[name] for name in SIZES})
-    count, missing = -(-writer.rows // writer.part_rows), writer.missing()
+    count, missing = writer.parts_in_all, writer.missing()
     damaged = sorted(writer.recorded() & set(missing))
     state = (
         f"{folder}: unfinished, {count - len(missing)} of {count} parts done; its featurize command goes on from here"

@@ -21,7 +21,7 @@ from data.dataset import EODataset
 from data.errors import RequestError
 from data.files import canonical_json, explained, fsync_folder, published
 from data.lock import Lock, left_beside
-from data.store.identity import differing_fields, digest_array
+from data.store.identity import TIMES_FIELD, differing_fields, digest_array
 from data.store.inspection import digest_attributes
 from data.store.makers import described, maker
 from data.store.plan import MADE_BY, PLAN_FILE, DamagedPlan, plan_digest, read_plan, write_plan
@@ -54,10 +54,15 @@ class PartWriter:
         """First row and row after the last of a part."""
         return part * self.part_rows, min((part + 1) * self.part_rows, self.rows)
 
+    @property
+    def parts_in_all(self) -> int:
+        """How many parts make the file."""
+        return -(-self.rows // self.part_rows)
+
     def missing(self) -> list[int]:
-        """Parts that are in no journal, or whose file no longer matches it."""
+        """Parts that are in no journal, or whose file no longer matches it; reads them all."""
         journal = self._read_journals()
-        return [part for part in range(-(-self.rows // self.part_rows)) if not self._intact(part, journal.get(part))]
+        return [part for part in range(self.parts_in_all) if self._content(part, journal.get(part)) is None]
 
     def recorded(self) -> set[int]:
         """Parts that are in a journal."""
@@ -110,9 +115,11 @@ class PartWriter:
             entries[line["part"]].add(line["sha256"])
         return entries
 
-    def _intact(self, part: int, digests: set[str] | None) -> bool:
+    def _content(self, part: int, digests: set[str] | None) -> bytes | None:
+        """The file of a part, as the journal knows it; None where there is none."""
         file = self._part_file(part)
-        return bool(digests) and file.exists() and hashlib.sha256(file.read_bytes()).hexdigest() in digests
+        content = file.read_bytes() if digests and file.exists() else None
+        return content if content is not None and hashlib.sha256(content).hexdigest() in (digests or ()) else None
 
 
 class FeatureWriter(PartWriter):
@@ -128,6 +135,8 @@ class FeatureWriter(PartWriter):
         dtype: type of ``features``, ``float16`` or ``float32``.
         part_rows: rows in a part; a kill loses at most one part.
         overwrite: drop parts of another identity, which are an error otherwise.
+        any_times: keep parts made under another digest of the files' sizes and times; `other_times` says that there
+            are some, and whoever wants to keep them must compare the images with what they were made from.
 
     Raises:
         RequestError: another process is writing this split; the parts on disk have another identity; or the
@@ -144,9 +153,11 @@ class FeatureWriter(PartWriter):
         dtype: str,
         part_rows: int = DEFAULT_PART_ROWS,
         overwrite: bool = False,
+        any_times: bool = False,
     ) -> None:
         super().__init__(file, rows=rows, dim=dim, dtype=dtype, part_rows=part_rows)
-        self.identity, self.overwrite = identity, overwrite
+        self.identity, self.overwrite, self.any_times = identity, overwrite, any_times
+        self.other_times = False
         self.makers: list[dict[str, str]] = [maker()]
         self._lock = Lock(paths.lock_file(file))
 
@@ -172,30 +183,34 @@ class FeatureWriter(PartWriter):
         Raises:
             RequestError: parts are missing, or the disk is full.
         """
-        if missing := self.missing():
-            raise RequestError(f"{self.file}: {len(missing)} parts are missing or damaged; run featurize again")
         arrays: dict[str, np.ndarray] = {"labels": dataset.labels, "ids": np.array([i.encode() for i in dataset.ids])}
         if dataset.lonlat is not None:
             arrays["lonlat"] = dataset.lonlat.astype(np.float64)
-        parts = [self.sources(part) for part in range(-(-self.rows // self.part_rows))]
-        if any(part.any() for part in parts):
-            arrays["sources"] = np.concatenate(parts)
+        sources, journal = np.zeros((self.rows, 2), np.uint64), self._read_journals()
         self._lock.check()
         digest = hashlib.sha256()
         chunk = min(CHUNK_ROWS, self.rows)
-        row_bytes = self.dim * self.dtype.itemsize + sum(array[:1].nbytes for array in arrays.values())
+        row_bytes = self.dim * self.dtype.itemsize + sum(array[:1].nbytes for array in (*arrays.values(), sources))
         size = -(-self.rows // chunk) * chunk * row_bytes  # HDF5 takes whole chunks
         with published(self.file) as temporary, reserved(temporary, size) as file:
             chunks = (min(CHUNK_ROWS, self.rows), self.dim)
             features = file.create_dataset(
                 "features", (self.rows, self.dim), self.dtype, chunks=chunks, fletcher32=True
             )
-            for part in range(-(-self.rows // self.part_rows)):
+            for part in range(self.parts_in_all):
                 start, stop = self.bounds(part)
-                with open_hdf5(self._part_file(part)) as source:
-                    block = source["features"][:]
+                content = self._content(part, journal.get(part))
+                if content is None:
+                    count = len(self.missing())
+                    raise RequestError(f"{self.file}: {count} parts are missing or damaged; run featurize again")
+                with h5py.File(io.BytesIO(content), "r") as source:  # what was checked
+                    block = _array(source, "features")
+                    if "sources" in source:
+                        sources[start:stop] = _array(source, "sources")
                 features[start:stop] = block
                 digest.update(np.ascontiguousarray(block).tobytes())
+            if sources.any():
+                arrays["sources"] = sources
             for name, array in arrays.items():
                 chunks = (min(CHUNK_ROWS, len(array)), *array.shape[1:])
                 file.create_dataset(name, data=array, chunks=chunks, fletcher32=True)
@@ -242,9 +257,11 @@ class FeatureWriter(PartWriter):
             found = {}
         if found:
             part_rows, makers = found.pop("part_rows"), found.pop(MADE_BY, [{}])
-            if not (fields := differing_fields(found, plan)):
+            fields = differing_fields(found, plan)
+            self.other_times = self.any_times and fields == [f"identity.{TIMES_FIELD}"]
+            if not fields or self.other_times:
                 self.part_rows = part_rows
-                self._join_makers(makers, plan)
+                self._join_makers(makers, found)
                 return True
             why = f"holds parts made with another {', '.join(fields)}"
         else:
@@ -265,16 +282,21 @@ class FeatureWriter(PartWriter):
 
     def _join_makers(self, makers: list[dict[str, str]], plan: dict[str, Any]) -> None:
         """Record, and report, that parts of other versions are joined with those of this one."""
-        now = maker()
-        self.makers = makers if now in makers else [*makers, now]
-        if now in makers or not any(journal_lines(self.parts)):
+        now, started = maker(), any(journal_lines(self.parts))
+        self.makers = (makers if now in makers else [*makers, now]) if started else [now]
+        if self.makers == makers:
             return
-        print(
-            f"featurize: note: {self.parts} has parts made by other versions ({described(makers[-1], now)}); values "
-            "may differ slightly between them: use --overwrite to make all anew",
-            file=sys.stderr,
-        )
+        if started:
+            print(
+                f"featurize: note: {self.parts} has parts made by other versions ({described(makers[-1], now)}); "
+                "values may differ slightly between them: use --overwrite to make all anew",
+                file=sys.stderr,
+            )
         write_plan(self.parts, plan | {"part_rows": self.part_rows, MADE_BY: self.makers})
+
+
+def _array(source: Any, name: str) -> np.ndarray:
+    return source[name][:]
 
 
 def journal_lines(parts: Path) -> Iterator[dict[str, Any]]:
