@@ -77,13 +77,13 @@
     const one = set(), count = one.count, k = state.cls, number = new Int32Array(count);
     const outcome = state.colour === "outcome" && now.decisions;
     if (outcome && k !== ALL) {
-      // 0 rightly absent, 1 found, 2 missed, 3 false alarm
+      // 0 TN, 1 TP, 2 FN, 3 FP
       for (let row = 0; row < count; row++) number[row] = has(row, k) ? (called(row, k) ? 1 : 2) : called(row, k) ? 3 : 0;
       return byRarity(grouped(number, [
-        { name: "rightly absent", colour: style("--rest"), dim: true },
-        { name: "right: found", colour: style("--has"), tag: "right" },
-        { name: "missed", colour: style("--missed"), tag: "missed", symbol: "triangle-up" },
-        { name: "wrong: false alarm", colour: style("--alarm"), tag: "alarm", symbol: "diamond" },
+        { name: "true negative (TN)", colour: style("--rest"), dim: true },
+        { name: "true positive (TP)", colour: style("--has"), tag: "right" },
+        { name: "false negative (FN)", colour: style("--missed"), tag: "missed", symbol: "triangle-up" },
+        { name: "false positive (FP)", colour: style("--alarm"), tag: "alarm", symbol: "diamond" },
       ]));
     }
     if (outcome) {
@@ -99,9 +99,9 @@
       if (!one.multilabel) return byRarity(grouped(number, [right, { name: "wrong", colour: style("--missed"), symbol: "triangle-up" }]));
       return byRarity(grouped(number, [
         right,
-        { name: "missed some, no false alarm", colour: style("--missed"), symbol: "triangle-up" },
-        { name: "false alarms, none missed", colour: style("--alarm"), symbol: "diamond" },
-        { name: "missed some and false alarms", colour: style("--soft"), symbol: "x" },
+        { name: "false negatives only", colour: style("--missed"), symbol: "triangle-up" },
+        { name: "false positives only", colour: style("--alarm"), symbol: "diamond" },
+        { name: "false negatives and false positives", colour: style("--soft"), symbol: "x" },
       ]));
     }
     if (k !== ALL) {
@@ -273,7 +273,7 @@
     const true_ = classes.filter((cls) => cls.has);
     parts.push(element("span", "True", "hint"), list(true_.map((cls) => cls.name)));
     if (now.decisions) {
-      const words = (cls) => (cls.has ? (cls.called ? ["right", "found"] : ["missed", "missed"]) : ["alarm", "false alarm"]);
+      const words = (cls) => (cls.has ? (cls.called ? ["right", "TP"] : ["missed", "FN"]) : ["alarm", "FP"]);
       parts.push(element("span", `${run().label}, ${rule().words}`, "hint"));
       const items = classes.filter((cls) => cls.has || cls.called).map((cls) => {
         const [tag, word] = words(cls), item = element("li", ` ${cls.name}`);
@@ -361,7 +361,7 @@
     ));
     byId("curves-title").textContent = `Thresholds: ${k === ALL ? "mean of all classes" : one.classes[k]}, ${run().label}`;
     byId("curves-note").textContent = (k === ALL ? "Every class at the same threshold. Choose a class to see its own curves. " : "")
-      + (one.multilabel ? marks.map(([at, words]) => `${words}: ${at.toFixed(3)}`).join("; ") : "The class is called where its score reaches the threshold; the run itself calls the highest score.")
+      + (one.multilabel ? marks.map(([at, words]) => `${words}: ${at.toFixed(3)}`).join("; ") : "The class is predicted where its score reaches the threshold; the run itself predicts by argmax.")
       + ` Counted on all ${one.total.toLocaleString("en")} test samples.`;
     return Plotly.react(curves, traces, {
       margin: { l: 44, r: 12, t: 8, b: 42 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: text,

@@ -10,6 +10,7 @@ import pandas as pd
 from analysis import uncertainty
 from data.errors import RequestError
 from data.runs import Predictions, Run
+from probes import protocols
 from probes.intervals import Interval
 from probes.metrics import label_matrix
 
@@ -50,6 +51,11 @@ OCCURRING = "_occurring"  # macro averages over the classes that occur in test
 LOWER_IS_BETTER = {"hamming_loss", *PROBABILITY_METRICS}
 COUNTS = ["tp", "fp", "tn", "fn"]
 RATES = ["precision", "recall", "specificity", "f1", "f2"]
+# Arguments of a run by which runs of one kind are told apart, in the order in which they are named.
+SETTINGS = (
+    "select", "folds", "refit", "standardise", "shots", "val", "fraction", "views", "balanced", "oversample",
+    "calibrate", "beta", "budget_s", "device",
+)  # fmt: skip
 RULE_WORDS = {"half": "threshold 0.5", "tuned": "thresholds tuned on val"}
 
 
@@ -60,7 +66,7 @@ def metric_names(multilabel: bool) -> dict[str, str]:
 
 def rule_words(rule: str, multilabel: bool) -> str:
     """How a decision rule is called in a figure."""
-    return RULE_WORDS[rule] if multilabel else "highest score"
+    return RULE_WORDS[rule] if multilabel else "argmax"
 
 
 def metrics_frame(runs: Sequence[Run]) -> pd.DataFrame:
@@ -111,7 +117,7 @@ def per_class_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def under_rules(frame: pd.DataFrame, rules: Sequence[str]) -> pd.DataFrame:
-    """The rows decided under these rules; single-label runs have one, the highest score, recorded under both names."""
+    """The rows decided under these rules; single-label runs have one, argmax, recorded under both names."""
     single_label = ~frame["multilabel"].astype(bool)
     return frame.loc[(frame["rule"].isin(rules) & ~single_label) | (single_label & (frame["rule"] == "half"))]
 
@@ -177,35 +183,48 @@ def run_labels(runs: Sequence[Run]) -> dict[tuple[str, str, str], str]:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """What a user may have chosen, in the order in which it is named."""
+    """What a user may have chosen, in the order in which it is named, without what the protocol sets."""
     asked = run.record.get("arguments", {})
-    names = ("shots", "val", "fraction", "views", "balanced", "oversample", "calibrate", "beta", "budget_s", "device")
     resplit = run.record["features"].get("splits", {}).get("test", {}).get("resplit", {})
+    protocol = asked.get("protocol") or "default"
+    fixed = protocols.PROTOCOLS[protocol].sets(run.kind) if protocol in protocols.PROTOCOLS else set()
+    values = {"protocol": protocol} | {name: asked.get(name) for name in SETTINGS if name not in fixed}
+    options = {name: value for name, value in (asked.get("options") or {}).items() if name not in fixed}
     places = {"split_by": resplit.get("by"), "buffer_km": resplit.get("buffer_km")}
-    return (
-        {name: asked.get(name) for name in names}
-        | places
-        | {"seed": run.record["seed"], "options": asked.get("options")}
-    )
+    return values | places | {"seed": run.record["seed"], "options": options}
 
 
 def _setting_words(name: str, value: Any) -> str:
     if name == "seed":
         return f"seed {value}"
-    if not value:
+    if name == "standardise" and value is not None:
+        return "standardized" if value else "not standardized"
+    if not value or (name, value) == ("protocol", "default"):
         return ""  # the default
     if name == "options":
-        return ", ".join(f"{option} {chosen:g}" for option, chosen in value.items())
+        return ", ".join(f"{option} {_option_words(chosen)}" for option, chosen in value.items())
     if name == "shots":
         return f"{value} shot" if value == 1 else f"{value} shots"
-    worded = {"views": f"{value} views", "fraction": f"{value} of train", "balanced": "balanced"}
-    worded |= {
+    worded = {
+        "protocol": f"{value} protocol",
+        "select": f"selected by {value}",
+        "folds": f"{value} folds",
+        "refit": "refitted on train and val",
+        "views": f"{value} views",
+        "fraction": f"{value} of train",
+        "balanced": "balanced",
         "calibrate": value,
         "oversample": value,
         "split_by": f"split by {value}",
         "buffer_km": f"{value} km apart",
     }
     return worded.get(name, f"{name.removesuffix('_s')} {value}")
+
+
+def _option_words(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"{len(value)} values"
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def seeds_words(probe: str, seeds: int) -> str:
@@ -255,12 +274,12 @@ def with_names(frame: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def decisions(run: Run, predictions: Predictions, rule: str) -> np.ndarray:
-    """What a run called, worked out again from its scores.
+    """What a run predicted, worked out again from its scores.
 
     Args:
         run: the run.
         predictions: of a split of this run.
-        rule: ``half`` or ``tuned``; single-label runs call the highest score under both.
+        rule: ``half`` or ``tuned``; single-label runs predict by argmax under both.
 
     Returns:
         (N, K) booleans.

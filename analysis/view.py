@@ -41,7 +41,7 @@ class ViewRequest:
         model: only this model, or this encoder folder.
         dataset: only this dataset, or this dataset folder.
         kind: only this probe kind.
-        rule: only this decision rule: ``half`` (0.5, or the highest score) or ``tuned`` (thresholds chosen on val).
+        rule: only this decision rule: ``half`` (0.5, or argmax) or ``tuned`` (thresholds chosen on val).
         features: a feature folder, instead of looking one up.
         data: which samples, for views of a dataset itself.
         split: the split whose features are drawn, or ``all``.

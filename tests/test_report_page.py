@@ -189,7 +189,12 @@ def test_right_missed_and_false_alarms_are_those_the_run_recorded(page, out, num
     choose(page, lambda: page.select_option("#class", label="Arable land"))
     choose(page, lambda: page.get_by_text("Right or wrong").click())
     counts = run.record["per_class"]["half"][BIGEARTHNET.index("Arable land")]
-    words = {"right: found": "tp", "missed": "fn", "wrong: false alarm": "fp", "rightly absent": "tn"}
+    words = {
+        "true positive (TP)": "tp",
+        "false negative (FN)": "fn",
+        "false positive (FP)": "fp",
+        "true negative (TN)": "tn",
+    }
     assert keys(page) == {word: counts[key] for word, key in words.items()}
 
 

@@ -60,8 +60,8 @@ def compute(run: Run, rule: str = "half", *, count: int = 10) -> pd.DataFrame:
         A row a case: the columns of `frames.run_columns`, then ``rule case place id true predicted score loss``.
         ``true`` and ``predicted`` are class names, several separated by ``; ``. ``loss`` is the negative logarithm of
         the probability that the run gave to the truth (mean over classes for multi-label data); ``score`` is that of
-        the highest called class, NaN where none was called. Right decisions come by rising loss, of single-label data
-        one a class before any class comes again; mistakes by falling loss. Fewer than `count` where there are fewer.
+        the highest predicted class, NaN where none was predicted. Right decisions come by rising loss, of single-label
+        data one a class before any class comes again; mistakes by falling loss. There may be fewer than `count`.
     """
     predictions, names = run.predictions("test"), np.array(run.class_names, dtype=object)
     truth, decided = frames.truth(predictions, len(names)), frames.decisions(run, predictions, rule)
@@ -70,7 +70,7 @@ def compute(run: Run, rule: str = "half", *, count: int = 10) -> pd.DataFrame:
         loss = -np.where(truth, np.log(scores), np.log1p(-scores)).mean(axis=1)
     else:
         loss = -np.log(scores[truth])
-    called = np.where(decided, predictions.scores, -np.inf).max(axis=1)
+    highest = np.where(decided, predictions.scores, -np.inf).max(axis=1)
     right = (truth == decided).all(axis=1)
     by_id = np.argsort(np.array(predictions.ids))  # ties: the same choice whatever the order of the rows
     rights = by_id[np.argsort(loss[by_id], kind="stable")]
@@ -78,14 +78,14 @@ def compute(run: Run, rule: str = "half", *, count: int = 10) -> pd.DataFrame:
     if not run.multilabel:
         turn = pd.Series(truth[rights].argmax(axis=1)).groupby(truth[rights].argmax(axis=1)).cumcount()
         rights = rights[np.argsort(turn.to_numpy(), kind="stable")]
-    mistakes = by_id[np.lexsort((-called[by_id], -loss[by_id]))]
+    mistakes = by_id[np.lexsort((-highest[by_id], -loss[by_id]))]
     mistakes = mistakes[~right[mistakes]]
     columns, rows = frames.run_columns(run) | {"rule": rule}, []
     for case, chosen in ((RIGHT, rights[:count]), (MISTAKE, mistakes[:count])):
         for place, row in enumerate(chosen, 1):
             about = {"case": case, "place": place, "id": predictions.ids[row]}
             about |= {"true": "; ".join(names[truth[row]]), "predicted": "; ".join(names[decided[row]])}
-            score = float(called[row]) if decided[row].any() else np.nan
+            score = float(highest[row]) if decided[row].any() else np.nan
             rows.append(columns | about | {"score": score, "loss": float(loss[row])})
     return pd.DataFrame(rows)
 
@@ -166,10 +166,13 @@ def draw(row: dict, pixels: np.ndarray, ax: Axes) -> None:
     colour = figures.RIGHT if row["case"] == RIGHT else figures.WRONG
     score = "" if np.isnan(row["score"]) else f" ({row['score']:.2f})"
     if row["multilabel"]:
-        true, called = (set(filter(None, row[side].split("; "))) for side in ("true", "predicted"))
-        parts = [("found", true & called), ("missed", true - called), ("false alarm", called - true)]
+        true, predicted = (set(filter(None, row[side].split("; "))) for side in ("true", "predicted"))
+        parts = [
+            ("true positives", true & predicted), ("false negatives", true - predicted),
+            ("false positives", predicted - true),
+        ]  # fmt: skip
         text = "\n".join(line for what, names in parts for line in _listed(what, sorted(names)))
-        text = text or "no class, none called"
+        text = text or "no class, none predicted"
     elif row["case"] == RIGHT:
         text = f"{figures.wrapped(row['true'], NAME_WIDTH)}{score}"
     else:
@@ -181,7 +184,7 @@ def draw(row: dict, pixels: np.ndarray, ax: Axes) -> None:
 
 
 def _listed(what: str, names: list[str]) -> list[str]:
-    """Lines such as ``missed: Pastures``, at most a few."""
+    """Lines such as ``false negatives: Pastures``, at most a few."""
     if not names:
         return []
     shown = [textwrap.shorten(name, NAME_WIDTH + 3, placeholder=" …") for name in names[:SHOWN]]

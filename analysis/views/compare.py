@@ -37,7 +37,7 @@ def run(request: ViewRequest, *, metric: str, resamples: int, seed: int) -> list
     for _, part in frame.groupby(["dataset", "rule"], sort=False):
         dataset, rule = part["dataset"].iloc[0], part["rule"].iloc[0]
         of_part = pairs.loc[(pairs["dataset"] == dataset) & (pairs["rule"] == rule)]
-        stem = folder / f"compare__{dataset}__{rule if bool(part['multilabel'].iloc[0]) else 'highest'}"
+        stem = folder / f"compare__{dataset}__{rule if bool(part['multilabel'].iloc[0]) else 'argmax'}"
         outputs.append(_write(part.reset_index(drop=True), of_part, stem))
     if len(set(frame["dataset"])) > 1:
         outputs += across.write(frame, contenders, folder / "compare", resamples=resamples, seed=seed)

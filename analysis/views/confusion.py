@@ -17,7 +17,9 @@ CARD = {"input": "runs", "report": {"order": 40, "heading": "Confusion", "show":
 
 NUMBERS_UP_TO, NAMES_UP_TO = 60, 120  # classes whose counts are written into the cells, and whose names beside them
 LARGEST = 100  # pairs in the table of a matrix too large to be read as one
-OUTCOMES = {"tp": "Found (TP)", "fn": "Missed (FN)", "fp": "False alarm (FP)", "tn": "Rightly absent (TN)"}
+OUTCOMES = {
+    "tp": "True positive (TP)", "fn": "False negative (FN)", "fp": "False positive (FP)", "tn": "True negative (TN)",
+}  # fmt: skip
 
 
 def run(request: ViewRequest) -> list[Output]:
@@ -36,8 +38,8 @@ def compute(run: Run, rule: str = "half") -> pd.DataFrame:
     """The confusion of one run on test.
 
     Returns:
-        Single-label: a row a true class x predicted class with ``true predicted count share``, predicted by the
-        highest score. Multi-label: a row a class x outcome with ``class outcome count share``, from the recorded
+        Single-label: a row a true class x predicted class with ``true predicted count share``, predicted by
+        argmax. Multi-label: a row a class x outcome with ``class outcome count share``, from the recorded
         counts. ``share`` is of the samples that truly have (``tp fn``) or lack (``fp tn``) the class; NaN where
         there are none. Both are led by the columns of `frames.run_columns` and ``rule``.
     """
