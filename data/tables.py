@@ -274,7 +274,7 @@ def _from_cells(part: _Part, column: Any, *, several: bool) -> list[list[str]]:
         RequestError: a cell is not a list although it looks like one, holds a word for a missing value, or perhaps
             several classes with commas between them.
     """
-    names = [_names(value, several=several) for value in column]
+    names = [names_in(value, several=several) for value in column]
     spaced = [
         at for at, value in zip(part.where, column, strict=True) if isinstance(value, str) and value != value.strip()
     ]
@@ -308,7 +308,7 @@ def _from_cells(part: _Part, column: Any, *, several: bool) -> list[list[str]]:
     return known
 
 
-def _names(value: Any, *, several: bool) -> list[str] | None:
+def names_in(value: Any, *, several: bool) -> list[str] | None:
     """Class names in a cell: a list, a text that holds one, names with separators, or one name; None if unreadable."""
     if np.ndim(value):
         parts = [_text(part) for part in value]
@@ -376,14 +376,14 @@ def _lonlat(part: _Part) -> np.ndarray | None:
         return None
     if len(present) == 1:
         raise RequestError(f"{part.table} has a column {present[0]} alone; give both lon and lat, or neither")
-    values = {name: pd.Series(part.columns[name], dtype=object).map(_number) for name in present}
+    values = {name: pd.Series(part.columns[name], dtype=object).map(number_in) for name in present}
     lonlat = pd.DataFrame(values).to_numpy(dtype=np.float64)
     wrong = ~(np.abs(lonlat) <= (360, 90)).all(axis=1)  # NaN compares false; 0 to 360 is wrapped later
     part.refuse(wrong.tolist(), "have no valid lon and lat in degrees; fill them or drop both columns")
     return lonlat
 
 
-def _number(value: Any) -> float:
+def number_in(value: Any) -> float:
     """A number, with a comma as spreadsheets write it in half of Europe; NaN for anything else."""
     try:
         return float(str(value).strip().replace(",", "."))

@@ -250,6 +250,76 @@ def test_wrong_requests_are_one_line(tmp_path, made):
         imported(tmp_path, tmp_path / "c.npy")
 
 
+@pytest.mark.parametrize("keep", [0.3, 0.5, 0.9, 0.99])
+def test_half_a_file_is_one_line(tmp_path, made, keep):
+    for name, write in (("a.npz", write_npz), ("a.parquet", write_list)):
+        write(made, tmp_path / name)
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[: int(keep * len(content))])
+        with pytest.raises(RequestError, match=f"{name} cannot be read"):
+            imported(tmp_path, tmp_path / name)
+
+
+def test_damaged_vectors_are_one_line(tmp_path, made):
+    """Of Parquet they are read after the columns beside them."""
+    np.savez_compressed(tmp_path / "a.npz", embeddings=made["vectors"], ids=made["ids"])
+    write_list(made, tmp_path / "a.parquet")
+    for name in ("a.npz", "a.parquet"):
+        content = bytearray((tmp_path / name).read_bytes())
+        content[150:400] = bytes(250)
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(RequestError, match=name):
+            imported(tmp_path, tmp_path / name)
+
+
+def test_a_table_is_read_as_those_of_a_folder_are(tmp_path, made):
+    """Lists in cells, semicolons, tabs, UTF-16, commas in numbers: the same set each time."""
+    lists = [["Forest", "Water"] if row % 2 else ["Town"] for row in range(ROWS)]
+    ids = [f"row-{row:07d}" for row in range(ROWS)]
+    np.savez(tmp_path / "v.npz", embeddings=made["vectors"], ids=ids)
+    forms = {
+        "plain": (lambda one: ";".join(one), ",", "utf-8", "."),
+        "lists": (repr, ";", "utf-8-sig", ","),
+        "json": (json.dumps, "\t", "utf-16", ","),
+        "bars": ("|".join, ";", "utf-8", "."),
+    }
+    found = {}
+    for name, (cell, separator, encoding, point) in forms.items():
+        table = pd.DataFrame({"id": ids, "labels": [cell(one) for one in lists], "split": made["splits"]})
+        for column, values in zip(("lon", "lat"), made["lonlat"].T, strict=True):
+            table[column] = [f"{value:.6f}".replace(".", point) for value in values]
+        table.to_csv(tmp_path / f"{name}.csv", index=False, sep=separator, encoding=encoding)
+        found[name] = imported(tmp_path / name, tmp_path / "v.npz", table=tmp_path / f"{name}.csv")["test"]
+    for one in found.values():
+        assert one.class_names == ("Forest", "Town", "Water") and one.ids == found["plain"].ids
+        assert np.array_equal(one.labels, found["plain"].labels) and np.allclose(one.lonlat, found["plain"].lonlat)
+    assert len(found["plain"].lonlat)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"lon": ["12 east"] * ROWS}, f"{ROWS} values of lon are no numbers, first '12 east' in row 1"),
+        ({"label": ["[a b]"] * ROWS}, f"{ROWS} with a list in label that cannot be read"),
+        ({"label": pd.date_range("2020-01-01", periods=ROWS)}, "label holds .*needs class names or whole numbers"),
+        ({"label": [np.inf] * ROWS}, "label holds .*needs class names or whole numbers"),
+    ],
+)
+def test_cells_that_cannot_be_read_are_one_line(tmp_path, made, changes, told):
+    frame_of(made, **changes).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(RequestError, match=told):
+        imported(tmp_path, tmp_path / "a.parquet")
+
+
+def test_numbers_in_a_csv_table_keep_their_order_too(tmp_path, made):
+    np.savez(tmp_path / "v.npz", embeddings=made["vectors"], ids=made["ids"])
+    table = pd.DataFrame({"id": made["ids"], "label": np.arange(ROWS) % 12, "split": "test"})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    assert imported(tmp_path, tmp_path / "v.npz", table=tmp_path / "t.csv")["test"].class_names == tuple(
+        str(k) for k in range(12)
+    )
+
+
 def test_hints_name_the_import_not_featurize(tmp_path, shared):
     file = shared / "data" / "embeddings" / "clay-v0_03WVN.gpq"
     (features,) = imported(tmp_path, file).values()

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.cached import UNUSABLE
 from data.errors import RequestError, unknown
 from data.places import on_earth
 from data.store.contained import inspected
@@ -114,16 +116,24 @@ def open_embeddings(file: Path, product: str | None, embedding: str | None) -> E
     suffix = file.suffix.lower()
     if product and suffix not in PARQUET:
         raise RequestError(f"--format {product}: that product is Parquet, and {file} is not; leave --format out")
-    try:
+    with damage_told(file):
         if suffix in PARQUET:
             return _open_parquet(file, product, embedding)
         if suffix in (".npy", ".npz"):
             return _open_numpy(file, embedding)
         if suffix in (".h5", ".hdf5"):
             return _open_hdf5(file, embedding)
-    except (OSError, ValueError, KeyError, EOFError, pa.ArrowException) as error:
-        raise RequestError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
     raise RequestError(f"{file}: unknown kind '{suffix}'; give Parquet, GeoParquet, .npy, .npz or HDF5")
+
+
+@contextmanager
+def damage_told(file: Path) -> Iterator[None]:
+    """Whatever a reader makes of a damaged file as one RequestError that names it."""
+    try:
+        yield
+    except (*UNUSABLE, AttributeError, IndexError, pa.ArrowException) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise RequestError(f"{file} cannot be read: {why}; make or fetch it again") from error
 
 
 # --------------------------------------------------------------------------------------------- Parquet

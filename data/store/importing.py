@@ -5,6 +5,7 @@ number. The columns beside them (ids, labels, splits, places) are read whole.
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +15,14 @@ import numpy as np
 import pandas as pd
 
 from data import paths
+from data.csvfile import read_csv
 from data.dataset import SPLITS, EODataset
 from data.errors import RequestError
 from data.files import sha256_of_file
-from data.store.embeddings import Embeddings, open_embeddings
+from data.store.embeddings import PARQUET, Embeddings, damage_told, open_embeddings
 from data.store.identity import dataset_slug, encoder_slug, make_identity
 from data.store.writer import DEFAULT_PART_ROWS, FeatureWriter
+from data.tables import COLUMNS, MISSING, names_in, number_in
 
 SPLIT_WORDS = {
     "train": "train", "training": "train",
@@ -204,7 +207,8 @@ def _rows(request: ImportRequest, source: Embeddings) -> Rows:
     problems.add("without an id", ids.isna().to_numpy())
     ids = ids.astype(str).str.strip()
     problems.add("with an id that occurs before", ids.duplicated().to_numpy())
-    problems.add("with NaN, infinite or absent values", source.unusable())
+    with damage_told(request.file):
+        problems.add("with NaN, infinite or absent values", source.unusable())
     if request.table:
         frame = _joined(frame, ids, request, problems)
     labels, names = _labels(frame, request, problems)
@@ -265,23 +269,36 @@ def _joined(frame: pd.DataFrame, ids: pd.Series, request: ImportRequest, problem
     assert request.table
     if not request.table.is_file():
         raise RequestError(f"no table at {request.table}")
-    try:
-        table = (
-            pd.read_parquet(request.table)
-            if request.table.suffix in (".parquet", ".gpq", ".geoparquet")
-            else pd.read_csv(request.table)
-        )
-    except (OSError, ValueError) as error:  # pandas' and pyarrow's, of damaged files
-        raise RequestError(f"{request.table} cannot be read: {error}") from error
+    table = _read_table(request.table)
+    if not len(table.columns) or len(set(table.columns)) < len(table.columns):
+        raise RequestError(f"{request.table} has no columns, or two of one name: {_names(table)}")
     key = next((name for name in (request.id, "id", str(ids.name), table.columns[0]) if name in table), None)
     assert key is not None
     table[key] = table[key].astype(str).str.strip()
+    if request.table.suffix not in PARQUET:
+        table = table.apply(lambda column: column if column.name == key else _as_numbers(column))
     if twice := int(table[key].duplicated().sum()):
         raise RequestError(f"{request.table}: {twice} ids of column {key} occur twice; every id needs one row")
     table = table.set_index(key)
     problems.add(f"whose id is not in {request.table.name}", ~ids.isin(table.index).to_numpy())
     more = table.reindex(ids).reset_index(drop=True)
     return pd.concat([more, frame.drop(columns=[name for name in more if name in frame])], axis=1)
+
+
+def _read_table(file: Path) -> pd.DataFrame:
+    if file.suffix not in PARQUET:
+        return read_csv(file)
+    with damage_told(file):
+        return pd.read_parquet(file)
+
+
+def _as_numbers(column: pd.Series) -> pd.Series:
+    """A column of a CSV file: numbers where all of its cells are, without a value where cells are empty."""
+    cells = [None if str(cell).strip().lower() in ("", *MISSING) else str(cell).strip() for cell in column]
+    try:
+        return pd.to_numeric(pd.Series(cells, index=column.index, dtype=object))
+    except (ValueError, TypeError):
+        return pd.Series(cells, index=column.index, dtype=object)
 
 
 def _labels(frame: pd.DataFrame, request: ImportRequest, problems: _Problems) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -294,8 +311,11 @@ def _labels(frame: pd.DataFrame, request: ImportRequest, problems: _Problems) ->
     lists = [isinstance(value, (list, tuple, np.ndarray)) for value in values]
     absent = np.array([not of and bool(pd.isna(value)) for value, of in zip(values, lists, strict=True)], bool)
     problems.add(f"without a value in {column}", absent)
-    if any(lists) or any(isinstance(value, str) and SEPARATOR in value for value in values):
-        words = [_words(value) for value in values]
+    if any(lists) or any(isinstance(value, str) and _is_several(value, column) for value in values):
+        cells = [None if gone else names_in(value, several=True) for value, gone in zip(values, absent, strict=True)]
+        unread = [one is None for one in cells] & ~absent
+        problems.add(f"with a list in {column} that cannot be read", unread)
+        words = [one or [] for one in cells]
         names = sorted({name for one in words for name in one})
         number: dict[Any, int] = {name: k for k, name in enumerate(names)}
         labels = np.zeros((len(values), len(names)), np.uint8)
@@ -314,15 +334,16 @@ def _class_key(value: Any, column: str) -> int | str:
     """A class's number or name as a key that sorts."""
     if isinstance(value, str):
         return value.strip()
-    if isinstance(value, (bool, np.bool_)) or float(value) == int(value):
-        return int(value)
-    raise RequestError(f"column {column} holds the fraction {value}; --label needs class names or whole numbers")
+    with suppress(TypeError, ValueError, OverflowError):
+        if float(value) == int(value):
+            return int(value)
+    raise RequestError(f"column {column} holds {value!r}; --label needs class names or whole numbers")
 
 
-def _words(value: Any) -> list[str]:
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [str(word).strip() for word in value]
-    return [word.strip() for word in str(value).split(SEPARATOR) if word.strip()] if isinstance(value, str) else []
+def _is_several(cell: str, column: str) -> bool:
+    """Whether a text holds several labels, as `data.tables` reads them."""
+    bar = "|" in cell and column.lower() in COLUMNS["labels"]
+    return SEPARATOR in cell or bar or bool(re.fullmatch(r"\[.*\]", cell.strip(), re.DOTALL))
 
 
 def _splits(frame: pd.DataFrame, request: ImportRequest, problems: _Problems) -> tuple[np.ndarray | None, str | None]:
@@ -358,10 +379,27 @@ def _lonlat(frame: pd.DataFrame, request: ImportRequest, source: Embeddings) -> 
     pairs = [(request.lon, request.lat), *source.lonlat_columns]
     for lon, lat in pairs:
         if lon in frame and lat in frame:
-            return frame[[lon, lat]].to_numpy(np.float64)
+            return np.column_stack([_degrees(frame[name], request) for name in (lon, lat)])
         if lon is not None and lon == request.lon:
             raise RequestError(f"no columns {lon} and {lat} for --lon and --lat; there are {_names(frame)}")
     return source.centres()
+
+
+def _degrees(column: Any, request: ImportRequest) -> np.ndarray:
+    """(N,) float64; a comma may stand for the point, as spreadsheets write it.
+
+    Raises:
+        RequestError: a cell is no number.
+    """
+    numbers = np.array([number_in(cell) for cell in column], np.float64)
+    wrong = np.isnan(numbers) & ~np.array([np.ndim(cell) == 0 and bool(pd.isna(cell)) for cell in column], bool)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise RequestError(
+            f"{request.table or request.file}: {wrong.sum()} values of {column.name} are no numbers, first "
+            f"'{column.iloc[row]}' in row {row + 1}; write degrees, or leave the cell empty"
+        )
+    return numbers
 
 
 def _names(frame: pd.DataFrame) -> str:
