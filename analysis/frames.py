@@ -251,8 +251,9 @@ def without_interval(frame: pd.DataFrame) -> list[str]:
     words = MULTILABEL_METRICS | SINGLE_LABEL_METRICS
     reasons: dict[str, list[str]] = {}
     for metric, reason in zip(frame["metric"], frame["reason"], strict=True):
-        if reason and words.get(metric, metric) not in (known := reasons.setdefault(reason, [])):
-            known.append(words.get(metric, metric))
+        name = words.get(metric) or metric
+        if reason and name not in (known := reasons.setdefault(reason, [])):
+            known.append(name)
     return [f"No interval for {', '.join(metrics)}: {reason}." for reason, metrics in reasons.items()]
 
 

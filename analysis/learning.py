@@ -1,6 +1,5 @@
 """Learning curves: a metric by size of train, the mean over seeds with its 95 % interval."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from analysis import figures, frames, tables
 from analysis.view import Output
+from data.errors import RequestError
+from data.files import canonical_json
 from data.runs import Run
 from probes import sweep
 
@@ -25,28 +26,57 @@ def compute(runs: Sequence[Run]) -> pd.DataFrame:
 
     Returns:
         A row per curve x size x rule x metric: ``dataset encoder model multilabel curve`` and the columns of
-        `probes.sweep.summary`; no rows where there are no curves. A curve is a kind of probe on one feature set with
-        one set of other settings.
+        `probes.sweep.summary`; no rows where there are no curves. A curve is a kind of probe on one feature set and
+        its splits, with one set of other settings.
+
+    Raises:
+        RequestError: two runs of one size have the same seed, so that their mean would count it twice.
     """
     models = frames.encoder_labels(runs)
-    groups: dict[tuple[str, str, str, str], list[Run]] = {}
-    for run in runs:
-        asked = {k: v for k, v in run.record.get("arguments", {}).items() if k not in SIZES}
-        key = (run.dataset, run.encoder, run.kind, json.dumps(asked, sort_keys=True))
-        groups.setdefault(key, []).append(run)
-    curves = {key: group for key, group in groups.items() if len({_size(run) for run in group}) > 1}
-    parts, taken = [], []
-    for (dataset, encoder, kind, _), group in curves.items():
-        place = (dataset, encoder, kind)
-        taken.append(place)
-        alike = sum(other[:3] == place for other in curves)
+    curves = [group for group in _curves(runs) if len({_size(run) for run in group}) > 1]
+    places = [(group[0].dataset, group[0].encoder, group[0].kind) for group in curves]
+    parts = []
+    for number, (group, place) in enumerate(zip(curves, places, strict=True)):
+        _check_seeds(group)
+        alike = places.count(place) > 1
         about = {
-            "model": models[dataset, encoder],
+            "model": models[place[:2]],
             "multilabel": group[0].multilabel,
-            "curve": kind if alike == 1 else f"{kind}, settings {taken.count(place)}",
+            "curve": f"{place[2]}, settings {places[: number + 1].count(place)}" if alike else place[2],
         }
         parts.append(pd.DataFrame(sweep.summary(sweep.rows(group))).assign(**about))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _curves(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs by all that holds along a curve; those on the whole of train belong to every curve of their settings."""
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        asked = {name: value for name, value in run.record.get("arguments", {}).items() if name not in SIZES}
+        setting = canonical_json({"arguments": asked, "features": run.record["features"]})
+        groups.setdefault((run.dataset, run.encoder, run.kind, setting), []).append(run)
+    found = []
+    for group in groups.values():
+        chosen = dict.fromkeys(val for run in group if (val := _val(run)))
+        found += [[run for run in group if _val(run) in (None, val)] for val in chosen or [None]]
+    return found
+
+
+def _val(run: Run) -> str | None:
+    """Which val chose, ``matched`` or ``all``; None for runs without shots, where both are the same."""
+    asked = run.record.get("arguments", {})
+    return asked.get("val", "all") if asked.get("shots") else None  # recorded only where it is matched
+
+
+def _check_seeds(group: Sequence[Run]) -> None:
+    known: dict[tuple, Run] = {}
+    for run in group:
+        other = known.setdefault((_size(run), run.record["seed"]), run)
+        if other is not run:
+            raise RequestError(
+                f"{other.folder} and {run.folder} are the same point of a learning curve, with the same seed; a mean "
+                "over seeds takes each once: move one of them away"
+            )
 
 
 def _size(run: Run) -> tuple:
@@ -56,7 +86,7 @@ def _size(run: Run) -> tuple:
 
 def headline(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of `compute` that are drawn: the headline metric, tuned thresholds for multi-label data, by size."""
-    metric = frame["multilabel"].map(HEADLINE)
+    metric = [HEADLINE[bool(multilabel)] for multilabel in frame["multilabel"]]
     shown = frame.loc[(frame["metric"] == metric) & frame["rule"].isin(["tuned", "argmax"])]
     return shown.sort_values(["model", "curve", "train_rows"], kind="stable", ignore_index=True)
 
@@ -71,7 +101,8 @@ def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     rows = []
     for row in frame.to_dict("records"):
         shots, fraction = row["shots"], row["fraction"]
-        part = f"{shots:g} per class" if shots == shots and shots else f"{fraction:g} of train" if fraction else "all"
+        part = f"{shots:g} per class" if shots == shots and shots else "all"  # NaN is not equal to itself
+        part = f"{fraction:g} of train" if fraction == fraction and fraction else part
         value = figures.with_interval(*(float("nan") if row[c] is None else row[c] for c in ("mean", "low", "high")))
         rows.append([row["model"], row["curve"], part, f"{row['train_rows']:,.0f}", str(row["seeds"]), value])
     return ["Model", "Probe", "Train", "Samples", "Seeds", f"{name} [95 %]"], rows
@@ -85,7 +116,7 @@ def write(runs: Sequence[Run], folder: Path) -> list[Output]:
         shown = headline(part)
         header, rows = readable(shown)
         stem = folder / f"curves__{dataset}__learning"
-        title = f"Learning curves, {dataset}" + (" (simulated data)" if part["simulated"].any() else "")
+        title = f"Learning curves, {dataset}" + (" (simulated data)" if bool(part["simulated"].any()) else "")
         drawn = figures.save(draw_figure(shown), stem)
         outputs.append(
             Output(
@@ -124,8 +155,8 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
         frame: of `headline`.
         ax: where to draw.
     """
-    curves = list(frame.groupby(["model", "curve"], sort=False))
-    several = frame["model"].nunique() > 1
+    curves: list[Any] = list(frame.groupby(["model", "curve"], sort=False))
+    several = len(set(frame["model"])) > 1
     for colour, ((model, curve), part) in zip(figures.colours(len(curves)), curves, strict=True):
         name = figures.wrapped(f"{model}: {curve}" if several else str(curve), 48)
         x, mean, low, high = (part[c].to_numpy(float) for c in ("train_rows", "mean", "low", "high"))

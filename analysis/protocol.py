@@ -13,7 +13,7 @@ PLAIN: dict[str, Any] = {
 }  # fmt: skip
 # Recorded arguments that do not decide the number, or are compared by another name.
 NEUTRAL = {
-    "beta", "budget_s", "device", "candidates", "options", "shrinkage", "select", "views", "seed",
+    "beta", "device", "candidates", "options", "shrinkage", "select", "views", "seed",
     "protocol", "val", "standardize", "standardise", "zscore",
     "tie_breaker", "calibrate_on", "partition", "extend",
 }  # fmt: skip
@@ -29,6 +29,9 @@ WORDS = {
     "refit": "refitted on train and val",
     "normalization": "normalization",
     "calibrate": "calibration",
+    "budget_s": "time budget in seconds",
+    "features": "number of features",
+    "kernel": "kernel size",
     "learning_rate": "learning rate",
     "batch_size": "batch size",
     "augmented": "turned, flipped and recoloured training images",
@@ -71,10 +74,15 @@ def matching(record: dict[str, Any], metric: str) -> list[Match]:
     for one in reference.PUBLISHED:
         if one.match is None or (one.metric, one.probe) != (metric, record["kind"]):
             continue
-        if all(known.get(key) == value for key, value in one.match.items()):
+        if all(_fits(known.get(key), value) for key, value in one.match.items()):
             found.append(Match(one, differences(record, one.protocol)))
     found.sort(key=lambda one: len(one.differences))
     return [one for place, one in enumerate(found) if one.published.study not in _studies(found[:place])]
+
+
+def _fits(here: Any, wanted: Any) -> bool:
+    """Whether a value is the one wanted, or one of several names for it (a tuple)."""
+    return here in wanted if isinstance(wanted, tuple) else here == wanted
 
 
 def _studies(found: list[Match]) -> set[str]:

@@ -163,8 +163,8 @@ CLASS_PROJECT_NOTE = (
 # How it was made, by the names of `analysis.protocol.described`; `...`: not compared.
 CLASS_PROJECT_PROTOCOL: dict[str, Any] = {
     "model": "dinov2", "variant": "base-imagenet1k-1-layer", "image_size": 224, "normalization": "imagenet",
-    "kind": "head", "learning_rate": 1e-4, "batch_size": 32, "epochs": 10, "augmented": True, "views": ...,
-    "only_classes": ..., "per_class": ...,
+    "pooling": "cls+mean", "kind": "head", "learning_rate": 1e-4, "batch_size": 32, "epochs": 10, "augmented": True,
+    "views": ..., "only_classes": ..., "per_class": ...,
 }  # fmt: skip
 # Its Table 1: train and test images of four classes, and the total as printed; the rows sum to 140.
 CLASS_PROJECT_TABLE1 = {
@@ -222,7 +222,8 @@ class Published:
         metric: a metric of the run contract.
         value: from 0 to 1.
         match: what a run must share to stand beside it at all: data, model and bands, by the names of
-            `analysis.protocol.described`; None: data this project cannot read.
+            `analysis.protocol.described`, a tuple where a value has several names; None: data this project cannot
+            read.
         protocol: how it was measured, by the same names; a run that differs in any is the nearest protocol, not the
             same.
     """
@@ -237,14 +238,23 @@ class Published:
 
 
 _BANDS = {"rgb": "RGB", "s2-12": "12 bands", "s2-13": "13 bands", "all": "all bands"}
+# All Sentinel-2 bands of a set, as a band set and as featurize --bands all names them.
+_S2 = {12: ("s2-12", "12bands"), 13: ("s2-13", "13bands")}
 # The probes as these studies ran them; both leave features as they are.
 _BENCH_KNN = {"k": 5, "distance": "euclidean", "standardized": False}
 _BENCH_LINEAR = {"C": "40 values, 1e-06 to 10000", "standardized": False, "refit": True}
 _BENCH_INPUT = {"image_size": 224, "interpolation": "bilinear", "normalization": "zscore"}
 
 
-def _bench(model: str, match: dict[str, Any], **values: tuple[float, float]) -> list[Published]:
-    """torchgeo-bench's kNN and linear number of one model on each set."""
+def _bench(model: str, match: dict[str, Any], made: dict[str, Any], **values: tuple[float, float]) -> list[Published]:
+    """torchgeo-bench's kNN and linear number of one model on each set.
+
+    Args:
+        model: as the source names it.
+        match: see `Published`; ``bands`` is ``all`` for all bands of a set.
+        made: how the model was used, see ``protocol`` of `Published`.
+        values: by set, the number of kNN and of linear.
+    """
     sets: dict[str, tuple[str, str, dict[str, Any] | None, dict[str, Any]]] = {
         "m_eurosat": (
             "m-eurosat", "accuracy", {"dataset": "geobench", "dataset_variant": "m-eurosat", "classes": 10},
@@ -266,7 +276,9 @@ def _bench(model: str, match: dict[str, Any], **values: tuple[float, float]) -> 
         data, metric, where, rows = sets[key]
         for probe, value, own in zip(("knn", "linear"), pair, (_BENCH_KNN, _BENCH_LINEAR), strict=True):
             both = None if where is None else where | match
-            protocol = _BENCH_INPUT | own | rows | ({"selection": metric} if probe == "linear" else {})
+            if both and both["bands"] == "all":
+                both["bands"] = _S2[12 if key == "m_bigearthnet" else 13]
+            protocol = _BENCH_INPUT | made | own | rows | ({"selection": metric} if probe == "linear" else {})
             found.append(Published("torchgeo-bench", f"{model} on {data}", probe, metric, value, both, protocol))
     return found
 
@@ -277,7 +289,8 @@ def _resize(
 ) -> Published:  # fmt: skip
     """One of Corley et al.'s kNN numbers."""
     variant, classes = (None, 10) if dataset == "eurosat" else ("v1", 19)
-    where = {"dataset": dataset, "dataset_variant": variant, "classes": classes, "bands": bands}
+    names = _S2.get(int(bands.removeprefix("s2-"))) if bands != "rgb" else bands
+    where = {"dataset": dataset, "dataset_variant": variant, "classes": classes, "bands": names}
     rows = EUROSAT_SPLITS if dataset == "eurosat" else BIGEARTHNET_SPLITS["v1"]
     data = "EuroSAT" if dataset == "eurosat" else "BigEarthNet v1, 19 classes"
     what = f"{model}, {_BANDS[bands]}, on {data}"
@@ -286,26 +299,32 @@ def _resize(
 
 
 _MOSAIKS = {"model": "rcf", "variant": "empirical"}
-_MOSAIKS_AS = {"image_size": None, "features": 512, "kernel": 3, "standardized": False}
-_STATISTICS, _STATISTICS_AS = {"model": "stats"}, {"image_size": None, "standardized": True}
+_MOSAIKS_AS = {"pooling": "mean", "image_size": None, "features": 512, "kernel": 3, "standardized": False}
+_STATISTICS, _STATISTICS_AS = (
+    {"model": "stats"},
+    {"pooling": "mean+std+min+max", "image_size": None, "standardized": True},
+)
 _RESNET = {"model": "resnet", "variant": "imagenet"}
-_RESNET_AS = {"normalization": "zscore", "interpolation": "bilinear", "standardized": False}
+_RESNET_AS = {"pooling": "mean", "normalization": "zscore", "interpolation": "bilinear", "standardized": False}
+
+_MEAN = {"pooling": "mean"}
+_RCF_AS = {"variant": "gaussian", "features": 512, "kernel": 3, "pooling": "mean"}  # torchgeo's defaults but for 512
 
 PUBLISHED: tuple[Published, ...] = (
     *_bench(
-        "DOFA-B, RGB", {"model": "dofa", "variant": "base", "bands": "rgb"},
+        "DOFA-B, RGB", {"model": "dofa", "variant": "base", "bands": "rgb"}, _MEAN,
         m_eurosat=(0.921, 0.962), eurosat_spatial=(0.900, 0.952), m_bigearthnet=(0.549, 0.680), benv2=(0.669, 0.800),
     ),
     *_bench(
-        "DOFA-L, RGB", {"model": "dofa", "variant": "large", "bands": "rgb"},
+        "DOFA-L, RGB", {"model": "dofa", "variant": "large", "bands": "rgb"}, _MEAN,
         m_eurosat=(0.936, 0.973), eurosat_spatial=(0.924, 0.965), m_bigearthnet=(0.565, 0.699), benv2=(0.680, 0.813),
     ),
     *_bench(
-        "RCF-512, RGB", {"model": "rcf", "bands": "rgb"},
+        "RCF-512, RGB", {"model": "rcf", "bands": "rgb"}, _RCF_AS,
         m_eurosat=(0.614, 0.769), eurosat_spatial=(0.498, 0.617), m_bigearthnet=(0.348, 0.486), benv2=(0.541, 0.652),
     ),
     *_bench(
-        "Image statistics, all bands", {"model": "stats", "bands": "s2-13"},
+        "Image statistics, all bands", {"model": "stats", "bands": "all"}, {"pooling": "mean+std+min+max"},
         m_eurosat=(0.783, 0.865), eurosat_spatial=(0.732, 0.884), m_bigearthnet=(0.421, 0.490), benv2=(0.612, 0.703),
     ),
     _resize("ResNet-50 (ImageNet), 64 px", "rgb", 0.821, _RESNET, {"image_size": 64} | _RESNET_AS),

@@ -23,7 +23,8 @@ def runs(tmp_path_factory):
                 run = make_run(out, labels, scores, EUROSAT, kind=kind, seed=100 * number + seed, simulated=True)
                 arguments = {"shots": count, "fraction": None, "balanced": False}
                 rows = {"train": (count or 50) * 10, "val": 200, "test": 200}
-                made.append(Run(run.folder, run.record | {"arguments": arguments, "rows": rows}))
+                shared = (made[0] if made else run).record["features"]  # the same samples and labels
+                made.append(Run(run.folder, run.record | {"arguments": arguments, "rows": rows, "features": shared}))
     return made
 
 
@@ -48,6 +49,34 @@ def test_other_settings_are_another_curve_and_one_size_is_none(runs):
     frame = learning.compute([*one, *other])
     assert list(dict.fromkeys(frame["curve"])) == ["knn, settings 1", "knn, settings 2"]
     assert learning.compute([run for run in one if run.record["arguments"]["shots"] == 1]).empty
+
+
+def test_other_splits_are_another_curve(runs):
+    one = [run for run in runs if run.kind == "knn"]
+    features = one[0].record["features"]
+    test = features["splits"]["test"] | {"resplit": {"by": "cells", "buffer_km": 0.0, "seed": 0, "dropped": 0}}
+    elsewhere = features | {"splits": features["splits"] | {"test": test}}
+    other = [Run(run.folder, run.record | {"features": elsewhere}) for run in one]
+    frame = learning.headline(learning.compute([*one, *other]))
+    assert frame["curve"].tolist() == ["knn, settings 1"] * 3 + ["knn, settings 2"] * 3 and (frame["seeds"] == 3).all()
+
+
+def test_runs_chosen_on_matched_and_on_all_of_val_are_two_curves_that_share_the_whole_of_train(runs):
+    whole = [run for run in runs if run.kind == "knn" and run.record["arguments"]["shots"] is None]
+    cut = [run for run in runs if run.kind == "knn" and run.record["arguments"]["shots"]]
+    matched = [Run(run.folder, run.record | {"arguments": run.record["arguments"] | {"val": "matched"}}) for run in cut]
+    frame = learning.headline(learning.compute([*matched, *whole]))
+    assert frame["curve"].tolist() == ["knn"] * 3 and frame["train_rows"].tolist() == [10, 100, 500]
+    frame = learning.headline(learning.compute([*matched, *cut, *whole]))
+    assert frame["train_rows"].tolist() == [10, 100, 500] * 2 and (frame["seeds"] == 3).all()
+
+
+def test_a_seed_counts_once(runs):
+    one = [run for run in runs if run.kind == "knn"]
+    twin = Run(one[0].folder.with_name("knn-again"), one[0].record)
+    with pytest.raises(RequestError, match="same seed") as error:
+        learning.compute([*one, twin])
+    assert "knn-again" in str(error.value) and str(one[0].folder) in str(error.value)
 
 
 def test_the_view_writes_the_curves(runs, tmp_path, monkeypatch):

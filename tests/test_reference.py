@@ -268,6 +268,8 @@ DIFFERENT = {
     "refit": (lambda r: r["arguments"].update(refit=False), "refitted on train and val: published yes, here no"),
     "shots": (lambda r: r["arguments"].update(shots=16), "shots: published none, here 16"),
     "limit": (lambda r: r["features"]["dataset"].update(limit=500), "limit: published none, here 500"),
+    "budget": (lambda r: r["arguments"].update(budget_s=90), "time budget in seconds: published none, here 90"),
+    "pooling": (lambda r: r["features"]["encoder"].update(pooling="cls"), "pooling: published mean, here cls"),
     "anything new": (lambda r: r["arguments"].update(oversample="smote"), "oversample: published none, here smote"),
 }
 
@@ -324,6 +326,36 @@ def test_a_set_of_geobench_finds_its_number(record):
     about["provenance"]["partition"], record["rows"]["train"] = "0.05x_train", 100
     (match,) = protocol.matching(record, "accuracy")
     assert [line.split(":")[0] for line in match.differences] == ["samples", "partition"]
+
+
+@pytest.mark.parametrize(
+    ("variant", "classes", "metric", "names"),
+    [("m-eurosat", 10, "accuracy", ("s2-13", "13bands")), ("m-bigearthnet", 43, "map_micro", ("s2-12", "12bands"))],
+)
+def test_all_bands_of_a_set_go_by_either_name(record, variant, classes, metric, names):
+    record["features"]["dataset"] |= {"name": "geobench", "variant": variant, "provenance": {"partition": "default"}}
+    record["class_names"] = [str(number) for number in range(classes)]
+    record["features"]["encoder"] |= {"name": "stats", "variant": None, "pooling": "mean+std+min+max"}
+    for name in names:
+        record["features"]["encoder"]["bands_name"] = name
+        (match,) = protocol.matching(record, metric)
+        assert match.published.what.startswith("Image statistics, all bands on " + variant)
+    record["features"]["encoder"]["bands_name"] = {"13bands": "12bands", "12bands": "13bands"}[names[1]]
+    assert protocol.matching(record, metric) == []
+
+
+def test_random_features_are_the_published_ones_only_with_their_number_and_filters(record):
+    encoder = record["features"]["encoder"]
+    encoder |= {"name": "rcf", "variant": "gaussian", "settings": {"features": 512, "kernel": 3}}
+    (match,) = protocol.matching(record, "accuracy")
+    assert (match.published.value, match.same) == (0.617, True)
+    encoder |= {"variant": "empirical", "settings": {"features": 1024, "kernel": 4}}
+    (match,) = protocol.matching(record, "accuracy")
+    assert sorted(line.split(":")[0] for line in match.differences) == ["kernel size", "number of features", "variant"]
+
+
+def test_every_number_that_a_run_can_match_says_how_features_were_pooled():
+    assert all("pooling" in one.protocol for one in reference.PUBLISHED if one.match)
 
 
 def test_of_two_published_sizes_the_runs_own_is_the_nearest(record):

@@ -164,12 +164,12 @@ def distances(splits: Sequence[Material]) -> pd.DataFrame:
         A row per split: ``split samples``, then the quantiles `QUANTILES` in km, such as ``km_50``; no rows where
         locations are unknown or there is no train.
     """
-    train = next((split for split in splits if split.name == "train" and split.lonlat is not None), None)
+    places = next((split.lonlat for split in splits if split.name == "train"), None)
     rows = []
     for split in splits:
-        if train is None or split is train or split.lonlat is None:
+        if places is None or split.name == "train" or split.lonlat is None:
             continue
-        found = np.quantile(spatial.nearest_km(split.lonlat, train.lonlat), np.array(QUANTILES) / 100)
+        found = np.quantile(spatial.nearest_km(split.lonlat, places), np.array(QUANTILES) / 100)
         rows.append({"split": split.name, "samples": len(split.ids)} | dict(zip(DISTANCE_COLUMNS, found, strict=True)))
     return pd.DataFrame(rows, columns=["split", "samples", *DISTANCE_COLUMNS])
 
