@@ -53,6 +53,7 @@ def probe(
         raise RequestError("--shots and --train-fraction both cut train; give one of them")
     if shots is not None and shots < 1:
         raise RequestError(f"--shots {shots}: must be at least 1")
+    fit.check_val(shots is not None)
     if train_fraction is not None and not 0 < train_fraction <= 1:
         raise RequestError(f"--train-fraction {train_fraction:g}: must be above 0 and at most 1")
     splits = fit.splits()
@@ -85,18 +86,21 @@ def sweep(
     protocol = protocols.get(fit.protocol)
     fit, more = fit.with_protocol(seeds=seeds)
     kinds, numbers = fit.kinds(), fit.seeds(5 if more["seeds"] is None else more["seeds"])
-    if (protocol.fractions or protocol.shots) and (shots or train_fractions):
+    if not protocol.any_part and (shots or train_fractions):
         raise RequestError(f"--protocol {fit.protocol} sets the parts of train; drop --shots and --train-fractions")
     cuts: list[dict[str, Any]]
     if protocol.fractions:
         cuts = [{"fraction": fraction} for fraction in protocol.fractions]
     elif protocol.shots:
         cuts = [{"shots": protocol.shots}]
+    elif not protocol.any_part:
+        cuts = [{"shots": None}]
     elif train_fractions is not None:
         cuts = [{"fraction": _fraction(word.strip())} for word in train_fractions.split(",")]
     else:
         words = "1,5,10,50,all" if shots is None else shots
         cuts = [{"shots": count} for count in dict.fromkeys(_shots(word.strip()) for word in words.split(","))]
+    fit.check_val(any(cut.get("shots") for cut in cuts))
     splits = fit.splits()
     fit.check(kinds, splits)
     finished = []
@@ -146,7 +150,7 @@ def predict(
         run: Folder of the run.
         features: Feature file, such as test.h5; for a run on joined features one per encoder.
         to: The table to write; its name ends in .csv or .parquet.
-        rule: tuned (the run's thresholds) or half (0.5); single-label runs call the highest score under both.
+        rule: tuned (the run's thresholds) or half (0.5); single-label runs take the argmax under both.
         other_dataset: Take features of a dataset that the run was not trained on.
         n_jobs: Blocks scored at a time, -1 for one a core; does not change the result.
         overwrite: Replace the table where it exists.
@@ -165,7 +169,7 @@ def predict(
     rows, told = predicting.predict(done, features, to, rule=rule, other_dataset=other_dataset, n_jobs=n_jobs)
     for line in told:
         print(f"probe: note: {line}", file=sys.stderr)
-    how = f"rule {rule}" if done.multilabel else "highest score"
+    how = f"rule {rule}" if done.multilabel else "argmax"
     simulated = "; trained on simulated data" if done.simulated else ""
     print(f"wrote {to} ({rows:,} samples, {len(done.class_names)} classes, {how}{simulated})")
 
@@ -188,7 +192,7 @@ def compare(
     Args:
         run: Folder of the first run.
         other: Folder of the second run; the first one's again compares its two rules.
-        rule: tuned (the run's thresholds) or half (0.5); single-label runs call the highest score under both.
+        rule: tuned (the run's thresholds) or half (0.5); single-label runs take the argmax under both.
         other_rule: Rule of the second run. Default: the same.
         to: JSON file to write the comparison to; replaced where it exists.
     """

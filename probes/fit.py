@@ -215,6 +215,8 @@ def run_probe(
             job = replace(job, train=pool.features.astype(dtype), labels=pool.labels)
             last = fit_again(job, best.params)
             estimator = last.estimator
+            curves = {name: value for name, value in best.history.items() if name == "curves"}  # of what chose
+            best = replace(best, history=curves | last.history)
             report(f"{plan.kind}: fitted on {len(pool.labels)} samples of train and val, {last.fit_s:.1f} s")
     refitted = time.perf_counter()
 
@@ -237,7 +239,7 @@ def run_probe(
     own = {split: set_ for split, set_ in splits.items() if split != "val" or plan.folds is None}
     told = record.data_warnings(own, truth)
     told += record.interval_warnings(truth["test"], splits["test"].lonlat, names)
-    told += warnings_of(found.best.history.get("oversampled"))
+    told += warnings_of(best.history.get("oversampled"))
     told += record.threshold_warnings(thresholds, rules["tuned"])
     told += record.search_warnings(found, plan.settings.budget_s, PROBES.card(plan.kind).get("natural", {}))
     content = {
@@ -246,7 +248,9 @@ def run_probe(
         "kind": plan.kind,
         "seed": plan.seed,
         "protocol": plan.settings.protocol,
-        "protocol_differences": protocols.get(plan.settings.protocol).differences(plan.kind, plan.features["encoder"]),
+        "protocol_differences": protocols.get(plan.settings.protocol).differences(
+            plan.kind, plan.features["encoder"], record.beside_protocol(plan.settings, plan.features)
+        ),
         "arguments": plan.arguments,
         "multilabel": plan.multilabel,
         "class_names": names,
@@ -306,7 +310,7 @@ def run_probe(
 def _rules(
     val_truth: np.ndarray, val_scores: np.ndarray, plan: Plan
 ) -> tuple[dict[str, np.ndarray | None], dict[str, Any] | None]:
-    """Thresholds by rule, where None is the highest score, and how the tuned ones came about.
+    """Thresholds by rule, where None is the argmax, and how the tuned ones came about.
 
     A single-label sample gets exactly one class, which a threshold cannot promise: both rules are the same there.
     """

@@ -49,7 +49,7 @@ class FitFlags:
         balanced: Weigh samples so that rare classes count as much as common ones; linear, and single-label rf and mlp.
         oversample: smote: add synthetic training samples of rare classes (needs the extra imbalance); single-label.
         calibrate: Calibrate scores on val: platt, isotonic or temperature.
-        budget: Start no further candidate after this long, such as 90s or 10m; what was left untried is told.
+        budget: Start no further candidate after this long, such as 90s or 10m; skipped candidates are reported.
         device: cpu, cuda or cuda:1; for linear and knn.
         split_by: Pool all samples and split them anew by location: cells (of 0.25 degrees), longitude or region; in the
             ratio of the original splits, drawn by --seed.
@@ -130,6 +130,11 @@ class FitFlags:
             if value <= 0:
                 raise RequestError(f"{flag}: must be above 0")
         return kinds
+
+    def check_val(self, shots: bool) -> None:
+        """Raise a RequestError for --val where nothing is cut per class, `shots`: val is whole then."""
+        if self.val != "matched" and not shots:
+            raise RequestError(f"--val {self.val}: only with --shots; without, all of val is used")
 
     def with_protocol(self, **more: Any) -> tuple["FitFlags", dict[str, Any]]:
         """These flags with what the protocol sets, and so the others.

@@ -6,6 +6,8 @@ where locations are known, else single samples.
 
 from collections.abc import Callable
 from dataclasses import replace
+from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -118,9 +120,26 @@ def cross_validate(job: Job, folds: np.ndarray, report: Callable[[str], None]) -
             all(t.converged for t in parts),
             *(sum(s) for s in zip(*((t.fit_s, t.score_s) for t in parts), strict=True)),
         )
-        whole.append(Trial(parts[0].params, None, None, *said, converged, fit_s, score_s))
+        history = mean_curves([trial.history for trial in parts])
+        whole.append(Trial(parts[0].params, None, None, *said, converged, fit_s, score_s, history))
         if job.better(whole[number], whole[best]):
             best = number
         value = "undefined" if said.value is None else f"{said.value:.4f}"
         report(f"{job.kind} {number + 1}/{len(scores)}: {words(parts[0].params)}: out-of-fold {job.metric} {value}")
     return Found(replace(whole[best], scores=scores[best]), whole, 0)
+
+
+def mean_curves(histories: list[dict[str, Any]]) -> dict[str, Any]:
+    """Epochs of the folds as one: the mean over folds of what each recorded; nothing where a fold recorded none.
+
+    Args:
+        histories: see `probes.search.Trial`.
+    """
+    if not all(one.get("curves") for one in histories):
+        return {}
+    epochs = zip(*(one["curves"] for one in histories), strict=True)
+    return {
+        "curves": [
+            {name: fmean(of[name] for of in each) for name in each[0]} | {"epoch": each[0]["epoch"]} for each in epochs
+        ]
+    }

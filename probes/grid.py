@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 EQUAL = 1e-9  # values of a metric closer than this are equal
@@ -85,17 +86,22 @@ def at_edge(chosen: Any, tried: Sequence[Any], natural: dict[str, Sequence[Any]]
         natural: by parameter, values beyond which there are none, such as one neighbour.
 
     Returns:
-        A line for each number of which at least three values were tried, where the metric is best at the edge alone.
+        A line for each number of which at least two values were tried, where the metric is best at the edge alone.
+        None is a number without limit, such as of a tree's depth, and has nothing beyond.
     """
     found = []
     for name, value in chosen.params.items():
-        values = sorted({t.params[name] for t in tried if type(t.params.get(name)) in (int, float)})
-        if len(values) < 3 or value not in (values[0], values[-1]) or value in natural.get(name, ()):
+        known = {t.params[name] for t in tried if type(t.params.get(name, "")) in (int, float, type(None))}
+        values = sorted(inf if one is None else one for one in known)
+        if len(values) < 2 or value not in (values[0], values[-1]) or value in natural.get(name, ()):
             continue
         if any(equals(t, chosen) for t in tried if t.params[name] != value):
             continue  # flat: an inner value is as good
         edge = "smallest" if value == values[0] else "largest"
-        found.append(
-            f"{name}={value:g} is the {edge} value tried ({values[0]:g} to {values[-1]:g}): the best may lie beyond"
-        )
+        span = f"{values[0]:g} to {_limit(values[-1])}"
+        found.append(f"{name}={value:g} is the {edge} value tried ({span}): the best may lie beyond")
     return found
+
+
+def _limit(value: float) -> str:
+    return "no limit" if value == inf else f"{value:g}"

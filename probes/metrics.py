@@ -153,7 +153,7 @@ def class_rows(
         truth: (N, K) booleans.
         predicted: (N, K) booleans.
         scores: (N, K).
-        thresholds: (K,), or None where the highest score decides.
+        thresholds: (K,), or None for the argmax.
     """
     tp, fp, tn, fn = confusion_counts(truth, predicted)
     columns = {

@@ -46,7 +46,7 @@ def predict(
         run: a finished run.
         file: a feature file, of any split; of a run on joined features, one per encoder, or a joined one.
         to: the table to write, ``.csv`` or ``.parquet``; appears whole or not at all.
-        rule: ``tuned`` for the run's thresholds, ``half`` for 0.5; single-label runs call the highest score.
+        rule: ``tuned`` for the run's thresholds, ``half`` for 0.5; single-label runs take the argmax.
         other_dataset: take features of a dataset that the run was not trained on.
         n_jobs: blocks of rows scored at a time, -1 for one a core; does not change the result.
 
@@ -141,6 +141,11 @@ def check_identity(run: runs.Run, features: store.FeatureSet, *, other_dataset: 
         split["ids_sha256"] for split in trained["splits"].values()
     }:
         told.append(f"the run has seen these samples: they are its {given['split']['name']} split")
+    anew = next((how["by"] for split in trained["splits"].values() if (how := split.get("resplit"))), None)
+    if anew and not fields:
+        told.append(
+            f"the run drew its splits anew (--split-by {anew}): these samples may be among those it was trained on"
+        )
     return told
 
 
@@ -151,7 +156,7 @@ def _values(dataset: dict[str, Any]) -> dict[str, Any]:
 
 
 def thresholds_of(run: runs.Run, rule: str) -> np.ndarray | None:
-    """(K,) thresholds that a run recorded for a rule; None where the highest score decides."""
+    """(K,) thresholds that a run recorded for a rule; None for the argmax."""
     if not run.multilabel:
         return None
     return np.array([values["threshold"] for values in run.record["per_class"][rule]], np.float64)

@@ -31,6 +31,7 @@ class Protocol:
         shots: training samples per class.
         fractions: shares of train, for a learning curve.
         seeds: how many.
+        any_part: whether any part of train may be learned from; else only what `shots` or `fractions` say, or all.
         plain: whether class weights, calibration, augmentation and cross-validation are no part of it.
         encoder: by field of the features' identity, what the protocol's features have.
         differs: what this program does otherwise, or assumes.
@@ -51,6 +52,7 @@ class Protocol:
     shots: int | None = None
     fractions: tuple[float, ...] | None = None
     seeds: int | None = None
+    any_part: bool = False
     plain: bool = True
     encoder: dict[str, Any] = field(default_factory=dict)
     differs: tuple[str, ...] = ()
@@ -63,14 +65,13 @@ class Protocol:
             "learning_rate": self.learning_rate,
             "batch_size": self.batch_size,
             "epochs": self.epochs,
-            "shots": self.shots,
             "seeds": self.seeds,
         }
         fixed = {flag: value for flag, value in fixed.items() if value is not None}
-        if self.shots is not None:
-            fixed["train_fraction"] = None
-        if self.fractions is not None:
-            fixed["shots"] = None
+        if not self.any_part:
+            fixed["shots"] = self.shots
+            if self.fractions is None:
+                fixed["train_fraction"] = None
         return fixed | (
             {"balanced": False, "calibrate": None, "oversample": None, "augment": 1, "folds": None}
             if self.plain
@@ -93,12 +94,13 @@ class Protocol:
         names |= {"fraction"} if self.fractions is not None or self.shots is not None else set()
         return names | ({"select"} if self.select is not None else set())
 
-    def differences(self, kind: str, encoder: dict[str, Any]) -> list[str]:
+    def differences(self, kind: str, encoder: dict[str, Any], given: dict[str, Any] | None = None) -> list[str]:
         """How a run differs from the protocol.
 
         Args:
             kind: probe kind.
             encoder: of the features' identity.
+            given: by name, flags that no protocol knows, such as ``split-by``; None where not given.
         """
         found = [text for text in self.differs if not text.startswith(ONLY) or text.startswith(f"{ONLY}{kind}: ")]
         found = [text.removeprefix(f"{ONLY}{kind}: ") for text in found]
@@ -108,6 +110,8 @@ class Protocol:
                 own = own.get(part) if isinstance(own, dict) else None
             if own != value:
                 found.append(f"features made with {name} {own}, the protocol's with {value}")
+        if not self.any_part:
+            found += [f"--{name} {value}: no part of the protocol" for name, value in (given or {}).items() if value]
         return found
 
 
@@ -117,6 +121,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "default": Protocol(
         title="every kind on its own grid, chosen on val by the headline metric",
         citation="this project",
+        any_part=True,
         plain=False,
     ),
     "torchgeo-bench": Protocol(
@@ -214,7 +219,7 @@ def merged(name: str, given: dict[str, Any]) -> dict[str, Any]:
         told = f"does not go with {_shown(flag, own)}"
         raise RequestError(
             f"--protocol {name} {told}: it sets {_shown(flag, value)}; drop the flag or the protocol"
-            if value is not None
+            if value is not None and (flag, value) != ("balanced", False)  # there is no --no-balanced
             else f"--protocol {name} {told}: that is no part of it; drop the flag or the protocol"
         )
     return given | fixed

@@ -16,6 +16,7 @@ from probes.grid import at_edge
 from probes.probabilities import probability_metrics
 from probes.scores import HALF
 from probes.search import Found, words
+from probes.settings import Settings
 
 RULES = ("half", "tuned")
 PACKAGES = ("frozen-earth", "joblib", "numpy", "scikit-learn", "scipy", "skops")
@@ -68,6 +69,21 @@ def chosen_on(folds: np.ndarray | None, val: store.FeatureSet | None, lonlat: np
         "samples": "train" if val is None else "train and val",
         "folds": np.bincount(folds).tolist(),
         "cells": None if cells is None else int(cells.max()) + 1,
+    }
+
+
+def beside_protocol(settings: Settings, features: dict[str, Any]) -> dict[str, Any]:
+    """Flags that no protocol fixes and that change what is fitted or scored, as given.
+
+    Args:
+        settings: see `probes.settings.Settings`.
+        features: of the record.
+    """
+    resplit = features["splits"]["train"].get("resplit") or {}
+    return {
+        "split-by": resplit.get("by"),
+        "budget": None if settings.budget_s is None else f"{settings.budget_s:g}s",
+        "val": None if settings.shots is None else settings.val,
     }
 
 

@@ -228,10 +228,11 @@ def trials(job: Job) -> Iterator[Trial]:
 
 def fit_again(job: Job, params: dict[str, Any]) -> Trial:
     """One candidate fitted on all of the job's samples; nothing is judged."""
-    job, _ = with_synthetic_samples(job)
+    job, oversampled = with_synthetic_samples(job)
     settings = replace(job.settings, extend=False, budget_s=None)
     nothing = np.zeros((0, job.classes), bool)
-    return next(iter(trials(replace(job, candidates=[params], val=None, val_truth=nothing, settings=settings))))
+    last = next(iter(trials(replace(job, candidates=[params], val=None, val_truth=nothing, settings=settings))))
+    return replace(last, history=last.history | {"oversampled": oversampled}) if oversampled else last
 
 
 def words(params: dict[str, Any]) -> str:

@@ -117,5 +117,5 @@ def check_settings(kind: str, settings: Settings, multilabel: bool) -> None:
         oversample.check(settings.oversample, multilabel=multilabel, views=settings.views)
     if settings.beta != DEFAULT.beta and not multilabel:
         raise RequestError(
-            f"--beta {settings.beta:g}: each sample has one class here, the highest score; no thresholds"
+            f"--beta {settings.beta:g}: single-label decisions are the argmax, without thresholds; drop the flag"
         )

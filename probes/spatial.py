@@ -50,7 +50,8 @@ class Units:
         """What a reader should know where there are few cells; None otherwise."""
         if self.by == "image" or self.count >= FEW_CELLS:
             return None
-        return f"test lies in {self.count} spatial cells of {DEGREES:g} degrees: intervals by cell want {FEW_CELLS}"
+        place = f"{self.count} spatial cells of {DEGREES:g} degrees"
+        return f"test lies in {place}: intervals by cell need at least {FEW_CELLS}"
 
 
 def units(lonlat: np.ndarray | None, samples: int) -> Units:

@@ -107,7 +107,7 @@ def test_the_command_writes_a_table_and_never_over_another_unasked(made, folders
     words = (made[False].folder, folders[False] / "val.h5", "--to", tmp_path / "a.csv")
     assert _predict(*words) == 0
     printed = capsys.readouterr()
-    assert printed.out == f"wrote {tmp_path / 'a.csv'} (40 samples, 5 classes, highest score)\n"
+    assert printed.out == f"wrote {tmp_path / 'a.csv'} (40 samples, 5 classes, argmax)\n"
     assert "the run has seen these samples: they are its val split" in printed.err
     assert _predict(*words) == 2
     assert "a.csv exists; give --overwrite to replace it" in capsys.readouterr().err

@@ -84,7 +84,13 @@ def test_a_curve_by_protocol_takes_its_parts(tmp_path):
         (["--protocol", "torchgeo-bench", "--kind", "rf,knn"], "is defined for knn, linear; drop rf from --kind"),
         (["--protocol", "torchgeo-bench", "--no-refit"], "does not go with --no-refit: it sets --refit"),
         (["--protocol", "torchgeo-bench", "--standardize"], "does not go with --standardize: it sets --no-standardize"),
-        (["--protocol", "torchgeo-bench", "--balanced"], "does not go with --balanced"),
+        (["--protocol", "torchgeo-bench", "--balanced"], "does not go with --balanced: that is no part of it"),
+        (["--protocol", "torchgeo-bench", "--shots", "5"], "does not go with --shots 5: that is no part of it"),
+        (["--protocol", "seminar", "--train-fraction", "0.5"], "does not go with --train-fraction 0.5: that is no"),
+        (["--protocol", "geo-bench", "--kind", "rf", "--shots", "5"], "does not go with --shots 5"),
+        (["sweep", "--protocol", "torchgeo-bench", "--shots", "5"], "sets the parts of train; drop --shots"),
+        (["--kind", "knn", "--val", "all"], "--val all: only with --shots"),
+        (["sweep", "--kind", "knn", "--train-fractions", "0.5", "--val", "all"], "--val all: only with --shots"),
         (["--protocol", "torchgeo-bench", "--folds", "3"], "does not go with --folds 3: that is no part of it"),
         (["--protocol", "mieb", "--shots", "5"], "does not go with --shots 5: it sets --shots 16"),
         (["--protocol", "mieb", "--seeds", "2"], "does not go with --seeds 2: it sets --seeds 5"),
@@ -103,6 +109,43 @@ def test_what_does_not_go_together_is_one_line(words, told, features, tmp_path, 
     assert len(lines) == 1
     assert re.search(told, lines[0])
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_beside_the_protocol_is_recorded(tmp_path):
+    rng = np.random.default_rng(0)
+    for split, rows in (("train", 60), ("val", 30), ("test", 30)):
+        places = rng.uniform(0, 5, (rows, 2))
+        make_split(tmp_path / f"{split}.h5", np.arange(rows) % 2, rng.random((rows, 3), np.float32), ["a", "b"],
+                   lonlat=places)  # fmt: skip
+    words = ["--protocol", "seminar", "--kind", "linear", "--split-by", "cells", "--budget", "90s"]
+    assert _run(words, tmp_path, tmp_path / "out") == 0
+    (record,) = _records(tmp_path / "out")
+    assert record["protocol_differences"][-2:] == [
+        "--split-by cells: no part of the protocol", "--budget 90s: no part of the protocol",
+    ]  # fmt: skip
+
+
+def test_a_sweep_by_a_protocol_without_parts_learns_from_all(tmp_path):
+    folder = make_features(tmp_path, multilabel=False, classes=3, rows=(60, 30, 30), dim=4)
+    assert _run(["sweep", "--protocol", "torchgeo-bench", "--kind", "knn", "--seeds", "1"], folder, tmp_path) == 0
+    assert [record["rows"]["train"] for record in _records(tmp_path)] == [60]
+
+
+def test_with_folds_the_record_has_curves_and_synthetic_samples_of_the_final_fit(tmp_path):
+    rng, names = np.random.default_rng(0), ["common", "rare"]
+    for split, rows in (("train", 40), ("val", 20), ("test", 20)):
+        labels = (np.arange(rows) % 20 < 2).astype(np.int64)
+        make_split(tmp_path / f"{split}.h5", labels, rng.random((rows, 3), np.float32), names)
+    splits = inputs.read_splits(tmp_path)
+    settings = Settings(folds=2, oversample="smote", options={"epochs": 3})
+    record = fit.fit_run("head", splits, tmp_path / "out", settings=settings).record
+    curves = record["history"]["curves"]
+    assert [each["epoch"] for each in curves] == [1, 2, 3] and all(each["val_loss"] > 0 for each in curves)
+    # 54 common, 6 rare in train and val together, of which 48 more are made
+    assert record["history"]["oversampled"]["synthetic"] == {"rare": 48}
+    assert not any("SMOTE drew" in line for line in record["warnings"])
+    again = fit.fit_run("knn", splits, tmp_path / "out", settings=Settings(refit=True, oversample="smote")).record
+    assert again["history"]["oversampled"]["synthetic"] == {"rare": 48}, "not of the fit on train that chose"
 
 
 @pytest.mark.parametrize("kind", ["linear", "knn", "mlp"])

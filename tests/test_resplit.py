@@ -117,6 +117,17 @@ def test_a_wrong_request_is_one_line(words, message, folder, tmp_path, capsys):
     assert error.count("\n") == 1 and message in error and not out.exists()
 
 
+def test_predicting_an_original_split_says_that_its_samples_may_be_trained_on(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert (
+        command.run(app, ["--kind", "prior", "--features", str(folder), "--out", str(out), "--split-by", "cells"]) == 0
+    )
+    (run,) = all_runs(out)
+    words = ["predict", str(run.folder), str(folder / "test.h5"), "--to", str(tmp_path / "a.csv")]
+    assert command.run(app, words) == 0
+    assert "(--split-by cells): these samples may be among those it was trained on" in capsys.readouterr().err
+
+
 def test_features_without_locations_cannot_be_split_by_them(tmp_path):
     for split in ROWS:
         make_split(tmp_path / f"{split}.h5", np.arange(20) % 2, np.eye(20, 3, dtype=np.float32), ["a", "b"])

@@ -119,7 +119,7 @@ def loss_and_accuracy(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool
     Args:
         truth: (N, K) booleans.
         scores: (N, K) probabilities.
-        multilabel: binary cross-entropy and the 0.5 rule, else cross-entropy and the highest score.
+        multilabel: binary cross-entropy and the 0.5 rule, else cross-entropy and the argmax.
     """
     likely = scores.astype(np.float64).clip(_SURE, 1 - _SURE)
     if multilabel:

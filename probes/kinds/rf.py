@@ -13,6 +13,7 @@ CARD = {
     "tunes": "max_depth, min_samples_leaf",
     "parallel": "estimator",
     "balanced": ("single-label",),
+    "natural": {"min_samples_leaf": (1,)},
 }
 
 TREES = 100
