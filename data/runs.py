@@ -279,7 +279,7 @@ def verify_run(folder: Path) -> list[str]:
     return problems
 
 
-def run_folders(places: Iterable[Path]) -> list[Path]:
+def folders_of_runs(places: Iterable[Path]) -> list[Path]:
     """Every folder of a run in or below some folders, sorted; one whose record is gone counts by its other files."""
     found = {file.parent for place in places for name in FILES for file in place.rglob(name)}
     return sorted(folder for folder in found if not any(part.startswith(".") for part in folder.parts[-1:]))

@@ -120,13 +120,15 @@ def list_(*name: str) -> None:
 def verify(*path: Path, out: Path = paths.DEFAULT_OUT, repair: Annotated[bool, Switch] = False) -> int:
     """Check feature files (checksums, row counts, ids, NaN, collapse) and runs; exit 1 when anything is wrong.
 
-    Splits that are not finished are told with what is done of them; a damaged part of one is wrong too.
+    Unfinished splits are listed with their progress; a damaged part of one is wrong too.
 
     Args:
-        path: Feature files, packed files, or folders of them. Default: all features and runs below --out.
+        path: Feature files, packed files, probe runs, or folders of them. Default: all features and runs below --out.
         out: Where results are kept.
         repair: Make damaged images again, and only those.
     """
+    from data import runs, store  # deferred: numpy and h5py
+
     files: list[Path] = []
     unfinished: list[Path] = []
     for one in path or (paths.feature_root(out),):
@@ -134,29 +136,28 @@ def verify(*path: Path, out: Path = paths.DEFAULT_OUT, repair: Annotated[bool, S
             raise RequestError(f"nothing at {one} to verify; name a feature file or folder")
         unfinished += sorted([one] if one.suffix == ".parts" else one.rglob("*.parts"))
         files += sorted(one.rglob("*.h5")) if not one.is_file() else [one]
-    files = [file for file in files if file.parent.suffix != ".parts"]
-
-    from data import packed, runs, store  # deferred: numpy and h5py
-
-    finished = [] if path else runs.run_folders([paths.probe_root(out)])
+    below = [one.parent if one.name in runs.FILES else one for one in path or (paths.probe_root(out),)]
+    finished = runs.folders_of_runs(below)
+    files = [file for file in files if file.parent.suffix != ".parts" and file.name not in runs.FILES]
     if not files and not unfinished and not finished:
         raise RequestError(f"no feature files below {', '.join(map(str, path)) or paths.feature_root(out)}")
     wrong = 0
     for file in files:
-        problems = packed.verify(file) if packed.is_packed(file) else store.verify(file)
-        if problems and repair and not packed.is_packed(file):
+        problems, rank, repairable = _verified(file)
+        if problems and repair and repairable:
             print("\n".join(problems), flush=True)
 
             from featurize.repair import repair as make_whole  # torch
 
             try:
                 make_whole(file)
-                problems = store.verify(file)
+                problems, rank = store.verified(file)
             except RequestError as error:  # the next file may be mended all the same
                 problems = [str(error)]
         wrong += bool(problems)
-        print("\n".join(problems) if problems else f"{file}: good{_rank_of(file)}")
-    print(f"{len(files) - wrong} of {len(files)} files are good")
+        print("\n".join(problems) if problems else f"{file}: good{f'; {rank}' if rank else ''}")
+    if files or not finished:
+        print(f"{len(files) - wrong} of {len(files)} files are good")
     for folder in unfinished:
         if not folder.exists():  # of a repair that is finished now
             continue
@@ -170,14 +171,14 @@ def verify(*path: Path, out: Path = paths.DEFAULT_OUT, repair: Annotated[bool, S
     return 1 if wrong else 0
 
 
-def _rank_of(file: Path) -> str:
-    """How many directions sound features vary in, for the line that says they are good."""
+def _verified(file: Path) -> tuple[list[str], str, bool]:
+    """What is wrong with a feature file or a packed file, more about a good one, and whether it may be repaired."""
     from data import packed, store  # deferred: numpy and h5py
 
-    if packed.is_packed(file):
-        return ""
-    features = store.read_features(file, lazy=True).features
-    return f"; effective rank {store.effective_rank(features):.1f} of {features.shape[1]:,}"
+    try:
+        return (packed.verify(file), "", False) if packed.is_packed(file) else (*store.verified(file), True)
+    except RequestError as error:  # the next file may be read all the same
+        return [str(error)], "", False
 
 
 @app.command(name="import")

@@ -46,13 +46,16 @@ def repair(file: Path) -> None:
             f"{file} is not where featurize put it, {job.file(samples, 0, now)}; move it there, or {again}"
         )
     bands = job.encoder.request.bands
-    sound = store.inspected(file, "sound")["sound"]
-    rows = sorted(set(range(len(samples))) - {row for first, last in sound for row in range(first, last)})
+    found = store.inspected(file, "sound")
+    rows = sorted(set(range(len(samples))) - {row for first, last in found["sound"] for row in range(first, last)})
     if other_times:  # what is kept was made from these images too
-        if not store.knows_all_pixels(file):
+        if not found["sources"] or not store.knows_all_pixels(file):
             raise RequestError(f"{file} was made with another {store.TIMES_FIELD} than there is now; {again}")
         check_unchanged(file, samples, bands, same_times=False)
-    check_rows(file, samples, bands, rows)
+    if found["sources"]:
+        check_rows(file, samples, bands, rows)
+    else:
+        print(f"{file}: its record of the images that it was made from is damaged and is dropped", flush=True)
     kept, rows = store.salvage(file)
     print(f"{file}: {kept:,} of {rows:,} images are sound, making the rest again", flush=True)
     local.make_files(job, plan, local.embed_parts)

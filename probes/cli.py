@@ -258,7 +258,7 @@ def verify(*run: Path, out: Path = DEFAULT_OUT) -> int:
     """
     from data import runs  # deferred: numpy and h5py
 
-    folders = runs.run_folders(run or (out,))
+    folders = runs.folders_of_runs(run or (out,))
     if not folders:
         raise RequestError(f"no runs below {', '.join(map(str, run)) or out}; make some with probe")
     wrong = runs.report_verified(folders)

@@ -2,6 +2,9 @@
 
 import os
 import resource
+import signal
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -189,11 +192,30 @@ def test_a_file_that_kills_hdf5_is_one_line_and_the_next_file_is_looked_into(fil
     assert store.read_features(file).labels.shape == (40, 5)
 
 
-def test_a_file_that_hdf5_never_ends_reading_is_one_line(file, child, monkeypatch):
-    monkeypatch.setattr(contained, "PATIENCE_S", 0.5)
-    child("print('.', flush=True); time.sleep(600)")
-    with pytest.raises(RequestError, match="HDF5 does not come to an end reading it"):
-        store.read_features(file)
+def test_a_file_that_does_not_answer_is_one_line_and_not_called_damaged(file, child, monkeypatch):
+    """The disk may be slow: the next question asks again."""
+    with monkeypatch.context() as slow:
+        slow.setattr(contained, "PATIENCE_S", 0.5)
+        child("print('.', flush=True); time.sleep(600)")
+        with pytest.raises(RequestError, match="does not answer") as error:
+            store.read_features(file)
+        assert not isinstance(error.value, store.Damaged)
+        assert "does not answer" in store.verify(file)[0]
+    monkeypatch.undo()
+    assert store.read_features(file).labels.shape == (40, 5)
+
+
+def test_a_child_that_hangs_ends_by_itself_where_no_parent_is_left():
+    hang = (
+        "import time; from data.store import inspection as i; i.ALARM_S = 1\n"
+        "def hanging(file, wanted, beat):\n    beat(); time.sleep(600)\n"
+        "i.inspect = hanging; i.serve(2**33)"
+    )
+    with subprocess.Popen([sys.executable, "-c", hang], stdin=subprocess.PIPE, cwd=contained.ROOT) as process:
+        assert process.stdin is not None
+        process.stdin.write(b'{"file": "f", "wanted": "kind"}\n')
+        process.stdin.flush()
+        assert process.wait(60) == -signal.SIGALRM
 
 
 def test_one_child_serves_a_command_and_a_known_file_asks_nothing(file, made, child):

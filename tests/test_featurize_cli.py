@@ -59,7 +59,7 @@ def test_all_splits_are_written_then_reused_then_overwritten(featurize, tmp_path
     code, out, _ = featurize("verify", file)
     assert code == 1 and "unreadable" in out
     code, _, err = featurize(*RUN, "--out", tmp_path)
-    assert code == 2 and one_line(err) and "not a readable feature file" in err
+    assert code == 2 and one_line(err) and "is damaged" in err
 
 
 def test_export(featurize, tmp_path):

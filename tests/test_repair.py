@@ -3,6 +3,8 @@
 import h5py
 import numpy as np
 import pytest
+from made_runs import made_up, make_run
+from PIL import Image
 
 from data import command, store
 from data.errors import RequestError
@@ -132,3 +134,58 @@ def test_one_file_beyond_repair_does_not_keep_the_next_from_it(file, sound, caps
     assert command.run(app, ["verify", str(file.parent), "--repair"]) == 1
     told = capsys.readouterr().out
     assert "test.h5 is damaged" in told and "1 of 2 files are good" in told and store.verify(file) == []
+
+
+def with_sources(out):
+    """A feature file of pictures, which says what it was made from."""
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        picture = out / "images" / "train" / "ab"[number % 2] / f"{number}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)).save(picture)
+    words = ["--model", "stats", "--dataset", "folder", "--data-root", str(out / "images"), "--split", "train"]
+    assert command.run(app, [*words, "--workers", "0", "--out", str(out / "runs")]) == 0
+    (file,) = out.rglob("train.h5")
+    return file
+
+
+def test_a_damaged_record_of_the_images_is_found_and_the_file_repaired(tmp_path, capsys):
+    """Its advice used to be to repair, and repair's too."""
+    file = with_sources(tmp_path)
+    features = store.read_features(file).features
+    flip(file, "sources")
+    assert store.verify(file)
+    with pytest.raises(RequestError, match="verify --repair"):
+        store.read_sources(file)
+    assert command.run(app, ["verify", str(file), "--repair"]) == 0
+    out = capsys.readouterr().out
+    assert "record of the images that it was made from is damaged" in out and "8 of 8 images are sound" in out
+    np.testing.assert_array_equal(store.read_features(file).features, features)
+    assert store.read_sources(file) is None
+
+
+def test_salvage_leaves_out_a_record_of_the_images_that_was_changed(tmp_path):
+    file = with_sources(tmp_path)
+    with h5py.File(file, "r+") as target:
+        target["sources"][2, 1] += 1  # HDF5's own checksum is right then
+    assert not store.inspected(file, "sound")["sources"]
+    assert store.salvage(file) == (8, 8)
+    with h5py.File(file.with_suffix(".parts") / "part-00000.h5") as part:
+        assert "sources" not in part
+
+
+def test_verify_checks_runs_as_runs_wherever_they_are_given(tmp_path, capsys):
+    """Predictions are HDF5 files too, and no features."""
+    file = with_sources(tmp_path)
+    run = make_run(tmp_path / "runs", *made_up(["a", "b"], multilabel=True, rows=40), ["a", "b"]).folder
+    for given in ([str(tmp_path / "runs")], ["--out", str(tmp_path / "runs")]):
+        capsys.readouterr()
+        assert command.run(app, ["verify", *given]) == 0
+        out = capsys.readouterr().out
+        assert "1 of 1 files are good" in out and "1 of 1 runs are good" in out and "effective rank" in out
+    assert command.run(app, ["verify", str(run)]) == 0 == command.run(app, ["verify", str(run / "predictions.h5")])
+    content = (run / "predictions.h5").read_bytes()
+    (run / "predictions.h5").write_bytes(content[:-1])
+    assert command.run(app, ["verify", str(run)]) == 1
+    assert "predictions.h5 does not match the checksum in run.json" in capsys.readouterr().out
+    assert command.run(app, ["verify", str(file)]) == 0

@@ -35,7 +35,7 @@ from data.store.reader import (
 )
 from data.store.rescue import salvage
 from data.store.spread import collapse, effective_rank, spread_rows
-from data.store.verification import verify, verify_parts
+from data.store.verification import verified, verify, verify_parts
 from data.store.writer import DEFAULT_PART_ROWS, FeatureWriter, PartWriter, reserved, tidy
 
 __all__ = [
@@ -74,6 +74,7 @@ __all__ = [
     "spread_rows",
     "tidy",
     "TIMES_FIELD",
+    "verified",
     "verify",
     "verify_parts",
 ]

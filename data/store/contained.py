@@ -17,7 +17,7 @@ from typing import Any
 
 from data.errors import RequestError
 
-PATIENCE_S = 60.0  # without a sign of life; a block of 4 MB takes less from any disk that works
+PATIENCE_S = 60.0  # without a sign of life; opening a file or a block of 4 MB takes less from any disk that works
 MEMORY = 8 * 2**30  # bytes of address space; what is read at once is a thousandth of that
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = "import sys; sys.path.insert(0, {root!r}); from data.store.inspection import serve; serve({memory})"
@@ -34,6 +34,7 @@ def inspected(file: Path, wanted: str) -> dict[str, Any]:
 
     Raises:
         Damaged: it cannot be relied on; the message names the file and says why.
+        RequestError: it does not answer.
         OSError: what the operating system said.
     """
     found = answer(file, wanted)
@@ -46,6 +47,7 @@ def answer(file: Path, wanted: str) -> dict[str, Any]:
     """As `inspected`, with what is wrong as ``problem``.
 
     Raises:
+        RequestError: it does not answer.
         OSError: what the operating system said.
     """
     key = (str(file.absolute()), signature(file), wanted)
@@ -97,8 +99,10 @@ class _Child:
             while True:
                 if not selector.select(PATIENCE_S):
                     self.stop()
-                    why = f"HDF5 does not come to an end reading it (given up after {PATIENCE_S:.0f} s)"
-                    return {"problem": why, "unreadable": True}
+                    raise RequestError(  # perhaps of a disk, not of the file: nothing to remember
+                        f"{question['file']} does not answer: no block was read for {PATIENCE_S:.0f} s; "
+                        "check the disk and try again, or the file is damaged: verify a copy on another disk"
+                    )
                 read = os.read(process.stdout.fileno(), 2**16)
                 if not read:
                     return {"problem": self._ended(process), "unreadable": True}

@@ -19,16 +19,12 @@ from data.csvfile import read_csv
 from data.dataset import SPLITS, EODataset
 from data.errors import RequestError
 from data.files import sha256_of_file
+from data.listing import SPLIT_NAMES
 from data.store.embeddings import PARQUET, Embeddings, damage_told, open_embeddings
 from data.store.identity import dataset_slug, encoder_slug, make_identity
 from data.store.writer import DEFAULT_PART_ROWS, FeatureWriter
 from data.tables import COLUMNS, MISSING, names_in, number_in
 
-SPLIT_WORDS = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}  # where no column says which
 SEPARATOR = ";"
 
@@ -354,7 +350,7 @@ def _splits(frame: pd.DataFrame, request: ImportRequest, problems: _Problems) ->
     if column not in frame:
         raise RequestError(f"no column {column} for --split; there are {_names(frame)}")
     words = frame[column].astype(str).str.strip().str.lower()
-    known = words.map(SPLIT_WORDS)
+    known = words.map(SPLIT_NAMES)
     problems.add(f"with a value in {column} other than train, val and test", known.isna().to_numpy())
     return known.fillna("").to_numpy(dtype=str), f"column {column}"
 

@@ -16,14 +16,16 @@ from typing import Any
 import h5py
 import numpy as np
 
+from data.store.contained import PATIENCE_S
 from data.store.identity import DIGESTED, SCHEMA, digest_ids
-from data.store.spread import collapse
+from data.store.spread import collapse, effective_rank
 from data.store.structure import Unfit, check_structure, read_json, read_text
 
 BLOCK_BYTES = 2**22
 SOUND_ROWS = 16  # of a damaged file, at least, are kept or made again together
 ATTRIBUTES = ("identity", "environment", "class_names", "checksums")
 PACKED = "frozen-earth packed dataset"
+ALARM_S = 2 * int(PATIENCE_S)
 Beat = Callable[[], None]
 
 
@@ -33,11 +35,13 @@ def inspect(file: str, wanted: str, beat: Beat = lambda: None) -> dict[str, Any]
     Args:
         file: an HDF5 file.
         wanted: ``kind`` (features, packed or other), ``identity`` (attributes of a feature file), ``features`` (that
-            all of it is as written), ``verify`` (all that is wrong with it), ``sound`` (its undamaged rows),
-            ``structure`` (of any file of ours: that it can be read safely), ``foreign`` (the same of others' files).
+            all of it is as written), ``verify`` (all that is wrong with it), ``sound`` (its undamaged rows, and whether
+            its ``sources`` are), ``structure`` (of any file of ours: that it can be read safely), ``foreign`` (the same
+            of others' files).
         beat: called often, as a sign of life.
     """
     try:
+        beat()  # opening waits for the disk
         with h5py.File(file, "r", locking=False) as source:
             return QUESTIONS[wanted](source, beat)
     except Unfit as error:
@@ -112,7 +116,11 @@ def _verify(source: Any, beat: Beat) -> dict[str, Any]:
         problems.append(f"{(~finite).sum()} rows hold NaN or infinity, first at row {int(np.argmin(finite))}")
     elif why := collapse(arrays["features"]):
         problems.append(f"features have collapsed: {why}")
-    return {"problems": problems}
+    if problems:
+        return {"problems": problems}
+    beat()
+    rank = effective_rank(arrays["features"])
+    return {"problems": [], "effective_rank": rank, "dim": arrays["features"].shape[1]}
 
 
 def _sound(source: Any, beat: Beat) -> dict[str, Any]:
@@ -137,7 +145,22 @@ def _sound(source: Any, beat: Beat) -> dict[str, Any]:
                 sound.append([start, stop])
     if sound == [[0, rows]] and digest.hexdigest() != about["checksums"].get("features"):
         sound = []  # damaged although every chunk reads well
-    return about | {"rows": rows, "dim": dim, "dtype": features.dtype.name, "step": step, "sound": sound}
+    size = {"rows": rows, "dim": dim, "dtype": features.dtype.name, "step": step}
+    return about | size | {"sound": sound, "sources": _sources_sound(source, about, beat)}
+
+
+def _sources_sound(source: Any, about: dict[str, Any], beat: Beat) -> bool:
+    """Whether what a feature file was made from is as written; a file that does not say is sound."""
+    array, digest = check_structure(source).get("sources"), hashlib.sha256()
+    if array is None:
+        return "sources" not in about["checksums"]
+    if array.shape != (about["identity"]["split"]["rows"], 2):
+        return False
+    with suppress(OSError):  # a chunk that does not match its checksum
+        for block in _blocks(array, beat):
+            digest.update(np.ascontiguousarray(block).tobytes())
+        return digest.hexdigest() == about["checksums"].get("sources")
+    return False
 
 
 def _feature_arrays(source: Any, checksums: dict[str, str]) -> dict[str, Any]:
@@ -273,10 +296,14 @@ def serve(memory: int) -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints must not look like an answer
 
     def beat() -> None:
+        signal.alarm(ALARM_S)  # ends this process, whatever HDF5 is doing, where no parent is left to do it
         answers.write(".\n")
         answers.flush()
 
+    beat()  # imports wait for the disk too
+    signal.alarm(0)
     for line in sys.stdin:
         question = json.loads(line)
         answers.write(json.dumps(inspect(question["file"], question["wanted"], beat)) + "\n")
         answers.flush()
+        signal.alarm(0)

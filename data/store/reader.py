@@ -1,7 +1,6 @@
 """Reading feature files, and finding the one that a command means."""
 
 import copy
-import re
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +172,7 @@ def find_features(out: Path, *, model: str | None = None, dataset: str | None = 
         try:
             identity, _ = read_identity(next(iter(sorted(folder.glob("*.h5")))))
         except Damaged:
-            others = model is not None and not folder.name.startswith(re.sub(r"[/\\:\s]+", "-", model))
+            others = model is not None and not folder.name.startswith(paths.slug(model))
             if others or (dataset is not None and not folder.parent.name.startswith(dataset)):
                 continue  # a set that nobody asked for
             raise

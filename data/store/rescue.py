@@ -30,11 +30,10 @@ def salvage(file: Path) -> tuple[int, int]:
     rows, sound = found["rows"], {tuple(bounds) for bounds in found["sound"]}
     size = {"rows": rows, "dim": found["dim"], "dtype": found["dtype"], "part_rows": found["step"]}
     with FeatureWriter(file, found["identity"], **size, overwrite=True) as writer, open_hdf5(file) as source:
+        known = found["sources"] and "sources" in source  # a damaged record of the images counts as none
         for part in writer.missing():
             start, stop = writer.bounds(part)
             if any(first <= start and stop <= last for first, last in sound):
-                made_from = source["sources"][start:stop] if "sources" in source else None
-                writer.write_part(
-                    part, source["features"][start:stop], made_from
-                )  # which the child has read without harm
+                made_from = source["sources"][start:stop] if known else None
+                writer.write_part(part, source["features"][start:stop], made_from)  # read by the child without harm
         return rows - sum(stop - start for start, stop in map(writer.bounds, writer.missing())), rows

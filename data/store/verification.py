@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from data.errors import RequestError
 from data.files import explained
 from data.store.contained import answer
 from data.store.plan import SIZES, DamagedPlan, read_plan
@@ -9,18 +10,27 @@ from data.store.writer import PartWriter
 
 
 def verify(file: Path) -> list[str]:
-    """What is wrong with a feature file, one line a finding; empty when all is well.
+    """What is wrong with a feature file, one line per finding; empty when all is well.
 
     Checks checksums of every array, row counts, unique ids, labels in range, NaN and infinities, and features
     that have collapsed.
     """
+    return verified(file)[0]
+
+
+def verified(file: Path) -> tuple[list[str], str]:
+    """As `verify`, with the effective rank of sound features, in words."""
     try:
         found = answer(file, "verify")
     except OSError as error:
-        return [f"{file}: unreadable ({explained(error, file)})"]
+        return [f"{file}: unreadable ({explained(error, file)})"], ""
+    except RequestError as error:
+        return [str(error)], ""
     if why := found.get("problem"):
-        return [f"{file}: unreadable ({why})" if found.get("unreadable") else f"{file}: {why}"]
-    return [f"{file}: {problem}" for problem in found["problems"]]
+        return [f"{file}: unreadable ({why})" if found.get("unreadable") else f"{file}: {why}"], ""
+    if problems := [f"{file}: {problem}" for problem in found["problems"]]:
+        return problems, ""
+    return [], f"effective rank {found['effective_rank']:.1f} of {found['dim']:,}"
 
 
 def verify_parts(folder: Path) -> tuple[str, list[str]]:
