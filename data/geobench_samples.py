@@ -6,8 +6,8 @@ import io
 import os
 import pickle
 import tarfile
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,19 @@ import h5py
 import numpy as np
 
 from data import inert_pickle
+from data.cached import UNUSABLE
 from data.errors import RequestError
+from data.seen import stamp_of
 from data.store.structure import array_in
+from data.workers import LostWorkerError, in_order
 
 HUB = "recursix/geo-bench-1.0"
 MOST_PIXELS = 2**24  # of a band; the sets' own have at most 332 x 332
 # Modules that samples' metadata name: descriptions of bands, dates and places. None of them is imported.
 MODULES = ("geobench.dataset", "ccb.io.dataset", "datetime", "affine", "rasterio.crs", "copyreg", *inert_pickle.NUMPY)
 # What a shard's member or an HDF5 file raises when it is damaged.
-DAMAGED = (OSError, KeyError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile, pickle.UnpicklingError)
+DAMAGED = (*UNUSABLE, AttributeError, IndexError, pickle.UnpicklingError)
+PATIENCE_S = 60.0  # for one sample, of a few hundred kilobytes
 
 
 class Samples:
@@ -36,6 +40,7 @@ class Samples:
 
     def __init__(self, folder: Path, members: Mapping[str, Mapping[str, tuple[str, int, int]]]) -> None:
         self.folder, self.members = folder, members
+        self._abouts: dict[str, os.stat_result] = {}  # each file is looked at once
 
     def check(self, ids: Sequence[str], partition: str) -> None:
         """Raise a RequestError that counts the samples of a partition that have no file."""
@@ -51,10 +56,40 @@ class Samples:
 
     def digest(self, ids: Sequence[str]) -> str:
         """sha256 over names, sizes and times of the files: features of changed samples are not reused."""
-        files = {self.members[i]["bands.npz"][0] for i in ids} if self.members else {f"{i}.hdf5" for i in ids}
-        stats = {name: os.stat(self.folder / name) for name in sorted(files)}
-        lines = (f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items())
+        abouts = {name: self._about(name) for name in sorted({self.file(sample) for sample in ids})}
+        lines = (f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in abouts.items())
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def stamps(self, ids: Sequence[str]) -> np.ndarray:
+        """(N,) uint64, see `data.seen`."""
+        return np.array([stamp_of([self._about(self.file(sample))]) for sample in ids], np.uint64)
+
+    def file(self, sample: str) -> str:
+        """Name of the file that holds a sample."""
+        return self.members[sample]["bands.npz"][0] if self.members else f"{sample}.hdf5"
+
+    def _about(self, name: str) -> os.stat_result:
+        if name not in self._abouts:
+            self._abouts[name] = os.stat(self.folder / name)
+        return self._abouts[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_abouts": {}}  # reader processes need none
+
+    def in_child[R](self, work: Callable[[str], R], ids: Sequence[str]) -> Iterator[R]:
+        """Results of `work` for each sample; of HDF5 files by another process, as damage can end or hang the library.
+
+        Raises:
+            RequestError: see `label` and `pixels`; or reading a sample ended or hung the process.
+        """
+        done = 0
+        try:
+            for result in in_order(work, ids, workers=0 if self.members else 1, patience_s=PATIENCE_S):
+                yield result
+                done += 1
+        except LostWorkerError as error:
+            why = f"{self.where(ids[done])} is damaged: HDF5 ends or does not come to an end reading it"
+            raise RequestError(f"{why}; fetch it again") from error
 
     def where(self, sample: str) -> str:
         """What an error calls a sample."""
@@ -89,7 +124,10 @@ class Samples:
             else:
                 with h5py.File(self.folder / f"{sample}.hdf5", "r", locking=False) as file:
                     payload = ast.literal_eval(_text(file.attrs["pickle"]))
-            return inert_pickle.integers(inert_pickle.loads(payload, modules=MODULES)["label"])
+            about = inert_pickle.loads(payload, modules=MODULES)
+            if not isinstance(about, dict) or "label" not in about:
+                raise ValueError("they hold no label")
+            return inert_pickle.integers(about["label"])
         except DAMAGED as error:
             raise RequestError(f"{self.where(sample)}: its metadata cannot be read: {error}") from error
 
@@ -133,8 +171,15 @@ def shards(folder: Path) -> dict[str, dict[str, tuple[str, int, int]]]:
     Raises:
         RequestError: a shard is damaged, or a sample lacks one of its two members.
     """
+    found = sorted(folder.glob("shard_*.tar"))
+    return _scanned(folder, tuple((shard, shard.stat().st_size, shard.stat().st_mtime_ns) for shard in found))
+
+
+@lru_cache(maxsize=8)
+def _scanned(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> dict[str, dict[str, tuple[str, int, int]]]:
+    """As `shards`; scanned once for all splits, while sizes and times are the same."""
     members: dict[str, dict[str, tuple[str, int, int]]] = {}
-    for shard in sorted(folder.glob("shard_*.tar")):
+    for shard, _, _ in files:
         try:
             with tarfile.open(shard, "r:") as file:
                 for member in file:

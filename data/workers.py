@@ -34,7 +34,14 @@ TOO_LITTLE_MEMORY = "too little memory to read a batch of images ({}); use fewer
 KILLED = "a reader process was killed, perhaps for want of memory; use fewer --workers, or --workers 0"
 
 
-def in_order[T, R](work: Callable[[T], R], items: Sequence[T], *, workers: int, result_bytes: int = 0) -> Generator[R]:
+def in_order[T, R](
+    work: Callable[[T], R],
+    items: Sequence[T],
+    *,
+    workers: int,
+    result_bytes: int = 0,
+    patience_s: float | None = None,
+) -> Generator[R]:
     """Results of `work` for every item, in order, from worker processes or, where none can start, from this one.
 
     Args:
@@ -42,18 +49,21 @@ def in_order[T, R](work: Callable[[T], R], items: Sequence[T], *, workers: int, 
         items: the same in all processes.
         workers: how many processes; 0 works here.
         result_bytes: about as large as the arrays of one result are; larger ones take a slower way.
+        patience_s: a worker that takes so long for one item is stuck; None means `ANSWER_S`.
 
     Raises:
         LostWorkerError: a worker was killed, or is stuck.
         RequestError: there was too little memory, in a worker or here.
     """
     try:
-        yield from _in_order(work, items, workers=workers, result_bytes=result_bytes)
+        yield from _in_order(work, items, workers, result_bytes, patience_s or ANSWER_S)
     except MemoryError as error:
         raise RequestError(TOO_LITTLE_MEMORY.format(error or "an allocation failed")) from error
 
 
-def _in_order[T, R](work: Callable[[T], R], items: Sequence[T], *, workers: int, result_bytes: int) -> Generator[R]:
+def _in_order[T, R](
+    work: Callable[[T], R], items: Sequence[T], workers: int, result_bytes: int, patience_s: float
+) -> Generator[R]:
     pool = _start(work, items, min(workers, len(items)), result_bytes)
     if not pool:
         yield from map(work, items)
@@ -63,7 +73,7 @@ def _in_order[T, R](work: Callable[[T], R], items: Sequence[T], *, workers: int,
         for number in range(min(ahead, len(items))):
             pool[number % len(pool)].ask(number)
         for number in range(len(items)):
-            result = pool[number % len(pool)].answer()
+            result = pool[number % len(pool)].answer(patience_s)
             if number + ahead < len(items):
                 pool[number % len(pool)].ask(number + ahead)
             yield result
@@ -92,11 +102,11 @@ class _Worker:
         except OSError as error:
             raise LostWorkerError(KILLED) from error
 
-    def answer(self) -> Any:
+    def answer(self, patience_s: float) -> Any:
         """The result of the item asked for first."""
         try:
-            if not self.ours.poll(ANSWER_S):
-                minutes = ANSWER_S / 60
+            if not self.ours.poll(patience_s):
+                minutes = patience_s / 60
                 raise LostWorkerError(
                     f"a reader process has not answered for {minutes:.0f} minutes; check the disk of the data, or use "
                     "--workers 0"

@@ -5,8 +5,10 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import sys
 import tarfile
+import time
 import types
 import zipfile
 from datetime import date
@@ -18,6 +20,8 @@ import pytest
 from data import inert_pickle
 from data.dataset import DatasetRequest
 from data.errors import RequestError
+from data.geobench_samples import Samples
+from data.seen import stamp
 from data.sources import geobench
 
 
@@ -294,6 +298,54 @@ def test_damage_is_one_line_that_names_the_file(tmp_path, published_classes, dam
     damage(tmp_path / "classification_v1.0" / "m-pv4ger")
     with pytest.raises(RequestError, match=told):
         opened(tmp_path, "m-pv4ger")
+
+
+@pytest.mark.parametrize("label", [[1, 2], "text", None, {"lab": 1}])
+def test_metadata_of_another_form_are_one_line(tmp_path, published_classes, label):
+    make_set(tmp_path, "m-pv4ger", published_classes)
+    with h5py.File(tmp_path / "classification_v1.0" / "m-pv4ger" / "id_0001.hdf5", "a") as file:
+        file.attrs["pickle"] = str(pickle.dumps(label))
+    with pytest.raises(RequestError, match=r"id_0001.hdf5: its metadata cannot be read: they hold no label"):
+        opened(tmp_path, "m-pv4ger")
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("failure", ["ends", "hangs"])
+def test_a_sample_that_ends_or_hangs_hdf5_is_one_line(tmp_path, published_classes, monkeypatch, failure):
+    make_set(tmp_path, "m-pv4ger", published_classes)
+    label = Samples.label
+
+    def badly(self, sample):
+        if sample == "id_0001":
+            os.kill(os.getpid(), signal.SIGSEGV) if failure == "ends" else time.sleep(1000)
+        return label(self, sample)
+
+    monkeypatch.setattr(Samples, "label", badly)
+    monkeypatch.setattr("data.geobench_samples.PATIENCE_S", 1.0)
+    with pytest.raises(RequestError, match=r"id_0001.hdf5 is damaged: HDF5 ends or does not"):
+        opened(tmp_path, "m-pv4ger")
+
+
+def test_a_set_without_statistics_that_ends_hdf5_is_one_line(tmp_path, published_classes, monkeypatch):
+    make_set(tmp_path, "m-pv4ger", published_classes)
+    folder = tmp_path / "classification_v1.0" / "m-pv4ger"
+    (folder / "band_stats.json").unlink()
+    assert opened(tmp_path, "m-pv4ger").statistics["red"].mean > 1
+    monkeypatch.setattr(Samples, "pixels", lambda *_: os.kill(os.getpid(), signal.SIGSEGV))
+    with pytest.raises(RequestError, match="m-pv4ger: HDF5 ends"):
+        opened(tmp_path, "m-pv4ger")
+
+
+def test_samples_have_files_and_stamps_as_other_datasets_do(tmp_path, published_classes):
+    make_set(tmp_path, "m-pv4ger", published_classes)
+    folder = tmp_path / "classification_v1.0" / "m-pv4ger"
+    dataset = opened(tmp_path, "m-pv4ger")
+    assert dataset.digest_of_times and dataset.files(1, dataset.bands) == [str(folder / "id_0001.hdf5")]
+    assert [stamp(dataset, row, dataset.bands) for row in range(3)] == dataset.looked.tolist()
+    os.utime(folder / "id_0001.hdf5", (1, 1))
+    same = [stamp(dataset, row, dataset.bands) == dataset.looked[row] for row in range(3)]
+    assert same == [True, False, True]
+    assert opened(tmp_path, "m-pv4ger").files_digest != dataset.files_digest
 
 
 def test_a_wrong_set_or_an_empty_folder_says_what_to_put_where(tmp_path):

@@ -29,6 +29,7 @@ from data.errors import RequestError, unknown
 from data.files import published
 from data.geobench_samples import HUB, Samples, shards
 from data.nomenclature import CLASSES_43, EUROSAT_CLASSES
+from data.workers import LostWorkerError, in_order
 
 CARD = {
     "title": "GEO-Bench v1 (classification)",
@@ -223,12 +224,15 @@ def open_dataset(request: DatasetRequest) -> EODataset:
         provenance=about,
         files_digest=samples.digest(ids),
     )
-    dataset.statistics = _statistics(folder, known) or measured_statistics(dataset)
+    dataset.looked = samples.stamps(ids)
+    dataset.statistics = _statistics(folder, known) or _measured(dataset)
     return dataset
 
 
 class GeoBench(EODataset):
     """Samples of one set, each read from its HDF5 file or from its place in a shard."""
+
+    digest_of_times = True
 
     def __init__(self, *, samples: Samples, channels: Sequence[Channel], **about: Any) -> None:
         super().__init__(**about)
@@ -236,11 +240,27 @@ class GeoBench(EODataset):
         self.channels = {channel.band.name: channel for channel in channels}
         self.where = f"geobench {self.variant}"
 
+    def files(self, index: int, bands: Sequence[Band]) -> list[str]:
+        """See `EODataset.files`: the sample's own, or its shard."""
+        return [f"{self.samples.folder}/{self.samples.file(self.ids[index])}"]
+
     def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
         """See `EODataset.read`: float32, whole numbers as they are stored; reflectance as digital numbers."""
         wanted = [self.channels[band.name] for band in bands]
         pixels = self.samples.pixels(self.ids[index], [channel.stored for channel in wanted])
         return [_native(array, channel.factor) for array, channel in zip(pixels, wanted, strict=True)]
+
+
+def _measured(dataset: GeoBench) -> dict[str, Statistic]:
+    """Statistics of a set that has none, by another process: damage can end or hang the HDF5 library."""
+    try:
+        (found,) = in_order(measured_statistics, [dataset], workers=0 if dataset.samples.members else 1)
+        return found
+    except LostWorkerError as error:
+        folder = dataset.samples.folder
+        raise RequestError(
+            f"{folder}: HDF5 ends or does not come to an end reading the samples, one is damaged; fetch the set again"
+        ) from error
 
 
 def _native(array: np.ndarray, factor: float) -> np.ndarray:
@@ -302,8 +322,8 @@ def _labels(samples: Samples, name: str, request: DatasetRequest) -> dict[str, n
     if kept is None or len(kept) != len(names):
         with progress("reading the labels", len(names), "samples") as advance:
             found = []
-            for sample in names:
-                found.append(_checked_label(samples, sample, name))
+            for sample, label in zip(names, samples.in_child(samples.label, names), strict=True):
+                found.append(_checked_label(samples, sample, name, label))
                 advance(1)
         kept = np.stack(found)
         with published(index) as temporary, temporary.open("wb") as file:
@@ -311,8 +331,8 @@ def _labels(samples: Samples, name: str, request: DatasetRequest) -> dict[str, n
     return dict(zip(names, kept, strict=True))
 
 
-def _checked_label(samples: Samples, sample: str, name: str) -> np.ndarray:
-    label, classes = samples.label(sample), len(CLASSES[name])
+def _checked_label(samples: Samples, sample: str, name: str, label: np.ndarray) -> np.ndarray:
+    classes = len(CLASSES[name])
     if name in MULTILABEL:
         if label.shape != (classes,) or not np.isin(label, (0, 1)).all():
             raise RequestError(f"{samples.where(sample)}: its label is not {classes} values of 0 or 1")

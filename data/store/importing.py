@@ -273,7 +273,7 @@ def _joined(frame: pd.DataFrame, ids: pd.Series, request: ImportRequest, problem
     table[key] = table[key].astype(str).str.strip()
     if request.table.suffix not in PARQUET:
         table = table.apply(lambda column: column if column.name == key else _as_numbers(column))
-    if twice := int(table[key].duplicated().sum()):
+    if twice := int(pd.Series(table[key]).duplicated().sum()):
         raise RequestError(f"{request.table}: {twice} ids of column {key} occur twice; every id needs one row")
     table = table.set_index(key)
     problems.add(f"whose id is not in {request.table.name}", ~ids.isin(table.index).to_numpy())
@@ -292,7 +292,7 @@ def _as_numbers(column: pd.Series) -> pd.Series:
     """A column of a CSV file: numbers where all of its cells are, without a value where cells are empty."""
     cells = [None if str(cell).strip().lower() in ("", *MISSING) else str(cell).strip() for cell in column]
     try:
-        return pd.to_numeric(pd.Series(cells, index=column.index, dtype=object))
+        return pd.Series(pd.to_numeric(np.array(cells, dtype=object)), index=column.index)
     except (ValueError, TypeError):
         return pd.Series(cells, index=column.index, dtype=object)
 
