@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import uncertainty
 from data.errors import RequestError
 from data.runs import Predictions, Run
-from probes import protocols
+from probes import pooling, protocols
 from probes.intervals import Interval
 from probes.metrics import label_matrix
 
@@ -82,7 +81,7 @@ def metrics_frame(runs: Sequence[Run]) -> pd.DataFrame:
         columns = run_columns(run)
         for split, rules in run.record["metrics"].items():
             for rule, metrics in rules.items():
-                intervals = uncertainty.of_run(run, split, rule)
+                intervals = pooling.of_run(run, split, rule)
                 for metric, value in metrics.items():
                     key = {"split": split, "rule": rule, "metric": metric, "value": value}
                     rows.append(columns | key | interval_columns(intervals.get(metric)))

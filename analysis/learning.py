@@ -18,7 +18,6 @@ from probes import sweep
 
 HEADLINE = {True: "f2_macro", False: "accuracy"}
 SIZES = ("shots", "fraction", "candidates", "partition", "val")  # arguments that may differ along one curve
-INTERVAL = "Shaded: 95 % interval of the mean over seeds (Student's t); it leaves out the choice of test samples."
 
 
 def compute(runs: Sequence[Run]) -> pd.DataFrame:
@@ -44,7 +43,7 @@ def compute(runs: Sequence[Run]) -> pd.DataFrame:
             "multilabel": group[0].multilabel,
             "curve": f"{place[2]}, settings {places[: number + 1].count(place)}" if alike else place[2],
         }
-        parts.append(pd.DataFrame(sweep.summary(sweep.rows(group))).assign(**about))
+        parts.append(pd.DataFrame(sweep.summary(group)).assign(**about))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
@@ -84,6 +83,16 @@ def _size(run: Run) -> tuple:
     return asked.get("shots"), asked.get("fraction")
 
 
+def interval_words(frame: pd.DataFrame) -> str:
+    """What is shaded, and what has no interval for which reason.
+
+    Args:
+        frame: of `headline`.
+    """
+    words = f"Shaded: {frames.interval_words(frame)}, of the test samples and of the seeds."
+    return " ".join([words, *frames.without_interval(frame)])
+
+
 def headline(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of `compute` that are drawn: the headline metric, tuned thresholds for multi-label data, by size."""
     metric = [HEADLINE[bool(multilabel)] for multilabel in frame["multilabel"]]
@@ -115,15 +124,16 @@ def write(runs: Sequence[Run], folder: Path) -> list[Output]:
     for dataset, part in frame.groupby("dataset", sort=False) if len(frame) else ():
         shown = headline(part)
         header, rows = readable(shown)
+        words = interval_words(shown)
         stem = folder / f"curves__{dataset}__learning"
         title = f"Learning curves, {dataset}" + (" (simulated data)" if bool(part["simulated"].any()) else "")
         drawn = figures.save(draw_figure(shown), stem)
         outputs.append(
             Output(
                 title="Learning curves",
-                files=(*drawn, *tables.write_all(part, stem, title, header, rows, left=3, note=INTERVAL)),
+                files=(*drawn, *tables.write_all(part, stem, title, header, rows, left=3, note=words)),
                 dataset=str(dataset),
-                caption=f"Mean over seeds by size of train. {INTERVAL}",
+                caption=f"Mean over seeds by size of train. {words}",
                 alt=f"Learning curves of {shown[['model', 'curve']].drop_duplicates().shape[0]} probes.",
                 tables=((header, rows),),
             )
@@ -143,7 +153,7 @@ def draw_figure(frame: pd.DataFrame) -> Figure:
     rule = "thresholds tuned on val" if first["multilabel"] else "argmax"
     figures.put_title(
         figure, f"Learning curves, {rule}", str(first["dataset"]), simulated=bool(frame["simulated"].any()),
-        note=f"Test split. {INTERVAL}",
+        note=f"Test split. {interval_words(frame)}",
     )  # fmt: skip
     return figure
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import frames, protocol, uncertainty
-from analysis.uncertainty import Judged, Pooled
+from analysis import frames, protocol
 from data.errors import RequestError
 from data.runs import Predictions, Run
-from probes import intervals, metrics, spatial
+from probes import intervals, metrics, pooling, spatial
 from probes.intervals import Interval
+from probes.pooling import Judged, Pooled
 
 HEADLINE = {True: "f2_macro", False: "accuracy"}
 PAIR_VALUES = ["difference", "low", "high", "p", "p_holm", "significant"]
@@ -90,7 +90,7 @@ def rankings(
             pairs += of_rule
             all_contenders += contenders
     numbers = dict.fromkeys(("value", "low", "high"), "float64")
-    frame = frames.with_names(pd.DataFrame(rows).astype(numbers), [group[0] for group in uncertainty.groups(runs)])
+    frame = frames.with_names(pd.DataFrame(rows).astype(numbers), [group[0] for group in pooling.groups(runs)])
     frame["probe"] = [frames.seeds_words(*row) for row in zip(frame["probe"], frame["seeds"], strict=True)]
     names = {(row["dataset"], row["encoder"], row["run"]): name_of(row) for row in frame.to_dict("records")}
     table = pd.DataFrame(pairs, columns=["dataset", "rule", "a", "b", *PAIR_VALUES, "simulated"])
@@ -113,10 +113,10 @@ def _contend(runs: Sequence[Run], rule: str, metric: str) -> tuple[list[Contende
     judged, lonlat, first = {}, None, None
     for run in runs:
         given = predictions[run.folder]
-        _check_counts(run, rule, uncertainty.judge(run, given, rule))
+        _check_counts(run, rule, pooling.judge(run, given, rule))
         row_of = {name: row for row, name in enumerate(given.ids)}
         part = _rows(given, [row_of[name] for name in shared])
-        judged[run.folder] = one = uncertainty.judge(run, part, rule)
+        judged[run.folder] = one = pooling.judge(run, part, rule)
         lonlat = part.lonlat if lonlat is None else lonlat
         first = one.truth if first is None else first
         if one.truth.shape != first.shape or (one.truth != first).any():
@@ -126,8 +126,8 @@ def _contend(runs: Sequence[Run], rule: str, metric: str) -> tuple[list[Contende
             )
     units = spatial.units(lonlat, len(shared))
     found = []
-    for group in uncertainty.groups(runs):
-        pooled = uncertainty.pool(group, [judged[run.folder] for run in group], units, only=metric)
+    for group in pooling.groups(runs):
+        pooled = pooling.pool(group, [judged[run.folder] for run in group], units, only=metric)
         found.append(Contender(tuple(group), rule, metric, pooled))
     return found, len(shared)
 

@@ -271,14 +271,14 @@ def _report(line: str) -> None:
 
 
 def _print_summary(finished: list, out: Path) -> None:
-    """Mean and interval over seeds as a table, then warnings and the folder of the tables."""
+    """Mean over seeds and its interval as a table, then warnings and the folder of the tables."""
     from tabulate import tabulate
 
     from probes import sweep as sweeping
 
-    first = finished[0]
+    first, told = finished[0], sweeping.summary(finished)
     groups: dict[tuple, dict] = {}
-    for row in sweeping.summary(sweeping.rows(finished)):
+    for row in told:
         groups.setdefault(tuple(row[name] for name in sweeping.ABOUT), {})[row["metric"]] = row
     columns = COLUMNS[first.multilabel]
     table = []
@@ -288,10 +288,10 @@ def _print_summary(finished: list, out: Path) -> None:
     simulated = " (simulated data)" if first.simulated else ""
     seeds = sorted({run.record["seed"] for run in finished})
     print(f"{first.encoder} on {first.dataset}{simulated}, {first.record['rows']['test']} test samples")
-    print(f"mean and 95 % interval of the mean over {len(seeds)} seeds, {seeds[0]} to {seeds[-1]}")
+    print(f"mean over {len(seeds)} seeds, {seeds[0]} to {seeds[-1]}, and its 95 % interval, {told[0]['by']}")
     print(tabulate(table, headers=["kind", "train", "rule", *columns], disable_numparse=True))
     _print_warnings(finished)
-    print(sweeping.write(out, finished))
+    print(sweeping.write(out, finished, told))
 
 
 def _mean_and_interval(row: dict) -> str:

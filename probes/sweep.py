@@ -1,4 +1,4 @@
-"""Many runs of the same features told together: several seeds, learning curves; each run is on disk by itself.
+"""Many runs of the same features summarised: several seeds, learning curves; each run is on disk by itself.
 
 The two tables of a sweep, ``runs.csv`` (a row a run and rule) and ``summary.csv`` (mean and interval over seeds),
 go to a folder named after what was asked for, so that the same request writes the same files.
@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import t
-
 from data import paths
 from data.files import short_hash, write_text
 from data.runs import Run
-from probes import metrics, probabilities
+from probes import metrics, pooling, probabilities
+from probes.intervals import NO_ECE
 
 METRICS = tuple(dict.fromkeys((*metrics.MULTILABEL, *metrics.SINGLE_LABEL, *probabilities.NAMES)))
 ABOUT = ("kind", "shots", "fraction", "rule")  # what runs of one group share; they differ in seed
@@ -25,7 +24,7 @@ ABOUT = ("kind", "shots", "fraction", "rule")  # what runs of one group share; t
 def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """A row a run and rule: what was asked for, rows of train, test metrics, and the run's folder.
 
-    Single-label runs have one rule, told as ``argmax``.
+    Single-label runs have one rule, ``argmax``.
 
     Returns:
         ``dataset encoder simulated kind shots fraction rule seed train_rows val_rows``, all metrics, ``run``.
@@ -54,54 +53,77 @@ def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return found
 
 
-def summary(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def summary(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Runs of several seeds pooled: mean, standard deviation and interval of every metric, in the order of the runs.
 
     Args:
-        table: see `rows`.
+        runs: of one feature set, tested on the same samples.
 
     Returns:
         A row per group and metric: ``dataset encoder simulated kind shots fraction rule train_rows val_rows metric
-        seeds mean std low high min max``. ``train_rows`` and ``val_rows`` are means, ``seeds`` counts the runs in which
-        the metric is defined, ``std`` is that of a sample (divided by n - 1), ``low`` and ``high`` bound the 95 %
-        interval of the mean over seeds (Student's t; it covers what seeds change, such as the samples drawn, not the
-        choice of test samples), ``min`` and ``max`` are the least and the greatest value. One seed has neither ``std``
-        nor interval.
+        seeds mean std low high min max by reason``. ``train_rows`` and ``val_rows`` are means, ``seeds`` counts the
+        runs in which the metric is defined, ``std`` is that of a sample (divided by n - 1) and None for one seed,
+        ``low`` and ``high`` bound the 95 % interval of the mean (`probes.pooling.Pooled.interval`: of the test samples,
+        ``by`` image or spatial cell, and of the seeds), ``min`` and ``max`` are the least and the greatest value.
+        ``reason`` says why there is no interval.
+
+    Raises:
+        RequestError: predictions cannot be read, or are of other samples.
     """
-    groups: dict[tuple, list[dict[str, Any]]] = {}
-    for row in table:
-        groups.setdefault(tuple(row[name] for name in ABOUT), []).append(row)
+    groups: dict[tuple, list[Run]] = {}
+    for run in runs:
+        asked = run.record["arguments"]
+        groups.setdefault((run.kind, asked.get("shots"), asked.get("fraction")), []).append(run)
     found = []
-    for members in groups.values():
-        about = {name: members[0][name] for name in ("dataset", "encoder", "simulated", *ABOUT)}
-        for split in ("train_rows", "val_rows"):
-            about[split] = statistics.fmean(row[split] for row in members)
-        for metric in (name for name in METRICS if name in members[0]):
-            values = [row[metric] for row in members if row[metric] is not None]
-            found.append(about | {"metric": metric} | _moments(values))
+    for group in groups.values():
+        table = rows(group)
+        for rule in dict.fromkeys(row["rule"] for row in table):
+            members = [row for row in table if row["rule"] == rule]
+            about = {name: members[0][name] for name in ("dataset", "encoder", "simulated", *ABOUT)}
+            for split in ("train_rows", "val_rows"):
+                about[split] = statistics.fmean(row[split] for row in members)
+            pooled = pooling.pool(group, *pooling.test_of(group, "half" if rule == "argmax" else rule))
+            for metric in (name for name in METRICS if name in members[0]):
+                values = [row[metric] for row in members]
+                found.append(about | {"metric": metric} | _moments(values) | _interval(pooled, metric, values))
     return found
 
 
-def write(out: Path, runs: Sequence[Run]) -> Path:
-    """Write ``runs.csv`` and ``summary.csv`` of runs of one feature set; returns their folder."""
-    table = rows(runs)
+def write(out: Path, runs: Sequence[Run], told: Sequence[dict[str, Any]]) -> Path:
+    """Write ``runs.csv`` and ``summary.csv`` of runs of one feature set; returns their folder.
+
+    Args:
+        out: output folder.
+        runs: see `summary`.
+        told: what it returned.
+    """
     kinds = "+".join(dict.fromkeys(run.kind for run in runs))
     name = f"{kinds}-{short_hash([run.folder.name for run in runs])}"
     folder = paths.sweep_folder(out, runs[0].dataset, runs[0].encoder, name)
-    for file, content in (("runs.csv", table), ("summary.csv", summary(table))):
+    for file, content in (("runs.csv", rows(runs)), ("summary.csv", told)):
         write_text(folder / file, _csv(content))
     return folder
 
 
-def _moments(values: list[float]) -> dict[str, Any]:
+def _moments(given: Sequence[float | None]) -> dict[str, Any]:
+    values = [value for value in given if value is not None]
     found: dict[str, Any] = dict.fromkeys(("mean", "std", "low", "high", "min", "max"))
     if values:
         found |= {"mean": statistics.fmean(values), "min": min(values), "max": max(values)}
     if len(values) > 1:
-        std = statistics.stdev(values)
-        half = float(t.ppf(0.975, len(values) - 1)) * std / len(values) ** 0.5
-        found |= {"std": std, "low": found["mean"] - half, "high": found["mean"] + half}
+        found["std"] = statistics.stdev(values)
     return {"seeds": len(values), **found}
+
+
+def _interval(pooled: pooling.Pooled, metric: str, values: Sequence[float | None]) -> dict[str, Any]:
+    by = pooled.units.words
+    if metric not in pooled.estimates:
+        return {"by": by, "reason": NO_ECE}
+    if None in values:
+        return {"by": by, "reason": "undefined for some seeds"}
+    one = pooled.interval(metric)
+    low, high = one.interval or (None, None)
+    return {"low": low, "high": high, "by": by, "reason": one.reason or ""}
 
 
 def _csv(table: Sequence[dict[str, Any]]) -> str:

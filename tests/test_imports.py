@@ -24,6 +24,7 @@ MAY_IMPORT = {
                 "metrics",
                 "probabilities",
                 "out_of_fold",
+                "pooling",
                 "sweep",
                 "intervals",
                 "jackknife",

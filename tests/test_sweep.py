@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from helpers import make_features
+from made_runs import make_run
 
 from data import command, paths, runs
 from data.registry import PROBES
@@ -36,54 +37,58 @@ def _tables(folder):
     return [list(csv.DictReader((folder / name).open())) for name in ("runs.csv", "summary.csv")]
 
 
-def _run(kind, seed, value, *, shots=None, multilabel=False, tmp_path=None):
-    """A run of which only what a sweep tells is filled in."""
-    rule = {"f2_macro": value, "map_macro": value} if multilabel else {"accuracy": value, "f2_macro": value / 2}
-    record = {
-        "dataset": "d",
-        "encoder": "e",
-        "kind": kind,
-        "seed": seed,
-        "arguments": {"shots": shots, "fraction": None},
-        "features": {"dataset": {"provenance": {}}},
-        "class_names": ["a", "b"],
-        "multilabel": multilabel,
-        "rows": {"train": 10 + seed, "val": 5},
-        "metrics": {"test": {"half": rule, "tuned": rule}},
-    }
-    return runs.Run(paths.Path(f"{kind}-{seed}-{shots}"), record)
+def _run(out, kind, seed, right, *, shots=None, multilabel=False, lonlat=None, **metrics):
+    """A run on 100 test samples of two classes in turn, of which it has the first `right` right."""
+    labels = np.arange(100) % 2
+    decided = np.where(np.arange(100) < right, labels, 1 - labels)
+    scores = np.eye(2, dtype=np.float32)[decided]
+    arguments = {"shots": shots, "fraction": None}
+    labels = np.eye(2, dtype=np.uint8)[labels] if multilabel else labels
+    run = make_run(out, labels, scores, ["a", "b"], kind=kind, seed=seed, arguments=arguments, lonlat=lonlat)
+    for rule in ("half", "tuned"):
+        run.record["metrics"]["test"][rule] |= metrics
+    return runs.Run(run.folder, run.record | {"rows": {"train": 10 + seed, "val": 5, "test": 100}})
 
 
-def test_mean_and_interval_by_hand():
-    """0.5, 0.6, 0.7: mean 0.6, std sqrt((0.01 + 0 + 0.01) / 2) = 0.1; t of 2: 4.303 * 0.1 / sqrt(3) = 0.248."""
-    made = [_run("knn", seed, value) for seed, value in enumerate((0.5, 0.6, 0.7))] + [_run("rf", 0, 0.25)]
-    found = {(row["kind"], row["metric"]): row for row in sweep.summary(sweep.rows(made))}
+def test_mean_and_interval_by_hand(tmp_path):
+    """Accuracies 0.5, 0.6, 0.7: mean 0.6, std sqrt((0.01 + 0 + 0.01) / 2) = 0.1, variance of the mean 0.01 / 3.
+
+    A test sample is right in all three runs (50), two (10), one (10) or none (30): variance of the mean over samples
+    (50 + 10 * 4 / 9 + 10 / 9 - 100 * 0.36) / 99 / 100 = 0.001975. Both together 0.005309, as of 0.24 / 0.005309 = 45.2
+    samples; Wilson's interval of 0.6 and 45.2 with t of 99 = 1.984: 0.5920 +- 0.1389.
+    """
+    made = [_run(tmp_path, "knn", seed, right) for seed, right in enumerate((50, 60, 70))]
+    found = {(row["kind"], row["metric"]): row for row in sweep.summary([*made, _run(tmp_path, "rf", 0, 25)])}
     one = found["knn", "accuracy"]
-    assert (one["mean"], one["std"], one["low"], one["high"]) == pytest.approx((0.6, 0.1, 0.3516, 0.8484), abs=1e-4)
+    assert (one["mean"], one["std"], one["low"], one["high"]) == pytest.approx((0.6, 0.1, 0.4531, 0.7309), abs=1e-4)
     assert (one["min"], one["max"], one["seeds"], one["train_rows"], one["rule"]) == (0.5, 0.7, 3, 11, "argmax")
-    assert found["knn", "f2_macro"]["mean"] == pytest.approx(0.3)
-    assert (
-        found["rf", "accuracy"]["mean"] == 0.25
-        and found["rf", "accuracy"]["std"] is None
-        and found["rf", "accuracy"]["low"] is None
-    )
+    assert one["by"] == "by image" and one["reason"] == ""
+    single = found["rf", "accuracy"]
+    assert single["mean"] == 0.25 and single["std"] is None and single["low"] < 0.25 < single["high"]
 
 
-def test_runs_are_grouped_by_kind_part_of_train_and_rule():
-    made = [_run("knn", seed, 0.5, shots=shots, multilabel=True) for shots in (1, None) for seed in (0, 1)]
+def test_intervals_are_shares_and_are_made_by_cells_where_places_are_known(tmp_path):
+    lonlat = np.stack([np.repeat(np.arange(20.0), 5) + 0.1, np.full(100, 0.1)], axis=1)
+    made = [_run(tmp_path, "knn", seed, right, lonlat=lonlat) for seed, right in enumerate((10, 99, 100))]
+    one = next(row for row in sweep.summary(made) if row["metric"] == "accuracy")
+    assert one["by"] == "by 20 spatial cells" and 0 <= one["low"] < one["mean"] < one["high"] <= 1
+
+
+def test_runs_are_grouped_by_kind_part_of_train_and_rule(tmp_path):
+    made = [_run(tmp_path, "knn", seed, 50, shots=shots, multilabel=True) for shots in (1, None) for seed in (0, 1)]
     table = sweep.rows(made)
     assert len(table) == 8 and {row["rule"] for row in table} == {"half", "tuned"}
-    assert [row["run"] for row in table[::2]] == ["knn-0-1", "knn-1-1", "knn-0-None", "knn-1-None"]
-    groups = [(row["shots"], row["rule"]) for row in sweep.summary(table) if row["metric"] == "f2_macro"]
+    assert [row["run"] for row in table[::2]] == [run.folder.name for run in made]
+    groups = [(row["shots"], row["rule"]) for row in sweep.summary(made) if row["metric"] == "f2_macro"]
     assert groups == [(1, "half"), (1, "tuned"), (None, "half"), (None, "tuned")]
 
 
-def test_an_undefined_metric_is_left_out_of_the_mean_and_counted():
-    made = [_run("knn", seed, value, multilabel=True) for seed, value in enumerate((0.5, None, 0.7))]
-    row = next(row for row in sweep.summary(sweep.rows(made)) if row["metric"] == "map_macro")
-    assert (row["mean"], row["seeds"]) == (pytest.approx(0.6), 2)
-    made = [_run("knn", 0, None, multilabel=True)]
-    row = next(row for row in sweep.summary(sweep.rows(made)) if row["metric"] == "map_macro")
+def test_an_undefined_metric_is_left_out_of_the_mean_and_counted(tmp_path):
+    made = [_run(tmp_path, "knn", seed, 50, multilabel=True, map_macro=v) for seed, v in enumerate((0.5, None, 0.7))]
+    row = next(row for row in sweep.summary(made) if row["metric"] == "map_macro")
+    assert (row["mean"], row["seeds"], row["low"]) == (pytest.approx(0.6), 2, None)
+    assert row["reason"] == "undefined for some seeds"
+    row = next(row for row in sweep.summary(made[1:2]) if row["metric"] == "map_macro")
     assert (row["mean"], row["seeds"]) == (None, 0)
 
 
@@ -91,9 +96,8 @@ def test_several_seeds_are_a_run_each_told_together_and_reused(out, capsys):
     words = ("--kind", "head,knn", "--dataset", "many", "--out", out, "--epochs", 2, "--seeds", 3, "--seed", 4)
     assert _probe(*words) == 0
     printed = capsys.readouterr()
-    assert (
-        "mean and 95 % interval of the mean over 3 seeds, 4 to 6" in printed.out and "(simulated data)" in printed.out
-    )
+    assert "mean over 3 seeds, 4 to 6, and its 95 % interval, by image" in printed.out
+    assert "(simulated data)" in printed.out
     made = [runs.read_run(folder) for folder in paths.run_folders(out) if folder.parent.parent.name == "many"]
     assert sorted((run.kind, run.record["seed"]) for run in made) == [
         (k, s) for k in ("head", "knn") for s in (4, 5, 6)
@@ -108,7 +112,10 @@ def test_several_seeds_are_a_run_each_told_together_and_reused(out, capsys):
     values = [float(row["map_macro"]) for row in table if (row["kind"], row["rule"]) == ("head", "half")]
     (one,) = (row for row in told if (row["kind"], row["rule"], row["metric"]) == ("head", "half", "map_macro"))
     assert float(one["mean"]) == pytest.approx(sum(values) / 3) and min(values) < max(values)
-    assert f"{float(one['mean']):.3f} [{float(one['low']):.3f}, {float(one['high']):.3f}]" in printed.out
+    if one["low"]:
+        assert f"{float(one['mean']):.3f} [{float(one['low']):.3f}, {float(one['high']):.3f}]" in printed.out
+    else:
+        assert "positives in test" in one["reason"]
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     assert _probe(*words) == 0
     again = capsys.readouterr()

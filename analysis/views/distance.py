@@ -8,22 +8,25 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from analysis import figures, frames, tables, uncertainty
-from analysis.ranking import HEADLINE
+from analysis import figures, frames, tables
 from analysis.view import Output, ViewRequest
 from data import paths, store
 from data.errors import RequestError, unknown
 from data.runs import Predictions, Run, all_runs
-from probes import spatial
+from probes import pooling, spatial
 
 CARD = {
     "input": "runs",
     "needs": "locations",
     "options": {
-        "metric": {"default": "", "help": "What to draw. Default: f2_macro for multi-label data, accuracy else."},
+        "metric": {"default": "", "help": "What to draw. Default: f2_macro_occurring or accuracy."},
         "bins": {"default": 5, "help": "Groups of test samples, from the nearest to the farthest, of equal size."},
     },
 }
+
+
+# Of the classes that occur in the group: else the groups differ by how many classes are absent, which count as 0.
+HEADLINE = {True: "f2_macro_occurring", False: "accuracy"}
 
 
 def run(request: ViewRequest, *, metric: str, bins: int) -> list[Output]:
@@ -68,10 +71,10 @@ def compute(runs: Sequence[Run], rules: Sequence[str], *, out: Path, metric: str
         edges = np.unique(np.quantile(km, np.linspace(0, 1, bins + 1)))
         group = np.clip(np.searchsorted(edges, km, side="right") - 1, 0, max(len(edges) - 2, 0))
         for rule in rules if one.multilabel else ("half",):
-            judged = uncertainty.judge(one, given, rule)
+            judged = pooling.judge(one, given, rule)
             for number in np.unique(group):
                 inside = group == number
-                part = uncertainty.Judged(*(values[inside] for values in (judged.truth, judged.decided, judged.scores)))
+                part = pooling.Judged(*(values[inside] for values in (judged.truth, judged.decided, judged.scores)))
                 near_far = {"from_km": float(km[inside].min()), "to_km": float(km[inside].max())}
                 about = {"rule": rule, "metric": chosen, **near_far, "samples": int(inside.sum())}
                 lonlat = None if given.lonlat is None else given.lonlat[inside]
@@ -97,9 +100,9 @@ def distances(run: Run, given: Predictions, out: Path) -> np.ndarray | None:
     return spatial.distance_to_train(given.lonlat, store.read_features(file, lazy=True).lonlat)
 
 
-def _judged(run: Run, part: uncertainty.Judged, lonlat: np.ndarray | None, metric: str) -> dict:
+def _judged(run: Run, part: pooling.Judged, lonlat: np.ndarray | None, metric: str) -> dict:
     units = spatial.units(lonlat, len(part.truth))
-    pooled = uncertainty.pool([run], [part], units, only=metric)
+    pooled = pooling.pool([run], [part], units, only=metric)
     return {"value": pooled.estimates[metric].value} | frames.interval_columns(pooled.interval(metric))
 
 
@@ -130,6 +133,8 @@ def _write(frame: pd.DataFrame, folder: Path) -> Output:
     metric, words = frames.metric_names(multilabel)[first["metric"]], frames.rule_words(first["rule"], multilabel)
     title = f"{metric} against the distance to train"
     note = f"Groups of test samples of equal size; bars: {_interval_words(frame)}."
+    if first["metric"].endswith(frames.OCCURRING):
+        note += " Macro averages are over the classes that occur in a group; these may differ."
     if reasons := frames.without_interval(frame):
         note += f" {reasons[0]}"
     stem = folder / f"distance__{first['dataset']}__{first['rule'] if multilabel else 'argmax'}"

@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis import figures, frames, tables, uncertainty
+from analysis import figures, frames, tables
 from analysis.view import Output, ViewRequest
 from data.runs import Run, all_runs
+from probes import pooling
 
 CARD = {"input": "runs", "report": {"order": 10, "heading": "Results", "show": "both"}, "options": {}}
 
@@ -51,7 +52,7 @@ def compute(runs: Sequence[Run], rules: Sequence[str] = ("half", "tuned")) -> pd
         A row per setting x split x rule x metric: the columns of `frames.metrics_frame`, then ``model probe seeds``;
         ``run`` and ``seed`` are those of the first run of a setting, ``seeds`` counts them.
     """
-    groups = uncertainty.groups(runs)
+    groups = pooling.groups(runs)
     parts = [_pooled(group) if len(group) > 1 else frames.metrics_frame(group) for group in groups]
     frame = frames.with_names(pd.concat(parts, ignore_index=True), [group[0] for group in groups])
     counts = {(one.dataset, one.encoder, one.folder.name): len(group) for group in groups for one in group[:1]}
@@ -66,7 +67,7 @@ def _pooled(group: Sequence[Run]) -> pd.DataFrame:
     frame = frames.metrics_frame(group[:1])
     spans = {}
     for rule in dict.fromkeys(frame["rule"]):
-        pooled = uncertainty.pool(group, *uncertainty.test_of(group, rule))
+        pooled = pooling.pool(group, *pooling.test_of(group, rule))
         spans |= {("test", rule, metric): pooled.interval(metric) for metric in pooled.estimates}
     rows = []
     for row in frame.to_dict("records"):

@@ -1,4 +1,4 @@
-"""Intervals of runs as views show them, and runs that differ only in their seed taken together."""
+"""Intervals of runs, and runs that differ only in their seed taken together: of the test samples and of the seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
