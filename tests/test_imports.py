@@ -25,6 +25,7 @@ MAY_IMPORT = {
                 "probabilities",
                 "out_of_fold",
                 "pooling",
+                "protocols",
                 "sweep",
                 "intervals",
                 "jackknife",
