@@ -6,7 +6,8 @@ import glob
 import os
 import secrets
 import shutil
-from collections.abc import Collection, Iterator
+import sys
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,41 +17,8 @@ from data.lock import is_alive, place
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux: renameat2(2)
 
 
-def old_name(folder: Path) -> Path:
-    """Where the old folder is between the exchange and its end."""
-    return folder.with_name(f".{folder.name}.old")
-
-
-def publish_folder(building: Path, folder: Path, *, ours: Collection[str] | None = None) -> Path | None:
-    """Put a finished folder in the place of another, which stays whole until then.
-
-    Args:
-        building: the new one, beside `folder`.
-        folder: the name it takes.
-        ours: relative paths of the files in the old one that may be deleted; None means all.
-
-    Returns:
-        Where files of the old one are that were not ours; None where there were none.
-    """
-    old = old_name(folder)
-    if not folder.exists():
-        building.rename(folder)
-    elif exchange(building, folder):
-        building.rename(old)
-    else:  # the file system cannot: for a moment there is none, and `recover` puts the old one back after a kill
-        folder.rename(old)
-        building.rename(folder)
-    fsync_folder(folder.parent)
-    return _remove(old, ours) if old.exists() else None
-
-
-def recover(folder: Path, *, ours: Collection[str] | None = None) -> None:
-    """Mend what a `publish_folder` that was killed left: put the old one back, or remove it if the new one is there."""
-    old = old_name(folder)
-    if old.exists() and not folder.exists():
-        old.rename(folder)
-    elif old.exists():
-        _remove(old, ours)
+# Relative paths of the files in a folder that may be deleted with it.
+Ours = Callable[[Path], Collection[str]]
 
 
 def exchange(one: Path, other: Path) -> bool:
@@ -63,17 +31,22 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 @contextmanager
-def published_folder(folder: Path) -> Iterator[Path]:
+def published_folder(folder: Path, *, ours: Ours | None = None) -> Iterator[Path]:
     """Yield a new empty folder beside `folder`; on success it takes that name, else it is removed.
 
     Whatever happens, the old folder or the new one is there, whole. What dead processes left beside it is removed.
 
+    Args:
+        folder: the name that it takes.
+        ours: which files of the old folder may be deleted; others are kept in a folder beside it, and reported. None
+            means all.
+
     Raises:
         RequestError: the disk is full or fails; nothing is left behind.
     """
-    temporary = _beside(folder, "tmp")
+    temporary, ready = _beside(folder, "tmp"), _beside(folder, "old")
     try:
-        clear_left(folder)
+        clear_left(folder, ours=ours)
         temporary.mkdir(parents=True)
         yield temporary
         for path in sorted(temporary.rglob("*")):
@@ -81,32 +54,42 @@ def published_folder(folder: Path) -> Iterator[Path]:
                 with path.open("rb") as written:
                     os.fsync(written.fileno())
         fsync_folder(temporary)
-        _take_place(temporary, folder)
+        temporary.rename(ready)  # whole now; after the exchange it is the old one, which may hold files not ours
+        _take_place(ready, folder, ours)
         fsync_folder(folder.parent)
     except OSError as error:
         raise explained(error, folder) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # the old one, once they have changed places
+        shutil.rmtree(temporary, ignore_errors=True)
+        _discard(ready, folder, ours)
 
 
-def clear_left(folder: Path) -> None:
-    """Remove what dead processes left beside a folder; an old one whose new one never came gets its name back."""
-    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*-*@{place()}"):
+def clear_left(folder: Path, *, ours: Ours | None = None) -> None:
+    """Remove what dead processes left beside a folder; where there is none, a whole one that they left gets its name.
+
+    Args:
+        folder: see `published_folder`.
+        ours: see `published_folder`.
+    """
+    for left in sorted(folder.parent.glob(f".{glob.escape(folder.name)}.*-*@{place()}")):
         kind, _, rest = left.name.removeprefix(f".{folder.name}.").partition("-")
         pid = rest.partition("-")[0]
         if kind not in ("tmp", "old") or not pid.isdecimal() or is_alive(int(pid)):
             continue
-        if kind == "old" and not folder.exists():
+        if kind == "tmp":  # never finished
+            shutil.rmtree(left, ignore_errors=True)
+            continue
+        if not folder.exists():
             with suppress(OSError):
                 left.rename(folder)
-        shutil.rmtree(left, ignore_errors=True)
+        _discard(left, folder, ours)
 
 
 def _beside(folder: Path, kind: str) -> Path:
     return folder.with_name(f".{folder.name}.{kind}-{os.getpid()}-{secrets.token_hex(4)}@{place()}")
 
 
-def _take_place(new: Path, folder: Path) -> None:
+def _take_place(new: Path, folder: Path, ours: Ours | None) -> None:
     """Give `new` the name of `folder`; what had it before has the name of `new` then."""
     for _ in range(10):  # another process may publish or remove its own between two steps
         try:
@@ -122,7 +105,7 @@ def _take_place(new: Path, folder: Path) -> None:
             except BaseException:
                 old.rename(folder)
                 raise
-            shutil.rmtree(old, ignore_errors=True)
+            _discard(old, folder, ours)
             return
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT) or not new.exists():
@@ -130,11 +113,12 @@ def _take_place(new: Path, folder: Path) -> None:
     raise FileExistsError(errno.EEXIST, "another process keeps writing it", str(folder))
 
 
-def _remove(old: Path, ours: Collection[str] | None) -> Path | None:
-    if ours is None:
+def _discard(old: Path, folder: Path, ours: Ours | None) -> None:
+    """Delete what had the name of `folder`; files in it that are not ours are kept beside it, in sight."""
+    if ours is None or not old.exists():
         shutil.rmtree(old, ignore_errors=True)
-        return None
-    for name in ours:
+        return
+    for name in ours(old):
         with suppress(OSError):
             (old / name).unlink()
     for path in sorted(old.rglob("*"), reverse=True):
@@ -142,6 +126,7 @@ def _remove(old: Path, ours: Collection[str] | None) -> Path | None:
             path.rmdir()
     with suppress(OSError):
         old.rmdir()
-        return None
-    number = next(n for n in range(1, 10_000) if not old.with_name(f"{old.name[1:]}-{n}").exists())
-    return old.rename(old.with_name(f"{old.name[1:]}-{number}"))  # in sight, for it is the user's
+        return
+    kept = next(at for n in range(1, 10_000) if not (at := folder.with_name(f"{folder.name}.old-{n}")).exists())
+    old.rename(kept)
+    print(f"note: {kept} holds files that were put into {folder} meanwhile", file=sys.stderr)

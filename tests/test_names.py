@@ -1,5 +1,7 @@
 """Names from data and strangers' records never choose a place; nothing is deleted or replaced that was not ours."""
 
+import os
+
 import numpy as np
 import pytest
 from helpers import TinyDataset, encoder_identity, make_features
@@ -8,7 +10,7 @@ from made_runs import made_up, make_run, rewrite
 from analysis.cli import app as analyze
 from data import cached, command, paths, runs, store
 from data.errors import RequestError
-from data.folders import exchange, old_name, publish_folder, recover
+from data.folders import clear_left, exchange, published_folder
 from featurize.cli import app as featurize
 from probes.cli import app as probe
 
@@ -99,26 +101,40 @@ def filled(folder, **files):
     return folder
 
 
+def replace(folder, **files):
+    with published_folder(folder, ours=lambda _: ["index"]) as new:
+        filled(new, **files)
+
+
 @pytest.mark.parametrize("swap", [True, False])
-def test_a_folder_is_replaced_at_once_and_strangers_files_are_kept(tmp_path, monkeypatch, swap):
+def test_a_folder_is_replaced_at_once_and_strangers_files_are_kept(tmp_path, monkeypatch, swap, capsys):
     if not swap:
         monkeypatch.setattr("data.folders.exchange", lambda *_: False)
     folder = filled(tmp_path / "report", index="old", notes="mine")
-    kept = publish_folder(filled(tmp_path / "new", index="new"), folder, ours=["index"])
-    assert kept and [path.name for path in kept.iterdir()] == ["notes"] and not kept.name.startswith(".")
+    replace(folder, index="new")
+    kept = tmp_path / "report.old-1"
+    assert [path.name for path in kept.iterdir()] == ["notes"] and str(kept) in capsys.readouterr().err
     assert [path.name for path in folder.iterdir()] == ["index"] and (folder / "index").read_text() == "new"
-    assert publish_folder(filled(tmp_path / "new", index="newer"), folder, ours=["index"]) is None
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["report", kept.name])
+    replace(folder, index="newer")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report", "report.old-1"]
 
 
-def test_a_kill_between_two_renames_is_mended(tmp_path):
-    folder = tmp_path / "report"
-    filled(old_name(folder), index="old")
-    recover(folder)
-    assert (folder / "index").read_text() == "old"
-    filled(old_name(folder), index="older")
-    recover(folder)
-    assert (folder / "index").read_text() == "old" and not old_name(folder).exists()
+@pytest.mark.parametrize("swap", [True, False])
+@pytest.mark.parametrize("at", ["exchange", "_discard"])
+def test_a_kill_at_any_step_of_a_replacement_loses_no_strangers_file(tmp_path, monkeypatch, swap, at):
+    """A process forked from this one dies before or after the new folder takes the old one's name."""
+    folder = filled(tmp_path / "report", index="old", notes="mine")
+    if not (pid := os.fork()):
+        if not swap:
+            monkeypatch.setattr("data.folders.exchange", lambda *_: False)
+        monkeypatch.setattr(f"data.folders.{at}", lambda *_: os._exit(9))
+        replace(folder, index="new")
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] >> 8 == 9
+    clear_left(folder, ours=lambda _: ["index"])
+    assert (folder / "index").read_text() in ("old", "new")
+    assert [path.read_text() for path in tmp_path.rglob("notes")] == ["mine"]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_the_exchange_is_the_operating_systems(tmp_path):

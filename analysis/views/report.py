@@ -1,12 +1,9 @@
 """One self-contained page of every run found: samples to explore, tables, figures, and how to repeat it all."""
 
 import base64
-import glob
 import json
-import os
 import re
 import shlex
-import shutil
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -28,7 +25,7 @@ from data.bands import BAND_SETS
 from data.dataset import SPLITS
 from data.errors import DamageWarning, RequestError
 from data.files import write_text
-from data.folders import old_name, publish_folder, recover
+from data.folders import clear_left, published_folder
 from data.lock import Lock
 from data.registry import DATASETS, PROBES, VIEWS
 from data.runs import Run, find_runs
@@ -106,18 +103,10 @@ def run(request: ViewRequest, *, points: int, pictures: int, data_root: str, fit
     found = find(request)
     layouts = {"points": points, "fit_on": fit_on, "fast": fast}
     with Lock(folder.with_name(f".{folder.name}.lock"), what=folder):
-        _clear(folder)
+        clear_left(folder, ours=_written)  # the lock says that nobody is at work
         _check_replaceable(folder)
         _make(request, found, folder, layouts, pictures=pictures, data_root=data_root)
     return [Output(title="Report", files=(folder / "index.html",))]
-
-
-def _clear(folder: Path) -> None:
-    """Mend and remove what reports left that were killed; the lock says that nobody is at work."""
-    old = old_name(folder)
-    recover(folder, ours=_written(old) if old.is_dir() else None)
-    for left in folder.parent.glob(f".{glob.escape(folder.name)}.tmp-*"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def _make(
@@ -130,9 +119,8 @@ def _make(
     data_root: str,
 ) -> None:
     """Make the report beside the old one and put it in its place."""
-    building = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
     root = Path(data_root) if data_root else None
-    try:
+    with published_folder(folder, ours=_written) as building:
         outputs, complaints = _draw_all(request, found, building / "figures", layouts)
         print("report: the page ...", file=sys.stderr)
         shown, more = shown_samples(request, found, layouts)
@@ -145,11 +133,6 @@ def _make(
         write_text(building / "index.html", text)
         names = sorted(str(path.relative_to(building)) for path in building.rglob("*") if path.is_file())
         write_text(building / LISTED, json.dumps(names, indent=1))
-        ours = _written(folder) if folder.is_dir() and any(folder.iterdir()) else set()
-        if kept := publish_folder(building, folder, ours=ours):
-            print(f"report: {kept} holds what was put into the old report meanwhile", file=sys.stderr)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def find(request: ViewRequest) -> list[Features]:
