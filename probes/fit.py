@@ -1,12 +1,15 @@
 """Fit on train, choose on val, score test, write a run.
 
 A probe kind (`probes/kinds`) lists hyper-parameters and fits them (`probes/search.py`); everything else is here and
-is the same for all kinds. Val chooses the hyper-parameters (accuracy, or ``map_macro`` for multi-label: it judges
-the scores, whatever the threshold), the calibration and the per-class thresholds; test is scored once, at the end.
+is the same for all kinds. Val, or out-of-fold scores of train and val (`probes/folds.py`), choose the hyper-parameters
+(by accuracy, ``map_macro`` for multi-label or the metric asked for; log loss decides between equals), the calibration
+and the per-class thresholds. Where that is asked for, or with folds, the chosen candidate is fitted once more on train
+and val. Test is scored once, at the end.
 
 Besides what the run contract asks for, a record has ``thresholds`` (how the tuned ones came about), ``calibration``
-(method and Brier scores before and after, None without) and ``interval_units`` (what the intervals take as
-independent: images, or spatial cells where locations are known).
+(see `probes.calibration.calibrate_run`; None without), ``chosen_on``, ``fitted_on``, ``protocol`` and
+``protocol_differences``, and ``interval_units`` (what the intervals take as independent: images, or spatial cells where
+locations are known).
 """
 
 import time
