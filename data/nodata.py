@@ -2,15 +2,19 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from data.bands import Band
+from data.cached import arrays_in
 from data.command import progress
 from data.dataset import EODataset, Statistic
 from data.declared import Values, filled
 from data.errors import RequestError
+from data.files import published
 
 MEND = "fill them with the bands' means by --nodata fill, take them as stored by --nodata keep, or leave them out"
 
@@ -20,13 +24,34 @@ def record(bands: Sequence[Band], statistics: dict[str, Statistic], counts: dict
     return counts | {"filled_with": {band.name: statistics[band.name].mean for band in bands}}
 
 
-def settled(dataset: EODataset, how: str, rows: Sequence[int]) -> dict[str, Any] | None:
+class Count(NamedTuple):
+    """Pixels without a measurement in the samples that may have some.
+
+    Args:
+        images: samples that have some.
+        values: how many there are.
+        total: values looked at.
+        empty: samples with at least one band entirely nodata.
+        first: index of the first such sample.
+    """
+
+    images: int = 0
+    values: int = 0
+    total: int = 0
+    empty: int = 0
+    first: int = -1
+
+
+def settled(
+    dataset: EODataset, how: str, rows: Sequence[int], index: tuple[Path, str] | None = None
+) -> dict[str, Any] | None:
     """Count the pixels without a measurement in some samples and refuse them, or say how they are filled.
 
     Args:
         dataset: one split.
         how: ``refuse`` or ``fill``.
         rows: the samples that may have such pixels.
+        index: file that keeps the count, and the digest of all that it depends on; None means to count again.
 
     Returns:
         See `record`; None where there are no such pixels.
@@ -34,28 +59,44 @@ def settled(dataset: EODataset, how: str, rows: Sequence[int]) -> dict[str, Any]
     Raises:
         RequestError: there are, and `how` is ``refuse``.
     """
-    found, values, total, empty = [], 0, 0, 0
-    with progress("looking for nodata", len(rows), "images") as advance:
-        for row in rows:
-            read = dataset.read_values(row, dataset.bands)
-            total += sum(one.pixels.size for one in read)
-            invalid = [one.invalid for one in read if one.invalid is not None]
-            if invalid:
-                found.append(dataset.ids[row])
-                values += sum(int(one.sum()) for one in invalid)
-                empty += any(one.all() for one in invalid)
-            advance(1)
-    if not found:
+    kept = arrays_in(index[0], "count", key="digest", value=index[1]) if index else None
+    if kept and kept[0].shape == (len(Count._fields),) and kept[0].dtype == np.int64:
+        count = Count(*kept[0].tolist())
+    else:
+        count = _counted(dataset, rows)
+        if index:
+            with suppress(OSError, RequestError), published(index[0]) as temporary, temporary.open("wb") as file:
+                np.savez(file, digest=np.array(index[1]), count=np.array(count, np.int64))
+    if not count.images:
         return None
-    whole = f", {empty:,} of them with at least one band entirely nodata" if empty else ""
+    whole = f", {count.empty:,} of them with at least one band entirely nodata" if count.empty else ""
     told = (
-        f"{dataset.name} {dataset.split}: {len(found):,} of {len(dataset):,} images hold nodata{whole}, {values:,} "
-        f"values ({values / total:.1%} of those in images that declare it), first '{found[0]}'"
+        f"{dataset.name} {dataset.split}: {count.images:,} of {len(dataset):,} images hold nodata{whole}, "
+        f"{count.values:,} values ({count.values / count.total:.1%} of those in images that declare it), first "
+        f"'{dataset.ids[count.first]}'"
     )
     if how == "refuse":
         raise RequestError(f"{told}; {MEND}")
     print(f"{told}; filled with the bands' means", file=sys.stderr)
-    return record(dataset.bands, dataset.statistics, {"images": len(found), "values": values})
+    return record(dataset.bands, dataset.statistics, {"images": count.images, "values": count.values})
+
+
+def _counted(dataset: EODataset, rows: Sequence[int]) -> Count:
+    count = Count()
+    with progress("looking for nodata", len(rows), "images") as advance:
+        for row in rows:
+            read = dataset.read_values(row, dataset.bands)
+            count = count._replace(total=count.total + sum(one.pixels.size for one in read))
+            invalid = [one.invalid for one in read if one.invalid is not None]
+            if invalid:
+                count = count._replace(
+                    images=count.images + 1,
+                    values=count.values + sum(int(one.sum()) for one in invalid),
+                    empty=count.empty + any(one.all() for one in invalid),
+                    first=count.first if count.images else row,
+                )
+            advance(1)
+    return count
 
 
 def pixels_of(

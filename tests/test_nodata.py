@@ -12,6 +12,7 @@ import pytest
 import rasterio
 from made_tiffs import open_folder, write_tif
 
+from data import nodata
 from data.bands import SENTINEL2
 from data.dataset import DatasetRequest
 from data.declared import Header
@@ -321,6 +322,26 @@ def test_what_is_declared_beside_a_file_counts(tmp_path):
     path.with_name("0.tif.aux.xml").write_text(beside.format(value))
     with pytest.raises(RequestError, match="1 of 3 images hold nodata"):
         open_folder(tmp_path)
+
+
+def test_nodata_is_counted_once_for_the_same_files(tmp_path, monkeypatch, capsys):
+    make(tmp_path / "in", nodata=-9999)
+    cache = tmp_path / "cache"
+    first = open_folder(tmp_path / "in", nodata="fill", cache_dir=cache)
+    told = capsys.readouterr().err
+    counted = []
+    monkeypatch.setattr(nodata, "_counted", lambda dataset, rows: counted.append(rows) or nodata.Count())
+    again = open_folder(tmp_path / "in", nodata="fill", cache_dir=cache)
+    assert not counted and again.nodata == first.nodata and capsys.readouterr().err == told
+    with pytest.raises(RequestError, match="4 of 12 images hold nodata"):
+        open_folder(tmp_path / "in", nodata="refuse", cache_dir=cache)
+    (index,) = cache.glob("*.npz")
+    index.write_bytes(index.read_bytes()[:100])
+    open_folder(tmp_path / "in", nodata="fill", cache_dir=cache)
+    assert len(counted) == 1
+    os.utime(tmp_path / "in" / "train" / "a" / "0.tif", (1, 1))
+    open_folder(tmp_path / "in", nodata="fill", cache_dir=cache)
+    assert len(counted) == 2
 
 
 def test_a_mask_beside_a_file_counts(tmp_path):

@@ -15,7 +15,8 @@ A folder may be absent where only bands of the other sensor are asked for, or be
 ``BigEarthNet-S2-v1.0.tar.gz``. Reference maps are not needed.
 
 The files of v2 declare 0 to be nodata; as in all that is published, 0 is taken for a value unless ``--nodata fill``
-fills such pixels with the band's published mean.
+fills such pixels with the band's published mean. The identity of the features then has these means, but not the number
+of filled pixels, as for other datasets: to count them first would read all patches twice.
 
 Locations come from the patches' names: tile, column and row. Some files are looked at, and where they lie elsewhere
 there are no locations.

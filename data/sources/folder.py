@@ -46,7 +46,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,9 +58,11 @@ from data.command import progress
 from data.dataset import DatasetRequest, EODataset, Statistic, check_split, check_utf8, measured_statistics
 from data.declared import Header, Values
 from data.errors import RequestError
-from data.images import SUFFIXES, has_sidecar, read_header, read_values
+from data.files import short_hash
+from data.images import SIDECARS, SUFFIXES, has_sidecar, read_header, read_values
 from data.listing import Listing, with_val
 from data.nodata import pixels_of, settled
+from data.paths import user_cache
 from data.places import lonlat_of
 from data.seen import stamp_of
 from data.tables import find_tables, read_tables
@@ -107,7 +109,16 @@ def open_dataset(request: DatasetRequest) -> EODataset:
     measured_on = listing.of("train") if "train" in listing.splits else listing
     how = request.nodata or "refuse"
     statistics = measured_statistics(Folder(root, measured_on, layout, how=how))
-    return Folder(root, wanted, layout, how=how, split=request.split, statistics=statistics, checked=True)
+    return Folder(
+        root,
+        wanted,
+        layout,
+        how=how,
+        split=request.split,
+        statistics=statistics,
+        checked=True,
+        cache=request.cache_dir or user_cache(),
+    )
 
 
 @dataclass(frozen=True)
@@ -140,6 +151,7 @@ class Folder(EODataset):
         split: train, val or test.
         statistics: of the bands.
         checked: look at every file first: all must be like the first.
+        cache: folder that keeps counts of nodata: to count reads all images that declare it.
     """
 
     digest_of_times = True
@@ -154,6 +166,7 @@ class Folder(EODataset):
         split: str = "train",
         statistics: dict[str, Statistic] | None = None,
         checked: bool = False,
+        cache: Path | None = None,
     ) -> None:
         self.root, self.paths, self.layout, self.how = root, listing.paths, layout, how
         looked = _check_files(root, listing, layout) if checked else _Looked(None, None, [], None, False, None)
@@ -174,7 +187,17 @@ class Folder(EODataset):
         self._listed: dict[int, dict[str, Path]] = {}  # a folder's files, from the look at their times to the read
         if how != "keep":
             rows = [row for row, (lacks, floats) in enumerate(looked.lacking) if lacks or (floats and how == "fill")]
-            self.nodata = settled(self, how, rows) if rows else None
+            self.nodata = settled(self, how, rows, self._index(cache, rows)) if rows else None
+
+    def _index(self, cache: Path | None, rows: Sequence[int]) -> tuple[Path, str] | None:
+        """File of the count of nodata, and the digest of what was counted: files, those beside them, bands, images."""
+        if cache is None:
+            return None
+        beside = [Path(f"{file}{suffix}") for file in sorted(self.beside or ()) for suffix in SIDECARS]
+        abouts = [file.stat() for file in beside if file.exists()]
+        times = [(about.st_size, about.st_mtime_ns) for about in abouts]
+        digest = short_hash([self.files_digest, times, [asdict(band) for band in self.bands], list(rows)], 64)
+        return cache / f"folder-nodata-{digest[:16]}.npz", digest
 
     def files(self, index: int, bands: Sequence[Band]) -> list[str]:
         """See `EODataset.files`: all of a sample's, whichever bands are read."""
