@@ -1,5 +1,6 @@
 """Every run as tidy tables: one row a number, with all that tells the runs apart."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -55,6 +56,7 @@ SETTINGS = (
     "select", "folds", "refit", "standardise", "shots", "val", "fraction", "views", "balanced", "oversample",
     "calibrate", "beta", "budget_s", "device",
 )  # fmt: skip
+ORIGINAL = "original split"  # the dataset's own
 RULE_WORDS = {"half": "threshold 0.5", "tuned": "thresholds tuned on val"}
 
 
@@ -122,7 +124,7 @@ def under_rules(frame: pd.DataFrame, rules: Sequence[str]) -> pd.DataFrame:
 
 
 def run_columns(run: Run) -> dict[str, Any]:
-    """What tells a run apart: ``dataset encoder run model kind seed multilabel simulated``."""
+    """What tells a run apart: ``dataset encoder run model kind seed multilabel simulated test_split``."""
     return {
         "dataset": run.dataset,
         "encoder": run.encoder,
@@ -132,7 +134,31 @@ def run_columns(run: Run) -> dict[str, Any]:
         "seed": run.record["seed"],
         "multilabel": run.multilabel,
         "simulated": run.simulated,
+        "test_split": split_words(run),
     }
+
+
+def split_words(run: Run) -> str:
+    """How the splits of a run were made: `ORIGINAL`, or such as ``split by cells, 10 km apart, seed 0``."""
+    how = _resplit(run)
+    if not how:
+        return ORIGINAL
+    apart = f", {how['buffer_km']:g} km apart" if how.get("buffer_km") else ""
+    return f"split by {how['by']}{apart}, seed {how.get('seed', 0)}"
+
+
+def split_suffix(split: str) -> str:
+    """What file names end in for runs of this split; nothing for the dataset's own."""
+    return "" if split == ORIGINAL else "__" + re.sub(r"[^a-z0-9.]+", "-", split.lower()).strip("-")
+
+
+def with_split(dataset: str, split: str) -> str:
+    """A dataset and, where it is not the dataset's own, the split."""
+    return dataset if split == ORIGINAL else f"{dataset}, {split}"
+
+
+def _resplit(run: Run) -> dict[str, Any]:
+    return run.record["features"].get("splits", {}).get("test", {}).get("resplit") or {}
 
 
 def model_words(encoder: dict[str, Any]) -> str:
@@ -184,12 +210,12 @@ def run_labels(runs: Sequence[Run]) -> dict[tuple[str, str, str], str]:
 def _settings(run: Run) -> dict[str, Any]:
     """What a user may have chosen, in the order in which it is named, without what the protocol sets."""
     asked = run.record.get("arguments", {})
-    resplit = run.record["features"].get("splits", {}).get("test", {}).get("resplit", {})
+    resplit = _resplit(run)
     protocol = asked.get("protocol") or "default"
     fixed = protocols.PROTOCOLS[protocol].sets(run.kind) if protocol in protocols.PROTOCOLS else set()
     values = {"protocol": protocol} | {name: asked.get(name) for name in SETTINGS if name not in fixed}
     options = {name: value for name, value in (asked.get("options") or {}).items() if name not in fixed}
-    places = {"split_by": resplit.get("by"), "buffer_km": resplit.get("buffer_km")}
+    places = {"split_by": resplit.get("by"), "buffer_km": resplit.get("buffer_km"), "split_seed": resplit.get("seed")}
     return values | places | {"seed": run.record["seed"], "options": options}
 
 
@@ -216,6 +242,7 @@ def _setting_words(name: str, value: Any) -> str:
         "oversample": value,
         "split_by": f"split by {value}",
         "buffer_km": f"{value} km apart",
+        "split_seed": f"split seed {value}",
     }
     return worded.get(name, f"{name.removesuffix('_s')} {value}")
 

@@ -211,7 +211,12 @@ def _one_set(
         predictions = run.predictions("test")
         rows = pd.Index(predictions.ids).get_indexer(one.ids)
         linked = bool((rows >= 0).all())
-        if not linked:
+        if not linked and (split := frames.split_words(run)) != frames.ORIGINAL:
+            notes.append(
+                f"{one.words}, {label}: tested on its own split ({split}), the points are of the dataset's; its tables "
+                "and curves are of its own test samples"
+            )
+        elif not linked:
             notes.append(f"{one.words}, {label}: made on other samples than the features hold now; run probe again")
         entry: dict[str, Any] = {"label": label, "linked": linked, "rules": [], "scores": None}
         entry["curves"] = blobs.add(threshold_curves(run, predictions))

@@ -1,6 +1,6 @@
 """Runs of one dataset against each other: values, intervals, paired differences, ranks that tie by significance."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,36 +55,39 @@ class Contender:
 
 
 def rankings(
-    runs: Sequence[Run], rules: Sequence[str], *, metric: str = ""
+    runs: Sequence[Run], rules: Sequence[str], *, metric: str = "", without: Set[str] = frozenset()
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[Contender]]:
     """Values, intervals and ranks of every setting, and every pair.
 
     Args:
-        runs: of any datasets; those of one dataset are ranked together, each rule by itself. Runs that differ only in
-            their seed are taken together before they are ranked.
+        runs: of any datasets; those of one dataset and test split (`frames.split_words`) are ranked together, each
+            rule by itself. Runs that differ only in their seed are taken together before they are ranked.
         rules: see `ViewRequest.rules`; single-label runs have one.
         metric: a name of the run contract; datasets that do not have it are left out. Default: see `HEADLINE`.
+        without: ids of test samples to leave out.
 
     Returns:
         A row per dataset x rule x setting, best first: the columns of `frames.run_columns`, then ``probe seeds rule
         metric samples value low high by reason few_cells rank tied published protocol``. ``rank`` is 1 and the
         number of settings that are significantly better; ``tied`` says that it does not differ significantly from
         the best; ``published`` lists `protocol.matching`, ``protocol`` how each differs; ``few_cells`` is a warning
-        or empty. A row per pair of them, the better first: ``dataset rule a b difference low high p p_holm
+        or empty. A row per pair of them, the better first: ``dataset rule test_split a b difference low high p p_holm
         significant simulated``. And the contenders, in the order of the rows.
 
     Raises:
         RequestError: runs of one dataset share no test samples, or predictions do not agree with their run.
     """
     rows, pairs, all_contenders = [], [], []
-    for dataset in dict.fromkeys(run.dataset for run in runs):
-        members = [run for run in runs if run.dataset == dataset]
+    datasets = list(dict.fromkeys(run.dataset for run in runs))
+    groups = dict.fromkeys((run.dataset, frames.split_words(run)) for run in runs)
+    for key in sorted(groups, key=lambda group: (datasets.index(group[0]), group[1] != frames.ORIGINAL)):
+        members = [run for run in runs if (run.dataset, frames.split_words(run)) == key]
         multilabel = members[0].multilabel
         chosen = metric or HEADLINE[multilabel]
         if chosen not in frames.metric_names(multilabel):
             continue
         for rule in rules if multilabel else ("half",):
-            contenders, shared = _contend(members, rule, chosen)
+            contenders, shared = _contend(members, rule, chosen, without)
             contenders, ranked, of_rule = _ranked(contenders)
             rows += [row | {"metric": chosen, "samples": shared} for row in ranked]
             pairs += of_rule
@@ -93,7 +96,7 @@ def rankings(
     frame = frames.with_names(pd.DataFrame(rows).astype(numbers), [group[0] for group in pooling.groups(runs)])
     frame["probe"] = [frames.seeds_words(*row) for row in zip(frame["probe"], frame["seeds"], strict=True)]
     names = {(row["dataset"], row["encoder"], row["run"]): name_of(row) for row in frame.to_dict("records")}
-    table = pd.DataFrame(pairs, columns=["dataset", "rule", "a", "b", *PAIR_VALUES, "simulated"])
+    table = pd.DataFrame(pairs, columns=["dataset", "rule", "test_split", "a", "b", *PAIR_VALUES, "simulated"])
     return frame, table.assign(**{side: [names[key] for key in table[side]] for side in ("a", "b")}), all_contenders
 
 
@@ -102,14 +105,14 @@ def name_of(row: dict[str, Any]) -> str:
     return f"{row['model']}; {row['probe']}"
 
 
-def _contend(runs: Sequence[Run], rule: str, metric: str) -> tuple[list[Contender], int]:
+def _contend(runs: Sequence[Run], rule: str, metric: str, without: Set[str]) -> tuple[list[Contender], int]:
     predictions = {run.folder: run.predictions("test") for run in runs}
     sets = [set(one.ids) for one in predictions.values()]
     shared = [name for name in next(iter(predictions.values())).ids if all(name in ids for ids in sets)]
     if not shared:
-        raise RequestError(
-            f"the runs on {runs[0].dataset} share no test samples; choose runs of one split with --model or --kind"
-        )
+        raise RequestError(f"the runs on {runs[0].dataset} share no test samples; {_advice(runs, sets)}")
+    if not (shared := [name for name in shared if name not in without]):
+        raise RequestError(f"every test sample that the runs on {runs[0].dataset} share would be left out")
     judged, lonlat, first = {}, None, None
     for run in runs:
         given = predictions[run.folder]
@@ -130,6 +133,21 @@ def _contend(runs: Sequence[Run], rule: str, metric: str) -> tuple[list[Contende
         pooled = pooling.pool(group, [judged[run.folder] for run in group], units, only=metric)
         found.append(Contender(tuple(group), rule, metric, pooled))
     return found, len(shared)
+
+
+def _advice(runs: Sequence[Run], sets: Sequence[Set[str]]) -> str:
+    """How to choose runs that do share test samples."""
+    for flag, of_run in (("--kind", lambda run: run.kind), ("--model", lambda run: run.encoder)):
+        by: dict[str, list[Set[str]]] = {}
+        for run, ids in zip(runs, sets, strict=True):
+            by.setdefault(of_run(run), []).append(ids)
+        if len(by) > 1 and all(set.intersection(*map(set, group)) for group in by.values()):
+            return f"choose some with {flag}: {', '.join(by)}"
+    first = [run.folder.name for run, ids in zip(runs, sets, strict=True) if not ids & sets[0]]
+    return (
+        f"{', '.join(first) or 'some'} of them have none of the samples of {runs[0].folder.name}: move the runs of one "
+        "version of the data to another folder and name it with --out"
+    )
 
 
 def _rows(given: Predictions, rows: list[int]) -> Predictions:
@@ -164,7 +182,8 @@ def _ranked(contenders: list[Contender]) -> tuple[list[Contender], list[dict[str
             tied[j] = not significant
         low, high = difference.interval or (np.nan, np.nan)
         a, b = ((c.run.dataset, c.run.encoder, c.run.folder.name) for c in (contenders[i], contenders[j]))
-        about = {"dataset": a[0], "rule": contenders[i].rule, "a": a, "b": b}
+        split = frames.split_words(contenders[i].run)
+        about = {"dataset": a[0], "rule": contenders[i].rule, "test_split": split, "a": a, "b": b}
         values = (difference.value, low, high, difference.p, p_holm, significant)
         pairs.append(about | dict(zip(PAIR_VALUES, values, strict=True)) | {"simulated": contenders[i].run.simulated})
     rows = []

@@ -1,5 +1,6 @@
 """The images behind predictions: opened where the data lie, checked against a run, turned into pictures."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 
 from data import paths
 from data.bands import BAND_SETS, Band
-from data.dataset import DatasetRequest, EODataset
+from data.dataset import SPLITS, DatasetRequest, EODataset
 from data.errors import RequestError
 from data.registry import DATASETS
 
@@ -16,7 +17,7 @@ DEVIATIONS = 2.0  # a picture spans the dataset's mean and so many deviations to
 
 
 def open_samples(dataset: dict[str, Any], split: str, *, data_root: Path | None, ids: Sequence[str]) -> EODataset:
-    """Open the split that predictions are of.
+    """Open the split that predictions are of; where it lacks some samples, as after --split-by, all splits.
 
     Args:
         dataset: the ``dataset`` identity of a run's features.
@@ -27,21 +28,61 @@ def open_samples(dataset: dict[str, Any], split: str, *, data_root: Path | None,
     Raises:
         RequestError: the data are not there, or are other data.
     """
+    try:
+        source = _open(dataset, split, data_root)
+    except RequestError as error:
+        name = dataset["name"]
+        raise RequestError(f"the images of {name} are needed, name their folder with --data-root: {error}") from error
+    if not set(ids) - set(source.ids):
+        return source
+    sources = [source, *_others(dataset, split, data_root)]
+    if absent := set(ids) - {one for each in sources for one in each.ids}:
+        raise RequestError(
+            f"{paths.dataset_root(data_root, dataset['name'])} holds other data than the run's: {len(absent)} of "
+            f"{len(ids)} samples are absent from every split, such as '{min(absent)}'; name the folder that the "
+            "features were made from with --data-root"
+        )
+    return Joined(sources)
+
+
+class Joined(EODataset):
+    """All splits of a dataset as one; an id that several splits have is that of the first."""
+
+    def __init__(self, sources: Sequence[EODataset]) -> None:
+        first = sources[0]
+        found: dict[str, tuple[EODataset, int]] = {}
+        for source in sources:
+            for row, name in enumerate(source.ids):
+                found.setdefault(name, (source, row))
+        self.rows = list(found.values())
+        super().__init__(
+            name=first.name, variant=first.variant, split=first.split, ids=list(found),
+            labels=np.stack([source.labels[row] for source, row in self.rows]), class_names=first.class_names,
+            bands=first.bands, statistics=first.statistics,
+        )  # fmt: skip
+
+    def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
+        """Read one sample from the split that has it."""
+        source, row = self.rows[index]
+        return source.read(row, bands)
+
+
+def _others(dataset: dict[str, Any], split: str, data_root: Path | None) -> list[EODataset]:
+    """The other splits, as far as they are there."""
+    found = []
+    for other in SPLITS:
+        if other != split:
+            with contextlib.suppress(RequestError):  # a sample that is missed is reported by its id
+                found.append(_open(dataset, other, data_root))
+    return found
+
+
+def _open(dataset: dict[str, Any], split: str, data_root: Path | None) -> EODataset:
     name = dataset["name"]
     root = paths.dataset_root(data_root, name)
     variant = dataset["variant"] if DATASETS.card(name).get("variants") else None  # a folder's is its name
     request = DatasetRequest(split, root, variant=variant, bands=("rgb", "all"), **_options(dataset))
-    try:
-        source = DATASETS.load(name).open_dataset(request)
-    except RequestError as error:
-        raise RequestError(f"the images of {name} are needed, name their folder with --data-root: {error}") from error
-    absent = set(ids) - set(source.ids)
-    if absent:
-        raise RequestError(
-            f"{root} holds other data than the run's: {len(absent)} of {len(ids)} samples are absent, such as "
-            f"'{min(absent)}'; name the folder that the features were made from with --data-root"
-        )
-    return source
+    return DATASETS.load(name).open_dataset(request)
 
 
 def picture(source: EODataset, name: str) -> np.ndarray:

@@ -89,9 +89,8 @@ class Protocol:
     def sets(self, kind: str) -> set[str]:
         """Names of the settings (`probes.settings.Settings`) and options of a kind that the protocol decides."""
         names = {"tie_breaker", "extend", *self.options(kind)}
-        names |= {"standardise" if name == "standardize" else name for name in self.flags()} - {"augment", "seeds"}
-        names |= {"views"} if self.plain else set()
-        names |= {"fraction"} if self.fractions is not None or self.shots is not None else set()
+        setting = {"standardize": "standardise", "augment": "views", "train_fraction": "fraction"}
+        names |= {setting.get(flag, flag) for flag in self.flags()}
         return names | ({"select"} if self.select is not None else set())
 
     def differences(self, kind: str, encoder: dict[str, Any], given: dict[str, Any] | None = None) -> list[str]:

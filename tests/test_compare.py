@@ -101,7 +101,7 @@ def test_runs_that_share_nothing_or_disagree_about_labels_are_refused(tmp_path):
             given = runs[0].predictions(split)
             return type(given)([f"other {name}" for name in given.ids], given.labels, given.scores)
 
-    with pytest.raises(RequestError, match="share no test samples"):
+    with pytest.raises(RequestError, match="share no test samples; choose some with --kind: knn, rf"):
         rankings([runs[0], Elsewhere()], ("half",))  # type: ignore[list-item]
 
 

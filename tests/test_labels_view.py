@@ -12,6 +12,7 @@ from analysis.view import ViewRequest, run_view
 from analysis.views import labels as view
 from data import command, store
 from data.errors import RequestError
+from data.runs import all_runs
 from probes.out_of_fold import out_of_fold
 
 NAMES = ["water", "forest", "crop"]
@@ -94,20 +95,31 @@ def test_a_fold_that_leaves_nothing_to_learn_is_skipped():
 
 
 def test_ranks_with_and_without_suspected_samples_by_hand(tmp_path):
-    """One run is wrong on samples 0 and 1 of ten, the other on 2; without 0 and 1 the first is right on all eight."""
-    labels = np.arange(10) % 2
-    runs = []
+    """One probe is wrong on the first 80 of 400 samples, the other on the last 40; without the first 80 it turns."""
+    labels = np.arange(400) % 2
+    for kind, wrong in (("linear", slice(0, 80)), ("rf", slice(360, 400))):
+        scores = np.eye(2, dtype=np.float32)[labels]
+        scores[wrong] = scores[wrong][:, ::-1]
+        runs = [make_run(tmp_path, labels, scores, ["a", "b"], kind=kind, seed=seed) for seed in (0, 1)]
+    runs = all_runs(tmp_path)
+    assert len(runs) == 4
+    frame = view.ranks(runs, {*(f"test-{number}" for number in range(80)), "elsewhere"})
+    assert len(frame) == 2 and (frame["seeds"] == 2).all(), "seeds are one row"
+    frame = frame.set_index("kind")
+    assert frame["value"].to_dict() == {"rf": 0.9, "linear": 0.8} and (frame["left_out"] == 80).all()
+    assert frame["value_without"].to_dict() == {"rf": 0.875, "linear": 1.0}
+    assert frame["rank"].to_dict() == {"rf": 1, "linear": 2}
+    assert frame["rank_without"].to_dict() == {"rf": 2, "linear": 1}
+
+
+def test_ranks_tie_where_the_difference_may_be_chance(tmp_path):
+    labels = np.arange(20) % 2
     for kind, wrong in (("linear", [0, 1]), ("rf", [2])):
         scores = np.eye(2, dtype=np.float32)[labels]
         scores[wrong] = scores[wrong][:, ::-1]
-        runs.append(make_run(tmp_path, labels, scores, ["a", "b"], kind=kind))
-    frame = view.ranks(runs, {"test-0", "test-1", "elsewhere"}).set_index("kind")
-    assert frame["value"].to_dict() == {"rf": 0.9, "linear": 0.8} and (frame["left_out"] == 2).all()
-    assert frame["value_without"].to_dict() == {"rf": 0.875, "linear": 1.0}
-    assert frame["rank"].to_dict() == {"rf": 1, "linear": 2} and frame["rank_without"].to_dict() == {
-        "rf": 2,
-        "linear": 1,
-    }
+        make_run(tmp_path, labels, scores, ["a", "b"], kind=kind)
+    frame = view.ranks(all_runs(tmp_path), {"test-0", "test-1"})
+    assert set(frame["rank"]) == {1} and set(frame["rank_without"]) == {1}
 
 
 def test_the_view_writes_images_and_tables_that_say_simulated(tmp_path, monkeypatch):

@@ -536,13 +536,13 @@ def test_the_printed_probe_command_has_the_settings_of_the_run():
         "beta": 1.0, "balanced": True, "calibrate": "platt", "fraction": None, "shots": 10, "budget_s": 90.0,
         "device": "cpu", "views": 3, "options": {"learning_rate": 0.001, "epochs": 5},
     }  # fmt: skip
-    words = ["--kind", "head", *report._flags({"seed": 4, **report.probe_flags(given)})]
+    words = ["--kind", "head", *report._flags({"seed": 4, **report.probe_flags(given, "head", {})})]
     _, bound, _ = probe_cli.app.parse_args(words, exit_on_error=False, print_error=False)
     fit = bound.arguments["fit"]
     assert bound.arguments["shots"] == 10 and "train_fraction" not in bound.arguments
     assert (fit.seed, fit.beta, fit.balanced, fit.calibrate, fit.budget) == (4, 1.0, True, "platt", "90s")
     assert (fit.augment, fit.learning_rate, fit.epochs, fit.device) == (3, 0.001, 5, "cpu")
-    assert report._flags(report.probe_flags({"beta": 2, "views": 1, "device": "cpu", "options": {}})) == []
+    assert report._flags(report.probe_flags({"beta": 2, "views": 1, "device": "cpu", "options": {}}, "rf", {})) == []
 
 
 def test_the_printed_report_command_has_the_flags_that_were_given():

@@ -23,6 +23,9 @@ CARD = {
 }
 
 
+PROTOCOL_FILL = {"same": figures.INK, "nearest": "white"}  # of the marks of published numbers
+
+
 def run(request: ViewRequest, *, metric: str, resamples: int, seed: int) -> list[Output]:
     """Rank all runs of each dataset and write the table, the pairs and a figure."""
     if resamples < 1000:
@@ -34,10 +37,11 @@ def run(request: ViewRequest, *, metric: str, resamples: int, seed: int) -> list
     frame, pairs, contenders = ranking.rankings(runs, request.rules, metric=metric)
     folder = request.target("compare")
     outputs = []
-    for _, part in frame.groupby(["dataset", "rule"], sort=False):
-        dataset, rule = part["dataset"].iloc[0], part["rule"].iloc[0]
-        of_part = pairs.loc[(pairs["dataset"] == dataset) & (pairs["rule"] == rule)]
-        stem = folder / f"compare__{dataset}__{rule if bool(part['multilabel'].iloc[0]) else 'argmax'}"
+    for _, part in frame.groupby(["dataset", "test_split", "rule"], sort=False):
+        dataset, split, rule = (str(part[column].iloc[0]) for column in ("dataset", "test_split", "rule"))
+        of_part = pairs.loc[(pairs["dataset"] == dataset) & (pairs["rule"] == rule) & (pairs["test_split"] == split)]
+        stem = f"compare__{dataset}__{rule if bool(part['multilabel'].iloc[0]) else 'argmax'}"
+        stem = folder / f"{stem}{frames.split_suffix(split)}"
         outputs.append(_write(part.reset_index(drop=True), of_part, stem))
     if len(set(frame["dataset"])) > 1:
         outputs += across.write(frame, contenders, folder / "compare", resamples=resamples, seed=seed)
@@ -73,13 +77,13 @@ def _write(frame: pd.DataFrame, pairs: pd.DataFrame, stem: Path) -> Output:
     header, rows = readable(frame)
     words = frames.rule_words(first["rule"], first["multilabel"])
     metric = frames.metric_names(first["multilabel"])[first["metric"]]
-    title = f"{metric} compared, {first['dataset']}, {words}"
+    title = f"{metric} compared, {frames.with_split(first['dataset'], first['test_split'])}, {words}"
     note = " ".join([_caption(frame), *_references(frame)])
     if first["simulated"]:
         title += " (simulated data)"
     text = f"# {title}\n\n{note}\n\n" + tables.markdown_table(header, rows, left=2)
     return Output(
-        title=f"{metric}, {words}",
+        title=frames.with_split(f"{metric}, {words}", first["test_split"]),
         files=(
             *figures.save(draw_figure(frame), stem),
             tables.write_csv(frame, stem),
@@ -96,7 +100,8 @@ def _write(frame: pd.DataFrame, pairs: pd.DataFrame, stem: Path) -> Output:
 
 def _caption(frame: pd.DataFrame) -> str:
     lines = [
-        f"{int(frame['samples'].iloc[0]):,} test samples that all runs share; {frames.interval_words(frame)}.",
+        f"{int(frame['samples'].iloc[0]):,} test samples that all runs share, {frame['test_split'].iloc[0]}; "
+        f"{frames.interval_words(frame)}.",
         f"Rank: 1 and the number of runs significantly better; bold: ties with the best. {ranking.COMPARED}",
     ]
     if any(frame["seeds"] > 1):
@@ -138,14 +143,15 @@ def draw_figure(frame: pd.DataFrame) -> Figure:
     handles = [Line2D([], [], marker="o", lw=1.6, ms=5, color=figures.GREY)]
     words = [f"value, {frames.interval_words(frame)}"]
     if any(frame["published"] != ""):
-        handles.append(Line2D([], [], marker="D", lw=0, ms=5, mfc="white", color=figures.INK))
-        words.append("published, same protocol")
-    figure.legend(handles, words, loc="outside upper right", ncols=2, frameon=False)
+        for how, fill in PROTOCOL_FILL.items():
+            if frame["published"].str.contains(f"({how} protocol)", regex=False).any():
+                handles.append(Line2D([], [], marker="D", lw=0, ms=5, mfc=fill, color=figures.INK))
+                words.append(f"published, {how} protocol")
+    figure.legend(handles, words, loc="outside upper right", ncols=3, frameon=False)
     rule = frames.rule_words(first["rule"], first["multilabel"])
     note = f"{int(first['samples']):,} shared test samples. Number: rank; on grey: ties with the best."
-    figures.put_title(
-        figure, f"{metric} compared: {rule}", str(first["dataset"]), simulated=bool(first["simulated"]), note=note
-    )
+    where = frames.with_split(first["dataset"], first["test_split"])
+    figures.put_title(figure, f"{metric} compared: {rule}", where, simulated=bool(first["simulated"]), note=note)
     return figure
 
 
@@ -166,7 +172,8 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
         ax.plot([row["low"], row["high"]], [y, y], color=colour, lw=1.8, solid_capstyle="butt")
         ax.plot(row["value"], y, "o", color=colour, ms=5)
         for text in filter(None, row["published"].split("; ")):
-            ax.plot(float(text.split()[0]), y, "D", mfc="white", color=figures.INK, ms=5)
+            fill = next(fill for how, fill in PROTOCOL_FILL.items() if f"({how} protocol)" in text)
+            ax.plot(float(text.split()[0]), y, "D", mfc=fill, color=figures.INK, ms=5)
         labels.append(f"{row['probe']}  ·  {row['model']}   {row['rank']:>2}")
     ax.set_yticks(range(len(labels)), labels)
     ax.set_ylim(len(labels) - 0.4, -0.6)

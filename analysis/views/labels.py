@@ -1,6 +1,6 @@
 """Suspected labels: samples whose label disagrees with out-of-fold predictions, and ranks of models without them."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import figures, frames, samples, tables
+from analysis import figures, frames, ranking, samples, tables
 from analysis.view import Output, ViewRequest
 from data import paths, store
 from data.errors import RequestError
@@ -31,7 +31,6 @@ CARD = {
 
 COLUMNS = 5
 NAME_WIDTH = 26
-HEADLINE = {True: "f2_macro", False: "accuracy"}
 METHOD = (
     "Confident learning (Northcutt et al. 2021, cleanlab) on out-of-fold probabilities of logistic regression. A "
     "suspected label may be right, and weak features suspect more: look at the image."
@@ -51,9 +50,9 @@ def run(request: ViewRequest, *, count: int, folds: int, seed: int, data_root: s
     if request.split != "all" and request.split not in present:
         raise RequestError(f"no {request.split} features in {where}; make them with featurize")
     sets = [store.read_features(paths.feature_file(where, split)) for split in present]
-    frame = compute(sets, folds=folds, seed=seed)
+    frame = every = compute(sets, folds=folds, seed=seed)
     if request.split != "all":
-        frame = frame[frame["split"] == request.split].reset_index(drop=True)
+        frame = every[every["split"] == request.split].reset_index(drop=True)
     dataset, encoder = store.dataset_slug(sets[0].identity), store.encoder_slug(sets[0].identity)
     about = {
         "dataset": dataset,
@@ -65,10 +64,13 @@ def run(request: ViewRequest, *, count: int, folds: int, seed: int, data_root: s
     shown = frame.loc[frame["suspected"]].head(count)
     pictures, note = _pictures(shown, sets[0], data_root)
     outputs = [_write(frame.assign(**about), shown, pictures, stem, note=note, split=request.split)]
-    suspected = set(frame.loc[frame["suspected"] & (frame["split"] == "test"), "id"])
     runs = [one for one in find_runs(request.out, dataset=dataset) if one.class_names == list(sets[0].class_names)]
-    if runs and suspected:
-        outputs.append(_write_ranks(ranks(runs, suspected), stem, dataset))
+    for split in dict.fromkeys(map(frames.split_words, runs)):
+        members = [one for one in runs if frames.split_words(one) == split]
+        tested = every["suspected"] & ((every["split"] == "test") | (split != frames.ORIGINAL))  # of any split there
+        if suspected := set(every.loc[tested, "id"]):
+            place = stem.with_name(f"{stem.name}__ranks{frames.split_suffix(split)}")
+            outputs.append(_write_ranks(ranks(members, suspected), place, dataset, split))
     return outputs
 
 
@@ -153,38 +155,26 @@ def _judged(truth: np.ndarray, scores: np.ndarray, multilabel: bool) -> tuple[np
     return find_label_issues(given, scores, n_jobs=1), get_label_quality_scores(given, scores)
 
 
-def ranks(runs: Sequence[Run], suspected: set[str]) -> pd.DataFrame:
-    """The headline metric of runs on all of test and without the suspected samples.
+def ranks(runs: Sequence[Run], suspected: Set[str]) -> pd.DataFrame:
+    """Runs ranked on all of test and without the suspected samples; see `analysis.ranking`.
 
     Args:
-        runs: of one dataset.
+        runs: of one dataset and test split; those that differ only in their seed are taken together.
         suspected: ids of test samples.
 
     Returns:
-        A row per run, the best on all samples first: the columns of `frames.run_columns`, then ``metric samples
-        left_out value rank value_without rank_without``.
+        A row per setting, the best on all samples first: the columns of `analysis.ranking.rankings`, then
+        ``samples_without value_without rank_without left_out``.
+
+    Raises:
+        RequestError: every test sample is suspected, or as `analysis.ranking.rankings`.
     """
-    rows = []
-    for one in runs:
-        predictions = one.predictions("test")
-        truth = frames.truth(predictions, len(one.class_names))
-        decided = frames.decisions(one, predictions, "tuned" if one.multilabel else "half")
-        kept = np.array([name not in suspected for name in predictions.ids])
-        metric = HEADLINE[one.multilabel]
-        values = [
-            metrics.multilabel_metrics(truth[part], decided[part], predictions.scores[part])[metric]
-            if one.multilabel
-            else float((truth[part] & decided[part]).any(axis=1).mean())
-            for part in (slice(None), kept)
-            if len(truth[part])
-        ]
-        if len(values) == 2:
-            about = {"metric": metric, "samples": len(kept), "left_out": int((~kept).sum())}
-            rows.append(frames.run_columns(one) | about | {"value": values[0], "value_without": values[1]})
-    frame = frames.with_names(pd.DataFrame(rows), runs)
-    for column in ("value", "value_without"):
-        frame[column.replace("value", "rank")] = frame[column].rank(ascending=False, method="min").astype(int)
-    return frame.sort_values(["rank", "run"], ignore_index=True)
+    rules = ("tuned" if runs[0].multilabel else "half",)
+    frame, _, _ = ranking.rankings(runs, rules)
+    kept, _, _ = ranking.rankings(runs, rules, without=suspected)
+    keys, columns = ["dataset", "encoder", "run"], ["samples", "value", "rank"]
+    frame = frame.merge(kept[[*keys, *columns]], on=keys, suffixes=("", "_without"))
+    return frame.assign(left_out=frame["samples"] - frame["samples_without"])
 
 
 # ------------------------------------------------------------------------------------------------ write
@@ -239,8 +229,8 @@ def _write(
     )
 
 
-def _write_ranks(frame: pd.DataFrame, stem: Path, dataset: str) -> Output:
-    metric = frames.metric_names(bool(frame["multilabel"].iloc[0]))[frame["metric"].iloc[0]]
+def _write_ranks(frame: pd.DataFrame, place: Path, dataset: str, split: str) -> Output:
+    metric = frames.metric_names(bool(frame["multilabel"].iloc[0]))[str(frame["metric"].iloc[0])]
     header = ["Model", "Probe", metric, "Rank", f"{metric}, without suspected", "Rank, without suspected"]
     rows = [
         [row["model"], row["probe"], figures.number(row["value"]), str(row["rank"])]
@@ -249,15 +239,16 @@ def _write_ranks(frame: pd.DataFrame, stem: Path, dataset: str) -> Output:
     ]
     moved = int((frame["rank"] != frame["rank_without"]).sum())
     note = (
-        f"{frame['left_out'].max()} suspected test samples left out; {moved} of {len(frame)} runs change their rank. "
-        "The encoder whose features found the samples gains most: they are those it gets wrong."
+        f"Test samples: {split}. {frame['left_out'].max()} suspected test samples left out; {moved} of {len(frame)} "
+        "runs change their rank. "
+        "The encoder whose features found the samples gains most: they are those it gets wrong. "
+        f"Rank: 1 and the number of runs significantly better. {ranking.COMPARED}"
     )
-    place = stem.with_name(f"{stem.name}__ranks")
-    title = f"Ranks without suspected labels, {dataset}"
-    if frame["simulated"].any():
+    title = f"Ranks without suspected labels, {frames.with_split(dataset, split)}"
+    if bool(frame["simulated"].any()):
         title += " (simulated data)"
     return Output(
-        title="Ranks without suspected labels",
+        title=frames.with_split("Ranks without suspected labels", split),
         files=tables.write_all(frame, place, title, header, rows, left=2, note=note),
         dataset=dataset,
         caption=note,

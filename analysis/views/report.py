@@ -1,6 +1,7 @@
 """One self-contained page of every run found: samples to explore, tables, figures, and how to repeat it all."""
 
 import base64
+import dataclasses
 import json
 import re
 import shlex
@@ -29,6 +30,8 @@ from data.folders import clear_left, published_folder
 from data.lock import Lock
 from data.registry import DATASETS, PROBES, VIEWS
 from data.runs import Run, find_runs
+from probes import protocols
+from probes.flags import FitFlags
 
 CARD = {
     "input": "runs",
@@ -399,32 +402,87 @@ def encoder_facts(features: Features) -> dict[str, Any]:
 def commands(features: Features, out: Path) -> list[str]:
     """The commands that make these features and runs again."""
     lines = [featurize_command(features, out)]
-    alike: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    alike: dict[str, tuple[dict[str, Any], dict[str, set[int]]]] = {}
     for one in features.runs:
-        settings = {"seed": one.record["seed"] or None} | probe_flags(one.record["arguments"])
-        alike.setdefault(json.dumps(settings), (settings, []))[1].append(one.kind)
-    for settings, kinds in alike.values():
-        lines.append(probe_command(features, out, sorted(set(kinds)), settings))
+        settings = probe_flags(one.record["arguments"], one.kind, _resplit(one))
+        key = json.dumps([settings, _resplit(one)])
+        alike.setdefault(key, (settings, {}))[1].setdefault(one.kind, set()).add(one.record["seed"])
+    for key, (settings, seeds_of) in alike.items():
+        for seeds in dict.fromkeys(tuple(sorted(seeds)) for seeds in seeds_of.values()):
+            kinds = sorted(kind for kind, own in seeds_of.items() if tuple(sorted(own)) == seeds)
+            for which in _seed_flags(seeds, json.loads(key)[1], settings["protocol"]):
+                lines.append(probe_command(features, out, kinds, which | settings))
     return lines
 
 
-def probe_flags(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The flags of probe that a run was made with, as it recorded them; None or False where the default was taken."""
-    beta, budget, views = arguments.get("beta", 2), arguments.get("budget_s"), arguments.get("views", 1)
-    device = arguments.get("device", "cpu")
+def _resplit(run: Run) -> dict[str, Any]:
+    return run.record["features"].get("splits", {}).get("test", {}).get("resplit") or {}
+
+
+def _seed_flags(seeds: Sequence[int], resplit: dict[str, Any], protocol: str | None) -> list[dict[str, Any]]:
+    """``--seed`` and ``--seeds`` of the commands that make runs of all these seeds (sorted).
+
+    ``--split-by`` draws its splits by ``--seed``, so that its runs start there; some protocols set how many seeds.
+    """
+    fixed = protocols.PROTOCOLS[protocol].seeds if protocol in protocols.PROTOCOLS else None
+    if resplit:
+        first = resplit.get("seed", 0)
+        spans = [(first, max(seeds) - first + 1)]
+    else:
+        spans = []
+        for seed in seeds:
+            start, count = spans[-1] if spans else (seed, 0)
+            if seed < start + max(count, fixed or 0):
+                continue
+            if spans and not fixed and seed == start + count:
+                spans[-1] = (start, count + 1)
+            else:
+                spans.append((seed, fixed or 1))
+    return [{"seed": start or None, "seeds": None if fixed or count == 1 else count} for start, count in spans]
+
+
+def probe_flags(arguments: dict[str, Any], kind: str, resplit: dict[str, Any]) -> dict[str, Any]:
+    """The flags of probe that a run was made with, without its seed; None or False where the default was taken.
+
+    Args:
+        arguments: as the run recorded them.
+        kind: of probe.
+        resplit: how its splits were drawn anew, empty for the dataset's own.
+    """
+    name = arguments.get("protocol") or "default"
+    sets = protocols.PROTOCOLS[name].sets(kind) if name in protocols.PROTOCOLS else set()
+    given = {setting: value for setting, value in arguments.items() if setting not in sets}
+    views, device, standardise = given.get("views", 1), given.get("device", "cpu"), given.get("standardise")
+    possible = {field.name for field in dataclasses.fields(FitFlags)}
+    options = {option: value for option, value in arguments.get("options", {}).items() if option not in sets}
     return {
-        "shots": arguments.get("shots"),
+        "protocol": None if name == "default" else name,
+        "shots": given.get("shots"),
         "val": "all" if arguments.get("shots") and "val" not in arguments else None,
-        "train-fraction": arguments.get("fraction"),
-        "beta": None if beta == 2 else f"{beta:g}",
-        "balanced": arguments.get("balanced", False),
-        "oversample": arguments.get("oversample"),
-        "calibrate": arguments.get("calibrate"),
-        "budget": None if budget is None else f"{budget:g}s",
+        "train-fraction": _exact(given.get("fraction")),
+        "select": given.get("select"),
+        "folds": given.get("folds"),
+        "refit": given.get("refit", False),
+        "standardize": standardise is True,
+        "no-standardize": standardise is False,
+        "beta": None if given.get("beta", 2) == 2 else _exact(given["beta"]),
+        "balanced": given.get("balanced", False),
+        "oversample": given.get("oversample"),
+        "calibrate": given.get("calibrate"),
+        "budget": None if given.get("budget_s") is None else f"{_exact(given['budget_s'])}s",
         "device": None if device == "cpu" else device,
         "augment": None if views == 1 else views,
-        **{name.replace("_", "-"): value for name, value in arguments.get("options", {}).items()},
+        "split-by": resplit.get("by"),
+        "buffer-km": _exact(resplit.get("buffer_km") or None),
+        **{option.replace("_", "-"): _exact(value) for option, value in options.items() if option in possible},
     }
+
+
+def _exact(value: float | None) -> str | None:
+    """A number in few digits that reads back as the same number."""
+    if value is None:
+        return None
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 def report_command(request: ViewRequest, options: dict[str, Any]) -> str:

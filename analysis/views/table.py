@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ CARD = {"input": "runs", "report": {"order": 10, "heading": "Results", "show": "
 
 HEADLINE = 6
 SIMULATED = "Simulated data: not a result about the Earth."
-BEST = "Bold: best of the dataset."
+BEST = "Bold: best on these test samples."
 
 
 def run(request: ViewRequest) -> list[Output]:
@@ -30,14 +31,14 @@ def run(request: ViewRequest) -> list[Output]:
     stem = folder / "table"
     files = (tables.write_csv(wide(frame), stem), *_documents(frame, stem))
     outputs = []
-    for dataset, part in frame.groupby("dataset", sort=False):
-        drawn = figures.save(draw_figure(part), folder / f"table__{dataset}")
+    for (dataset, split), part in _by_split(frame):
+        drawn = figures.save(draw_figure(part), folder / f"table__{dataset}{frames.split_suffix(split)}")
         outputs.append(
             Output(
-                title="Results",
+                title=frames.with_split("Results", split),
                 files=(*drawn, *files),
                 dataset=str(dataset),
-                caption=f"Test split. Lines and brackets: {frames.interval_words(part)}. {notes(part)}",
+                caption=f"Test samples: {split}. Lines and brackets: {frames.interval_words(part)}. {notes(part)}",
                 alt=f"Dot plot of the test metrics of {part['run'].nunique()} probe runs on {dataset}.",
                 tables=tuple(readable(part, metrics) for metrics in shown_metrics(part)),
             )
@@ -50,6 +51,7 @@ def compute(runs: Sequence[Run], rules: Sequence[str] = ("half", "tuned")) -> pd
 
     Returns:
         A row per setting x split x rule x metric: the columns of `frames.metrics_frame`, then ``model probe seeds``;
+        rows with the same ``dataset`` and ``test_split`` were scored on the same samples;
         ``run`` and ``seed`` are those of the first run of a setting, ``seeds`` counts them.
     """
     groups = pooling.groups(runs)
@@ -59,7 +61,34 @@ def compute(runs: Sequence[Run], rules: Sequence[str] = ("half", "tuned")) -> pd
     keys = zip(frame["dataset"], frame["encoder"], frame["run"], strict=True)
     frame = frame.assign(seeds=[counts[key] for key in keys])
     frame["probe"] = [frames.seeds_words(*row) for row in zip(frame["probe"], frame["seeds"], strict=True)]
+    frame["test_split"] = _told_apart(frame, runs)
     return frames.under_rules(frame, rules).reset_index(drop=True)
+
+
+def _told_apart(frame: pd.DataFrame, runs: Sequence[Run]) -> list[str]:
+    """``test_split`` of each row, with its size and digest where a dataset has several test sets of one name."""
+    tests = {
+        (run.dataset, run.encoder, run.folder.name): (
+            frames.split_words(run), run.record["features"].get("splits", {}).get("test", {})
+        )
+        for run in runs
+    }  # fmt: skip
+    sets: dict[tuple[str, str], set[str]] = {}
+    for (dataset, _, _), (words, test) in tests.items():
+        sets.setdefault((dataset, words), set()).add(test.get("ids_sha256", ""))
+    found = []
+    for key in zip(frame["dataset"], frame["encoder"], frame["run"], strict=True):
+        words, test = tests[key]
+        several = len(sets[key[0], words]) > 1
+        found.append(f"{words}, {test['rows']:,} samples (ids {test['ids_sha256'][:12]})" if several else words)
+    return found
+
+
+def _by_split(frame: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
+    """Rows of `compute` that may be compared: of one dataset and test split."""
+    groups: Any = frame.groupby(["dataset", "test_split"], sort=False)
+    order = list(dict.fromkeys(frame["dataset"]))
+    return sorted(groups, key=lambda group: (order.index(group[0][0]), group[0][1] != frames.ORIGINAL))
 
 
 def _pooled(group: Sequence[Run]) -> pd.DataFrame:
@@ -144,14 +173,15 @@ def shown_metrics(frame: pd.DataFrame) -> list[list[str]]:
 def _documents(frame: pd.DataFrame, stem: Path) -> tuple[Path, Path]:
     """Write the tables as Markdown and LaTeX."""
     text, tex = "# Results on test\n", ""
-    for dataset, part in frame.groupby("dataset", sort=False):
+    for (dataset, split), part in _by_split(frame):
+        where = frames.with_split(dataset, split)
         note = f"In brackets: {frames.interval_words(part)}. {notes(part)}"
         note = f"{SIMULATED} {note}" if any(part["simulated"]) else note
-        text += f"\n## {dataset}\n\n{note}\n"
+        text += f"\n## {where}\n\n{note}\n"
         for metrics in shown_metrics(part):
             header, rows = readable(part, metrics)
             text += "\n" + tables.markdown_table(header, rows, left=3)
-            tex += tables.latex_table(header, rows, left=3, caption=f"Test metrics on {dataset}. {note}") + "\n"
+            tex += tables.latex_table(header, rows, left=3, caption=f"Test metrics on {where}. {note}") + "\n"
     return tables.write_markdown(text, stem), tables.write_latex(tex, stem)
 
 
@@ -199,7 +229,7 @@ def draw_figure(frame: pd.DataFrame) -> Figure:
     figures.put_title(
         figure,
         "Test metrics",
-        str(frame["dataset"].iloc[0]),
+        frames.with_split(str(frame["dataset"].iloc[0]), str(frame["test_split"].iloc[0])),
         simulated=simulated,
         note=f"Lines: {frames.interval_words(frame)}.",
     )
