@@ -8,6 +8,7 @@ spread between seeds is added as a normal deviate. Whether ranks differ at all i
 joined by a bar in the critical-difference diagram do not differ by Nemenyi's (Demsar 2006), drawn by scikit-posthocs.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,14 @@ from scipy import stats
 from analysis import figures, frames, tables
 from analysis.ranking import COMPARED, Contender, name_of
 from analysis.view import Output
+from data.files import canonical_json, short_hash
 
 BLOCK_ENTRIES = 4_000_000  # of the largest array of the bootstrap
+OF_DATASET = {"candidates", "shrinkage", "selection"}  # arguments that follow from the dataset (`select` is asked for)
+NOTHING = (
+    "No normalised scores: fewer than two models and probes ran on every dataset with the same settings; run the same "
+    "probe commands on each."
+)
 LEAST_RANKED = 3  # models, for a test of ranks
 
 
@@ -38,6 +45,7 @@ class Across:
             resamples; its lowest and highest rank when one dataset is left out.
         friedman: chi squared and p of Friedman's test; None for fewer than `LEAST_RANKED` names or 2 datasets.
         nemenyi: (M, M) frame of p values of pairs; None likewise.
+        left_out: names that did not run on every dataset.
     """
 
     values: pd.DataFrame
@@ -45,6 +53,7 @@ class Across:
     table: pd.DataFrame
     friedman: tuple[float, float] | None
     nemenyi: pd.DataFrame | None
+    left_out: tuple[str, ...] = ()
 
 
 def write(
@@ -59,12 +68,73 @@ def write(
         resamples: of the bootstrap.
         seed: of the bootstrap.
     """
+    frame = named(frame, contenders)
     outputs = _write_overall(frame, stem)
-    for rule in dict.fromkeys(frame["rule"]):
-        found = compute(frame, contenders, str(rule), resamples=resamples, seed=seed)
-        if found is not None:
-            outputs.append(_write(found, str(rule), bool(frame["simulated"].any()), resamples, stem))
+    several = [how for how, part in frame.groupby("design", sort=False) if part["dataset"].nunique() > 1]
+    for how in several:
+        part = frame.loc[frame["design"] == how]
+        of_part = [contenders[row] for row in part.index]
+        own = stem.with_name(stem.name + frames.split_suffix(str(how)))
+        for rule in dict.fromkeys(part["rule"]):
+            found = compute(part, of_part, str(rule), resamples=resamples, seed=seed)
+            if found is not None:
+                outputs.append(_write(found, str(rule), bool(part["simulated"].any()), resamples, own, str(how)))
     return outputs
+
+
+def match_key(contender: Contender) -> str:
+    """What must be equal for runs on different datasets to be the same model and probe.
+
+    That is the encoder without what was measured on the dataset (statistics, generated weights), the kind, what was
+    asked of it without candidates, which depend on the size of train, and how the splits were made, without the seed.
+    """
+    record = contender.run.record
+    encoder = dict(record["features"]["encoder"])
+    encoder["normalization"] = {"method": encoder["normalization"]["method"]}
+    if encoder["weights"]["source"] != "loaded":
+        encoder["weights"] = {"source": encoder["weights"]["source"]}
+    asked = {name: value for name, value in record.get("arguments", {}).items() if name not in OF_DATASET}
+    return canonical_json([encoder, contender.run.kind, asked, _design(contender)])
+
+
+def _design(contender: Contender) -> str:
+    """How its splits were made, without the seed."""
+    return frames.split_words(contender.run).partition(", seed ")[0]
+
+
+def named(frame: pd.DataFrame, contenders: Sequence[Contender]) -> pd.DataFrame:
+    """The frame with ``key`` (`match_key`), ``design`` of the splits and ``name``, one for each key, to be shown.
+
+    Args:
+        frame: of `analysis.ranking.rankings`.
+        contenders: of its rows.
+    """
+    frame = frame.assign(
+        key=[match_key(one) for one in contenders],
+        design=[_design(one) for one in contenders],
+        name=[name_of(row) for row in frame.to_dict("records")],
+    ).reset_index(drop=True)
+    names: dict[str, tuple[str, str]] = {}
+    for key, part in frame.groupby("key", sort=False):
+        words = str(part["name"].iloc[0])
+        if part["seeds"].nunique() > 1:
+            words = words.rpartition(", mean of ")[0] or words
+        names[str(key)] = (words, str(part["dataset"].iloc[0]))
+    counts = Counter(words for words, _ in names.values())
+    told = {key: words if counts[words] == 1 else f"{words} ({first})" for key, (words, first) in names.items()}
+    if len(set(told.values())) < len(told):  # several within a dataset
+        told = {key: f"{words} [{short_hash(key, 6)}]" for key, words in told.items()}
+    return frame.assign(name=[told[key] for key in frame["key"]])
+
+
+def _matched(frame: pd.DataFrame, rule: str) -> tuple[list[str], list[str], pd.DataFrame]:
+    """Names that ran on all datasets and those that did not, and the rows under a rule, a test split per dataset."""
+    part = frame.loc[(frame["rule"] == rule) | ~frame["multilabel"].astype(bool)]
+    first = {dataset: rows["test_split"].iloc[0] for dataset, rows in part.groupby("dataset", sort=False)}
+    part = part.loc[part["test_split"] == part["dataset"].map(first)].drop_duplicates(["dataset", "name"])
+    counts = part.groupby("name", sort=False)["dataset"].nunique()
+    names = [str(name) for name in counts.index if counts[name] == frame["dataset"].nunique()]
+    return names, [name for name in dict.fromkeys(frame["name"]) if name not in names], part
 
 
 def compute(
@@ -73,22 +143,23 @@ def compute(
     """What datasets say together of those that ran on all of them; None for fewer than two.
 
     Args:
-        frame: of `analysis.ranking.rankings`.
+        frame: of `analysis.ranking.rankings`, all of one way to split.
         contenders: of its rows.
         rule: which; single-label datasets have one rule and count under each.
         resamples: R.
         seed: of the resamples.
     """
+    if "key" not in frame:
+        frame = named(frame, contenders)
+    frame = frame.reset_index(drop=True)
     datasets = list(dict.fromkeys(frame["dataset"]))
-    rows = [
-        (name_of(row), row["dataset"], contender)
-        for row, contender in zip(frame.to_dict("records"), contenders, strict=True)
-        if row["rule"] == rule or not row["multilabel"]
-    ]
-    of_dataset = {dataset: {name: one for name, where, one in rows if where == dataset} for dataset in datasets}
-    names = [name for name in of_dataset[datasets[0]] if all(name in of_dataset[dataset] for dataset in datasets)]
+    names, left_out, rows = _matched(frame, rule)
     if len(names) < 2:
         return None
+    places = zip(rows["dataset"], rows["name"], rows.index, strict=True)
+    of_dataset: dict[str, dict[str, Contender]] = {}
+    for dataset, name, row in places:
+        of_dataset.setdefault(dataset, {})[name] = contenders[row]
     members = {dataset: [of_dataset[dataset][name] for name in names] for dataset in datasets}
     values = pd.DataFrame({d: [one.value for one in ones] for d, ones in members.items()}, index=names)
     signed = pd.DataFrame({d: [_sign(one) * one.value for one in ones] for d, ones in members.items()}, index=names)
@@ -129,7 +200,7 @@ def compute(
         friedman = (float(test.statistic), float(test.pvalue))
         nemenyi = posthoc_nemenyi_friedman(scores.to_numpy().T)
         nemenyi.index = nemenyi.columns = pd.Index(names)
-    return Across(values, scores, table, friedman, nemenyi)
+    return Across(values, scores, table, friedman, nemenyi, tuple(left_out))
 
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:
@@ -162,10 +233,9 @@ def overall(frame: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row a rule x model x probe: ``rule name <dataset> ... mean_rank simulated``; ``mean_rank`` is NaN unless it
-        ran on all datasets. Single-label datasets have one rule and count under each.
+        ran on all datasets. The frame is one of `named`. Single-label datasets have one rule and count under each.
     """
     datasets = list(dict.fromkeys(frame["dataset"]))
-    frame = frame.assign(name=[name_of(row) for row in frame.to_dict("records")])
     rows = []
     for rule in dict.fromkeys(frame["rule"]):
         part = frame.loc[(frame["rule"] == rule) | ~frame["multilabel"].astype(bool)]
@@ -191,7 +261,7 @@ def readable(found: Across) -> tuple[list[str], list[list[str]]]:
     return ["Model and probe", *datasets, "IQM", "First", "Rank, 95 %", "Rank, one dataset left out"], rows
 
 
-def _write(found: Across, rule: str, simulated: bool, resamples: int, stem: Path) -> Output:
+def _write(found: Across, rule: str, simulated: bool, resamples: int, stem: Path, design: str) -> Output:
     datasets = list(found.scores.columns)
     note = (
         "Scores of each dataset from 0, the worst of these, to 1, the best; IQM: interquartile mean over "
@@ -202,9 +272,12 @@ def _write(found: Across, rule: str, simulated: bool, resamples: int, stem: Path
         statistic, p = found.friedman
         note += f" Friedman's test over datasets: chi squared {statistic:.2f}, p = {p:.3g}"
         note += "; with few datasets it finds little." if len(datasets) < 10 else "."
+    if found.left_out:
+        note += f" Left out, not on every dataset: {'; '.join(found.left_out)}."
     if simulated:
         note += " Some of the data are simulated."
     title = f"Normalised scores over {len(datasets)} datasets, {frames.RULE_WORDS[rule]}"
+    title = frames.with_split(title, design)
     own = stem.with_name(f"{stem.name}__all__{rule}__normalised")
     header, rows = readable(found)
     frame = found.table.join(found.scores, on="name").assign(simulated=simulated)
@@ -284,7 +357,9 @@ def _write_overall(frame: pd.DataFrame, stem: Path) -> list[Output]:
             for row in part.to_dict("records")
         ]
         simulated = " Some of the data are simulated." if any(part["simulated"]) else ""
-        note = f"Ranks within each dataset; a mean where it ran on all of them. {COMPARED}{simulated}"
+        matched = [_matched(group, str(rule))[0] for _, group in frame.groupby("design", sort=False)]
+        nothing = "" if max(map(len, matched)) > 1 else f" {NOTHING}"
+        note = f"Ranks within each dataset; a mean where it ran on all of them. {COMPARED}{nothing}{simulated}"
         title = f"Ranks over {len(datasets)} datasets, {frames.RULE_WORDS[str(rule)]}"
         own = stem.with_name(f"{stem.name}__all__{rule}")
         text = f"# {title}\n\n{note}\n\n" + tables.markdown_table(header, rows, left=1)
@@ -300,6 +375,7 @@ def _write_overall(frame: pd.DataFrame, stem: Path) -> list[Output]:
                 caption=note,
                 alt=f"Ranks of {len(rows)} models and probes on {len(datasets)} datasets.",
                 tables=((header, rows),),
+                summary=nothing.strip(),
             )
         )
     return outputs

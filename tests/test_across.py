@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from made_runs import make_run
+from helpers import encoder_identity
+from made_runs import make_run, rewrite
 from scipy import stats
 
 from analysis import across
@@ -68,6 +69,55 @@ def test_the_last_stays_last_whichever_dataset_is_left_out(found):
     table = by_kind(found.table.set_index("name"))
     assert table.loc["knn", ["lowest_rank", "highest_rank", "rank_low", "rank_high"]].tolist() == [3, 3, 3, 3]
     assert table["first"].sum() >= 1 and table.loc["rf", "first"] > table.loc["linear", "first"]
+
+
+def _made(folder, dataset, kind, right, **more):
+    labels = np.arange(100) % 2
+    scores = np.eye(2, dtype=np.float32)[np.where(np.arange(100) < right, labels, 1 - labels)]
+    return make_run(folder, labels, scores, ["a", "b"], kind=kind, dataset=dataset, **more)
+
+
+def _across(folder):
+    frame, _, contenders = rankings(all_runs(folder), ("half",))
+    return across.compute(frame, contenders, "half", resamples=1000, seed=0)
+
+
+def test_runs_are_matched_by_what_they_are_not_by_what_they_are_called(tmp_path):
+    for dataset, number in (("one", 1.0), ("two", 2.0)):
+        scaled = {"method": "zscore", "mean": [number] * 12, "std": [number] * 12}  # the dataset's own
+        encoder = encoder_identity("stats", normalization=scaled)
+        balanced = {"balanced": number == 2}  # alone of its kind on each, so shown as linear on both
+        _made(tmp_path, dataset, "linear", 90, encoder=encoder, arguments=balanced)
+        for kind, right in (("rf", 80), ("knn", 70)):
+            _made(tmp_path, dataset, kind, right, encoder=encoder, arguments={"candidates": [{"k": number}]})
+    _made(tmp_path, "two", "rf", 60, encoder=encoder, arguments={"balanced": True})  # the other is now called otherwise
+    found = _across(tmp_path)
+    assert [name.split("; ")[1].split(",")[0] for name in found.scores.index] == ["rf", "knn"]
+    assert sum("linear" in name for name in found.left_out) == 2 and len(found.left_out) == 3
+    assert len(set(found.left_out)) == 3
+    output = run_view("compare", ViewRequest(out=tmp_path, folder=tmp_path / "to", rule="half"))[-1]
+    assert "Left out, not on every dataset: " in output.caption and "linear (one)" in output.caption
+
+
+def test_where_nothing_matches_the_table_says_so(tmp_path):
+    for dataset, balanced in (("one", True), ("two", False)):
+        for kind in ("rf", "linear"):
+            _made(tmp_path, dataset, kind, 80, arguments={"balanced": balanced})
+    assert _across(tmp_path) is None
+    output = run_view("compare", ViewRequest(out=tmp_path, folder=tmp_path / "to", rule="half"))[-1]
+    assert "No normalised scores" in output.caption and "No normalised scores" in output.summary
+
+
+def test_each_way_to_split_is_summed_up_by_itself(tmp_path):
+    for dataset in ("one", "two"):
+        for kind, right in (("rf", 80), ("knn", 70)):
+            _made(tmp_path, dataset, kind, right)
+            run = _made(tmp_path, dataset, kind, right - 10, arguments={"beta": 1.0})
+            run.record["features"]["splits"]["test"]["resplit"] = {"by": "cells", "buffer_km": 0.0, "seed": 4}
+            rewrite(run)
+    outputs = run_view("compare", ViewRequest(out=tmp_path, folder=tmp_path / "to", rule="half"))[-2:]
+    assert [output.title.partition(", split by ")[2] for output in outputs] == ["", "cells"]
+    assert all(len(output.tables[0][1]) == 2 for output in outputs)
 
 
 def test_resamples_of_a_dataset_spread_as_the_standard_error_of_its_metric(out):

@@ -432,11 +432,9 @@ def _seed_flags(seeds: Sequence[int], resplit: dict[str, Any], protocol: str | N
         spans = []
         for seed in seeds:
             start, count = spans[-1] if spans else (seed, 0)
-            if seed < start + max(count, fixed or 0):
-                continue
-            if spans and not fixed and seed == start + count:
+            if not fixed and count and seed == start + count:
                 spans[-1] = (start, count + 1)
-            else:
+            elif seed >= start + count:
                 spans.append((seed, fixed or 1))
     return [{"seed": start or None, "seeds": None if fixed or count == 1 else count} for start, count in spans]
 
