@@ -8,6 +8,8 @@ from made_tiffs import constant, open_folder, write_table, write_tif
 
 from data.dataset import SPLITS
 from data.errors import RequestError
+from data.seen import stamp
+from data.sources import folder
 
 
 @pytest.mark.parametrize(
@@ -70,3 +72,18 @@ def test_the_digest_of_a_folder_of_bands_is_that_of_v01(tmp_path):
         about = (tmp_path / "p" / f"p_{band}.tif").stat()
         digest.update(f"p/p_{band}.tif\0{about.st_size}\0{about.st_mtime_ns}\n".encode())
     assert open_folder(tmp_path).files_digest == digest.hexdigest()
+
+
+def test_a_folder_is_listed_once_for_the_look_at_its_times_and_the_read(tmp_path, monkeypatch):
+    for number in range(2):
+        write_tif(tmp_path / f"p{number}" / "B02.tif", constant(number))
+    write_table(tmp_path, [{"path": f"p{number}", "label": "x", "split": "train"} for number in range(2)])
+    dataset = open_folder(tmp_path)
+    listed, band_files = [], folder._band_files
+    monkeypatch.setattr(folder, "_band_files", lambda *about: listed.append(about[0].name) or band_files(*about))
+    for row in range(2):
+        assert stamp(dataset, row, dataset.bands) == dataset.looked[row]
+    assert [int(dataset.read(row, dataset.bands)[0][0, 0]) for row in range(2)] == [0, 1]
+    assert listed == ["p0", "p1"]
+    dataset.read(0, dataset.bands)
+    assert listed == ["p0", "p1", "p0"], "a listing serves one read"
