@@ -317,7 +317,7 @@ def test_a_sample_that_ends_or_hangs_hdf5_is_one_line(tmp_path, published_classe
 
     def badly(self, sample):
         if sample == "id_0001":
-            os.kill(os.getpid(), signal.SIGSEGV) if failure == "ends" else time.sleep(1000)
+            os.kill(os.getpid(), signal.SIGKILL) if failure == "ends" else time.sleep(1000)
         return label(self, sample)
 
     monkeypatch.setattr(Samples, "label", badly)
@@ -331,7 +331,7 @@ def test_a_set_without_statistics_that_ends_hdf5_is_one_line(tmp_path, published
     folder = tmp_path / "classification_v1.0" / "m-pv4ger"
     (folder / "band_stats.json").unlink()
     assert opened(tmp_path, "m-pv4ger").statistics["red"].mean > 1
-    monkeypatch.setattr(Samples, "pixels", lambda *_: os.kill(os.getpid(), signal.SIGSEGV))
+    monkeypatch.setattr(Samples, "pixels", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(RequestError, match="m-pv4ger: HDF5 ends"):
         opened(tmp_path, "m-pv4ger")
 
