@@ -341,7 +341,7 @@ def test_a_large_forest_is_the_same_grown_in_steps_and_is_cut_by_the_budget(fold
         ("rf", True, {"balanced": True}, "--balanced: rf cannot weigh multi-label classes; kinds that can: linear"),
         ("knn", False, {"balanced": True}, "knn cannot weigh single-label classes; kinds that can: linear, mlp, rf"),
         ("rf", True, {"device": "cuda"}, "--device cuda: rf runs on the CPU; kinds for a GPU: knn, linear"),
-        ("rf", False, {"beta": 1.0}, "--beta 1: each sample has one class here"),
+        ("rf", False, {"beta": 1.0}, "--beta 1: single-label decisions are the argmax"),
     ],
 )
 def test_a_setting_that_would_have_no_effect_is_refused(kind, multilabel, settings, told, folders, tmp_path):
