@@ -70,7 +70,7 @@ def write(
     """
     frame = named(frame, contenders)
     outputs = _write_overall(frame, stem)
-    several = [how for how, part in frame.groupby("design", sort=False) if part["dataset"].nunique() > 1]
+    several = [how for how, part in frame.groupby("design", sort=False) if len(set(part["dataset"])) > 1]
     for how in several:
         part = frame.loc[frame["design"] == how]
         of_part = [contenders[row] for row in part.index]
@@ -117,7 +117,7 @@ def named(frame: pd.DataFrame, contenders: Sequence[Contender]) -> pd.DataFrame:
     names: dict[str, tuple[str, str]] = {}
     for key, part in frame.groupby("key", sort=False):
         words = str(part["name"].iloc[0])
-        if part["seeds"].nunique() > 1:
+        if len(set(part["seeds"])) > 1:
             words = words.rpartition(", mean of ")[0] or words
         names[str(key)] = (words, str(part["dataset"].iloc[0]))
     counts = Counter(words for words, _ in names.values())

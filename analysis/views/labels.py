@@ -210,7 +210,7 @@ def _write(
 ) -> Output:
     first: Any = frame.iloc[0]
     header, rows = readable(frame)
-    found = int(frame["suspected"].sum())
+    found = int(np.count_nonzero(frame["suspected"]))
     where = "all splits" if split == "all" else split
     said = f"{found:,} of {len(frame):,} labels suspected in {where} of {first['dataset']}"
     if unable := np.count_nonzero(frame["quality"].isna()):
@@ -237,7 +237,7 @@ def _write_ranks(frame: pd.DataFrame, place: Path, dataset: str, split: str) -> 
         + [figures.number(row["value_without"]), str(row["rank_without"])]
         for row in frame.to_dict("records")
     ]
-    moved = int((frame["rank"] != frame["rank_without"]).sum())
+    moved = int(np.count_nonzero(frame["rank"] != frame["rank_without"]))
     note = (
         f"Test samples: {split}. {frame['left_out'].max()} suspected test samples left out; {moved} of {len(frame)} "
         "runs change their rank. "
