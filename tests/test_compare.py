@@ -6,9 +6,10 @@ import pytest
 from helpers import encoder_identity
 from made_runs import BIGEARTHNET, EUROSAT, made_up, make_run, rewrite
 
-from analysis import cli, reference
+from analysis import cli, figures, reference
 from analysis.ranking import rankings
 from analysis.view import ViewRequest, run_view
+from analysis.views import compare
 from data import command
 from data.errors import RequestError
 from data.runs import all_runs
@@ -149,6 +150,16 @@ def test_published_numbers_stand_beside_runs_of_their_protocol_only(tmp_path):
     text = output.file("md").read_text()
     assert reference.STUDIES["torchgeo-bench"].protocol in text
     assert "dofa base, rgb, 224 px, mean, linear, beside 0.952: refitted on train and val: published yes" in text
+
+
+@pytest.mark.parametrize(("how", "fill"), [("same", figures.INK), ("nearest", "white")])
+def test_the_figure_tells_the_same_protocol_from_the_nearest(how, fill, tmp_path):
+    multilabel_runs(tmp_path, [("knn", 0.5), ("linear", 2.0)])
+    frame, _, _ = rankings(all_runs(tmp_path), ("half",))
+    drawn = compare.draw_figure(frame.assign(published=[f"0.500 resize ({how} protocol)", ""]))
+    assert [text.get_text() for text in drawn.legends[0].get_texts()][1:] == [f"published, {how} protocol"]
+    marks = [line for line in drawn.axes[0].lines if line.get_marker() == "D"]
+    assert [(line.get_markerfacecolor(), line.get_xdata()[0]) for line in marks] == [(fill, 0.5)]
 
 
 def test_several_datasets_get_an_overall_table_with_mean_ranks(tmp_path):
