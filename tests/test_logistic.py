@@ -200,3 +200,17 @@ def test_data_that_separates_perfectly_converges_at_any_c(exclusive):
     features = StandardScaler().fit_transform(features).astype(np.float32)
     path = logistic.solve_path(features, targets, np.logspace(-6, 6, 25), exclusive=exclusive, max_rounds=100)
     assert all(found.converged.all() for found in path)
+
+
+def test_badly_scaled_features_converge_at_a_large_c(monkeypatch):
+    """In float32 rounding errors of the loss hide the last steps."""
+    rng = np.random.default_rng(2)
+    x = (rng.standard_normal((400, 12)) * np.geomspace(1, 1e-2, 12) @ rng.standard_normal((12, 40))).astype(np.float32)
+    x *= 3
+    y = (x @ rng.standard_normal((40, 3)) + rng.standard_normal((400, 3)) > 15).astype(np.float32)
+    ends = []
+    for most in (logistic.MOST_EXACT, 0):
+        monkeypatch.setattr(logistic, "MOST_EXACT", most)
+        *_, last = logistic.solve_path(x, y, (1.0, 1e2, 1e4), exclusive=False)
+        ends.append(last.converged.all())
+    assert ends == [True, False]
