@@ -155,7 +155,9 @@ def from_features(
 
 def from_runs(runs: list[Run], *, words: str, most: int, note: str) -> Shown:
     """One encoder whose test features are not there: what its runs know of the samples."""
-    first = runs[0]
+    first = min(
+        runs, key=lambda run: frames.split_words(run) != frames.ORIGINAL
+    )  # the dataset's own split if any has it
     predictions, shared = first.predictions("test"), first.record["features"]
     rows = np.linspace(0, len(predictions.ids) - 1, min(most, len(predictions.ids))).round().astype(int)
     return Shown(
@@ -213,8 +215,8 @@ def _one_set(
         linked = bool((rows >= 0).all())
         if not linked and (split := frames.split_words(run)) != frames.ORIGINAL:
             notes.append(
-                f"{one.words}, {label}: tested on its own split ({split}), the points are of the dataset's; its tables "
-                "and curves are of its own test samples"
+                f"{one.words}, {label}: tested on its own split ({split}), not on the samples shown; its tables and "
+                "curves are of its own test samples"
             )
         elif not linked:
             notes.append(f"{one.words}, {label}: made on other samples than the features hold now; run probe again")
