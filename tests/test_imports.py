@@ -26,6 +26,7 @@ MAY_IMPORT = {
                 "out_of_fold",
                 "pooling",
                 "protocols",
+                "flags",
                 "sweep",
                 "intervals",
                 "jackknife",
