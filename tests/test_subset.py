@@ -118,5 +118,5 @@ def test_the_class_projects_four_classes_on_real_tiles_from_the_command_line(sha
     capsys.readouterr()
     assert command.run(probe_app, ["--kind", "knn", "--out", str(tmp_path)]) == 2
     told = capsys.readouterr().err
-    assert f"--only-classes {four}" in told and "20+20+20+20,5+5+5+5,3+4+3+4" in told
+    assert f"--only-classes {four} --per-class 20,5,3+4+3+4" in told
     assert command.run(app, [*data, "--per-class", "5000"]) == 2

@@ -623,10 +623,14 @@ def test_a_report_replaces_a_report_but_nothing_else(tmp_path, monkeypatch):
     assert (mine / "index.html").read_text() == "my own page"
     request = ViewRequest(out=tmp_path, folder=tmp_path / "page")
     run_view("report", request)
-    (tmp_path / "page" / "figures" / "stale.png").write_bytes(b"")
+    own = tmp_path / "page" / "figures" / "own.png"
+    own.write_bytes(b"mine")
+    with pytest.raises(RequestError, match="figures/own.png"):
+        run_view("report", request)
+    assert own.read_bytes() == b"mine"
+    own.rename(tmp_path / "own.png")
     run_view("report", request)
-    assert not (tmp_path / "page" / "figures" / "stale.png").exists()
-    assert not list(tmp_path.glob(".page*"))
+    assert (tmp_path / "page" / "index.html").exists() and not list(tmp_path.glob(".page*"))
 
 
 def test_class_names_are_escaped_in_the_report(tmp_path):
