@@ -285,7 +285,7 @@ def _draw_table2(frame: pd.DataFrame, run: Run) -> Figure:
 
 
 def devices(runs: Sequence[Run], outs: Sequence[Path]) -> pd.DataFrame:
-    """Images a second that featurize recorded, of every feature set of these runs' dataset.
+    """Images per second that featurize recorded, of every feature set of these runs' dataset.
 
     Args:
         runs: of one dataset.
@@ -347,7 +347,7 @@ def _write_devices(runs: Sequence[Run], out: Path, other_out: str, folder: Path,
         notes.append("no CPU against GPU: the features that tell the speeds are not there")
         return []
     absent = [name for name, wanted in (("a CPU", False), ("a GPU", True)) if wanted not in set(frame["gpu"])]
-    note = "Images a second end to end, as featurize recorded them."
+    note = "Images per second end to end, as featurize recorded them."
     if absent:
         sentence = f"no features made on {absent[0]} are there, so nothing is compared"
         note += f" {sentence[0].upper()}{sentence[1:]}."
@@ -358,7 +358,7 @@ def _write_devices(runs: Sequence[Run], out: Path, other_out: str, folder: Path,
     return [
         _output(
             "CPU against GPU", frame, figure, [readable_devices(frame)], runs[0], note,
-            folder / f"eurosat__{runs[0].dataset}__devices", alt=f"Images a second of {len(frame)} feature sets.",
+            folder / f"eurosat__{runs[0].dataset}__devices", alt=f"Images per second of {len(frame)} feature sets.",
         )
     ]  # fmt: skip
 
@@ -378,7 +378,7 @@ def draw_devices(frame: pd.DataFrame, ax: Axes) -> None:
     words = [f"{row['model']}\n{row['device']}, {row['precision']}" for row in frame.to_dict("records")]
     ax.set_yticks(range(len(frame)), words)
     ax.set_ylim(len(frame) - 0.4, -0.6)
-    ax.set(xlabel="Images a second", xlim=(0, rates.max() * 1.15))
+    ax.set(xlabel="Images per second", xlim=(0, rates.max() * 1.15))
     ax.grid(axis="x")
     ax.set_axisbelow(True)
     figures.without_frame(ax)
