@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from analysis import figures, frames, tables
+from analysis.ranking import HEADLINE
 from analysis.view import Output
 from data.errors import RequestError
 from data.files import canonical_json
 from data.runs import Run
 from probes import sweep
 
-HEADLINE = {True: "f2_macro", False: "accuracy"}
 SIZES = ("shots", "fraction", "candidates", "partition", "val")  # arguments that may differ along one curve
 
 

@@ -5,8 +5,11 @@ import tokenize
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from data.files import published
 
 # What numpy and zipfile raise for files that are absent, empty, cut short, damaged or of another kind.
 UNUSABLE = (
@@ -32,3 +35,16 @@ def arrays_in(file: Path, *names: str, key: str, value: str) -> list[np.ndarray]
             return [kept[name] for name in names] if str(kept[key]) == value else None
     except UNUSABLE:
         return None
+
+
+def array_for(index: Path, name: str, *, digest: str) -> np.ndarray | None:
+    """The array that `keep_array` wrote for these files; None where it has to be made again."""
+    kept = arrays_in(index, name, key="digest", value=digest)
+    return kept[0] if kept else None
+
+
+def keep_array(index: Path, name: str, array: np.ndarray, *, digest: str) -> None:
+    """Write an array with the digest of the files that it was made from, in one rename."""
+    arrays: dict[str, Any] = {"digest": np.array(digest), name: array}
+    with published(index) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)

@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data.bands import Band
-from data.cached import arrays_in
+from data.cached import array_for, keep_array
 from data.command import progress
 from data.dataset import EODataset, Statistic
 from data.declared import Values, filled
 from data.errors import RequestError
-from data.files import published
 
 MEND = "fill them with the bands' means by --nodata fill, take them as stored by --nodata keep, or leave them out"
 
@@ -59,14 +58,14 @@ def settled(
     Raises:
         RequestError: there are, and `how` is ``refuse``.
     """
-    kept = arrays_in(index[0], "count", key="digest", value=index[1]) if index else None
-    if kept and kept[0].shape == (len(Count._fields),) and kept[0].dtype == np.int64:
-        count = Count(*kept[0].tolist())
+    kept = array_for(index[0], "count", digest=index[1]) if index else None
+    if kept is not None and kept.shape == (len(Count._fields),) and kept.dtype == np.int64:
+        count = Count(*kept.tolist())
     else:
         count = _counted(dataset, rows)
         if index:
-            with suppress(OSError, RequestError), published(index[0]) as temporary, temporary.open("wb") as file:
-                np.savez(file, digest=np.array(index[1]), count=np.array(count, np.int64))
+            with suppress(OSError, RequestError):
+                keep_array(index[0], "count", np.array(count, np.int64), digest=index[1])
     if not count.images:
         return None
     whole = f", {count.empty:,} of them with at least one band entirely nodata" if count.empty else ""

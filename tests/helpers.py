@@ -112,3 +112,12 @@ def make_features(
         )  # fmt: skip
     assert folder is not None
     return folder
+
+
+def flips(content, count, seed=0):
+    """Copies of some bytes, each with one byte changed."""
+    rng = np.random.default_rng(seed)
+    for at in rng.integers(0, len(content), count):
+        changed = bytearray(content)
+        changed[at] ^= int(rng.integers(1, 256))
+        yield bytes(changed)

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 
+import made_tiffs
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,16 +30,9 @@ def write_picture(path, *, size=(8, 6), colour=(10, 20, 30), mode="RGB"):
     Image.new(mode, size, colour).save(path)
 
 
-def write_tif(path, pixels, *, names=None, west=500_000, crs="EPSG:32633", **options):
+def write_tif(path, pixels, *, west=500_000, **more):
     """A TIFF of (C, H, W) pixels, its corner at easting `west` in UTM zone 33 unless told otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    located = {"crs": CRS.from_string(crs), "transform": from_origin(west, 5_000_000, 10, 10)} if crs else {}
-    count, height, width = pixels.shape
-    profile = {"driver": "GTiff", "width": width, "height": height, "count": count, "dtype": pixels.dtype}
-    with rasterio.open(path, "w", **profile, **located, **options) as target:
-        target.write(pixels)
-        if names:
-            target.descriptions = names
+    made_tiffs.write_tif(path, pixels, corner=(west, 5_000_000, 10, 10), **more)
 
 
 def constant(*values, dtype=np.uint16, size=16):

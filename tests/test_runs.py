@@ -7,8 +7,8 @@ import sys
 import threading
 
 import h5py
-import numpy as np
 import pytest
+from helpers import flips
 from made_runs import made_up, make_run, rewrite
 
 from analysis.cli import app as analyze
@@ -23,15 +23,6 @@ NAMES = ["a", "b", "c"]
 @pytest.fixture
 def run(tmp_path):
     return make_run(tmp_path, *made_up(NAMES, multilabel=True, rows=40), NAMES)
-
-
-def flips(content, count, seed=0):
-    """Copies of some bytes, each with one byte changed."""
-    rng = np.random.default_rng(seed)
-    for at in rng.integers(0, len(content), count):
-        changed = bytearray(content)
-        changed[at] ^= int(rng.integers(1, 256))
-        yield bytes(changed)
 
 
 def same_or_refused(run, whole, read):

@@ -10,7 +10,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from helpers import TinyDataset, encoder_identity
+from helpers import TinyDataset, encoder_identity, flips
 
 from data import command, files, paths, store
 from data import lock as lock_module
@@ -271,15 +271,6 @@ def test_verify_tells_of_unfinished_splits_and_their_damage(tmp_path, dataset, f
     (paths.parts_folder(file) / "plan.json").write_text("{")
     assert command.run(app, ["verify", str(tmp_path)]) == 1
     assert "plan.json is damaged" in capsys.readouterr().out
-
-
-def flips(content, count, seed=0):
-    """Copies of some bytes, each with one byte changed."""
-    rng = np.random.default_rng(seed)
-    for at in rng.integers(0, len(content), count):
-        changed = bytearray(content)
-        changed[at] ^= int(rng.integers(1, 256))
-        yield bytes(changed)
 
 
 def test_no_damage_of_a_plan_costs_a_part_that_is_in_the_journal(tmp_path, dataset, features):

@@ -18,11 +18,10 @@ import numpy as np
 
 from data.archives import cache_folder, fetched, unpacked
 from data.bands import SENTINEL2, Band
-from data.cached import arrays_in
+from data.cached import array_for, keep_array
 from data.command import progress
 from data.dataset import SPLITS, DatasetRequest, EODataset, Statistic, check_split, check_variant
 from data.errors import RequestError
-from data.files import published
 from data.images import read_bands, read_header
 from data.nomenclature import EUROSAT_CLASSES as CLASSES
 from data.places import lonlat_of
@@ -230,7 +229,7 @@ def _centres(folder: Path, files: dict[str, os.stat_result], request: DatasetReq
     about = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in files.items())
     digest = hashlib.sha256(about.encode()).hexdigest()
     index = cache_folder(request.root, cache_dir=request.cache_dir) / f"eurosat-centres-{digest[:10]}.npz"
-    lonlat = _read_index(index, digest)
+    lonlat = array_for(index, "lonlat", digest=digest)
     if lonlat is None:
         with progress("reading the tiles' locations", len(files), "tiles") as advance:
             headers = []
@@ -239,11 +238,5 @@ def _centres(folder: Path, files: dict[str, os.stat_result], request: DatasetReq
                 advance(1)
         lonlat = lonlat_of(headers, where="eurosat")
         lonlat = np.full((len(files), 2), np.nan) if lonlat is None else lonlat
-        with published(index) as temporary, temporary.open("wb") as file:
-            np.savez(file, digest=np.array(digest), lonlat=lonlat)
+        keep_array(index, "lonlat", lonlat, digest=digest)
     return {name: (float(lon), float(lat)) for name, (lon, lat) in zip(files, lonlat, strict=True)}
-
-
-def _read_index(index: Path, digest: str) -> np.ndarray | None:
-    kept = arrays_in(index, "lonlat", key="digest", value=digest)
-    return kept[0] if kept else None

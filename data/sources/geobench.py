@@ -22,11 +22,10 @@ import numpy as np
 
 from data.archives import cache_folder, unpacked
 from data.bands import RGB, SENTINEL2, Band
-from data.cached import arrays_in
+from data.cached import array_for, keep_array
 from data.command import progress
 from data.dataset import DatasetRequest, EODataset, Statistic, check_split, check_variant, measured_statistics
 from data.errors import RequestError, unknown
-from data.files import published
 from data.geobench_samples import HUB, Samples, shards
 from data.nomenclature import CLASSES_43, EUROSAT_CLASSES
 from data.workers import LostWorkerError, in_order
@@ -318,7 +317,7 @@ def _labels(samples: Samples, name: str, request: DatasetRequest) -> dict[str, n
     )
     digest = samples.digest(names)
     index = cache_folder(samples.folder, cache_dir=request.cache_dir) / f"{name}-labels-{digest[:10]}.npz"
-    kept = _read_index(index, digest)
+    kept = array_for(index, "labels", digest=digest)
     if kept is None or len(kept) != len(names):
         with progress("reading the labels", len(names), "samples") as advance:
             found = []
@@ -326,8 +325,7 @@ def _labels(samples: Samples, name: str, request: DatasetRequest) -> dict[str, n
                 found.append(_checked_label(samples, sample, name, label))
                 advance(1)
         kept = np.stack(found)
-        with published(index) as temporary, temporary.open("wb") as file:
-            np.savez(file, digest=np.array(digest), labels=kept)
+        keep_array(index, "labels", kept, digest=digest)
     return dict(zip(names, kept, strict=True))
 
 
@@ -340,11 +338,6 @@ def _checked_label(samples: Samples, sample: str, name: str, label: np.ndarray) 
     if label.shape not in ((), (1,)) or not 0 <= int(label.reshape(-1)[0]) < classes:
         raise RequestError(f"{samples.where(sample)}: label {label.tolist()} is no class from 0 to {classes - 1}")
     return label.reshape(-1)[0]
-
-
-def _read_index(index: Path, digest: str) -> np.ndarray | None:
-    kept = arrays_in(index, "labels", key="digest", value=digest)
-    return kept[0] if kept else None
 
 
 def _statistics(folder: Path, known: Sequence[Channel]) -> dict[str, Statistic]:
