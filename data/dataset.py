@@ -94,6 +94,7 @@ class EODataset(ABC):
     digest_of_times = False  # whether `files_digest` is of sizes and times, which a copy of the files has not
     scaled = False  # whether scales that files declare were applied: part of the split's identity
     altered: dict[str, Any] | None = None  # how pixels differ from the source's: part of the split's identity
+    footprint: np.ndarray | None = None  # (N, 3) int32 scene, row and column of windows cut from scenes (`data.scene`)
 
     def __init__(
         self,
@@ -191,6 +192,7 @@ class Subset(EODataset):
         self.where, self.read_from, self.nodata, self.scaled = whole.where, whole.read_from, whole.nodata, whole.scaled
         self.looked = None if whole.looked is None else whole.looked[self.indices]
         self.digest_of_times = whole.digest_of_times
+        self.footprint = None if whole.footprint is None else whole.footprint[self.indices]
 
     def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
         """See `EODataset.read`."""

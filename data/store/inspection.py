@@ -180,6 +180,7 @@ LAYOUT = {
     "labels": ((1, 2), "iu"),
     "ids": ((1,), "S"),
     "lonlat": ((2,), "f"),
+    "footprint": ((2,), "i"),
     "sources": ((2,), "u"),
 }
 

@@ -38,6 +38,7 @@ class FeatureSet:
         views: the same images altered, where a probe learns from them too.
         features_sha256: checksum of the features in the file, which they matched when it was opened.
         not_finite: rows of the file that hold NaN or infinity.
+        footprint: (N, 3) int32 scene, row and column of each window (`data.scene.grid`); None for other samples.
     """
 
     file: Path
@@ -51,6 +52,7 @@ class FeatureSet:
     views: tuple["FeatureSet", ...] = ()
     features_sha256: str | None = None
     not_finite: int | None = None
+    footprint: np.ndarray | None = None
 
     @property
     def multilabel(self) -> bool:
@@ -99,6 +101,7 @@ def read_features(file: Path, *, lazy: bool = False) -> FeatureSet:
                     environment=copy.deepcopy(about["environment"]),
                     features_sha256=about["checksums"]["features"],
                     not_finite=about["not_finite"],
+                    footprint=source["footprint"][:] if "footprint" in source else None,
                 )
             except (OSError, KeyError, ValueError, RuntimeError) as error:  # h5py's, of damaged files
                 raise _unreadable(file, error) from error

@@ -186,6 +186,8 @@ class FeatureWriter(PartWriter):
         arrays: dict[str, np.ndarray] = {"labels": dataset.labels, "ids": np.array([i.encode() for i in dataset.ids])}
         if dataset.lonlat is not None:
             arrays["lonlat"] = dataset.lonlat.astype(np.float64)
+        if dataset.footprint is not None:
+            arrays["footprint"] = dataset.footprint.astype(np.int32)
         sources, journal = np.zeros((self.rows, 2), np.uint64), self._read_journals()
         self._lock.check()
         digest = hashlib.sha256()
