@@ -80,7 +80,7 @@ def _others(dataset: dict[str, Any], split: str, data_root: Path | None) -> list
 def _open(dataset: dict[str, Any], split: str, data_root: Path | None) -> EODataset:
     name = dataset["name"]
     root = paths.dataset_root(data_root, name)
-    variant = dataset["variant"] if DATASETS.card(name).get("variants") else None  # a folder's is its name
+    variant = dataset["variant"] if DATASETS.card(name).variants else None  # a folder's is its name
     request = DatasetRequest(split, root, variant=variant, bands=("rgb", "all"), **_options(dataset))
     return DATASETS.load(name).open_dataset(request)
 
@@ -121,7 +121,7 @@ def picture_bands(bands: Sequence[Band]) -> list[Band]:
 
 def _options(dataset: dict[str, Any]) -> dict[str, Any]:
     """Choices of the dataset that change which samples and classes it has."""
-    possible = DATASETS.card(dataset["name"]).get("options", ())
+    possible = DATASETS.card(dataset["name"]).options
     classes = dataset["provenance"].get("classes", len(dataset["class_names"]))  # some may have been left out
     wanted = {"classes": classes, "allow_missing": True}  # samples absent here are told by id
     return {option: value for option, value in wanted.items() if option in possible}

@@ -106,7 +106,7 @@ class DataFlags:
         name = self.dataset or DEFAULT_DATASET
         options = {option: getattr(self, option) for option in OPTIONS}
         for option, value in options.items():
-            if value and option not in DATASETS.card(name).get("options", ()):
+            if value and option not in DATASETS.card(name).options:
                 raise RequestError(f"--{option.replace('_', '-')}: {name} has no such choice; leave it out")
         root = paths.dataset_root(self.data_root, name, download=self.download)
         request = DatasetRequest(

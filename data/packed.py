@@ -41,6 +41,7 @@ from data.dataset import EODataset, Statistic
 from data.errors import RequestError
 from data.files import NO_SPACE, canonical_json, explained, published
 from data.lock import Lock, left_beside
+from data.registry import DatasetCard
 from data.seen import check_looked, stamp
 from data.workers import in_order
 
@@ -109,7 +110,7 @@ def pack(
     bands: Sequence[Band],
     *,
     limit: int | None = None,
-    card: Mapping[str, Any] | None = None,
+    card: DatasetCard | None = None,
     workers: int | None = None,
     overwrite: bool = False,
 ) -> str:
@@ -138,7 +139,7 @@ def pack(
         raise RequestError(f"--to {file}: name a file that ends in .h5")
     if workers is not None and workers < 0:
         raise RequestError(f"--workers {workers}: must be 0 or more")
-    header = _make_header(splits, bands, limit=limit, card=card or {})
+    header = _make_header(splits, bands, limit=limit, card=card)
     rows = sum(map(len, splits.values()))
     size = _size(header, splits)
     if file.exists() and overwrite and _is_another(file):
@@ -173,7 +174,7 @@ def pack(
 
 
 def _make_header(
-    splits: Mapping[str, EODataset], bands: Sequence[Band], *, limit: int | None, card: Mapping[str, Any]
+    splits: Mapping[str, EODataset], bands: Sequence[Band], *, limit: int | None, card: DatasetCard | None
 ) -> dict[str, Any]:
     first = next(iter(splits.values()))
     sizes: dict[tuple[int, int, str], list[str]] = {}
@@ -187,7 +188,7 @@ def _make_header(
             "provenance": first.provenance,
             "class_names": first.class_names,
             "limit": limit,
-            "card": {key: card[key] for key in ("title", "licence", "citation", "source") if key in card},
+            "card": {key: getattr(card, key) for key in ("title", "licence", "citation", "source") if card},
         },
         "bands": [band.name if KNOWN.get(band.name) == band else asdict(band) for band in bands],
         "statistics": {band.name: asdict(first.statistics[band.name]) for band in bands},

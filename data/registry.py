@@ -7,22 +7,24 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
+from data.cards import parsed, read_card
 from data.errors import RequestError, unknown
 
 
 @dataclass(frozen=True)
-class Registry:
+class Registry[Card]:
     """All modules of one package, listed without importing any of them.
 
     Args:
         package: dotted package name, such as ``featurize.models``.
         noun: what one entry is called in messages, such as ``model``.
+        card_class: the frozen dataclass of the modules' ``CARD``.
     """
 
     package: str
     noun: str
+    card_class: type[Card] = dict  # type: ignore[assignment]
 
     def names(self) -> list[str]:
         """Command-line names (dashes for underscores), sorted; files that start with '_' are helpers."""
@@ -30,15 +32,21 @@ class Registry:
 
     def summary(self, name: str) -> str:
         """First line of the module's docstring."""
-        docstring = ast.get_docstring(_parsed(self._file(name))) or ""
+        docstring = ast.get_docstring(parsed(self._file(name))) or ""
         return docstring.partition("\n")[0]
 
-    def card(self, name: str) -> dict[str, Any]:
-        """The module's ``CARD``: a dictionary written as a literal, so that listing needs no import."""
-        for node in _parsed(self._file(name)).body:
+    def card(self, name: str) -> Card:
+        """The module's ``CARD``, read without importing the module.
+
+        Raises:
+            RequestError: no such name, or the card has an unknown, missing or ill-typed field.
+        """
+        if self.card_class is not dict:
+            return _card(self._file(name), self.card_class)
+        for node in parsed(self._file(name)).body:
             if isinstance(node, ast.Assign) and any(getattr(t, "id", None) == "CARD" for t in node.targets):
                 return ast.literal_eval(node.value)
-        return {}
+        return {}  # type: ignore[return-value]
 
     def load(self, name: str) -> ModuleType:
         """Import the module of that name.
@@ -51,14 +59,15 @@ class Registry:
     def check(self, name: str) -> str:
         """Return the name if it is registered, else raise as `load` does, without importing anything.
 
-        A door, whose card has ``door``, takes a name of the library behind it after a colon: ``timm:resnet50``.
+        An adapter, whose card has an ``example``, takes a name of the wrapped library after a colon: ``timm:resnet50``.
         """
         own, _, inner = name.partition(":")
-        door = self.card(name).get("door")
-        if door and not inner:
-            raise RequestError(f"--{self.noun} {own}: say which, as {own}:NAME, such as {door}")
-        if inner and not door:
-            raise RequestError(f"--{self.noun} {name}: {own} takes no name behind a colon; leave ':{inner}' out")
+        card = self.card(name)
+        example = card.get("door") if isinstance(card, dict) else getattr(card, "example", None)
+        if example and not inner:
+            raise RequestError(f"--{self.noun} {own}: expected {own}:NAME, such as {example}")
+        if inner and not example:
+            raise RequestError(f"--{self.noun} {name}: {own} takes no name after a colon; remove ':{inner}'")
         return name
 
     def _file(self, name: str) -> Path:
@@ -78,12 +87,37 @@ def _package_folder(package: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-@cache
-def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+_card = cache(read_card)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetCard:
+    """What `featurize list` shows of a dataset, and what its command-line options are.
+
+    Args:
+        title: full name.
+        classes: how many.
+        labels: ``single-label``, ``multi-label`` or either.
+        bands: sensors, levels, units and sizes in pixels.
+        variants: names for ``--dataset-variant``; the first is the default.
+        licence: of the images.
+        citation: of the paper, with its DOI or arXiv number.
+        source: how to obtain the files, or where to put them.
+        options: flags that only some datasets have: fields of `data.flags.DataFlags`.
+    """
+
+    title: str
+    classes: str
+    labels: str
+    bands: str
+    variants: tuple[str, ...] = ()
+    licence: str
+    citation: str
+    source: str
+    options: tuple[str, ...] = ()
 
 
 MODELS = Registry("featurize.models", "model")
-DATASETS = Registry("data.sources", "dataset")
+DATASETS = Registry("data.sources", "dataset", DatasetCard)
 PROBES = Registry("probes.kinds", "probe")
 VIEWS = Registry("analysis.views", "view")

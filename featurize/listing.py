@@ -59,13 +59,13 @@ def model_lines(name: str) -> Iterator[tuple[str, str]]:
 def dataset_lines(name: str) -> Iterator[tuple[str, str]]:
     """What there is to know of one dataset, each with its label."""
     card = DATASETS.card(name)
-    yield name, card["title"]
-    yield "classes", f"{card['classes']}, {card['labels']}"
-    yield "bands", card["bands"]
-    yield "variants", _choices(card["variants"])
-    yield "licence", card["licence"]
-    yield "citation", card["citation"]
-    yield "source", card["source"]
+    yield name, card.title
+    yield "classes", f"{card.classes}, {card.labels}"
+    yield "bands", card.bands
+    yield "variants", _choices(card.variants)
+    yield "licence", card.licence
+    yield "citation", card.citation
+    yield "source", card.source
 
 
 def _choices(values: Sequence[Any]) -> str:

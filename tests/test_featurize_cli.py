@@ -94,8 +94,8 @@ def test_list_says_all_of_every_model_and_dataset_within_the_terminal(featurize,
         assert str(card["image_size"] or "") in block
     for name in DATASETS.names():
         card = DATASETS.card(name)
-        for text in (card["title"], card["bands"], card["licence"], card["citation"], card["source"]):
-            assert text in words[words.index(f" {name} {card['title']}") :]
+        for text in (card.title, card.bands, card.licence, card.citation, card.source):
+            assert text in words[words.index(f" {name} {card.title}") :]
 
 
 def test_list_of_one_and_of_none_such(featurize):

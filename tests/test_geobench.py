@@ -85,7 +85,7 @@ def forty_three(number):
 LABELS = {"m-bigearthnet": forty_three, "m-eurosat": lambda n: np.int64(n)}
 
 
-@pytest.mark.parametrize("name", geobench.CARD["variants"])
+@pytest.mark.parametrize("name", geobench.CARD.variants)
 def test_every_set_opens_in_its_true_layout(tmp_path, published_classes, name):
     suffix = "_2015-01-01" if name == "m-forestnet" else ""
     label = LABELS.get(name, lambda number: number % 2)

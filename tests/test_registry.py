@@ -2,10 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass, field, fields
+from typing import Literal
 
 import pytest
 
+from data.cards import read_card
 from data.errors import RequestError
+from data.flags import DataFlags
 from data.registry import DATASETS, MODELS, PROBES, VIEWS
 
 REGISTRIES = [MODELS, DATASETS, PROBES, VIEWS]
@@ -28,8 +32,57 @@ def test_every_model_has_a_whole_card(name):
 
 @pytest.mark.parametrize("name", DATASETS.names())
 def test_every_dataset_has_a_whole_card(name):
-    keys = "title classes labels bands variants licence citation source"
-    assert set(DATASETS.card(name)) >= set(keys.split())
+    card = DATASETS.card(name)
+    assert card == DATASETS.load(name).CARD  # read as text, and imported
+    assert all(len(text) > 2 for text in (card.title, card.bands, card.licence, card.citation, card.source))
+    assert set(card.options) <= {field.name for field in fields(DataFlags)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Size:
+    pixels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Card:
+    title: str
+    rank: Literal[1, 2] = 1
+    share: float | None = None
+    bands: tuple[str, ...] = ()
+    sizes: dict[str, _Size] = field(default_factory=dict)
+
+
+def test_a_card_is_read_as_it_would_be_imported(tmp_path):
+    file = tmp_path / "one.py"
+    file.write_text(
+        "import absent\nCARD = _Card(title='a' 'b', share=-1, bands=('x', 'y'), sizes={'s': _Size(pixels=3)})"
+    )
+    assert read_card(file, _Card) == _Card(title="ab", share=-1, bands=("x", "y"), sizes={"s": _Size(pixels=3)})
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", "CARD"),
+        ("CARD = {'title': 'x'}", "dict.*_Card"),
+        ("CARD = _Card()", "title"),
+        ("CARD = _Card('x')", "keyword"),
+        ("CARD = _Card(title='x', titel='y')", "titel.*title"),
+        ("CARD = _Card(title=3)", "title: 3 .*str"),
+        ("CARD = _Card(title='x', rank=3)", "rank: 3"),
+        ("CARD = _Card(title='x', rank=True)", "rank: True"),
+        ("CARD = _Card(title='x', bands=['a'])", "bands: .*list.*tuple"),
+        ("CARD = _Card(title='x', bands=('a', 1))", r"bands\[1\]: 1 .*str"),
+        ("CARD = _Card(title=other)", "title: 'other'"),
+        ("CARD = _Card(title='x', sizes={'s': _Size(pixels='3')})", r"sizes\['s'\].pixels: '3' .*int"),
+        ("CARD = _Card(title='x', sizes={'s': other.Size(pixels=3)})", "other.Size"),
+    ],
+)
+def test_a_wrong_card_names_its_file_and_field(tmp_path, text, named):
+    file = tmp_path / "one.py"
+    file.write_text(text)
+    with pytest.raises(RequestError, match=f"one.py: .*{named}"):
+        read_card(file, _Card)
 
 
 @pytest.mark.parametrize("registry", REGISTRIES, ids=lambda r: r.noun)

@@ -165,8 +165,8 @@ def test_it_says_that_it_is_simulated():
     assert dataset.provenance["simulated"] is True
     assert dataset.variant is None  # the default: the folder is just 'simulated'
     assert opened("val", "full").variant == "full"
-    assert "imulated" in simulated.CARD["title"]
-    assert dataset.class_names == CLASSES and len(CLASSES) == simulated.CARD["classes"]
+    assert "imulated" in simulated.CARD.title
+    assert dataset.class_names == CLASSES and str(len(CLASSES)) == simulated.CARD.classes
 
 
 def test_classes_look_different():

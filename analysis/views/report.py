@@ -523,7 +523,7 @@ def featurize_command(features: Features, out: Path) -> str:
         file = features.environment.get("imported_from", "FILE")
         return shlex.join(["featurize", "import", file, "--name", dataset["name"], "--model", encoder["name"]])
     views = max((run.record["arguments"].get("views", 1) for run in features.runs), default=1)
-    has_variants = dataset["name"] in DATASETS.names() and DATASETS.card(dataset["name"])["variants"]
+    has_variants = dataset["name"] in DATASETS.names() and DATASETS.card(dataset["name"]).variants
     flags = {
         "model": encoder["name"],
         "variant": encoder["variant"],
@@ -547,7 +547,7 @@ def featurize_command(features: Features, out: Path) -> str:
 
 def _left_out(dataset: dict[str, Any]) -> dict[str, Any]:
     """Flags of a dataset that its provenance tells of."""
-    known = DATASETS.card(dataset["name"]).get("options", ()) if dataset["name"] in DATASETS.names() else ()
+    known = DATASETS.card(dataset["name"]).options if dataset["name"] in DATASETS.names() else ()
     flags = {
         "classes": dataset["provenance"].get("classes"),
         "allow_missing": "absent" in dataset["provenance"],

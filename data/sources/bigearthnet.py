@@ -49,21 +49,22 @@ from data.images import read_bands, read_header
 from data.nodata import record
 from data.nomenclature import CLASSES_19, CLASSES_43
 from data.places import lonlat_of, warn
+from data.registry import DatasetCard
 from data.tiles import tile_corner
 
-CARD = {
-    "title": "BigEarthNet",
-    "classes": "19, or 43 of v1",
-    "labels": "multi-label",
-    "bands": "Sentinel-2 Level-2A, 12 bands, digital numbers at 120, 60 and 20 pixels; Sentinel-1 VV, VH in dB at 120",
-    "variants": ["v2", "v1"],
-    "options": ["classes", "allow_missing", "drop_snow_cloud", "nodata"],
-    "licence": "CDLA-Permissive-1.0",
-    "citation": "Clasen et al. 2024, reBEN: Refined BigEarthNet Dataset, arXiv:2407.03653; Sumbul et al. 2021, "
+CARD = DatasetCard(
+    title="BigEarthNet",
+    classes="19, or 43 of v1",
+    labels="multi-label",
+    bands="Sentinel-2 Level-2A, 12 bands, digital numbers at 120, 60 and 20 pixels; Sentinel-1 VV, VH in dB at 120",
+    variants=("v2", "v1"),
+    options=("classes", "allow_missing", "drop_snow_cloud", "nodata"),
+    licence="CDLA-Permissive-1.0",
+    citation="Clasen et al. 2024, reBEN: Refined BigEarthNet Dataset, arXiv:2407.03653; Sumbul et al. 2021, "
     "BigEarthNet-MM, doi:10.1109/MGRS.2021.3089174",
-    "source": "--download (v2 about 120 GB, v1 about 120 GB), or the unpacked folders of https://bigearth.net in "
+    source="--download (v2 about 120 GB, v1 about 120 GB), or the unpacked folders of https://bigearth.net in "
     "--data-root",
-}
+)
 
 BANDS = (*SENTINEL1.values(), *(SENTINEL2[name] for name in BAND_SETS["s2-12"]))
 SIDES: dict[Any, int] = {10: 120, 20: 60, 60: 20}  # pixels, by ground sampling distance
@@ -193,7 +194,7 @@ def open_dataset(request: DatasetRequest) -> EODataset:
         RequestError: files are missing, damaged or not as described above; the message says what to do.
     """
     check_split("bigearthnet", request.split)
-    variant = check_variant("bigearthnet", request.variant, CARD["variants"])
+    variant = check_variant("bigearthnet", request.variant, CARD.variants)
     classes = _check_classes(variant, request)
     layout = LAYOUTS[variant]
     sensors = _sensors(request, layout)

@@ -25,20 +25,21 @@ from data.errors import RequestError
 from data.images import read_bands, read_header
 from data.nomenclature import EUROSAT_CLASSES as CLASSES
 from data.places import lonlat_of
+from data.registry import DatasetCard
 from data.seen import stamp_of
 
-CARD = {
-    "title": "EuroSAT (13 bands)",
-    "classes": 10,
-    "labels": "single-label",
-    "bands": "Sentinel-2 Level-1C, 13 bands, digital numbers, all at 64 x 64",
-    "variants": ["random", "spatial"],
-    "licence": "MIT",
-    "citation": "Helber et al. 2019, EuroSAT: A Novel Dataset and Deep Learning Benchmark for Land Use and Land Cover "
+CARD = DatasetCard(
+    title="EuroSAT (13 bands)",
+    classes="10",
+    labels="single-label",
+    bands="Sentinel-2 Level-1C, 13 bands, digital numbers, all at 64 x 64",
+    variants=("random", "spatial"),
+    licence="MIT",
+    citation="Helber et al. 2019, EuroSAT: A Novel Dataset and Deep Learning Benchmark for Land Use and Land Cover "
     "Classification, doi:10.1109/JSTARS.2019.2918242",
-    "source": "--download, or EuroSATallBands.zip and eurosat-{train,val,test}.txt from "
+    source="--download, or EuroSATallBands.zip and eurosat-{train,val,test}.txt from "
     "https://huggingface.co/datasets/torchgeo/eurosat in --data-root",
-}
+)
 
 ARCHIVE = "EuroSATallBands.zip"
 IMAGES = Path("ds", "images", "remote_sensing", "otherDatasets", "sentinel_2", "tif")
@@ -60,7 +61,7 @@ def open_dataset(request: DatasetRequest) -> EODataset:
         RequestError: files are missing or damaged; the message says what to put where.
     """
     check_split("eurosat", request.split)
-    variant = check_variant("eurosat", request.variant, CARD["variants"])
+    variant = check_variant("eurosat", request.variant, CARD.variants)
     if request.download:
         _download(request.root, spatial=variant == "spatial")
     lists = {split: request.root / f"eurosat-{split}.txt" for split in SPLITS}

@@ -14,6 +14,7 @@ from data.bands import RGB, Band
 from data.dataset import SPLITS, DatasetRequest, EODataset, Statistic, check_split, check_variant
 from data.errors import RequestError
 from data.images import read_bands
+from data.registry import DatasetCard
 from data.sources.eurosat import (
     CLASSES,
     HOME,
@@ -26,18 +27,18 @@ from data.sources.eurosat import (
     stamps_of,
 )
 
-CARD = {
-    "title": "EuroSAT (RGB)",
-    "classes": 10,
-    "labels": "single-label",
-    "bands": "red, green, blue, 8 bits, 64 x 64",
-    "variants": ["random"],
-    "licence": "MIT",
-    "citation": "Helber et al. 2019, EuroSAT: A Novel Dataset and Deep Learning Benchmark for Land Use and Land Cover "
+CARD = DatasetCard(
+    title="EuroSAT (RGB)",
+    classes="10",
+    labels="single-label",
+    bands="red, green, blue, 8 bits, 64 x 64",
+    variants=("random",),
+    licence="MIT",
+    citation="Helber et al. 2019, EuroSAT: A Novel Dataset and Deep Learning Benchmark for Land Use and Land Cover "
     "Classification, doi:10.1109/JSTARS.2019.2918242",
-    "source": "--download, or EuroSAT.zip and eurosat-{train,val,test}.txt from "
+    source="--download, or EuroSAT.zip and eurosat-{train,val,test}.txt from "
     "https://huggingface.co/datasets/torchgeo/eurosat in --data-root",
-}
+)
 
 ARCHIVE = "EuroSAT.zip"
 IMAGES = "2750"
@@ -62,7 +63,7 @@ def open_dataset(request: DatasetRequest) -> EODataset:
         RequestError: files are missing or damaged; the message says what to put where.
     """
     check_split("eurosat-rgb", request.split)
-    check_variant("eurosat-rgb", request.variant, CARD["variants"])
+    check_variant("eurosat-rgb", request.variant, CARD.variants)
     home = _home(request.root)
     if request.download:
         _download(home)

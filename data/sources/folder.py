@@ -64,20 +64,20 @@ from data.listing import Listing, with_val
 from data.nodata import pixels_of, settled
 from data.paths import user_cache
 from data.places import lonlat_of
+from data.registry import DatasetCard
 from data.seen import stamp_of
 from data.tables import find_tables, read_tables
 
-CARD = {
-    "title": "Your own images",
-    "classes": "yours",
-    "labels": "either",
-    "bands": "red, green, blue of JPEG and PNG; whatever your TIFFs or dataset.json name",
-    "variants": [],
-    "licence": "yours",
-    "citation": "none",
-    "options": ["nodata"],
-    "source": "--data-root DIR with DIR/<split>/<class>/<image>, DIR/<class>/<image> or DIR/labels.csv",
-}
+CARD = DatasetCard(
+    title="Your own images",
+    classes="yours",
+    labels="either",
+    bands="red, green, blue of JPEG and PNG; whatever your TIFFs or dataset.json name",
+    licence="yours",
+    citation="none",
+    options=("nodata",),
+    source="--data-root DIR with DIR/<split>/<class>/<image>, DIR/<class>/<image> or DIR/labels.csv",
+)
 
 BANDS_FILE = "dataset.json"
 KEEP_LISTED = 4096  # listings of folders that wait for being read

@@ -28,20 +28,21 @@ from data.dataset import DatasetRequest, EODataset, Statistic, check_split, chec
 from data.errors import RequestError, unknown
 from data.geobench_samples import HUB, Samples, shards
 from data.nomenclature import CLASSES_43, EUROSAT_CLASSES
+from data.registry import DatasetCard
 from data.workers import LostWorkerError, in_order
 
-CARD = {
-    "title": "GEO-Bench v1 (classification)",
-    "classes": "10, 43, 17, 2, 12 and 2",
-    "labels": "single-label; m-bigearthnet multi-label",
-    "bands": "Sentinel-2; m-so2sat also radar; m-forestnet Landsat 8, 8 bits; m-pv4ger aerial RGB, 8 bits",
-    "variants": ["m-eurosat", "m-bigearthnet", "m-so2sat", "m-brick-kiln", "m-forestnet", "m-pv4ger"],
-    "options": ["partition", "band_names"],
-    "licence": "of each set: see the benchmark's page",
-    "citation": "Lacoste et al. 2023, GEO-Bench: Toward Foundation Models for Earth Monitoring, arXiv:2306.03831",
-    "source": "--download, or a set's folder or zip file from https://huggingface.co/datasets/recursix/geo-bench-1.0 "
+CARD = DatasetCard(
+    title="GEO-Bench v1 (classification)",
+    classes="10, 43, 17, 2, 12 and 2",
+    labels="single-label; m-bigearthnet multi-label",
+    bands="Sentinel-2; m-so2sat also radar; m-forestnet Landsat 8, 8 bits; m-pv4ger aerial RGB, 8 bits",
+    variants=("m-eurosat", "m-bigearthnet", "m-so2sat", "m-brick-kiln", "m-forestnet", "m-pv4ger"),
+    options=("partition", "band_names"),
+    licence="of each set: see the benchmark's page",
+    citation="Lacoste et al. 2023, GEO-Bench: Toward Foundation Models for Earth Monitoring, arXiv:2306.03831",
+    source="--download, or a set's folder or zip file from https://huggingface.co/datasets/recursix/geo-bench-1.0 "
     "in --data-root",
-}
+)
 
 COLLECTION = "classification_v1.0"
 SPLITS = {"train": "train", "val": "valid", "test": "test"}
@@ -189,7 +190,7 @@ def open_dataset(request: DatasetRequest) -> EODataset:
         RequestError: files are missing or damaged, or no such set, partition or choice of band names.
     """
     check_split("geobench", request.split)
-    name = check_variant("geobench", request.variant, CARD["variants"])
+    name = check_variant("geobench", request.variant, CARD.variants)
     band_names = request.band_names or "true"
     if band_names not in BAND_NAMES:
         raise unknown("choice of --band-names", band_names, BAND_NAMES)
