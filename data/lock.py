@@ -87,6 +87,17 @@ class Lock:
         except FileNotFoundError:
             return False
 
+    def outlived(self, other: Path) -> bool:
+        """Whether the process that holds another lock on the same disk is dead; False where there is no such lock."""
+        try:
+            owner, silent_s = _owner(other.read_text(errors="replace")), _silent_s(other, self.path)
+        except FileNotFoundError:
+            return False
+        if owner is None:
+            return False
+        here = owner["place"] == place()
+        return not _is_same(_started(owner["pid"]), owner["started"]) if here else silent_s > DEAD_AFTER_S
+
     def check(self) -> None:
         """Raise a RequestError unless the lock is still ours."""
         if not self.is_held():

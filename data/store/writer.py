@@ -2,12 +2,11 @@
 
 import hashlib
 import io
-import json
 import os
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +18,11 @@ import numpy as np
 from data import paths
 from data.dataset import EODataset
 from data.errors import RequestError
-from data.files import canonical_json, explained, fsync_folder, published
+from data.files import canonical_json, explained, published
 from data.lock import Lock, left_beside
 from data.store.identity import TIMES_FIELD, differing_fields, digest_array
 from data.store.inspection import digest_attributes
+from data.store.journal import append_line, consistent, journal_lines, keep_lines
 from data.store.makers import described, maker
 from data.store.plan import MADE_BY, PLAN_FILE, DamagedPlan, plan_digest, read_plan, write_plan
 from data.store.reader import CHUNK_ROWS, open_hdf5
@@ -91,13 +91,17 @@ class PartWriter:
         with published(self._part_file(part)) as temporary:
             temporary.write_bytes(content)
         line = {"part": part, "start": start, "stop": stop, "sha256": hashlib.sha256(content).hexdigest()}
-        _append_line(self.journal, canonical_json(line | {"part_rows": self.part_rows, "plan": self._plan_sha256}))
+        append_line(self.journal, line | {"part_rows": self.part_rows, "plan": self._plan_sha256})
 
     @cached_property
     def _plan_sha256(self) -> str | None:
         """Digest of the plan that the parts are made under; None where no `FeatureWriter` has written one."""
         plan = read_plan(self.parts)
         return plan_digest(plan) if plan else None
+
+    def forget(self, parts: Collection[int]) -> None:
+        """Take finished parts out of the journal, so that they are missing; for the process that holds the lock."""
+        keep_lines(self.parts, self.journal, lambda line: line["part"] not in parts)
 
     def sources(self, part: int) -> np.ndarray:
         """What a finished part was made from, (rows of the part, 2) uint64; 0 where it is not known."""
@@ -267,15 +271,18 @@ class FeatureWriter(PartWriter):
                 return True
             why = f"holds parts made with another {', '.join(fields)}"
         else:
-            lines = list(journal_lines(self.parts))
-            ours = [line for line in lines if line.get("plan") == plan_digest(plan) and _fits(line, self.rows)]
-            if ours:
-                self.part_rows = ours[0]["part_rows"]
-                ours = [line for line in ours if line["part_rows"] == self.part_rows]
+            digest = plan_digest(plan)
+
+            def ours(line: dict[str, Any]) -> bool:
+                return line.get("plan") == digest and consistent(line, self.rows)
+
+            if first := next(filter(ours, journal_lines(self.parts)), None):
+                self.part_rows = first["part_rows"]
                 write_plan(self.parts, plan | {"part_rows": self.part_rows, MADE_BY: self.makers})
-                _keep_lines(self.parts, self.journal, ours)
+                size = self.part_rows
+                keep_lines(self.parts, self.journal, lambda line: ours(line) and line["part_rows"] == size)
                 return True
-            if found is None and not lines:
+            if found is None and not any(journal_lines(self.parts)):
                 return False
             why = f"has no readable {PLAN_FILE}, and its journal names no part made with these settings"
         if not self.overwrite:
@@ -301,35 +308,6 @@ def _array(source: Any, name: str) -> np.ndarray:
     return source[name][:]
 
 
-def journal_lines(parts: Path) -> Iterator[dict[str, Any]]:
-    """Lines of all journals of a parts folder that are whole; the part of one cut short by a kill is made again."""
-    for journal in sorted(parts.glob("journal*.jsonl")):
-        for text in journal.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                line = json.loads(text)
-                if type(line["part"]) is int and isinstance(line["sha256"], str):
-                    yield line
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue
-
-
-def _fits(line: dict[str, Any], rows: int) -> bool:
-    """Whether a line of the journal agrees with itself about where its part lies."""
-    part, step = line["part"], line.get("part_rows")
-    if type(step) is not int or step < 1:
-        return False
-    return line.get("start") == part * step and line.get("stop") == min((part + 1) * step, rows)
-
-
-def _keep_lines(parts: Path, journal: Path, lines: list[dict[str, Any]]) -> None:
-    """Make one journal of these lines, dropping all others."""
-    with published(journal) as temporary:
-        temporary.write_text("".join(f"{canonical_json(line)}\n" for line in lines), encoding="utf-8")
-    for other in parts.glob("journal*.jsonl"):
-        if other != journal:
-            other.unlink()
-
-
 @contextmanager
 def reserved(path: Path, size: int) -> Iterator[h5py.File]:
     """Create an HDF5 file with its space taken beforehand: HDF5 crashes the process when a disk fills up under it.
@@ -350,17 +328,6 @@ def reserved(path: Path, size: int) -> Iterator[h5py.File]:
             os.posix_fallocate(raw.fileno(), 0, size + size // 50 + 2**20)
     with h5py.File(path, "r+", locking=False) as file:
         yield file
-
-
-def _append_line(path: Path, line: str) -> None:
-    try:
-        with path.open("ab") as file:
-            file.write(f"\n{line}\n".encode())  # led by a line break: the line before may have been cut short by a kill
-            file.flush()
-            os.fsync(file.fileno())
-        fsync_folder(path.parent)
-    except OSError as error:
-        raise explained(error, path) from error
 
 
 def tidy(file: Path) -> None:
