@@ -12,6 +12,7 @@ Conventions, the same everywhere in this project:
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float, Float64, Integer, Num
 
 MULTILABEL = (
     "f2_macro",
@@ -44,18 +45,22 @@ SINGLE_LABEL = (
 )
 
 
-def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
-    """(N,) class numbers as (N, K) booleans."""
+def one_hot(labels: Integer[np.ndarray, " samples"], classes: int) -> Bool[np.ndarray, "samples {classes}"]:
+    """Class numbers as booleans, one column per class."""
     return labels[:, None] == np.arange(classes)
 
 
-def label_matrix(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Labels (N, K), or class numbers (N,), as (N, K) booleans."""
+def label_matrix(
+    labels: Num[np.ndarray, "samples {classes}"] | Integer[np.ndarray, " samples"], classes: int
+) -> Bool[np.ndarray, "samples {classes}"]:
+    """Multi-label rows, or class numbers, as booleans with one column per class."""
     return labels.astype(bool) if labels.ndim == 2 else one_hot(labels, classes)
 
 
-def confusion_counts(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, ...]:
-    """TP, FP, TN, FN, each (K,), of (N, K) booleans."""
+def confusion_counts(
+    truth: Bool[np.ndarray, "samples classes"], predicted: Bool[np.ndarray, "samples classes"]
+) -> tuple[Integer[np.ndarray, " classes"], ...]:
+    """TP, FP, TN and FN per class."""
     tp, fp, fn = ((a & b).sum(axis=0) for a, b in ((truth, predicted), (~truth, predicted), (truth, ~predicted)))
     return tp, fp, len(truth) - tp - fp - fn, fn
 
@@ -87,7 +92,9 @@ def f_beta(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, beta: float) -> np.nd
     return ratio(gain, gain + beta**2 * np.asarray(fn, np.float64) + fp)
 
 
-def average_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def average_precision(
+    truth: Bool[np.ndarray, "samples classes"], scores: Float[np.ndarray, "samples classes"]
+) -> Float64[np.ndarray, " classes"]:
     """Average precision, a step function over the distinct scores, as scikit-learn's.
 
     Args:
@@ -100,7 +107,7 @@ def average_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return np.array([_average_precision(truth[:, k], scores[:, k]) for k in range(truth.shape[1])])
 
 
-def _average_precision(truth: np.ndarray, scores: np.ndarray) -> float:
+def _average_precision(truth: Bool[np.ndarray, " samples"], scores: Float[np.ndarray, " samples"]) -> float:
     """Of one class (N,)."""
     if not truth.any():
         return float("nan")
@@ -111,7 +118,11 @@ def _average_precision(truth: np.ndarray, scores: np.ndarray) -> float:
     return float((np.diff(tp, prepend=0) * tp / (ends + 1)).sum() / tp[-1])
 
 
-def multilabel_metrics(truth: np.ndarray, predicted: np.ndarray, scores: np.ndarray) -> dict[str, float | None]:
+def multilabel_metrics(
+    truth: Bool[np.ndarray, "samples classes"],
+    predicted: Bool[np.ndarray, "samples classes"],
+    scores: Float[np.ndarray, "samples classes"],
+) -> dict[str, float | None]:
     """All metrics of a multi-label run; None where undefined.
 
     Args:
@@ -127,7 +138,9 @@ def multilabel_metrics(truth: np.ndarray, predicted: np.ndarray, scores: np.ndar
     return {name: _number(values[name][0]) for name in MULTILABEL}
 
 
-def single_label_metrics(labels: np.ndarray, predicted: np.ndarray, classes: int) -> dict[str, float | None]:
+def single_label_metrics(
+    labels: Integer[np.ndarray, " samples"], predicted: Integer[np.ndarray, " samples"], classes: int
+) -> dict[str, float | None]:
     """All metrics of a single-label run.
 
     Args:
@@ -141,12 +154,12 @@ def single_label_metrics(labels: np.ndarray, predicted: np.ndarray, classes: int
 
 def class_rows(
     names: list[str],
-    truth: np.ndarray,
-    predicted: np.ndarray,
-    scores: np.ndarray,
-    thresholds: np.ndarray | None,
+    truth: Bool[np.ndarray, "samples classes"],
+    predicted: Bool[np.ndarray, "samples classes"],
+    scores: Float[np.ndarray, "samples classes"],
+    thresholds: Float[np.ndarray, " classes"] | None,
 ) -> list[dict[str, Any]]:
-    """One row a class, in class order: one-vs-rest counts and what follows from them.
+    """One row per class, in class order: one-vs-rest counts and what follows from them.
 
     Args:
         names: K class names.
@@ -183,12 +196,14 @@ def _sums(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return np.concatenate([tp, fp, fn, [(truth == predicted).all(axis=1).sum(), len(truth)]])[None]
 
 
-def from_sums(sums: np.ndarray, *, occurs: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Every metric that follows from counts, each (B,).
+def from_sums(
+    sums: Num[np.ndarray, "resamples sums"], *, occurs: Bool[np.ndarray, " classes"] | None = None
+) -> dict[str, Num[np.ndarray, " resamples"]]:
+    """Every metric that follows from counts, of each resample.
 
     Args:
-        sums: (B, 3 K + 2): TP, FP and FN of every class, rows that are all right, and rows.
-        occurs: (K,) booleans, the classes to count as occurring; None takes those with positives, in each of the B.
+        sums: 3 per class and 2: TP, FP and FN of every class, rows that are all right, and rows.
+        occurs: the classes to count as occurring; None takes those with positives, in each resample.
     """
     tp, fp, fn = np.split(np.asarray(sums[:, :-2], np.float64), 3, axis=1)
     right, rows = sums[:, -2], np.maximum(sums[:, -1], 1)

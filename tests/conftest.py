@@ -4,7 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+import shapes
 from forked import forks
+
+shapes.install()  # before anything imports our packages
 
 PROJECT = Path(__file__).parent.parent
 

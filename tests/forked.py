@@ -15,6 +15,8 @@ import traceback
 from contextlib import contextmanager
 from pathlib import Path
 
+import shapes
+
 # What a command does to files, as Python reports it, and what the tests' own stages report.
 FILE_EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "shutil.rmtree")
 STAGE = "featurize.stage"
@@ -86,6 +88,7 @@ def forks(scratch: Path, *more: str):
 
 def serve() -> None:
     """Answer requests on standard input: to start a command with its process number, to wait for one with its code."""
+    shapes.install()
     import data.packed  # noqa: F401 - imported once, for all
     import featurize.cli
     import featurize.engines.torchrun

@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parent.parent
-HEAVY = ("torch", "torchgeo", "transformers", "sklearn", "matplotlib", "umap", "pandas", "seaborn", "scipy")
+HEAVY = (
+    "numpy",
+    "jaxtyping",
+    "torch",
+    "torchgeo",
+    "transformers",
+    "sklearn",
+    "matplotlib",
+    "umap",
+    "pandas",
+    "seaborn",
+    "scipy",
+)
 MAY_IMPORT = {
     "data": {"data"},
     "featurize": {"data", "featurize"},
@@ -58,6 +70,10 @@ def test_a_help_page_imports_nothing_heavy(package, tmp_path):
 
 def test_the_guard_sees_a_heavy_import(tmp_path):
     assert "pandas" in heavy_modules_after("import pandas", tmp_path)
+
+
+def test_annotated_shapes_do_not_import_torch(tmp_path):
+    assert heavy_modules_after("import probes.metrics", tmp_path) == {"numpy", "jaxtyping"}
 
 
 @pytest.mark.parametrize("package", ["featurize", "probes", "analysis"])
