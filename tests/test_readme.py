@@ -1,4 +1,4 @@
-"""What the README tells a newcomer to type works, and its help pages are the commands' own."""
+"""What the README and the guide tell a newcomer to type works, and the command-line reference is the commands' own."""
 
 import importlib
 import re
@@ -6,12 +6,13 @@ import shlex
 from pathlib import Path
 
 import pytest
-from write_help import COMMANDS, README, SECTION, help_section
+from write_help import COMMANDS, FOLDER, reference
 
 from data import command
 
-TEXT = README.read_text()
-BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
+TOP = Path(__file__).parent.parent
+PAGES = [TOP / "README.md", TOP / "CONTRIBUTING.md", TOP / "CHANGELOG.md", *sorted((TOP / "docs").rglob("*.md"))]
+BLOCKS = [block for page in PAGES for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)]
 LINES = [line for block in BLOCKS for line in block.splitlines() if shlex.split(line, comments=True)]
 
 
@@ -19,12 +20,15 @@ def words(line: str) -> list[str]:
     return shlex.split(line, comments=True)
 
 
-def test_the_help_pages_are_the_commands_own():
-    found = SECTION.search(TEXT)
-    assert found and found.group() == help_section(), "write them anew with: python -m tests.write_help"
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_reference_is_the_commands_own(name):
+    assert (FOLDER / f"{name}.md").read_text() == reference(name), "write it again with: python -m tests.write_help"
 
 
-@pytest.mark.parametrize("line", [line for line in LINES if words(line)[0] != "make"])
+OURS = [line for line in LINES if words(line)[0] in (*COMMANDS, "torchrun")]
+
+
+@pytest.mark.parametrize("line", OURS)
 def test_every_command_line_parses(line):
     name, *arguments = words(line)
     if name == "torchrun":  # its own flags come first
@@ -35,7 +39,7 @@ def test_every_command_line_parses(line):
 
 @pytest.mark.parametrize("line", [line for line in LINES if words(line)[0] == "make"])
 def test_every_make_target_exists(line):
-    assert re.search(rf"^{words(line)[1]}:", (README.parent / "Makefile").read_text(), re.MULTILINE)
+    assert re.search(rf"^{words(line)[1]}:", (TOP / "Makefile").read_text(), re.MULTILINE)
 
 
 def test_a_command_line_that_does_not_parse_is_seen():
@@ -53,7 +57,7 @@ def test_the_main_job_runs_as_written(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "runs" / "report" / "index.html").stat().st_size > 5000
 
 
-@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
-def test_links_lead_somewhere(file):
-    for target in re.findall(r"\]\(([^)#:]+)\)", (README.parent / file).read_text()):
-        assert (README.parent / Path(target)).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
