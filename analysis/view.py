@@ -25,10 +25,10 @@ from typing import Any, Literal
 from data import paths
 from data.flags import ANY, DataFlags
 from data.registry import PROBES, VIEWS
+from data.rules import RULES
 
 Rule = Literal["half", "tuned", "both"]
 Style = Literal["paper", "slides"]
-RULES = ("half", "tuned")
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from data import command
-from data.errors import RequestError, unknown
+from data.errors import RequestError
 from data.paths import DEFAULT_OUT
 from data.registry import PROBES
+from data.rules import check_rule, rule_name, rules_of
 from probes import protocols
 from probes.flags import FitFlags, Switch
 
@@ -24,7 +25,6 @@ app = command.new_app(
 )
 
 NOTHING = FitFlags()  # no flag given
-RULES = ("tuned", "half")
 COLUMNS = {
     True: ("f2_macro", "f2_micro", "f1_micro", "precision_micro", "recall_micro", "hamming_loss", "map_macro"),
     False: ("accuracy", "balanced_accuracy", "f1_macro", "precision_macro", "recall_macro", "f2_macro"),
@@ -155,8 +155,7 @@ def predict(
         n_jobs: Blocks scored at a time, -1 for one a core; does not change the result.
         overwrite: Replace the table where it exists.
     """
-    if rule not in RULES:
-        raise unknown("rule", rule, RULES)
+    check_rule(rule)
     if not features:
         raise RequestError("predict needs a feature file after the run, such as test.h5")
     if to.exists() and not overwrite:
@@ -197,8 +196,7 @@ def compare(
         to: JSON file to write the comparison to; replaced where it exists.
     """
     for name in (rule, other_rule or rule):
-        if name not in RULES:
-            raise unknown("rule", name, RULES)
+        check_rule(name)
 
     import json  # deferred, as all below: h5py, scipy and scikit-learn
 
@@ -306,12 +304,11 @@ def _print_results(finished: list) -> None:
 
     first = finished[0]
     columns = COLUMNS[first.multilabel]
-    rules = ("half", "tuned") if first.multilabel else ("half",)
     rows = [
-        [run.kind, rule if first.multilabel else "argmax"]
+        [run.kind, rule_name(rule, first.multilabel)]
         + ["-" if (v := run.record["metrics"]["test"][rule][c]) is None else f"{v:.3f}" for c in columns]
         for run in finished
-        for rule in rules
+        for rule in rules_of(first.multilabel)
     ]
     simulated = " (simulated data)" if first.simulated else ""
     print(f"{first.encoder} on {first.dataset}{simulated}, {first.record['rows']['test']} test samples")

@@ -26,12 +26,12 @@ from threadpoolctl import threadpool_limits
 
 from data import paths, runs, store
 from data.registry import PROBES
+from data.rules import RULES
 from probes import inputs, metrics, protocols, record, spatial
 from probes.calibration import calibrate_run
 from probes.folds import assign, cross_validate
 from probes.models import save_model
 from probes.oversample import warnings_of
-from probes.record import RULES
 from probes.scores import SHRINKAGE, decide, half_thresholds, score, shrunk_thresholds
 from probes.search import Job, fit_again, search
 from probes.settings import DEFAULT, Settings, candidates_of, check_settings, recorded, selection_metric

@@ -1,8 +1,11 @@
 """Fitted probes on disk: written by skops, read back through a list of harmless types."""
 
 import json
+import sys
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +25,37 @@ TRUSTED_TYPES = (
 )
 
 
+def _skops() -> Any:
+    """skops.io, imported where it is used: it imports all of scikit-learn, which a reused run does not need."""
+    with without_import("torch"):
+        import skops.io
+    return skops.io
+
+
+@contextmanager
+def without_import(package: str) -> Iterator[None]:
+    """Hide an optional package that nothing has imported yet.
+
+    While skops lists scikit-learn's estimators, scikit-learn imports its adapters of array libraries: PyTorch alone
+    costs 0.6 GB and seconds, for a probe that runs on NumPy.
+    """
+
+    class Hidden:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == package:
+                raise ModuleNotFoundError(f"{package} is hidden", name=package)
+
+    sys.meta_path.insert(0, Hidden)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(Hidden)
+
+
 def save_model(estimator: Any, path: Path) -> None:
     """Write a fitted estimator as a skops file, which runs no code on loading."""
-    import skops.io  # deferred: it imports all of scikit-learn and torch, seconds that a reused run need not pay
-
-    skops.io.dump(estimator, path, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+    _skops().dump(estimator, path, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
 
 
 def load_model(path: Path, *, sha256: str | None = None) -> Any:
@@ -51,11 +80,10 @@ def load_model(path: Path, *, sha256: str | None = None) -> Any:
 
 
 def _load(path: Path) -> Any:
-    import skops.io  # deferred, see `save_model`
-
-    if foreign := sorted(set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED_TYPES)):
+    skops = _skops()
+    if foreign := sorted(set(skops.get_untrusted_types(file=path)) - set(TRUSTED_TYPES)):
         raise RequestError(f"{path} holds types that no probe writes ({', '.join(foreign)}); it is not loaded")
-    model = skops.io.load(path, trusted=list(TRUSTED_TYPES))
+    model = skops.load(path, trusted=list(TRUSTED_TYPES))
     probe = getattr(model, "probe", model)  # what was calibrated
     for member in getattr(probe, "estimators_", []):
         if not _sound(member.tree_, probe.n_features_in_):

@@ -23,7 +23,6 @@ from probes import inputs
 from probes.models import load_model
 from probes.scores import decide, score
 
-RULES = ("tuned", "half")
 WRITERS: dict[str, Any] = {".csv": CSVWriter, ".parquet": ParquetWriter}
 BLOCK_ROWS = 8 * inputs.BLOCK_ROWS  # scored and written at a time
 

@@ -18,7 +18,6 @@ from probes.scores import HALF
 from probes.search import Found, words
 from probes.settings import Settings
 
-RULES = ("half", "tuned")
 PACKAGES = ("frozen-earth", "joblib", "numpy", "scikit-learn", "scipy", "skops")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from data import paths
 from data.files import short_hash, write_text
+from data.rules import rule_name, rules_of
 from data.runs import Run
 from probes import metrics, pooling, probabilities
 from probes.intervals import NO_ECE
@@ -33,7 +34,7 @@ def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     found = []
     for run in runs:
         arguments = run.record["arguments"]
-        for rule in ("half", "tuned") if run.multilabel else ("half",):
+        for rule in rules_of(run.multilabel):
             found.append(
                 {
                     "dataset": run.dataset,
@@ -42,7 +43,7 @@ def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
                     "kind": run.kind,
                     "shots": arguments.get("shots"),
                     "fraction": arguments.get("fraction"),
-                    "rule": rule if run.multilabel else "argmax",
+                    "rule": rule_name(rule, run.multilabel),
                     "seed": run.record["seed"],
                     "train_rows": run.record["rows"]["train"],
                     "val_rows": run.record["rows"]["val"],

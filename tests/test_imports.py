@@ -76,6 +76,24 @@ def test_annotated_shapes_do_not_import_torch(tmp_path):
     assert heavy_modules_after("import probes.metrics", tmp_path) == {"numpy", "jaxtyping"}
 
 
+def test_a_probe_on_the_cpu_imports_no_torch(tmp_path):
+    statement = (
+        "import numpy as np, pathlib\n"
+        "import probes.fit, probes.kinds.linear, probes.kinds.knn, probes.kinds.rf, probes.kinds.mlp\n"
+        "from probes.kinds.prior import Prior\n"
+        "from probes.models import load_model, save_model\n"
+        f"path = pathlib.Path({str(tmp_path)!r}) / 'model.skops'\n"
+        "save_model(Prior().fit(np.zeros((2, 3)), np.array([0, 1])), path)\n"
+        "load_model(path)"
+    )
+    assert {"sklearn", "torch"} & heavy_modules_after(statement, tmp_path) == {"sklearn"}
+
+
+def test_a_hidden_package_can_be_imported_afterwards(tmp_path):
+    statement = "from probes.models import without_import\nwith without_import('pandas'):\n    pass\nimport pandas"
+    assert "pandas" in heavy_modules_after(statement, tmp_path)
+
+
 @pytest.mark.parametrize("package", ["featurize", "probes", "analysis"])
 def test_a_help_page_is_kept_and_made_anew_when_a_source_changes(package, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
