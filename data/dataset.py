@@ -46,6 +46,10 @@ class DatasetRequest:
         band_names: ``--band-names``: ``true``, or ``published`` for wrong names that papers used; None means true.
         nodata: what becomes of pixels without a measurement, one of `data.declared.NODATA`; None means the dataset's
             default.
+        tile: ``--tile``, side of a scene's windows in pixels.
+        stride: ``--stride``, pixels from one window to the next.
+        min_valid: ``--min-valid``, share of a window's pixels that must be measured.
+        edge: ``--edge``, ``drop`` or ``pad`` windows that reach beyond the scene.
     """
 
     split: str
@@ -60,6 +64,10 @@ class DatasetRequest:
     partition: str | None = None
     band_names: str | None = None
     nodata: str | None = None
+    tile: int | None = None
+    stride: int | None = None
+    min_valid: float | None = None
+    edge: str | None = None
 
 
 class EODataset(ABC):

@@ -20,6 +20,7 @@ SPLITS = ("train", "val", "test")
 SELECTING = ("only_classes", "per_class")  # the flags, and the keys of a dataset's provenance, of `data.subset`
 # Flags that only some datasets have: those whose card lists them under ``options``.
 OPTIONS = ("classes", "allow_missing", "drop_snow_cloud", "partition", "band_names", "nodata")
+OPTIONS += ("tile", "stride", "min_valid", "edge")  # of scene
 
 
 @Parameter(name="*")
@@ -45,6 +46,10 @@ class DataFlags:
         per_class_seed: Seed of that draw.
         partition: Which list of samples, where a dataset has several, such as 0.01x_train of geobench.
         band_names: true, or published for the wrong band names that papers on two sets of geobench used.
+        tile: Side in pixels of the windows of a scene. Default: 64.
+        stride: Pixels from one window to the next. Default: the tile, so that none overlap.
+        min_valid: Share of a window's pixels that must be measured, not nodata or cloud. Default: 0.8.
+        edge: drop or pad windows that reach beyond the scene. Default: drop.
         limit: At most so many images a split, spread evenly over it.
         download: Fetch missing data first.
     """
@@ -64,6 +69,10 @@ class DataFlags:
     per_class_seed: int = 0
     partition: str | None = None
     band_names: str | None = None
+    tile: int | None = None
+    stride: int | None = None
+    min_valid: float | None = None
+    edge: Literal["drop", "pad"] | None = None
     limit: int | None = None
     download: Annotated[bool, Parameter(negative="")] = False
 
@@ -79,7 +88,7 @@ class DataFlags:
             raise unknown("split", self.split, ("all", *SPLITS))
         if self.split != "all":
             return (self.split,)
-        held = self._header()["splits"] if self.packed else SPLITS
+        held = self._header()["splits"] if self.packed else DATASETS.card(self.dataset or DEFAULT_DATASET).splits
         return tuple(split for split in SPLITS if split in held)
 
     def open(self, split: str, *, bands: Sequence[str] = ()) -> "EODataset":

@@ -79,6 +79,11 @@ def feature_file(folder: Path, split: str) -> Path:
     return folder / f"{split}.h5"
 
 
+def labels_file(out: Path, dataset: str) -> Path:
+    """Names the labels of a scene's windows, for all encoders."""
+    return feature_root(out) / _named(dataset) / "labels.json"
+
+
 def view_file(folder: Path, split: str, view: int) -> Path:
     """The features of one altered view of a split; beside the split's own file they would look like a split."""
     return folder / "views" / f"{split}-{view}.h5"

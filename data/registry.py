@@ -104,6 +104,7 @@ class DatasetCard:
         citation: of the paper, with its DOI or arXiv number.
         source: how to obtain the files, or where to put them.
         options: flags that only some datasets have: fields of `data.flags.DataFlags`.
+        splits: those it has.
     """
 
     title: str
@@ -115,6 +116,7 @@ class DatasetCard:
     citation: str
     source: str
     options: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ("train", "val", "test")
 
 
 MODELS = Registry("featurize.models", "model")

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import RequestError
-from data.problems import Kind
 
 PATIENCE_S = 60.0  # without a sign of life; opening a file or a block of 4 MB takes less from any disk that works
 MEMORY = 8 * 2**30  # bytes of address space; what is read at once is a thousandth of that
@@ -40,12 +39,12 @@ def inspected(file: Path, wanted: str) -> dict[str, Any]:
     """
     found = answer(file, wanted)
     if problem := found.get("problem"):
-        raise Damaged(f"{file} is damaged, or no file of this kind: {problem['text']}")
+        raise Damaged(f"{file} is damaged, or no file of this kind: {problem}")
     return found
 
 
 def answer(file: Path, wanted: str) -> dict[str, Any]:
-    """As `inspected`, with what is wrong under ``problem``, a dict of ``kind`` and ``text``.
+    """As `inspected`, with what is wrong as ``problem``.
 
     Raises:
         RequestError: it does not answer.
@@ -106,7 +105,7 @@ class _Child:
                     )
                 read = os.read(process.stdout.fileno(), 2**16)
                 if not read:
-                    return {"problem": {"kind": Kind.UNREADABLE, "text": self._ended(process)}}
+                    return {"problem": self._ended(process), "unreadable": True}
                 text += read
                 while b"\n" in text:
                     line, text = text.split(b"\n", 1)
