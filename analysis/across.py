@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from analysis import figures, frames, tables
+from analysis.contract import Output
 from analysis.ranking import COMPARED, Contender, name_of
-from analysis.view import Output
 from data.files import canonical_json, short_hash
 
 BLOCK_ENTRIES = 4_000_000  # of the largest array of the bootstrap

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from analysis.view import Rule, Style, ViewRequest, run_view, together
+from analysis.contract import Rule, Style, ViewRequest, run_view, together
 from data import command, paths
 from data.flags import ANY, DataFlags
 from data.registry import VIEWS

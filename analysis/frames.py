@@ -140,7 +140,7 @@ def run_columns(run: Run) -> dict[str, Any]:
 
 def split_words(run: Run) -> str:
     """How the splits of a run were made: `ORIGINAL`, or such as ``split by cells, 10 km apart, seed 0``."""
-    how = _resplit(run)
+    how = resplit(run)
     if not how:
         return ORIGINAL
     apart = f", {how['buffer_km']:g} km apart" if how.get("buffer_km") else ""
@@ -157,7 +157,8 @@ def with_split(dataset: str, split: str) -> str:
     return dataset if split == ORIGINAL else f"{dataset}, {split}"
 
 
-def _resplit(run: Run) -> dict[str, Any]:
+def resplit(run: Run) -> dict[str, Any]:
+    """How the splits of a run were drawn anew by location; empty for the dataset's own."""
     return run.record["features"].get("splits", {}).get("test", {}).get("resplit") or {}
 
 
@@ -210,12 +211,12 @@ def run_labels(runs: Sequence[Run]) -> dict[tuple[str, str, str], str]:
 def _settings(run: Run) -> dict[str, Any]:
     """What a user may have chosen, in the order in which it is named, without what the protocol sets."""
     asked = run.record.get("arguments", {})
-    resplit = _resplit(run)
+    how = resplit(run)
     protocol = asked.get("protocol") or "default"
     fixed = protocols.PROTOCOLS[protocol].sets(run.kind) if protocol in protocols.PROTOCOLS else set()
     values = {"protocol": protocol} | {name: asked.get(name) for name in SETTINGS if name not in fixed}
     options = {name: value for name, value in (asked.get("options") or {}).items() if name not in fixed}
-    places = {"split_by": resplit.get("by"), "buffer_km": resplit.get("buffer_km"), "split_seed": resplit.get("seed")}
+    places = {"split_by": how.get("by"), "buffer_km": how.get("buffer_km"), "split_seed": how.get("seed")}
     return values | places | {"seed": run.record["seed"], "options": options}
 
 

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from analysis import figures, frames, tables
+from analysis.contract import Output
 from analysis.ranking import HEADLINE
-from analysis.view import Output
 from data.errors import RequestError
 from data.files import canonical_json
 from data.runs import Run

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import frames, protocol
+from analysis import frames
+from analysis.studies import protocol
 from data.errors import RequestError
 from data.runs import Predictions, Run
 from probes import intervals, metrics, pooling, spatial

@@ -7,8 +7,8 @@ from made_runs import make_run, rewrite
 from scipy import stats
 
 from analysis import across
+from analysis.contract import ViewRequest, run_view
 from analysis.ranking import rankings
-from analysis.view import ViewRequest, run_view
 from data.runs import all_runs
 
 # share of 100 samples that each kind gets right, by dataset

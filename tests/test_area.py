@@ -7,7 +7,7 @@ import pytest
 from made_runs import made_up, make_run
 from test_map_accuracy import CHANGE, TABLE_8, sample
 
-from analysis.view import ViewRequest, run_view
+from analysis.contract import ViewRequest, run_view
 from data.errors import RequestError
 
 HECTARES = "Deforestation=18000,Forest gain=13500,Stable forest=288000,Stable non-forest=580500"

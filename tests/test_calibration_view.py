@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from made_runs import made_up, make_run
 
-from analysis.view import ViewRequest, run_view
+from analysis.contract import ViewRequest, run_view
 from analysis.views import calibration
 from data import runs
 

@@ -6,9 +6,10 @@ import pytest
 from helpers import encoder_identity
 from made_runs import BIGEARTHNET, EUROSAT, made_up, make_run, rewrite
 
-from analysis import cli, figures, reference
+from analysis import cli, figures
+from analysis.contract import ViewRequest, run_view
 from analysis.ranking import rankings
-from analysis.view import ViewRequest, run_view
+from analysis.studies import reference
 from analysis.views import compare
 from data import command
 from data.errors import RequestError

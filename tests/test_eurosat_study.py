@@ -12,10 +12,12 @@ from helpers import encoder_identity, make_features
 from made_runs import BIGEARTHNET, EUROSAT, made_up, make_run, rewrite
 from PIL import Image
 
-from analysis import cli, figures, reference, samples
-from analysis.view import ViewRequest, run_view
-from analysis.views import _study_cases as study_cases
-from analysis.views import cases, curves, eurosat
+from analysis import cli, figures, samples
+from analysis.contract import ViewRequest, run_view
+from analysis.studies import cases as study_cases
+from analysis.studies import class_project as eurosat
+from analysis.studies import reference
+from analysis.views import cases, curves
 from data import command
 from data.errors import RequestError
 from data.runs import all_runs

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.view import ViewRequest, run_view
+from analysis.contract import ViewRequest, run_view
 from data import store
 from data.errors import RequestError
 from data.store import embeddings

@@ -8,7 +8,7 @@ from helpers import make_split
 from made_runs import make_run
 
 from analysis import cli, samples
-from analysis.view import ViewRequest, run_view
+from analysis.contract import ViewRequest, run_view
 from analysis.views import labels as view
 from data import command, store
 from data.errors import RequestError

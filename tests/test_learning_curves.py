@@ -5,7 +5,7 @@ import pytest
 from made_runs import EUROSAT, made_up, make_run
 
 from analysis import figures, learning
-from analysis.view import ViewRequest, run_view
+from analysis.contract import ViewRequest, run_view
 from data.errors import RequestError
 from data.runs import Run
 

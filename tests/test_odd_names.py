@@ -12,7 +12,7 @@ from made_runs import made_up, make_run
 from PIL import Image
 
 from analysis import figures, fonts
-from analysis.view import ViewRequest, default_options, run_view
+from analysis.contract import ViewRequest, default_options, run_view
 from analysis.views import confusion, umap
 from data import command
 

@@ -3,7 +3,7 @@
 import numpy as np
 from made_runs import make_run, rewrite
 
-from analysis import page
+from analysis.report import explorer
 from data.runs import all_runs
 
 
@@ -17,7 +17,10 @@ def test_runs_on_another_split_say_so_and_none_is_told_to_be_made_again(tmp_path
     other = runs[-1].predictions("test")
     other.ids[:] = [f"train-{number}" for number in range(40)]
     object.__setattr__(runs[-1], "predictions", lambda split: other)
-    shown = page.from_runs(runs[::-1], words="stats", most=40, note="")
+    shown = explorer.from_runs(runs[::-1], words="stats", most=40, note="")
     assert shown.ids[0].startswith("test-"), "the dataset's own split is shown"
-    made = page.explorer([shown], ("half",), pictures=0, root=None, cache=tmp_path)
-    assert len(made.notes) == 1 and "tested on its own split (split by cells, seed 0)" in made.notes[0]
+    made = explorer.explorer([shown], ("half",), pictures=0, root=None, cache=tmp_path)
+    assert (
+        len(made.notes) == 1
+        and "tested on its own split (split by cells, seed 0), which has 0 of the 40 samples" in made.notes[0]
+    )

@@ -8,7 +8,7 @@ import pytest
 from helpers import encoder_identity
 from made_runs import EUROSAT, made_up, make_run
 
-from analysis import protocol, reference
+from analysis.studies import protocol, reference
 from data import command
 from data.registry import DATASETS, MODELS, PROBES
 from data.runs import all_runs
@@ -168,7 +168,9 @@ def test_printed_derived_and_assumed_are_told_apart():
 
 def test_the_page_of_references_is_what_the_program_writes():
     page = Path(__file__).parent.parent / "docs" / "results" / "references.md"
-    assert page.read_text() == reference.markdown(), "run: python -m analysis.reference > docs/results/references.md"
+    assert page.read_text() == reference.markdown(), (
+        "run: python -m analysis.studies.reference > docs/results/references.md"
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from helpers import make_split
 
-from analysis.view import ViewRequest
-from analysis.views import report
+from analysis.contract import ViewRequest
+from analysis.report import commands, inventory
 from data import command, runs
 from data.dataset import SPLITS
 from probes import cli as probe
@@ -45,10 +45,10 @@ def test_the_printed_commands_make_the_same_runs(words, features, tmp_path, caps
     flags = ["--features", str(features), "--out", str(tmp_path)]
     assert command.run(probe.app, [*words, *flags]) == 0
     made = runs.find_runs(tmp_path)
-    (found,) = report.find(ViewRequest(out=tmp_path))
+    (found,) = inventory.find(ViewRequest(out=tmp_path), made)
     capsys.readouterr()
     reused = 0
-    for line in report.commands(found, tmp_path)[1:]:
+    for line in commands.commands(found, tmp_path)[1:]:
         _, *again = shlex.split(line)
         again[again.index("--features") + 1] = str(features)
         assert command.run(probe.app, again) == 0

@@ -13,9 +13,9 @@ import pytest
 from helpers import make_split
 from made_runs import BIGEARTHNET, EUROSAT, made_up, make_run, rewrite
 
-from analysis import figures, frames, samples
-from analysis.view import ViewRequest, run_view
-from analysis.views import report, umap
+from analysis import figures, frames, projection, samples
+from analysis.contract import ViewRequest, run_view
+from analysis.report import build
 from data import paths
 from data.runs import all_runs
 
@@ -51,10 +51,10 @@ def out(tmp_path_factory):
     make_study(folder, EUROSAT, multilabel=False, dataset="eurosat-rgb")
     rng = np.random.default_rng(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(umap, "layout", lambda features, **_: rng.standard_normal((len(features), 2), np.float32))
+        patch.setattr(projection, "project", lambda features, **_: rng.standard_normal((len(features), 2), np.float32))
         patch.setattr(samples, "open_samples", lambda *_, **__: None)
         patch.setattr(samples, "picture", lambda _, name: np.full((8, 8, 3), 2 * int(name.split("-")[1]), np.uint8))
-        patch.setattr(report, "report_views", lambda: ["table"])
+        patch.setattr(build, "report_views", lambda: ["table"])
         patch.setattr(figures, "LEAST_DPI", 60)
         patch.setattr(figures, "PRINT_DPI", 60)
         run_view("report", ViewRequest(out=folder))
@@ -310,7 +310,7 @@ def test_awkward_runs_without_features_are_shown(case, browser, tmp_path, monkey
     if "no val" in case:
         del run.record["features"]["splits"]["val"], run.record["metrics"]["val"]
         rewrite(run)
-    monkeypatch.setattr(report, "report_views", lambda: ["table"])
+    monkeypatch.setattr(build, "report_views", lambda: ["table"])
     run_view("report", ViewRequest(out=tmp_path))
     page = opened(browser, tmp_path)
     assert page.complaints == [] and page.locator("#no-plot").is_visible()

@@ -5,7 +5,7 @@ import pytest
 from helpers import make_split
 from made_runs import EUROSAT, made_up, make_run
 
-from analysis.view import ViewRequest, run_view
+from analysis.contract import ViewRequest, run_view
 from analysis.views import audit, distance
 from data import command
 from data.errors import RequestError

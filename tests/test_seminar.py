@@ -8,9 +8,9 @@ from helpers import encoder_identity, make_features
 from made_runs import BIGEARTHNET, EUROSAT, made_up, make_run, rewrite
 from PIL import Image
 
-from analysis import cli, figures, reference
-from analysis.view import ViewRequest, run_view
-from analysis.views import seminar
+from analysis import cli, figures
+from analysis.contract import ViewRequest, run_view
+from analysis.studies import reference, seminar
 from data import command
 from data.errors import RequestError
 from data.registry import VIEWS

@@ -7,7 +7,7 @@ import pytest
 from made_runs import make_run, rewrite
 
 from analysis import figures, samples
-from analysis.view import ViewRequest, run_view
+from analysis.contract import ViewRequest, run_view
 from data.dataset import DatasetRequest
 from data.errors import RequestError
 from data.registry import DATASETS

@@ -13,12 +13,11 @@ from helpers import encoder_identity, make_features, make_split
 from made_runs import BIGEARTHNET, EUROSAT, made_up, make_run
 from PIL import Image
 
-from analysis import figures, frames, layout, samples
-from analysis import page as page_of
-from analysis.view import Output, ViewRequest, default_options, run_view
-from analysis.views import classes, confusion, f2, report, table, umap
+from analysis import figures, frames, projection, samples
+from analysis.contract import Output, ViewRequest, default_options, run_view
+from analysis.report import build, commands, explorer, inventory
+from analysis.views import classes, confusion, f2, table, umap
 from data import command, paths
-from data.bands import BAND_SETS
 from data.errors import DamageWarning, RequestError
 from data.registry import PROBES, VIEWS
 from data.runs import all_runs
@@ -190,8 +189,8 @@ def test_every_view_shows_the_per_class_values_of_the_run_to_the_last_digit(rule
         values = recorded[name]
         assert found == (f"{digits[name]['recall']} ({values['tp']})" if values["support"] else "–")
         assert absent == f"{digits[name]['specificity']} ({values['tn']})"
-    shown = page_of.from_runs([run], words="words", most=1000, note="")
-    panel = page_of._panel(run, shown, rule, "rf", "0-0")
+    shown = explorer.from_runs([run], words="words", most=1000, note="")
+    panel = explorer._panel(run, shown, rule, "rf", "0-0")
     header, rows = panel.classes
     assert {row[0]: dict(zip(header, row, strict=True))["F2"] for row in rows} == {
         n: d["f2"] for n, d in digits.items()
@@ -199,7 +198,7 @@ def test_every_view_shows_the_per_class_values_of_the_run_to_the_last_digit(rule
     assert [cells[0][0] for _, cells in panel.confusion[1]] == [row[1] for row in outcomes]
     # the page's curves pass through what was recorded: this run's thresholds are 0.5 and 0.2
     at = {"half": 50, "tuned": 20}[rule]
-    for curve, values in zip(page_of.threshold_curves(run, run.predictions("test")), recorded.values(), strict=True):
+    for curve, values in zip(explorer.threshold_curves(run, run.predictions("test")), recorded.values(), strict=True):
         assert curve[:, at].tolist() == pytest.approx([values["precision"], values["recall"], values["f2"]], abs=1e-6)
 
 
@@ -349,29 +348,29 @@ def test_umap_draws_panels_and_for_single_label_data_one_by_class(features, tmp_
 def test_a_layout_is_kept_and_used_again_and_another_seed_makes_another(features, tmp_path, capsys, monkeypatch):
     values = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)
     settings = {"neighbors": 5, "min_dist": 0.1, "cache": tmp_path}
-    first = layout.layout(values, seed=0, **settings)
+    first = projection.project(values, seed=0, **settings)
     assert "laying out" in capsys.readouterr().err
-    other = layout.layout(values, seed=1, **settings)
+    other = projection.project(values, seed=1, **settings)
     assert not np.allclose(first, other)
-    monkeypatch.setattr(layout, "_compute", lambda *_, **__: pytest.fail("the layout was computed again"))
-    assert np.array_equal(layout.layout(values, seed=0, **settings), first)
+    monkeypatch.setattr(projection, "_compute", lambda *_, **__: pytest.fail("the layout was computed again"))
+    assert np.array_equal(projection.project(values, seed=0, **settings), first)
     assert "using the layout" in capsys.readouterr().err
 
 
 def test_the_same_features_and_seed_give_the_same_layout(tmp_path):
     values = np.random.default_rng(0).standard_normal((60, 70)).astype(np.float32)  # wide enough for PCA
     settings = {"neighbors": 5, "min_dist": 0.1, "seed": 3}
-    one, other = (layout.layout(values, cache=tmp_path / name, **settings) for name in "ab")
+    one, other = (projection.project(values, cache=tmp_path / name, **settings) for name in "ab")
     assert np.array_equal(one, other)
 
 
 def test_a_damaged_layout_is_made_again(tmp_path, capsys):
     values = np.random.default_rng(0).standard_normal((30, 8)).astype(np.float32)
     settings = {"neighbors": 5, "min_dist": 0.1, "seed": 0, "cache": tmp_path}
-    first = layout.layout(values, **settings)
+    first = projection.project(values, **settings)
     file = next(tmp_path.glob("*.npz"))
     file.write_bytes(file.read_bytes()[:200])
-    assert np.array_equal(layout.layout(values, **settings), first)
+    assert np.array_equal(projection.project(values, **settings), first)
     assert "damaged" in capsys.readouterr().err
 
 
@@ -388,13 +387,13 @@ def test_umap_draws_at_most_the_points_asked_for_and_says_of_how_many(features, 
 )
 def test_umap_refuses_what_it_cannot_lay_out(values, message, tmp_path):
     with pytest.raises(RequestError, match=message):
-        layout.layout(values, neighbors=5, min_dist=0.1, seed=0, cache=tmp_path)
+        projection.project(values, neighbors=5, min_dist=0.1, seed=0, cache=tmp_path)
 
 
 def test_umap_lays_out_few_samples_and_features_that_are_all_equal(tmp_path):
     for rows in (5, 9, 25):
         for values in (np.random.default_rng(0).standard_normal((rows, 3)), np.zeros((rows, 3))):
-            points = layout.layout(values, neighbors=15, min_dist=0.1, seed=0, cache=tmp_path)
+            points = projection.project(values, neighbors=15, min_dist=0.1, seed=0, cache=tmp_path)
             assert points.shape == (rows, 2) and np.isfinite(points).all()
 
 
@@ -461,7 +460,7 @@ def test_the_report_is_one_page_that_needs_no_other_file(whole):
 
 
 def test_the_report_shows_every_view_of_every_dataset(whole):
-    for name in report.report_views():
+    for name in build.report_views():
         for dataset in ("multi", "single"):
             assert f'id="{dataset}-{name}"' in page(whole)
 
@@ -487,23 +486,11 @@ def test_the_report_holds_the_recorded_values(whole):
 
 def test_the_report_names_the_commands_that_repeat_it_and_what_is_missing(whole):
     text = page(whole)
-    words = "featurize --model stats --dataset multi --data-root DATA_ROOT --split all --bands s2-12 --pooling mean"
-    assert words in text and "<code>DATA_ROOT</code> stands for" in text
+    assert f"featurize --model stats --dataset multi --out {whole}" in text  # no flags were recorded
     assert re.search(r"probe --kind knn,rf --features \S+multi/stats\S+ --out", text)
     missing = ",".join(kind for kind in PROBES.names() if kind not in ("knn", "rf"))
     assert re.search(rf"probe --kind {missing} --features", text)
     assert f"analyze report --out {whole}" in text
-
-
-def test_the_weights_flag_is_what_the_user_would_type(tmp_path):
-    file = tmp_path / "weights.pt"
-    file.write_bytes(b"")
-    assert report.weights_flag("loaded", str(file)) == str(file)
-    assert report.weights_flag("loaded", "gone/weights.pth") == "gone/weights.pth"
-    assert report.weights_flag("loaded", "facebook/dinov2-small") == "pretrained"
-    assert report.weights_flag("loaded", "https://hub.example/weights.pth") == "pretrained"
-    assert report.weights_flag("random", None) == "random"
-    assert report.weights_flag("none", None) is None and report.weights_flag("generated", None) is None
 
 
 @pytest.mark.parametrize(
@@ -523,8 +510,8 @@ def test_the_printed_featurize_command_finds_the_features_it_says_it_makes(words
     given = [word.format(images=images) for word in words.split()]
     flags = ["--limit", "4", "--workers", "0", "--device", "cpu", "--out", str(tmp_path)]
     assert command.run(featurize_cli.app, [*given, *flags]) == 0
-    (found,) = report.find(ViewRequest(out=tmp_path))
-    printed = shlex.split(report.featurize_command(found, tmp_path).replace("DATA_ROOT", shlex.quote(str(images))))
+    (found,) = inventory.find(ViewRequest(out=tmp_path), [])
+    printed = shlex.split(commands.featurize_command(found, tmp_path))
     capsys.readouterr()
     assert command.run(featurize_cli.app, [*printed[1:], "--workers", "0", "--device", "cpu"]) == 0
     assert capsys.readouterr().out.count("reused") == 3
@@ -536,39 +523,27 @@ def test_the_printed_probe_command_has_the_settings_of_the_run():
         "beta": 1.0, "balanced": True, "calibrate": "platt", "fraction": None, "shots": 10, "budget_s": 90.0,
         "device": "cpu", "views": 3, "options": {"learning_rate": 0.001, "epochs": 5},
     }  # fmt: skip
-    words = ["--kind", "head", *report._flags({"seed": 4, **report.probe_flags(given, "head", {})})]
+    words = ["--kind", "head", *commands._flags({"seed": 4, **commands.probe_flags(given, "head", {})})]
     _, bound, _ = probe_cli.app.parse_args(words, exit_on_error=False, print_error=False)
     fit = bound.arguments["fit"]
     assert bound.arguments["shots"] == 10 and "train_fraction" not in bound.arguments
     assert (fit.seed, fit.beta, fit.balanced, fit.calibrate, fit.budget) == (4, 1.0, True, "platt", "90s")
     assert (fit.augment, fit.learning_rate, fit.epochs, fit.device) == (3, 0.001, 5, "cpu")
-    assert report._flags(report.probe_flags({"beta": 2, "views": 1, "device": "cpu", "options": {}}, "rf", {})) == []
+    assert (
+        commands._flags(commands.probe_flags({"beta": 2, "views": 1, "device": "cpu", "options": {}}, "rf", {})) == []
+    )
 
 
 def test_the_printed_report_command_has_the_flags_that_were_given():
-    options = {name: spec["default"] for name, spec in report.CARD["options"].items()}
+    options = default_options("report")
     request = ViewRequest(out=Path("o"), model="rcf", rule="half", style="slides")
-    line = report.report_command(request, {**options, "points": 500, "fast": True})
+    line = commands.report_command(request, {**options, "points": 500, "fast": True})
     assert line == "analyze report --model rcf --rule half --style slides --out o --points 500 --fast"
-    assert report.report_command(ViewRequest(), options) == "analyze report"
-
-
-def test_the_printed_featurize_command_of_presto_passes_every_check_of_its_arguments(tmp_path, capsys):
-    bands = list(BAND_SETS["s2-10"])
-    encoder = encoder_identity(
-        "presto", bands=bands, bands_name="s2-10", image_size=16,
-        normalization={"method": "presto"}, weights={"source": "random", "sha256": "1" * 64},
-    )  # fmt: skip
-    file = paths.feature_file(tmp_path / "features" / "simulated" / "presto", "test")
-    make_split(file, np.arange(8) % 2, np.zeros((8, 4), np.float32), ["a", "b"], encoder=encoder)
-    (found,) = report.find(ViewRequest(out=tmp_path))
-    printed = shlex.split(report.featurize_command(found, tmp_path))
-    assert command.run(featurize_cli.app, [*printed[1:], "--limit", "4", "--workers", "0", "--device", "cpu"]) == 2
-    assert "presto needs locations" in capsys.readouterr().err  # which the simulated scenes lack: all else fits
+    assert commands.report_command(ViewRequest(), options) == "analyze report"
 
 
 def test_a_report_on_one_kind_of_probe_does_not_call_the_others_missing(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "report_views", lambda: ["table"])
+    monkeypatch.setattr(build, "report_views", lambda: ["table"])
     run_view("report", ViewRequest(out=whole, kind="rf", folder=tmp_path / "page"))
     text = (tmp_path / "page" / "index.html").read_text()
     assert "has no run of" not in text and "2 probe runs" in text
@@ -584,7 +559,7 @@ def test_a_damaged_run_is_named_and_not_left_out_of_the_report(tmp_path):
 
 
 def test_a_report_fills_the_folder_it_is_called_in(out, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "report_views", lambda: ["table"])
+    monkeypatch.setattr(build, "report_views", lambda: ["table"])
     (tmp_path / "page").mkdir()
     monkeypatch.chdir(tmp_path / "page")
     run_view("report", ViewRequest(out=out, dataset="eurosat", kind="head", folder=Path(".")))
@@ -603,7 +578,7 @@ def test_a_report_without_features_shows_the_runs_and_says_how_to_make_them(out,
     run_view("report", ViewRequest(out=out, dataset="eurosat", folder=tmp_path / "page"))
     text = (tmp_path / "page" / "index.html").read_text()
     assert 'id="eurosat-table"' in text and 'id="eurosat-umap"' not in text
-    assert "No train and val and test features of stats" in text and "featurize --model stats --dataset eurosat" in text
+    assert "No train or val or test features of stats" in text and "featurize --model stats --dataset eurosat" in text
 
 
 def test_a_report_of_nothing_says_where_to_start(tmp_path):
@@ -612,13 +587,13 @@ def test_a_report_of_nothing_says_where_to_start(tmp_path):
 
 
 def test_a_report_replaces_a_report_but_nothing_else(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "report_views", lambda: ["table"])
+    monkeypatch.setattr(build, "report_views", lambda: ["table"])
     labels, scores = made_up(["a", "b"], multilabel=True, rows=40, shares=np.array([0.5, 0.5]))
     make_run(tmp_path, labels, scores, ["a", "b"])
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "index.html").write_text("my own page")
-    with pytest.raises(RequestError, match="is no report"):
+    with pytest.raises(RequestError, match=str(mine)):
         run_view("report", ViewRequest(out=tmp_path, folder=mine))
     assert (mine / "index.html").read_text() == "my own page"
     request = ViewRequest(out=tmp_path, folder=tmp_path / "page")

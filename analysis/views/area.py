@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import figures, tables
+from analysis.contract import Output, ViewRequest
 from analysis.map_accuracy import Estimate, MapAccuracy, allocate, estimate, sample_size
-from analysis.view import Output, ViewRequest
 from data.errors import RequestError, unknown
 from data.runs import Run, all_runs
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import leaks, tables
-from analysis.view import Output, ViewRequest
+from analysis.contract import Output, ViewRequest
 from data import paths, store
 from data.bands import Band, choose_bands
 from data.command import progress

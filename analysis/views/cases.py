@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import figures, frames, samples, tables
-from analysis.view import Output, ViewRequest
+from analysis.contract import Output, ViewRequest
 from data.errors import RequestError
 from data.runs import Run, all_runs
 

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import figures, frames, tables
-from analysis.view import Output, ViewRequest
+from analysis.contract import Output, ViewRequest
 from data.runs import Run, all_runs
 
-CARD = {"input": "runs", "report": {"order": 30, "heading": "Classes", "show": "table"}, "options": {}}
+CARD = {"input": "runs", "options": {}}
 
 HEADER = ["Class", "Support", "TP", "FP", "TN", "FN", "Precision", "Recall", "Specificity", "F1", "F2"]
 LEFT_COLUMNS = 5  # support and the four counts, which are numbers without a colour
@@ -24,7 +24,7 @@ def run(request: ViewRequest) -> list[Output]:
     folder = request.target("classes")
     frame = compute(runs, request.rules)
     parts = [part for _, part in frame.groupby(["dataset", "encoder", "run", "rule"], sort=False)]
-    return [_write(part.reset_index(drop=True), folder, pictures=request.pictures) for part in parts]
+    return [_write(part.reset_index(drop=True), folder) for part in parts]
 
 
 def compute(runs: Sequence[Run], rules: Sequence[str] = ("half", "tuned")) -> pd.DataFrame:
@@ -46,7 +46,7 @@ def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return HEADER, rows
 
 
-def _write(frame: pd.DataFrame, folder: Path, *, pictures: bool) -> Output:
+def _write(frame: pd.DataFrame, folder: Path) -> Output:
     first = frame.iloc[0]
     stem = folder / "__".join(["classes", *(first[key] for key in ("dataset", "encoder", "run", "rule"))])
     header, rows = readable(frame)
@@ -57,7 +57,7 @@ def _write(frame: pd.DataFrame, folder: Path, *, pictures: bool) -> Output:
     return Output(
         title=f"{first['probe']}, {words}",
         files=(
-            *(figures.save(draw_figure(frame), stem) if pictures else ()),
+            *figures.save(draw_figure(frame), stem),
             *tables.write_all(frame, stem, title, header, rows, left=1),
         ),
         dataset=first["dataset"],

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import across, figures, frames, ranking, reference, tables
-from analysis.view import Output, ViewRequest
+from analysis import across, figures, frames, ranking, tables
+from analysis.contract import Output, ViewRequest
+from analysis.studies import reference
 from data.errors import RequestError, unknown
 from data.runs import Run, all_runs
 

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import figures, frames, tables
-from analysis.view import Output, ViewRequest
+from analysis.contract import Output, ViewRequest
 from data.runs import Run, all_runs
 
-CARD = {"input": "runs", "report": {"order": 40, "heading": "Confusion", "show": "figure"}, "options": {}}
+CARD = {"input": "runs", "options": {}}
 
 NUMBERS_UP_TO, NAMES_UP_TO = 60, 120  # classes whose counts are written into the cells, and whose names beside them
 LARGEST = 100  # pairs in the table of a matrix too large to be read as one

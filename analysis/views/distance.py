@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from analysis import figures, frames, tables
-from analysis.view import Output, ViewRequest
+from analysis.contract import Output, ViewRequest
 from data import paths, store
 from data.errors import RequestError, unknown
 from data.runs import Predictions, Run, all_runs

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analysis import figures, frames, tables
-from analysis.view import Output, ViewRequest
+from analysis.contract import Output, ViewRequest
 from data.runs import Run, all_runs
 
 CARD = {"input": "runs", "report": {"order": 20, "heading": "F2 per class", "show": "figure"}, "options": {}}

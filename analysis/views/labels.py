@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import figures, frames, ranking, samples, tables
-from analysis.view import Output, ViewRequest
+from analysis.contract import Output, ViewRequest
 from data import paths, store
 from data.errors import RequestError
 from data.runs import Run, find_runs

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from analysis import figures, tables
-from analysis.view import Output, ViewRequest
+from analysis.contract import Output, ViewRequest
 from data import paths
 from data.errors import RequestError
 

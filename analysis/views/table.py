@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from analysis import figures, frames, tables
-from analysis.view import Output, ViewRequest
+from analysis.contract import Output, ViewRequest
 from data.runs import Run, all_runs
 from probes import pooling
 

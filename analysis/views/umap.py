@@ -11,9 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import figures, frames, tables
-from analysis.layout import layout
-from analysis.view import Output, ViewRequest
+from analysis import figures, frames, projection, tables
+from analysis.contract import Output, ViewRequest
 from data import paths, store
 from data.errors import RequestError
 
@@ -38,11 +37,11 @@ CLASS = "class: "  # so that a class named "x" or "id" is no trouble
 
 def run(request: ViewRequest, **options: Any) -> list[Output]:
     """Lay out one feature set and draw it."""
-    sets, frame = place(request, **options)
+    sets, frame = project(request, **options)
     return _write(frame, sets, request)
 
 
-def place(
+def project(
     request: ViewRequest, *, points: int, seed: int, neighbors: int, min_dist: float, fit_on: int, fast: bool
 ) -> tuple[list[store.FeatureSet], pd.DataFrame]:
     """The features asked for and their places, as `compute` gives them."""
@@ -79,7 +78,7 @@ def compute(
     Args:
         sets: splits of one feature set, laid out together.
         points: at most this many samples, drawn without replacement.
-        seed: see `analysis.layout.layout`.
+        seed: see `analysis.projection.project`.
         neighbors: likewise.
         min_dist: likewise.
         cache: likewise.
@@ -104,7 +103,9 @@ def compute(
     if len(rows) > points:
         rows = np.sort(np.random.default_rng(seed).choice(rows, points, replace=False))
     features = np.concatenate([s.features for s in sets])[rows]
-    placed = layout(features, neighbors=neighbors, min_dist=min_dist, seed=seed, cache=cache, fit_on=fit_on, fast=fast)
+    placed = projection.project(
+        features, neighbors=neighbors, min_dist=min_dist, seed=seed, cache=cache, fit_on=fit_on, fast=fast
+    )
     names = list(sets[0].class_names)
     member = labels[rows] if labels.ndim == 2 else labels[rows, None] == np.arange(len(names))
     ids = np.array([name for s in sets for name in s.ids], dtype=object)[rows]

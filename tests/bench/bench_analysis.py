@@ -71,8 +71,9 @@ def _made_up_report(out: Path, rows: int) -> Path:
     from helpers import make_split
     from made_runs import BIGEARTHNET, made_up, make_run
 
-    from analysis.view import ViewRequest, run_view
-    from analysis.views import report, umap
+    from analysis import projection
+    from analysis.contract import ViewRequest, run_view
+    from analysis.report import build
     from data import paths
     from data.runs import all_runs
 
@@ -86,8 +87,8 @@ def _made_up_report(out: Path, rows: int) -> Path:
         file, labels, rng.standard_normal((rows, 8), np.float32), BIGEARTHNET, dataset="made-up", simulated=True,
         ids=[f"test-{row}" for row in range(rows)], lonlat=rng.uniform((5, 45), (25, 60), (rows, 2)),
     )  # fmt: skip
-    umap.layout = lambda features, **_: rng.standard_normal((len(features), 2), np.float32)
-    report.report_views = lambda: ["table"]
+    projection.project = lambda features, **_: rng.standard_normal((len(features), 2), np.float32)
+    build.report_views = lambda: ["table"]
     run_view("report", ViewRequest(out=out), points=rows)
     return paths.report_folder(out) / "index.html"
 
@@ -142,10 +143,10 @@ def main() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start, cpu = time.monotonic(), time.process_time()
     if what == "ours":
-        from analysis.layout import layout
+        from analysis.projection import project
 
         with tempfile.TemporaryDirectory() as cache:
-            points = layout(features, neighbors=15, min_dist=0.1, seed=0, cache=Path(cache), **options)
+            points = project(features, neighbors=15, min_dist=0.1, seed=0, cache=Path(cache), **options)
     else:
         import umap
 

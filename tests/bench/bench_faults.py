@@ -372,9 +372,9 @@ class _Cache(_Target):
         return sorted(self.place.rglob("*.npz"))
 
     def read(self) -> Any:
-        from analysis.layout import layout
+        from analysis.projection import project
 
-        return layout(self.points, neighbors=5, min_dist=0.1, seed=0, cache=self.place).tobytes()
+        return project(self.points, neighbors=5, min_dist=0.1, seed=0, cache=self.place).tobytes()
 
 
 TARGETS: dict[str, type[_Target]] = {

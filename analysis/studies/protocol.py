@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from analysis import reference
+from analysis.studies import reference
 
 # What every published number was made without, unless its protocol says otherwise.
 PLAIN: dict[str, Any] = {

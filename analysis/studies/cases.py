@@ -8,8 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from analysis import figures, frames, protocol, reference, tables
-from analysis.view import Output
+from analysis import figures, frames, tables
+from analysis.contract import Output
+from analysis.studies import protocol, reference
 from data.runs import Run
 
 NOTE = (

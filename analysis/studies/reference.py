@@ -160,7 +160,7 @@ CLASS_PROJECT_NOTE = (
     "the text says 10."
 )
 
-# How it was made, by the names of `analysis.protocol.described`; `...`: not compared.
+# How it was made, by the names of `analysis.studies.protocol.described`; `...`: not compared.
 CLASS_PROJECT_PROTOCOL: dict[str, Any] = {
     "model": "dinov2", "variant": "base-imagenet1k-1-layer", "image_size": 224, "normalization": "imagenet",
     "pooling": "cls+mean", "kind": "head", "learning_rate": 1e-4, "batch_size": 32, "epochs": 10, "augmented": True,
@@ -222,8 +222,8 @@ class Published:
         metric: a metric of the run contract.
         value: from 0 to 1.
         match: what a run must share to stand beside it at all: data, model and bands, by the names of
-            `analysis.protocol.described`, a tuple where a value has several names; None: data this project cannot
-            read.
+            `analysis.studies.protocol.described`, a tuple where a value has several names; None: data this project
+            cannot read.
         protocol: how it was measured, by the same names; a run that differs in any is the nearest protocol, not the
             same.
     """
@@ -392,10 +392,10 @@ def values() -> dict[str, tuple[Value, ...]]:
 
 
 def markdown() -> str:
-    """All reference values as a page: ``python -m analysis.reference > docs/results/references.md``."""
+    """All reference values as a page: ``python -m analysis.studies.reference > docs/results/references.md``."""
     from analysis.tables import markdown_table  # deferred: pandas
 
-    text = "# Published numbers and how each is known\n\nWritten by `python -m analysis.reference`.\n"
+    text = "# Published numbers and how each is known\n\nWritten by `python -m analysis.studies.reference`.\n"
     for study, found in values().items():
         about = STUDIES[study]
         text += f"\n## {study}\n\n{about.citation}. As stated there: {about.protocol}.\n\n"

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import coastline, figures, frames, thumbnails
+from analysis import figures, frames
+from analysis.report import coastline, thumbnails
 from analysis.views import cases, classes, confusion
 from data import store
 from data.errors import RequestError
@@ -192,10 +193,8 @@ def explorer(
     blobs, sets, panels, notes = Blobs(), [], [], []
     for number, one in enumerate(shown):
         sets.append(_one_set(one, rules, blobs, panels, notes, key=f"{number}"))
-    coast = coastline.outlines() if any(one.lonlat is not None for one in shown) else None
-    if coast is None and any(one.lonlat is not None for one in shown):
-        notes.append("the map has no coastlines: the file that pyogrio brings is not there")
-    data = {"sets": sets, "coast": None if coast is None else blobs.add(coast)}
+    located = any(one.lonlat is not None for one in shown)
+    data = {"sets": sets, "coast": blobs.add(coastline.outlines()) if located else None}
     made = Explorer(data, blobs, {}, panels, notes)
     _add_pictures(made, shown, pictures=pictures, root=root, cache=cache)
     return made
@@ -212,20 +211,25 @@ def _one_set(
         label = labels[run.dataset, run.encoder, run.folder.name]
         predictions = run.predictions("test")
         rows = pd.Index(predictions.ids).get_indexer(one.ids)
-        linked = bool((rows >= 0).all())
-        if not linked and (split := frames.split_words(run)) != frames.ORIGINAL:
+        tested = rows >= 0
+        if not tested.all() and (split := frames.split_words(run)) != frames.ORIGINAL:
             notes.append(
-                f"{one.words}, {label}: tested on its own split ({split}), not on the samples shown; its tables and "
-                "curves are of its own test samples"
+                f"{one.words}, {label}: tested on its own split ({split}), which has {tested.sum():,} of the "
+                f"{len(tested):,} samples shown; its tables and curves are of all its test samples"
             )
-        elif not linked:
-            notes.append(f"{one.words}, {label}: made on other samples than the features hold now; run probe again")
-        entry: dict[str, Any] = {"label": label, "linked": linked, "rules": [], "scores": None}
+        elif not tested.all():
+            notes.append(
+                f"{one.words}, {label}: {(~tested).sum():,} of the samples shown are not in its test split; the "
+                "features have changed since: run probe again"
+            )
+        linked = bool(tested.any())
+        entry: dict[str, Any] = {"label": label, "rules": [], "scores": None}
         entry["curves"] = blobs.add(threshold_curves(run, predictions))
+        entry["tested"] = None if tested.all() else blobs.add(tested.astype(np.uint8))
         if linked and blobs.bytes + one.labels.size <= MOST_BYTES:
             entry["scores"] = blobs.add(np.round(predictions.scores[rows] * 255).astype(np.uint8))
         elif linked:
-            notes.append(f"{one.words}, {label}: scores of single samples left out, the page would become too large")
+            notes.append(f"{one.words}, {label}: scores of single samples are omitted; the page would be too large")
         for rule in rules if run.multilabel else ("half",):
             decided = frames.decisions(run, predictions, rule)
             values = run.record["per_class"][rule]

@@ -1,34 +1,35 @@
-"""What a view is asked and what it gives back: the contract of every file in `analysis/views`.
+"""What a view is asked for and what it returns: the contract of every file in `analysis/views`.
 
-A view module has a docstring whose first line is its help, a literal ``CARD`` and ``run``::
+A view is a module whose docstring's first line is its help, with a literal `analysis.card.ViewCard` and ``run``::
 
-    CARD = {
-        "input": "runs",
-        "report": {"order": 60, "heading": "Calibration", "show": "figure"},
-        "options": {"bins": {"default": 10, "help": "Bins on each axis."}},
-    }
+    CARD = ViewCard(input="runs", options={"bins": Option(10, "Bins on each axis.")})
 
     def run(request: ViewRequest, *, bins: int) -> list[Output]: ...
-
-``input`` says which flags the command has: ``runs`` (--model --dataset --kind --rule), ``features`` (--model
---dataset --features --split), ``dataset`` (those of `data.flags.DataFlags`, and --features) or ``speed`` (none: what
-`featurize bench` measured). ``report`` is the view's place in the report, and whether its ``figure``, its ``table`` or
-``both`` are shown there; without it the view is not in the report. ``options`` are the view's own flags. The card is
-read without importing the view, so ``--help`` is quick.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from data import paths
+from data.errors import RequestError
 from data.flags import ANY, DataFlags
 from data.registry import PROBES, VIEWS
 from data.rules import RULES
 
+if TYPE_CHECKING:
+    from data.runs import Run
+
 Rule = Literal["half", "tuned", "both"]
 Style = Literal["paper", "slides"]
+
+
+class Table(NamedTuple):
+    """A table as it is read: column names and cells; ``**bold**`` is bold."""
+
+    header: list[str]
+    rows: list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class ViewRequest:
         features: a feature folder, instead of looking one up.
         data: which samples, for views of a dataset itself.
         split: the split whose features are drawn, or ``all``.
-        style: pictures for ``paper``, or with larger letters for ``slides``.
-        pictures: False lets a view whose table is all that is wanted leave its pictures out.
+        style: figures for ``paper``, or with larger text for ``slides``.
+        runs: the runs that fit, where they are open already.
     """
 
     out: Path = paths.DEFAULT_OUT
@@ -59,7 +60,7 @@ class ViewRequest:
     data: DataFlags = ANY
     split: str = "test"
     style: Style = "paper"
-    pictures: bool = True
+    runs: "tuple[Run, ...] | None" = None
 
     def target(self, view: str) -> Path:
         """Folder to write in."""
@@ -70,10 +71,42 @@ class ViewRequest:
         """The decision rules asked for."""
         return RULES if self.rule == "both" else (self.rule,)
 
+    def find_runs(self) -> "list[Run]":
+        """The runs that fit, perhaps none; see `data.runs.find_runs`."""
+        from data.runs import find_runs  # deferred, as below: h5py
+
+        if self.runs is not None:
+            return list(self.runs)
+        return find_runs(self.out, model=self.model, dataset=self.dataset, kind=self.kind)
+
+    def all_runs(self) -> "list[Run]":
+        """The runs that fit.
+
+        Raises:
+            RequestError: none does.
+        """
+        if not (runs := self.find_runs()):
+            raise RequestError(f"no matching probe runs under {paths.probe_root(self.out)}; make some with probe")
+        return runs
+
+    def feature_folder(self) -> Path:
+        """The folder of the features asked for.
+
+        Raises:
+            RequestError: none fits, several do, or the flags contradict each other.
+        """
+        if not self.features:
+            from data import store
+
+            return store.find_features(self.out, model=self.model, dataset=self.dataset)
+        if self.model or self.dataset:
+            raise RequestError("--features names the folder already; drop --model and --dataset")
+        return self.features
+
 
 @dataclass(frozen=True)
 class Output:
-    """One picture with its numbers, as written.
+    """One figure with its numbers, as written.
 
     Args:
         title: what it shows.
@@ -81,10 +114,10 @@ class Output:
         dataset: folder name of the dataset; None when it covers several.
         encoder: folder name of the encoder, where it belongs to one.
         caption: how to read it.
-        alt: what the picture says, for those who cannot see it.
-        tables: header and rows of the numbers as they are read, the first column a name; ``**bold**`` marks.
+        alt: text alternative of the figure.
+        tables: the numbers as they are read, the first column a name.
         summary: what the command prints beside the files.
-        wrong: the work found something wrong: the command's exit code is 1.
+        wrong: the view found a problem: the command's exit code is 1.
     """
 
     title: str
@@ -93,24 +126,30 @@ class Output:
     encoder: str | None = None
     caption: str = ""
     alt: str = ""
-    tables: tuple[tuple[list[str], list[list[str]]], ...] = ()
+    tables: tuple[Table, ...] = ()
     summary: str = ""
     wrong: bool = False
 
     def file(self, suffix: str) -> Path | None:
-        """The file of that ending, if there is one."""
+        """The file with that suffix, if there is one."""
         return next((file for file in self.files if file.suffix == f".{suffix}"), None)
 
 
 def together(files: Sequence[Path]) -> str:
-    """Files in one line, those that differ in their ending only as one: ``folder/name.{png,svg,csv}``."""
-    endings: dict[Path, list[str]] = {}
+    """Files in one line; those that differ in their suffix only as one: ``folder/name.{png,svg,csv}``."""
+    suffixes: dict[Path, list[str]] = {}
     for file in files:
-        endings.setdefault(file.with_suffix(""), []).append(file.suffix)
+        suffixes.setdefault(file.with_suffix(""), []).append(file.suffix)
     return " ".join(
-        f"{stem}{found[0]}" if len(found) == 1 else f"{stem}.{{{','.join(ending[1:] for ending in found)}}}"
-        for stem, found in endings.items()
+        f"{stem}{found[0]}" if len(found) == 1 else f"{stem}.{{{','.join(suffix[1:] for suffix in found)}}}"
+        for stem, found in suffixes.items()
     )
+
+
+def check_seed(seed: int) -> None:
+    """Raise a RequestError for a ``--seed`` that numpy does not take."""
+    if not 0 <= seed < 2**32:
+        raise RequestError(f"--seed {seed}: must be from 0 to {2**32 - 1}")
 
 
 def default_options(name: str) -> dict[str, Any]:
@@ -126,7 +165,7 @@ def run_view(name: str, request: ViewRequest, **options: Any) -> list[Output]:
     """
     if request.kind:
         PROBES.check(request.kind)
-    from analysis.figures import styled  # deferred: the commands import this module before they know what is wanted
+    from analysis.figures import styled  # deferred: the commands import this module for their flags
 
     with styled(request.style):
         return VIEWS.load(name).run(request, **default_options(name) | options)

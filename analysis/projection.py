@@ -21,7 +21,7 @@ SPECTRAL_UP_TO = 20_000  # samples; beyond, the eigenvectors of the graph take m
 DECIDING = ("umap-learn", "pynndescent", "numba", "scikit-learn", "numpy", "scipy")
 
 
-def layout(
+def project(
     features: np.ndarray,
     *,
     neighbors: int,
@@ -31,7 +31,7 @@ def layout(
     fast: bool = False,
     fit_on: int = 0,
 ) -> np.ndarray:
-    """Places of samples in the plane; a layout kept for the same features, settings and versions is used again.
+    """Two UMAP coordinates per sample; those cached for the same features, settings and versions are used again.
 
     PCA to 50 dimensions, nearest neighbours (exact to 60,000 samples, then approximate, by nearest-neighbour descent),
     then UMAP.

@@ -1,5 +1,5 @@
 // The report's interactive part: samples as points, coloured by truth or by what a run made of them; one run's tables.
-// Plotly draws. What is counted was counted in Python (analysis/page.py); here values are looked up and shown.
+// Plotly draws. What is counted was counted in Python (analysis/report/explorer.py); here values are looked up and shown.
 "use strict";
 
 (() => {
@@ -44,7 +44,7 @@
 
   async function load() {
     const one = set(), of = run(), by = rule();
-    const [ids, labels, points, lonlat, slots, decisions, scores, shapes] = await Promise.all([
+    const [ids, labels, points, lonlat, slots, decisions, scores, shapes, tested] = await Promise.all([
       bytes(one.ids),
       array(one.labels, Uint8Array),
       array(one.points, Float32Array),
@@ -53,14 +53,17 @@
       array(by?.decisions, Uint8Array),
       array(of?.scores, Uint8Array),
       array(of?.curves, Float32Array),
+      array(of?.tested, Uint8Array),
     ]);
     const width = Math.ceil(one.classes.length / 8);
     const names = now?.set === one ? now.ids : new TextDecoder().decode(ids).split("\n");
     const coast = await array(data.coast, Float32Array);
-    return { set: one, width, ids: names, labels, points, lonlat, slots, decisions, scores, curves: shapes, coast };
+    return { set: one, width, ids: names, labels, points, lonlat, slots, decisions, scores, curves: shapes, tested, coast };
   }
   const has = (row, k) => bit(now.labels, now.width, row, k);
-  const called = (row, k) => bit(now.decisions, now.width, row, k);
+  const predicted = (row, k) => bit(now.decisions, now.width, row, k);
+  /** Whether the chosen run was tested on a sample; `tested` is null where it was on all of them. */
+  const isTested = (row) => Boolean(now.decisions) && (!now.tested || now.tested[row] === 1);
 
   // ------------------------------------------------------------------------------------------ groups
 
@@ -73,17 +76,21 @@
     return about.map((group, number) => ({ ...group, rows: Int32Array.from(rows[number]) }));
   }
 
+  const UNTESTED = () => ({ name: "not in this run's test split", colour: style("--rest"), dim: true, optional: true });
+  const outcomes = (all) => byRarity(all.filter((group) => !group.optional || group.rows.length));
+
   function makeGroups() {
     const one = set(), count = one.count, k = state.cls, number = new Int32Array(count);
     const outcome = state.colour === "outcome" && now.decisions;
     if (outcome && k !== ALL) {
       // 0 TN, 1 TP, 2 FN, 3 FP
-      for (let row = 0; row < count; row++) number[row] = has(row, k) ? (called(row, k) ? 1 : 2) : called(row, k) ? 3 : 0;
-      return byRarity(grouped(number, [
+      for (let row = 0; row < count; row++) number[row] = !isTested(row) ? 4 : has(row, k) ? (predicted(row, k) ? 1 : 2) : predicted(row, k) ? 3 : 0;
+      return outcomes(grouped(number, [
         { name: "true negative (TN)", colour: style("--rest"), dim: true },
         { name: "true positive (TP)", colour: style("--has"), tag: "right" },
         { name: "false negative (FN)", colour: style("--missed"), tag: "missed", symbol: "triangle-up" },
         { name: "false positive (FP)", colour: style("--alarm"), tag: "alarm", symbol: "diamond" },
+        UNTESTED(),
       ]));
     }
     if (outcome) {
@@ -93,15 +100,16 @@
           missed |= now.labels[byte] & ~now.decisions[byte];
           alarm |= now.decisions[byte] & ~now.labels[byte];
         }
-        number[row] = one.multilabel ? (missed ? 1 : 0) + (alarm ? 2 : 0) : missed ? 1 : 0;
+        number[row] = !isTested(row) ? (one.multilabel ? 4 : 2) : one.multilabel ? (missed ? 1 : 0) + (alarm ? 2 : 0) : missed ? 1 : 0;
       }
       const right = { name: one.multilabel ? "every class right" : "right", colour: style("--has") };
-      if (!one.multilabel) return byRarity(grouped(number, [right, { name: "wrong", colour: style("--missed"), symbol: "triangle-up" }]));
-      return byRarity(grouped(number, [
+      if (!one.multilabel) return outcomes(grouped(number, [right, { name: "wrong", colour: style("--missed"), symbol: "triangle-up" }, UNTESTED()]));
+      return outcomes(grouped(number, [
         right,
         { name: "false negatives only", colour: style("--missed"), symbol: "triangle-up" },
         { name: "false positives only", colour: style("--alarm"), symbol: "diamond" },
         { name: "false negatives and false positives", colour: style("--soft"), symbol: "x" },
+        UNTESTED(),
       ]));
     }
     if (k !== ALL) {
@@ -269,22 +277,22 @@
       parts.push(element("p", one.pictures ? `No picture: ${one.pictures.count.toLocaleString("en")} of ${one.count.toLocaleString("en")} samples have one.` : "No picture: see what this part leaves out.", "hint"));
     }
     parts.push(element("h4", now.ids[row]));
-    const classes = one.classes.map((name, k) => ({ name, k, has: has(row, k), called: now.decisions ? called(row, k) : null, score: now.scores ? now.scores[row * one.classes.length + k] / 255 : null }));
+    const classes = one.classes.map((name, k) => ({ name, k, has: has(row, k), predicted: isTested(row) && predicted(row, k), score: now.scores ? now.scores[row * one.classes.length + k] / 255 : null }));
     const true_ = classes.filter((cls) => cls.has);
     parts.push(element("span", "True", "hint"), list(true_.map((cls) => cls.name)));
-    if (now.decisions) {
-      const words = (cls) => (cls.has ? (cls.called ? ["right", "TP"] : ["missed", "FN"]) : ["alarm", "FP"]);
+    if (isTested(row)) {
+      const words = (cls) => (cls.has ? (cls.predicted ? ["right", "TP"] : ["missed", "FN"]) : ["alarm", "FP"]);
       parts.push(element("span", `${run().label}, ${rule().words}`, "hint"));
-      const items = classes.filter((cls) => cls.has || cls.called).map((cls) => {
+      const items = classes.filter((cls) => cls.has || cls.predicted).map((cls) => {
         const [tag, word] = words(cls), item = element("li", ` ${cls.name}`);
         item.prepend(element("span", word, `tag ${tag}`));
         return item;
       });
       parts.push(list(items));
     } else if (run()) {
-      parts.push(element("p", `${run().label} has no scores of this sample.`, "hint"));
+      parts.push(element("p", `${run().label} was not tested on this sample.`, "hint"));
     }
-    if (now.scores) {
+    if (now.scores && isTested(row)) {
       parts.push(element("span", "Scores", "hint"));
       for (const cls of classes.sort((a, b) => b.score - a.score || a.k - b.k).slice(0, 6)) {
         const line = element("div", cls.name, "score"), bar = element("i");

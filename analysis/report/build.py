@@ -1,0 +1,128 @@
+"""Draw everything there is and write the page that shows it, in place of an older report."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from analysis.contract import Output, ViewRequest, default_options, run_view
+from analysis.report import explorer, inventory, page
+from analysis.report.commands import report_command
+from analysis.report.folder import LISTED, check_replaceable, written_files
+from analysis.report.inventory import EncoderResults
+from analysis.views import umap
+from data import paths
+from data.errors import RequestError
+from data.files import write_text
+from data.folders import clear_left, published_folder
+from data.lock import Lock
+from data.registry import VIEWS
+from data.runs import Predictions, Run
+
+
+@dataclass(frozen=True)
+class OpenedRun(Run):
+    """A run that keeps its predictions once they are read: several views and the page ask for them."""
+
+    kept: dict[str, Predictions] = field(default_factory=dict, repr=False, compare=False)
+
+    def predictions(self, split: str) -> Predictions:
+        """See `Run.predictions`."""
+        if split not in self.kept:
+            self.kept[split] = super().predictions(split)
+        return self.kept[split]
+
+
+def build(request: ViewRequest, options: dict[str, Any]) -> Path:
+    """Write a report and return its ``index.html``.
+
+    Args:
+        request: what to report.
+        options: the report's own, by name.
+
+    Raises:
+        RequestError: there is nothing to report, or the folder holds something else than a report.
+    """
+    if options["points"] < 1 or options["pictures"] < 0:
+        raise RequestError("--points must be at least 1, --pictures at least 0")
+    folder = request.folder.resolve() if request.folder else paths.report_folder(request.out)  # "." has no name
+    runs = [OpenedRun(run.folder, run.record) for run in request.find_runs()]
+    found = inventory.find(request, runs)
+    with Lock(folder.with_name(f".{folder.name}.lock"), what=folder):
+        clear_left(folder, ours=written_files)  # the lock says that nobody is at work
+        check_replaceable(folder)
+        with published_folder(folder, ours=written_files) as building:
+            _write(replace(request, runs=tuple(runs)), found, building, options)
+    return folder / "index.html"
+
+
+def _write(request: ViewRequest, found: list[EncoderResults], folder: Path, options: dict[str, Any]) -> None:
+    layouts = {name: options[name] for name in ("points", "fit_on", "fast")}
+    outputs, failures = _draw_views(request, found, folder / "figures", layouts)
+    print("report: writing the page ...", file=sys.stderr)
+    shown, more = shown_samples(request, found, layouts)
+    interactive = explorer.explorer(
+        shown, request.rules, pictures=options["pictures"],
+        root=Path(options["data_root"]) if options["data_root"] else None, cache=paths.layout_cache(request.out),
+    )  # fmt: skip
+    command = report_command(request, options)
+    text = page.render(request, found, outputs, interactive, [*failures, *more], folder, command=command)
+    write_text(folder / "index.html", text)
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    write_text(folder / LISTED, json.dumps(names, indent=1))
+
+
+def report_views() -> list[str]:
+    """The views whose figures or tables the report shows as they are, in order."""
+    shown = [name for name in VIEWS.names() if "report" in VIEWS.card(name)]
+    return sorted(shown, key=lambda name: VIEWS.card(name)["report"]["order"])
+
+
+def _draw_views(
+    request: ViewRequest, found: Sequence[EncoderResults], folder: Path, layouts: dict[str, Any]
+) -> tuple[list[tuple[str, Output]], list[str]]:
+    """Outputs of every view that belongs in the report, by name, and a line for each one that failed."""
+    outputs: list[tuple[str, Output]] = []
+    failures: list[str] = []
+    for name in report_views():
+        requests, options = [replace(request, folder=folder / name)], {}
+        if VIEWS.card(name)["input"] == "features":
+            requests = [_of_test(requests[0], one) for one in found if "test" in one.present]
+            options = layouts
+        elif not request.runs:
+            continue
+        print(f"report: {name} ...", file=sys.stderr)
+        for one in requests:
+            try:
+                outputs += [(name, output) for output in run_view(name, one, **options)]
+            except RequestError as error:
+                failures.append(f"{name}: {error}")
+    return outputs, failures
+
+
+def _of_test(request: ViewRequest, one: EncoderResults) -> ViewRequest:
+    """The request of a view of these features' test split."""
+    return replace(request, features=one.folder, model=None, dataset=None, split="test")
+
+
+def shown_samples(
+    request: ViewRequest, found: Sequence[EncoderResults], layouts: dict[str, Any]
+) -> tuple[list[explorer.Shown], list[str]]:
+    """The samples of every encoder for the interactive part, and a line for each encoder that has no UMAP."""
+    shown, failures = [], []
+    for one in found:
+        about = {"words": one.words, "runs": one.runs}
+        try:
+            if "test" in one.present:
+                sets, frame = umap.project(_of_test(request, one), **default_options("umap") | layouts)
+                shown.append(explorer.from_features(sets[0], frame, dataset=one.dataset, **about))
+                continue
+            note = f"No UMAP: the test features of {one.words} are missing."
+        except RequestError as error:
+            note = f"No UMAP of the features of {one.words}: {error}"
+            failures.append(f"{one.dataset}, {one.words}: {error}")
+        if one.runs:
+            shown.append(explorer.from_runs(**about, most=layouts["points"], note=note))
+    return shown, failures

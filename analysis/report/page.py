@@ -1,0 +1,191 @@
+"""The page as HTML: facts, sections of every view's figures and tables, and the interactive part."""
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from analysis.contract import Output, ViewRequest, together
+from analysis.report import thumbnails
+from analysis.report.commands import commands, missing
+from analysis.report.explorer import Explorer
+from analysis.report.folder import MARK
+from analysis.report.inventory import EncoderResults
+from data.dataset import SPLITS
+from data.registry import VIEWS
+
+PLOTLY = Path("package_data", "plotly.min.js")
+PACKAGES = ("frozen-earth", "numpy", "pandas", "scikit-learn", "umap-learn", "matplotlib", "plotly", "torch")
+
+
+@dataclass
+class Section:
+    """One view of one dataset: its outputs, by encoder."""
+
+    view: str
+    heading: str
+    show: str
+    outputs: dict[str, list[Output]] = field(default_factory=dict)
+
+
+def render(
+    request: ViewRequest,
+    found: list[EncoderResults],
+    outputs: list[tuple[str, Output]],
+    explorer: Explorer,
+    failures: list[str],
+    folder: Path,
+    *,
+    command: str,
+) -> str:
+    """The page as HTML.
+
+    Args:
+        request: what was asked.
+        found: what there is.
+        outputs: by view name, in the order of the page.
+        explorer: the interactive part.
+        failures: what could not be drawn, and why.
+        folder: where the page will be; the files beside it are named relative to it.
+        command: the command that makes it again.
+    """
+    environment = Environment(
+        loader=PackageLoader("analysis.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )  # fmt: skip
+    environment.filters["marked"] = _marked
+    environment.filters["shade"] = _shade
+    environment.filters["inline"] = lambda file: _inline(file.read_bytes(), "svg+xml")
+    environment.filters["together"] = lambda files: together([file.relative_to(folder) for file in files])
+    here = files("analysis.report")
+    datasets = []
+    for dataset in dict.fromkeys(features.dataset for features in found):
+        members = [features for features in found if features.dataset == dataset]
+        datasets.append(
+            {
+                "name": dataset,
+                "simulated": members[0].simulated,
+                "facts": dataset_facts(members),
+                "encoders": [encoder_facts(features) for features in members],
+                "warnings": list(dict.fromkeys(w for f in members for r in f.runs for w in r.record["warnings"])),
+                "sections": _sections(dataset, outputs),
+                "runs": sum(len(features.runs) for features in members),
+                "words": {features.encoder: features.words for features in members},
+                "commands": [line for features in members for line in commands(features, request.out)],
+                # --kind leaves runs out: what it hides is not missing
+                "missing": [] if request.kind else [gap for f in members for gap in missing(f, request.out)],
+            }
+        )
+    return environment.get_template("page.html").render(
+        mark=Markup(MARK),
+        datasets=datasets,
+        failures=failures,
+        panels=explorer.panels,
+        notes=explorer.notes,
+        columns=thumbnails.COLUMNS,
+        sprites=[(name, _inline(image, "webp")) for name, image in explorer.sprites.items()],
+        blobs=explorer.blobs.texts.items(),
+        data=_script(json.dumps(explorer.data, allow_nan=False)),
+        css=Markup((here / "page.css").read_text("utf-8")),
+        script=Markup((here / "page.js").read_text("utf-8")),
+        plotly=Markup(files("plotly").joinpath(PLOTLY).read_text("utf-8")),
+        explorer=Markup((here / "explorer.js").read_text("utf-8")),
+        simulated=any(features.simulated for features in found),
+        runs=sum(len(features.runs) for features in found),
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        versions=[(package, version(package)) for package in PACKAGES],
+        again=command,
+    )
+
+
+def _sections(dataset: str, outputs: Iterable[tuple[str, Output]]) -> list[Section]:
+    sections: dict[str, Section] = {}
+    for view, output in outputs:
+        if output.dataset == dataset:
+            place = VIEWS.card(view)["report"]
+            section = sections.setdefault(view, Section(view, place["heading"], place["show"]))
+            section.outputs.setdefault(output.encoder or "", []).append(output)
+    return list(sections.values())
+
+
+def dataset_facts(members: Sequence[EncoderResults]) -> list[tuple[str, str]]:
+    """What a dataset is, as pairs of a word and a value."""
+    dataset = members[0].shared["dataset"]
+    splits = {split: identity for features in members for split, identity in features.splits.items()}
+    rows = [
+        f"{split} {splits[split]['rows']:,} (ids {splits[split]['ids_sha256'][:12]})"
+        for split in SPLITS
+        if split in splits
+    ]
+    runs = [run for features in members for run in features.runs]
+    provenance = ", ".join(f"{key} {value}" for key, value in dataset["provenance"].items())
+    facts = {
+        "Variant": dataset["variant"],
+        "Task": ("multi-label" if runs[0].multilabel else "single-label") if runs else None,
+        "Samples": "; ".join(rows),
+        "Classes": f"{len(dataset['class_names'])}: {'; '.join(dataset['class_names'])}",
+        "Limit": f"{dataset['limit']} samples a split" if dataset["limit"] else None,
+        "Provenance": provenance or None,
+    }
+    return [(word, value) for word, value in facts.items() if value]
+
+
+def encoder_facts(features: EncoderResults) -> dict[str, Any]:
+    """What an encoder is: its words, its folder, and pairs of a word and a value."""
+    encoder, environment = features.shared["encoder"], features.environment
+    weights = encoder["weights"]
+    sha256 = weights.get("sha256")
+    rate, origin = environment.get("images_per_s"), environment.get("weights_origin")
+    facts = {
+        "Bands": f"{encoder['bands_name']}: {' '.join(encoder['bands'])}",
+        "Input": f"{encoder['image_size']} px" if encoder["image_size"] else "native size",
+        "Pooling": encoder["pooling"],
+        "Normalisation": encoder["normalization"]["method"],
+        "Weights": f"{weights['source']} from {origin}" if origin else weights["source"],
+        "Weights sha256": sha256 if sha256 and sha256.strip("0") else None,
+        "Precision": encoder["precision"],
+        "Made on": " at ".join(
+            part for part in (str(environment.get("device") or ""), f"{rate:,.0f} images/s" if rate else "") if part
+        ),
+        "Features": f"{features.folder}" if features.present else None,
+        "Probes": ", ".join(sorted({run.kind for run in features.runs})) or "none yet",
+    }
+    return {
+        "words": features.words,
+        "folder": features.encoder,
+        "facts": [(word, value) for word, value in facts.items() if value],
+    }
+
+
+def _inline(content: bytes, kind: str) -> str:
+    """An image as the page holds it."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _script(text: str) -> Markup:
+    """JSON that may stand in a page: no name in it can end the script."""
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def _shade(cell: str) -> Markup:
+    """A style that colours a cell which is a rate, by its value."""
+    return Markup(f' class="rate" style="--share: {cell}"') if re.fullmatch(r"[01]\.\d{3}", cell) else Markup()
+
+
+def _marked(cell: str) -> Markup:
+    """A table cell as HTML: ``**bold**`` is bold and an interval in brackets stands smaller."""
+    text = escape(cell)
+    if "**" in text:
+        before, bold, after = text.split("**", 2)
+        text = Markup(f"{before}<strong>{bold}</strong>{after}")
+    value, bracket, interval = text.partition(" [")
+    return Markup(f'{value} <span class="interval">[{interval}</span>') if bracket else text

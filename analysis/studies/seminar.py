@@ -1,0 +1,268 @@
+"""The seminar on DOFA and BigEarthNet: its table with ours and the difference, UMAP panels, F2 per class."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from analysis import figures, frames, tables
+from analysis.contract import Output, ViewRequest, run_view
+from analysis.studies import protocol, reference
+from analysis.views import f2
+from data import paths
+from data.errors import RequestError
+from data.runs import Run, all_runs
+
+BARS = ("linear", "mlp")  # the probes whose F2 per class the seminar shows
+STUDY = reference.STUDIES["seminar"]
+
+
+def write(request: ViewRequest) -> list[Output]:
+    """Write the table and the figures of one model on one dataset, and a page that holds them together."""
+    fitting = all_runs(request.out, model=request.model, dataset=request.dataset, kind=request.kind)
+    runs = [one for one in fitting if one.multilabel]
+    if not runs:
+        raise RequestError(
+            f"the seminar is about samples with several labels; {fitting[0].dataset} has one each (see analyze eurosat)"
+        )
+    runs = [one for one in frames.only_group(runs) if one.kind in reference.SEMINAR]
+    if not runs:
+        raise RequestError("no run of the seminar's probes; make them with probe --kind rf,linear,mlp")
+    folder = request.target("seminar")
+    frame = compute(runs, request.rules)
+    shown = max(runs, key=lambda one: len(caveats(one)))  # what keeps one from the comparison is said of all
+    outputs, notes = [_write_table(frame, shown, folder)], []
+    outputs += _umap(request, runs[0], folder, notes)
+    outputs += _bars(runs, request, folder, notes)
+    absent = [kind for kind in reference.SEMINAR if kind not in {one.kind for one in runs}]
+    if absent and not request.kind:
+        notes.append(f"no run of {', '.join(absent)}: make it with probe --kind {','.join(absent)}")
+    for note in notes:
+        print(f"seminar: {note}", file=sys.stderr)
+    _write_page(frame, shown, outputs, notes, folder)
+    return outputs
+
+
+# ---------------------------------------------------------------------------------------------- compute
+
+
+def caveats(run: Run) -> dict[str, str]:
+    """Why a run's numbers are not to be held against the seminar's: a short name and a sentence for each reason."""
+    dataset, encoder = run.record["features"]["dataset"], run.record["features"]["encoder"]
+    found = {}
+    if dataset["name"] != reference.SEMINAR_DATASET:
+        found["other data"] = f"made on {run.dataset}, not on BigEarthNet"
+    if run.simulated:
+        found["simulated data"] = "the samples are simulated"
+    if encoder["name"] != reference.SEMINAR_MODEL:
+        found["other model"] = f"features of {frames.model_words(encoder)}, not of DOFA"
+    if encoder["weights"]["source"] == "random":
+        found["random weights"] = "the encoder's weights are random, it was never trained"
+    rows = protocol.rows_of(run.record)
+    whole = reference.BIGEARTHNET_SPLITS.get(dataset["variant"])
+    if "other data" not in found and rows != whole:
+        wanted = f"{dataset['variant']} has {_rows(whole)}" if whole else "those of BigEarthNet are others"
+        found["other samples"] = f"splits of {_rows(rows)} samples, where {wanted}"
+    plain = {"weights": ..., "limit": ..., "shots": ..., "fraction": ..., "only_classes": ..., "per_class": ...}
+    if unlike := protocol.differences(run.record, plain):  # what is left out is told by the samples above
+        found["other protocol"] = "; ".join(unlike)
+    if (classes := len(run.class_names)) != reference.SEMINAR_CLASSES:
+        found["other classes"] = f"{classes} classes, where the seminar's table has {reference.SEMINAR_CLASSES}"
+    return found
+
+
+def compute(runs: Sequence[Run], rules: Sequence[str] = ("half", "tuned")) -> pd.DataFrame:
+    """The seminar's metrics of these runs on test, beside the published ones.
+
+    Args:
+        runs: of one encoder on one dataset, of the kinds in `reference.SEMINAR`.
+        rules: ``half`` is the seminar's.
+
+    Returns:
+        A row a run x rule x metric: the columns of `frames.run_columns`, then ``probe rule metric value low high
+        published difference caveats``; ``difference`` is ours less the published; ``caveats`` lists the short names
+        of `caveats`, empty where data and model are the seminar's.
+    """
+    frame = frames.with_names(frames.metrics_frame(runs), runs)
+    frame = frame.loc[(frame["split"] == "test") & frame["rule"].isin(rules)]
+    parts = []
+    for kind, published in reference.SEMINAR.items():
+        part = frame.loc[(frame["kind"] == kind) & frame["metric"].isin(published)]
+        parts.append(part.assign(published=[published[metric] for metric in part["metric"]]))
+    frame = pd.concat(parts)
+    why = {run.folder.name: "; ".join(caveats(run)) for run in runs}
+    frame = frame.assign(difference=frame["value"] - frame["published"], caveats=[why[name] for name in frame["run"]])
+    return frame.drop(columns="split").reset_index(drop=True)
+
+
+def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Header and cells: for each probe a row published, then for each rule ours and the difference."""
+    metrics, rows = list(reference.SEMINAR_METRICS), []
+    for _, part in frame.groupby("run", sort=False):
+        reasons = part["caveats"].iloc[0]
+        unlike = f" (not comparable: {reasons})" if reasons else ""
+        kind, probe = part["kind"].iloc[0], part["probe"].iloc[0]
+        published = reference.SEMINAR[kind]
+        cells = [f"{published[metric]:.{reference.SEMINAR_DIGITS[metric]}f}" for metric in metrics]
+        rows.append([probe, "published (threshold 0.5)", *cells])
+        for rule, one in part.groupby("rule", sort=False):
+            values = {row["metric"]: row for row in one.to_dict("records")}
+            words = frames.RULE_WORDS[str(rule)]
+            ours = [values[metric] for metric in metrics]
+            cells = [figures.with_interval(row["value"], row["low"], row["high"]) for row in ours]
+            rows.append([probe, f"ours, {words}", *cells])
+            differences = [_signed(row["difference"]) for row in ours]
+            rows.append([probe, f"ours less published, {words}{unlike}", *differences])
+    return ["Probe", "", *(frames.MULTILABEL_METRICS[metric] for metric in metrics)], rows
+
+
+def _signed(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:+.3f}".replace("-", "\u2212")
+
+
+def statement(run: Run) -> str:
+    """What our numbers were really made on: data, splits, model; and what keeps them from the seminar's."""
+    splits = _rows(protocol.rows_of(run.record))
+    ours = f"Ours: {run.dataset} ({splits} samples), {frames.model_words(run.record['features']['encoder'])}; on test."
+    reasons = caveats(run)
+    if not reasons:
+        return (
+            f"{ours} Same data set and kind of model as the seminar's; its release, bands and variant are not stated."
+        )
+    return f"NOT COMPARABLE with the published numbers: {'; '.join(reasons.values())}. {ours}"
+
+
+def _rows(rows: dict[str, int]) -> str:
+    return ", ".join(f"{split} {count:,}" for split, count in rows.items())
+
+
+# ------------------------------------------------------------------------------------------------ write
+
+
+def _write_table(frame: pd.DataFrame, run: Run, folder: Path) -> Output:
+    stem = folder / f"seminar__{run.dataset}__{run.encoder}"
+    header, rows = readable(frame)
+    note = statement(run)
+    title = f"The seminar's table{' (simulated data)' if run.simulated else ''}"
+    text = f"# {title}\n\n{note}\n\n{_protocol()}\n\n" + tables.markdown_table(header, rows, left=2)
+    return Output(
+        title="The seminar's table, and ours",
+        files=(
+            *figures.save(draw_figure(frame, run), stem),
+            tables.write_csv(frame, stem),
+            tables.write_markdown(text, stem),
+            tables.write_latex(tables.latex_table(header, rows, left=2, caption=f"{title}. {note}"), stem),
+        ),
+        dataset=run.dataset,
+        encoder=run.encoder,
+        caption=f"{note} {_protocol()}",
+        alt="Five metrics of each probe, published and ours.",
+        tables=((header, rows),),
+    )
+
+
+def _protocol() -> str:
+    return f"Published: {STUDY.text()}"
+
+
+def _umap(request: ViewRequest, run: Run, folder: Path, notes: list[str]) -> list[Output]:
+    features = paths.feature_folder(request.out, run.dataset, run.encoder)
+    if not paths.feature_file(features, "test").exists():
+        notes.append(f"no UMAP panels: {features} has no test features; make them with featurize")
+        return []
+    place = replace(request, folder=folder, features=features, model=None, dataset=None, split="test")
+    try:
+        return run_view("umap", place)
+    except RequestError as error:
+        notes.append(f"no UMAP panels: {error}")
+        return []
+
+
+def _bars(runs: Sequence[Run], request: ViewRequest, folder: Path, notes: list[str]) -> list[Output]:
+    shown = [run for run in runs if run.kind in BARS]
+    if not shown:
+        notes.append(f"no F2 bars: no run of {' or '.join(BARS)}")
+        return []
+    stem = folder / f"f2__{runs[0].dataset}__{runs[0].encoder}"
+    return [f2.write(f2.compute(shown, request.rules), stem)]
+
+
+def _write_page(frame: pd.DataFrame, run: Run, outputs: list[Output], notes: list[str], folder: Path) -> None:
+    """One Markdown page with the table and the figures."""
+    header, rows = readable(frame)
+    simulated = " (simulated data)" if run.simulated else ""
+    text = f"# The seminar on DOFA and BigEarthNet, ours beside it{simulated}\n\n{statement(run)}\n\n{_protocol()}\n\n"
+    text += tables.markdown_table(header, rows, left=2)
+    for output in outputs:
+        png = output.file("png")
+        assert png is not None
+        text += f"\n## {output.title}\n\n![{output.alt}]({png.name})\n\n{output.caption}\n"
+    if notes:
+        text += "\n## Not here\n\n" + "".join(f"- {note}\n" for note in notes)
+    tables.write_markdown(text, folder / f"seminar__{run.dataset}__{run.encoder}__page")
+
+
+# ------------------------------------------------------------------------------------------------- draw
+
+
+def draw_figure(frame: pd.DataFrame, run: Run) -> Figure:
+    """A panel a metric, published and ours.
+
+    Args:
+        frame: of `compute`.
+        run: one of its runs.
+    """
+    probes = list(frame["probe"].unique())
+    figure = figures.new_figure(11, 2.2 + 0.55 * len(probes))
+    axes = figure.subplots(1, len(reference.SEMINAR_METRICS), sharey=True, squeeze=False)[0]
+    for ax, metric in zip(axes, reference.SEMINAR_METRICS, strict=True):
+        draw(frame.loc[frame["metric"] == metric], ax)
+        arrow = "\n(lower is better)" if metric in frames.LOWER_IS_BETTER else ""
+        ax.set_title(frames.MULTILABEL_METRICS[metric] + arrow, fontsize=8.5)
+    figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr]
+    handles = [Line2D([], [], marker="D", lw=0, ms=6, mfc="white", mew=1.4, color=figures.WRONG)]
+    words = ["published"]
+    for rule in frame["rule"].unique():
+        fill = "white" if rule == "half" else figures.RIGHT
+        handles.append(Line2D([], [], marker="o", lw=1.6, ms=6, mfc=fill, mew=1.4, color=figures.RIGHT))
+        words.append(f"ours, {frames.RULE_WORDS[rule]}")
+    figure.legend(handles, words, loc="outside upper right", ncols=3, frameon=False)
+    what = "The seminar's table, and ours"
+    if caveats(run):
+        what += f" (not comparable: {', '.join(caveats(run))})"
+    where = f"{run.dataset}: {frames.model_words(run.record['features']['encoder'])}"
+    note = f"{statement(run)} Published at threshold 0.5. Lines: {frames.interval_words(frame)}."
+    figures.put_title(figure, what, where, simulated=run.simulated, note=note)
+    return figure
+
+
+def draw(frame: pd.DataFrame, ax: Axes) -> None:
+    """One metric: a row a probe.
+
+    Args:
+        frame: of `compute`, one metric.
+        ax: where to draw.
+    """
+    probes = list(frame["probe"].unique())
+    two_rules = len(set(frame["rule"])) > 1
+    for row in frame.to_dict("records"):
+        y = probes.index(row["probe"])
+        ax.plot(row["published"], y, "D", ms=6, mfc="white", mew=1.4, color=figures.WRONG, zorder=3)
+        y += (0.16 if row["rule"] == "half" else 0.32) if two_rules else 0.2
+        if not np.isnan(row["low"]):
+            ax.plot([row["low"], row["high"]], [y, y], color=figures.RIGHT, lw=1.6, solid_capstyle="butt")
+        fill = "white" if row["rule"] == "half" else figures.RIGHT
+        ax.plot(row["value"], y, "o", ms=5, mew=1.4, mfc=fill, color=figures.RIGHT)
+    ax.set_yticks([place + 0.1 for place in range(len(probes))], probes)
+    ax.set_ylim(len(probes) - 0.4, -0.4)
+    ax.xaxis.set_major_locator(MaxNLocator(3))
+    ax.grid(axis="x")
+    ax.set_axisbelow(True)
+    figures.without_frame(ax)
