@@ -1,8 +1,31 @@
-"""The command that makes features again, from the flags that were recorded with them."""
+"""The command that makes a result again, recorded with features and runs.
+
+A run records the command as it was given. Features record the flags by name, paths made absolute, so that one split of
+a set can be made again from any folder.
+"""
 
 import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_current: list[list[str]] = []
+
+
+@contextmanager
+def running(words: Sequence[str]) -> Iterator[None]:
+    """Let `current_command` return this command while it runs."""
+    _current.append(list(words))
+    try:
+        yield
+    finally:
+        _current.pop()
+
+
+def current_command() -> str | None:
+    """The command that this process carries out, as it was given; None where its Python function was called."""
+    return shlex.join(_current[-1]) if _current else None
 
 
 def recorded_command(asked: Any, identity: dict[str, Any], folder: Path, split: str) -> str | None:

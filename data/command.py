@@ -16,6 +16,7 @@ from typing import Any
 import cyclopts
 from cyclopts import App, CycloptsError
 
+from data.asked import running
 from data.errors import DamageWarning, RequestError
 from data.files import explained
 from data.paths import check_local
@@ -45,7 +46,8 @@ def run(app: App, arguments: list[str] | None = None) -> int:
     name = app.name[0]
     try:
         check_working_folder()
-        with terminable(), damage_reported(name) as damage:
+        given = sys.argv[1:] if arguments is None else arguments
+        with terminable(), running([name, *given]), damage_reported(name) as damage:
             result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) and result else int(bool(damage))
     except RequestError as error:

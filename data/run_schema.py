@@ -28,6 +28,7 @@ RECORD: Schema = {
     "metrics": {"test": {"half": MAPPING, "tuned": MAPPING, **MAPPING}, ...: {...: MAPPING}},
     "per_class": {...: [{"name": TEXT, "threshold": (int, float, MAYBE), **MAPPING}]},
     "arguments?": MAPPING,
+    "asked?": (str, MAYBE),
     "rows?": {...: WHOLE},
     "dim?": WHOLE,
     "chosen?": MAPPING,

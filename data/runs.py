@@ -15,6 +15,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,21 @@ import h5py
 import numpy as np
 
 from data import paths
+from data.asked import current_command
 from data.errors import DamageWarning, RequestError
 from data.files import canonical_json, explained, sha256_of_file, short_hash
 from data.folders import published_folder
 from data.run_schema import check_record
 from data.store import Damaged, inspected, open_hdf5
+from data.store.contained import Signature, signature
 from data.store.structure import Unfit, check_structure
 
 SCHEMA = 2
 READABLE = (1, 2)  # 1: of v0.1, without checksums
 AGAIN = "fit it again with the probe command that made it"
 FILES = ("run.json", "predictions.h5", "model.skops")
+ARRAYS = ("ids", "labels", "scores", "lonlat", "train_km")  # of one split in predictions.h5
+PREDICTIONS_KEPT = 32  # splits in memory: 10 MB each for 120,000 samples of 19 classes
 
 
 @dataclass(frozen=True)
@@ -91,45 +96,30 @@ class Run:
         """Whether the samples were generated, not observed; results must say so."""
         return bool(self.record["features"]["dataset"]["provenance"].get("simulated"))
 
+    @property
+    def command(self) -> str | None:
+        """The command that made the run; None where a Python function was called, and for runs of v0.1."""
+        return self.record.get("asked")
+
     def predictions(self, split: str) -> Predictions:
-        """Scores and labels of ``val`` or ``test``, checked against the record's checksum.
+        """Scores and labels of ``val`` or ``test``; read-only, and read once however often they are asked for.
 
         Raises:
-            RequestError: the file is absent or damaged, or has no such split.
+            Damaged: the file is missing, does not match its checksum, or has no such split.
         """
         file = self.folder / "predictions.h5"
+        labelled = (len(self.class_names),) if self.multilabel else ()
         try:
-            content = self._content("predictions.h5")
-            with h5py.File(io.BytesIO(content), "r") as source:  # what was checked, whatever happens to the file
-                check_structure(source)
-                group: Any = source[split]
-                found = Predictions(
-                    ids=[value.decode() for value in group["ids"][:]],
-                    labels=group["labels"][:],
-                    scores=group["scores"][:],
-                    lonlat=group["lonlat"][:] if "lonlat" in group else None,
-                    train_km=group["train_km"][:] if "train_km" in group else None,
-                )
+            digest = (self.checksums or {}).get(file.name)
+            found = _read_predictions(file, signature(file), digest, split)
         except (OSError, KeyError, ValueError, RuntimeError, AttributeError, Unfit) as error:
             raise Damaged(f"{file} has no readable predictions of {split}; {AGAIN}") from error
         rows, classes = len(found.ids), len(self.class_names)
-        labels = (rows, classes) if self.multilabel else (rows,)
-        if found.labels.shape != labels or found.scores.shape != (rows, classes):
+        if found.labels.shape != (rows, *labelled) or found.scores.shape != (rows, classes):
             raise Damaged(
                 f"{file}: labels and scores of {split} are not of {rows} samples x {classes} classes; {AGAIN}"
             )
         return found
-
-    def _content(self, name: str) -> bytes:
-        """A file of the run; of v0.1, which kept no checksums, only once HDF5 is known to read it."""
-        file = self.folder / name
-        if self.checksums is None:
-            inspected(file, "structure")
-            return file.read_bytes()
-        content = file.read_bytes()
-        if hashlib.sha256(content).hexdigest() != self.checksums[name]:
-            raise Damaged(f"{file} does not match the checksum in run.json; {AGAIN}")
-        return content
 
     @property
     def checksums(self) -> dict[str, str] | None:
@@ -154,6 +144,31 @@ class Run:
             raise Damaged(f"{file} does not say which model made it; {AGAIN}") from error
 
 
+@lru_cache(maxsize=PREDICTIONS_KEPT)
+def _read_predictions(file: Path, signature: Signature, sha256: str | None, split: str) -> Predictions:
+    """One split's predictions; `signature` makes a file that changed another one.
+
+    Args:
+        file: ``predictions.h5``.
+        signature: see `data.store.contained.signature`.
+        sha256: what the content must match; None for v0.1, whose files are checked by HDF5 in a child process first.
+        split: val or test.
+    """
+    if sha256 is None:
+        inspected(file, "structure")
+    content = file.read_bytes()
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise Damaged(f"{file} does not match the checksum in run.json; {AGAIN}")
+    with h5py.File(io.BytesIO(content), "r") as source:  # what was checked, whatever happens to the file
+        check_structure(source)
+        group: Any = source[split]
+        arrays = {name: group[name][:] for name in ARRAYS if name in group}
+    ids = [value.decode() for value in arrays.pop("ids")]
+    for array in arrays.values():
+        array.flags.writeable = False  # shared by all who ask
+    return Predictions(ids, **arrays)
+
+
 def run_name(kind: str, features: dict[str, Any], arguments: dict[str, Any], seed: int) -> str:
     """``<kind>-<hash>``: the hash of all that decides the result.
 
@@ -176,7 +191,7 @@ def write_run(
 
     Args:
         folder: see `data.paths.run_folder`.
-        record: the content of ``run.json``, without ``schema``.
+        record: the content of ``run.json``, without ``schema`` and ``asked``, the command that is being carried out.
         predictions: by split.
         save_model: writes the fitted model to the path it is given.
 
@@ -188,15 +203,14 @@ def write_run(
         for split, values in predictions.items():
             group = file.create_group(split)
             group["ids"] = np.array([name.encode() for name in values.ids])
-            group.create_dataset("labels", data=values.labels, fletcher32=True, chunks=True)
-            group.create_dataset("scores", data=values.scores.astype(np.float32), fletcher32=True, chunks=True)
-            for name, array in (("lonlat", values.lonlat), ("train_km", values.train_km)):
-                if array is not None:
-                    group.create_dataset(name, data=array, fletcher32=True, chunks=True)
+            arrays = vars(values) | {"scores": values.scores.astype(np.float32)}
+            for name in ARRAYS[1:]:
+                if arrays[name] is not None:
+                    group.create_dataset(name, data=arrays[name], fletcher32=True, chunks=True)
     with published_folder(folder) as temporary:
         save_model(temporary / "model.skops")
         (temporary / "predictions.h5").write_bytes(buffer.getvalue())
-        record = sign(temporary, {"schema": SCHEMA, **record})
+        record = sign(temporary, {"schema": SCHEMA, **record, "asked": current_command()})
         (temporary / "run.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
     return Run(folder, record)
 

@@ -1,7 +1,6 @@
 """Feature files as probes read them: three splits checked once, rows read in blocks, subsets of train."""
 
 import hashlib
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +34,10 @@ def read_splits(folder: Path, *, views: int = 1, val: bool = True) -> dict[str, 
     if absent := [split for split in SPLITS if split not in present and (val or split != "val")]:
         identity, environment = store.read_identity(paths.feature_file(folder, present[0]))
         split = absent[0] if len(absent) == 1 else "all"
-        again = recorded_command(environment.get("asked"), identity, folder, split) or _featurize(identity, absent)
+        again = recorded_command(environment.get("asked"), identity, folder, split)
+        how = f"run: {again}" if again else f"make them as {present[0]}.h5 was made, with --split {split}"
         folds = "; or give --folds 5 to choose by folds of train" if absent == ["val"] else ""
-        raise RequestError(f"no {' and '.join(absent)} features in {folder}; run: {again}{folds}")
+        raise RequestError(f"no {' and '.join(absent)} features in {folder}; {how}{folds}")
     wanted = [split for split in SPLITS if split in present]
     splits = {split: store.read_features(paths.feature_file(folder, split), lazy=True) for split in wanted}
     train = splits["train"]
@@ -221,32 +221,3 @@ def for_joined(candidates: list[dict[str, Any]], standardise: bool | None) -> li
             "--no-standardize, or the --protocol that leaves features as they are"
         )
     return [one for one in candidates if one.get("zscore", True)]
-
-
-def _featurize(identity: dict[str, Any], absent: list[str]) -> str:
-    """The command that makes absent splits like the one that is there."""
-    encoder, dataset = identity["encoder"], identity["dataset"]
-    if "imported" in dataset["provenance"]:
-        return f"featurize import FILE --name {dataset['name']} with labels, and train and val among its splits"
-    words = {
-        "model": encoder["name"],
-        "variant": encoder["variant"],
-        "dataset": dataset["name"],
-        "dataset-variant": dataset["variant"],
-        "limit": dataset["limit"],
-        **_selection(dataset["provenance"]),
-        "split": absent[0] if len(absent) == 1 else "all",
-    }
-    flags = " ".join(f"--{flag} {shlex.quote(str(value))}" for flag, value in words.items() if value is not None)
-    return f"featurize {flags} (and any other flags as for {identity['split']['name']})"
-
-
-def _selection(provenance: dict[str, Any]) -> dict[str, Any]:
-    """The flags of `data.subset` that chose the samples."""
-    flags: dict[str, Any] = {}
-    if only := provenance.get("only_classes"):
-        flags["only-classes"] = ",".join(only)
-    if counts := provenance.get("per_class"):
-        flags["per-class"] = ",".join("+".join(map(str, counts[split] or ["all"])) for split in SPLITS)
-        flags["per-class-seed"] = counts["seed"]
-    return flags

@@ -2,13 +2,14 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
 
 import h5py
 import pytest
-from helpers import flips
+from helpers import flips, make_features
 from made_runs import made_up, make_run, rewrite
 
 from analysis.cli import app as analyze
@@ -109,6 +110,29 @@ def test_a_run_of_the_first_version_is_readable_and_unverified(run, capsys):
     assert "unverified" in capsys.readouterr().out
     (run.folder / "predictions.h5").write_bytes(b"x")
     assert command.run(probe, ["verify", str(run.folder)]) == 1
+
+
+def test_predictions_are_read_once_and_again_where_the_file_changed(run):
+    one, other = runs.read_run(run.folder).predictions("test"), runs.read_run(run.folder).predictions("test")
+    assert one is other, "opened once, whoever asks"
+    with pytest.raises(ValueError, match="read-only"):
+        one.scores[0] = 0
+    file = run.folder / "predictions.h5"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(RequestError, match="predictions.h5"):
+        runs.read_run(run.folder).predictions("test")
+
+
+def test_a_run_records_the_command_that_made_it(tmp_path, capsys):
+    make_features(tmp_path, multilabel=False, rows=(40, 20, 20), dim=4)
+    words = ["--kind", "prior", "--out", str(tmp_path)]
+    assert command.run(probe, words) == 0
+    (made,) = runs.find_runs(tmp_path)
+    assert made.command == shlex.join(["probe", *words])
+    capsys.readouterr()
+    assert command.run(probe, shlex.split(made.command)[1:]) == 0
+    assert f"reused {made.folder}" in capsys.readouterr().err
+    assert make_run(tmp_path / "python", *made_up(NAMES, multilabel=True, rows=40), NAMES).command is None
 
 
 # ------------------------------------------------------------------------------------- one step, two writers
