@@ -9,8 +9,9 @@ import numpy as np
 
 from data import paths
 from data.bands import BAND_SETS, Band
-from data.dataset import SPLITS, DatasetRequest, EODataset
+from data.dataset import SPLITS, EODataset
 from data.errors import RequestError
+from data.flags import DataFlags, DatasetRequest
 from data.registry import DATASETS
 
 DEVIATIONS = 2.0  # a picture spans the dataset's mean and so many deviations to each side
@@ -81,8 +82,8 @@ def _open(dataset: dict[str, Any], split: str, data_root: Path | None) -> EOData
     name = dataset["name"]
     root = paths.dataset_root(data_root, name)
     variant = dataset["variant"] if DATASETS.card(name).variants else None  # a folder's is its name
-    request = DatasetRequest(split, root, variant=variant, bands=("rgb", "all"), **_options(dataset))
-    return DATASETS.load(name).open_dataset(request)
+    options = DataFlags(dataset_variant=variant, **_options(dataset))
+    return DATASETS.load(name).open_dataset(DatasetRequest(root, (split,), ("rgb", "all"), options))[split]
 
 
 def picture(source: EODataset, name: str) -> np.ndarray:

@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,55 +26,12 @@ class Statistic:
     std: float
 
 
-@dataclass(frozen=True)
-class DatasetRequest:
-    """What a command asks of a dataset.
-
-    Args:
-        split: ``train``, ``val`` or ``test``.
-        root: the folder that holds this dataset's files (``--data-root``).
-        cache_dir: where archives are unpacked and indexes kept; None means beside the archive.
-        variant: ``--dataset-variant``; None means the dataset's default.
-        download: fetch missing files first.
-        bands: what will be read: the first of these, as `data.bands.choose_bands` takes them, that the dataset has;
-            none means all of its bands.
-        classes: ``--classes``, number of classes; None means the dataset's default.
-        allow_missing: leave out samples whose files are absent, and record it; they are an error otherwise.
-        drop_snow_cloud: leave out samples flagged for snow, cloud or shadow, and record it.
-        partition: ``--partition``, which list of samples to use where the dataset has several; None means its default.
-        band_names: ``--band-names``: ``true``, or ``published`` for wrong names that papers used; None means true.
-        nodata: what becomes of pixels without a measurement, one of `data.declared.NODATA`; None means the dataset's
-            default.
-        tile: ``--tile``, side of a scene's windows in pixels.
-        stride: ``--stride``, pixels from one window to the next.
-        min_valid: ``--min-valid``, share of a window's pixels that must be measured.
-        edge: ``--edge``, ``drop`` or ``pad`` windows that reach beyond the scene.
-    """
-
-    split: str
-    root: Path
-    cache_dir: Path | None = None
-    variant: str | None = None
-    download: bool = False
-    bands: tuple[str, ...] = ()
-    classes: int | None = None
-    allow_missing: bool = False
-    drop_snow_cloud: bool = False
-    partition: str | None = None
-    band_names: str | None = None
-    nodata: str | None = None
-    tile: int | None = None
-    stride: int | None = None
-    min_valid: float | None = None
-    edge: str | None = None
-
-
 class EODataset(ABC):
     """One split of one dataset. Values are native (digital numbers, 8-bit, dB); encoders do all scaling.
 
     A source in `data/sources` subclasses this, calls `super().__init__` and defines `read`; its module has
-    ``open_dataset(request: DatasetRequest) -> EODataset`` and a literal ``CARD``. Instances are pickled to
-    reader processes: keep no open files.
+    ``open_dataset(request: DatasetRequest) -> dict[str, EODataset]``, by split, and a literal ``CARD``. Instances are
+    pickled to reader processes: keep no open files.
 
     Args:
         name: the dataset's command-line name.
@@ -261,12 +217,6 @@ def check_utf8(names: Iterable[str], where: object) -> None:
                 f"{where}: the name {ascii(name)} is not UTF-8, as of an archive packed on another system; rename it, "
                 "for instance with: convmv -f latin1 -t utf8 -r --notest DIR"
             ) from error
-
-
-def check_split(name: str, split: str) -> None:
-    """Raise a RequestError unless the split is one of train, val, test."""
-    if split not in SPLITS:
-        raise unknown(f"split of {name}", split, SPLITS)
 
 
 def check_variant(name: str, variant: str | None, variants: Sequence[str]) -> str:

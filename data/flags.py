@@ -1,7 +1,8 @@
-"""The flags that say which samples a command works on: shared by featurize, featurize pack and analyze audit."""
+"""Flags that choose samples, shared by featurize, featurize pack and analyze audit, and the request a source gets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,20 +14,16 @@ from data.registry import DATASETS
 
 if TYPE_CHECKING:
     from data.dataset import EODataset
-    from data.subset import Selection
 
 DEFAULT_DATASET = "simulated"
 SPLITS = ("train", "val", "test")
-SELECTING = ("only_classes", "per_class")  # the flags, and the keys of a dataset's provenance, of `data.subset`
-# Flags that only some datasets have: those whose card lists them under ``options``.
-OPTIONS = ("classes", "allow_missing", "drop_snow_cloud", "partition", "band_names", "nodata")
-OPTIONS += ("tile", "stride", "min_valid", "edge")  # of scene
+SELECTING = ("only_classes", "per_class")  # flags of `data.subset`, and their keys in a dataset's provenance
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class DataFlags:
-    """Which samples; a flag of a dataset is a field here and a field of `data.dataset.DatasetRequest`.
+    """Which samples. A flag that only some datasets have is a field here, listed in their cards under ``options``.
 
     Args:
         dataset: See `featurize list`. Default: simulated, or what --packed holds.
@@ -77,7 +74,7 @@ class DataFlags:
     download: Annotated[bool, Parameter(negative="")] = False
 
     def splits(self) -> tuple[str, ...]:
-        """The splits asked for; all of a packed file are those that it holds.
+        """The splits requested; ``all`` of a packed file are those that it holds.
 
         Raises:
             RequestError: no such dataset or split.
@@ -88,51 +85,50 @@ class DataFlags:
             raise unknown("split", self.split, ("all", *SPLITS))
         if self.split != "all":
             return (self.split,)
-        held = self._header()["splits"] if self.packed else DATASETS.card(self.dataset or DEFAULT_DATASET).splits
+        held = self._header["splits"] if self.packed else DATASETS.card(self.dataset or DEFAULT_DATASET).splits
         return tuple(split for split in SPLITS if split in held)
 
-    def open(self, split: str, *, bands: Sequence[str] = ()) -> "EODataset":
-        """Open one split, limited as asked.
+    def open(self, splits: Sequence[str] = (), *, bands: Sequence[str] = ()) -> "dict[str, EODataset]":
+        """Open the dataset once, with these splits, limited and selected as requested.
 
         Args:
-            split: train, val or test.
-            bands: what will be read, see `data.dataset.DatasetRequest`.
+            splits: of train, val and test; none means those of `splits`.
+            bands: what will be read, see `DatasetRequest`.
+
+        Returns:
+            By split, in that order.
 
         Raises:
             RequestError: the data are missing or not as expected.
         """
-        from data.dataset import DatasetRequest, limited  # deferred: numpy
-        from data.subset import selected
+        from data.dataset import limited  # deferred: numpy
+        from data.subset import Selection, selected
 
+        wanted, limit = tuple(splits or self.splits()), self.recorded_limit()
+        selection = Selection(self.only_classes, self.per_class, self.per_class_seed)
         if self.packed:
-            from data.packed import PackedSplit
+            from data.packed import open_packed  # deferred: h5py
 
-            held = self._header()["dataset"]
-            whole = PackedSplit(self.packed, split)
-            if not any(name in held["provenance"] for name in SELECTING):
-                whole = selected(whole, self.selection())
-            return limited(whole, None if held["limit"] else self.limit)
-        name = self.dataset or DEFAULT_DATASET
-        options = {option: getattr(self, option) for option in OPTIONS}
-        for option, value in options.items():
-            if value and option not in DATASETS.card(name).options:
-                raise RequestError(f"--{option.replace('_', '-')}: {name} has no such choice; leave it out")
-        root = paths.dataset_root(self.data_root, name, download=self.download)
-        request = DatasetRequest(
-            split, root, self.cache_dir, self.dataset_variant, self.download, bands=tuple(bands), **options
-        )
-        return limited(selected(DATASETS.load(name).open_dataset(request), self.selection()), self.limit)
-
-    def selection(self) -> "Selection":
-        """The classes and the samples per class asked for."""
-        from data.subset import Selection  # deferred: numpy
-
-        return Selection(self.only_classes, self.per_class, self.per_class_seed)
+            held = self._header["dataset"]
+            opened = open_packed(self.packed, self._header, wanted)
+            if any(name in held["provenance"] for name in SELECTING):
+                selection = Selection()  # applied when it was packed, as the limit may have been
+            limit = None if held["limit"] else limit
+        else:
+            name = self.dataset or DEFAULT_DATASET
+            card = DATASETS.card(name)
+            for option in {option for other in DATASETS.names() for option in DATASETS.card(other).options}:
+                if getattr(self, option) and option not in card.options:
+                    raise RequestError(f"--{option.replace('_', '-')}: {name} has no such option; remove the flag")
+            root = paths.dataset_root(self.data_root, name, download=self.download)
+            opened = DATASETS.load(name).open_dataset(DatasetRequest(root, wanted, tuple(bands), self))
+        return {split: limited(selected(opened[split], selection), limit) for split in wanted}
 
     def recorded_limit(self) -> int | None:
         """The limit that decided the samples, for the identity of features: a packed file may have its own."""
-        return self.limit or (self._header()["dataset"]["limit"] if self.packed else None)
+        return self.limit or (self._header["dataset"]["limit"] if self.packed else None)
 
+    @cached_property
     def _header(self) -> dict[str, Any]:
         """What the packed file holds, which the other flags must not contradict."""
         from data.packed import read_header  # deferred: h5py
@@ -151,8 +147,34 @@ class DataFlags:
                 continue
             flag = f"--{field.name.replace('_', '-')}" + ("" if value is True else f" {value}")
             what = ", ".join(f"{key} {held[key]}" for key in ("name", "variant", "limit") if held[key] is not None)
-            raise RequestError(f"{flag} does not go with --packed {self.packed} ({what}); leave it out")
+            raise RequestError(f"{flag} cannot be combined with --packed {self.packed} ({what}); remove it")
         return header
 
 
 ANY = DataFlags()
+
+
+@dataclass(frozen=True)
+class DatasetRequest:
+    """What ``open_dataset`` of a source is asked for.
+
+    Args:
+        root: the folder that holds this dataset's files.
+        splits: which of train, val and test to open.
+        bands: what will be read: the first of these, as `data.bands.choose_bands` takes them, that the dataset has;
+            none means all of its bands.
+        options: the flags: ``dataset_variant``, ``cache_dir``, ``download`` and those that the source's card lists.
+
+    Raises:
+        RequestError: an unknown split.
+    """
+
+    root: Path
+    splits: tuple[str, ...] = SPLITS
+    bands: tuple[str, ...] = ()
+    options: DataFlags = ANY
+
+    def __post_init__(self) -> None:
+        for split in self.splits:
+            if split not in SPLITS:
+                raise unknown("split", split, SPLITS)

@@ -337,19 +337,34 @@ def _little(dtype: str) -> np.dtype:
 # ------------------------------------------------------------------------------------------------ reader
 
 
+def open_packed(file: Path, header: dict[str, Any], splits: Sequence[str] = ()) -> dict[str, "PackedSplit"]:
+    """Open splits of a packed file.
+
+    Args:
+        file: the packed file.
+        header: see `read_header`.
+        splits: which; none means all that it holds.
+
+    Raises:
+        RequestError: damaged, or without one of these splits.
+    """
+    return {split: PackedSplit(file, split, header) for split in splits or header["splits"]}
+
+
 class PackedSplit(EODataset):
     """One split in a packed file; name, variant, provenance and digests are the source's.
 
     Args:
         file: the packed file.
         split: ``train``, ``val`` or ``test``.
+        header: see `read_header`; None reads it.
 
     Raises:
         RequestError: not a packed file, damaged, or without that split.
     """
 
-    def __init__(self, file: Path, split: str) -> None:
-        header = read_header(file)
+    def __init__(self, file: Path, split: str, header: dict[str, Any] | None = None) -> None:
+        header = header or read_header(file)
         if split not in header["splits"]:
             raise RequestError(f"{file} holds no split {split}; it holds {', '.join(sorted(header['splits']))}")
         about = header["splits"][split]
@@ -538,12 +553,12 @@ def verify(file: Path) -> list[str]:
     """Read everything and compare checksums: what is wrong, one line a split; empty when all is well."""
     problems = []
     try:
-        splits = read_header(file)["splits"]
+        header = read_header(file)
     except RequestError as error:
         return [str(error)]
-    for split in splits:
+    for split in header["splits"]:
         try:
-            samples = PackedSplit(file, split)
+            samples = PackedSplit(file, split, header)
             with progress(f"verifying {file.name} {split}", len(samples), "images") as advance:
                 for start in range(0, len(samples), BLOCK_ROWS):
                     rows = range(start, min(start + BLOCK_ROWS, len(samples)))

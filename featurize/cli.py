@@ -72,7 +72,7 @@ def pack(
         workers: Reader processes. Default: chosen by the number of images.
         overwrite: Replace a packed file of other contents.
     """
-    opened = {name: data.open(name, bands=[bands]) for name in data.splits()}
+    opened = data.open(bands=[bands])
 
     from data import packed  # deferred: numpy and h5py
     from data.bands import choose_bands

@@ -52,13 +52,13 @@ class Job:
         return [(split, 0) for split in self.data.splits()] + [("train", view) for view in range(1, self.augment)]
 
     def open(self, split: str, view: int = 0) -> "EODataset":
-        """Open one split, or an altered view of it; a split is opened once.
+        """One split, or an altered view of it; the dataset is opened once with all splits requested.
 
         Raises:
             RequestError: the data are missing or not as expected.
         """
-        if split not in self._opened:
-            self._opened[split] = self.data.open(split, bands=self.model.wanted_bands())
+        if split not in self._opened:  # not requested, but a model may take something from train
+            self._opened.update(self.data.open((split,), bands=self.model.wanted_bands()))
         if not view:
             return self._opened[split]
 
@@ -101,7 +101,7 @@ class Job:
 
     @cached_property
     def _opened(self) -> dict[str, "EODataset"]:
-        return {}
+        return self.data.open(bands=self.model.wanted_bands())
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what was opened: another process opens for itself."""

@@ -7,7 +7,7 @@ from helpers import TinyDataset, encoder_identity
 
 from data import paths, runs, store
 from data.nomenclature import CLASSES_19
-from data.sources.eurosat import CLASSES
+from data.nomenclature import EUROSAT_CLASSES as CLASSES
 from probes.intervals import intervals as intervals_of
 from probes.spatial import units
 

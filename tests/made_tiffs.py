@@ -3,15 +3,15 @@
 import numpy as np
 import pandas as pd
 import rasterio
+from opening import open_split
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
-from data.dataset import DatasetRequest
 from data.sources import folder
 
 
 def open_folder(root, split="train", **more):
-    return folder.open_dataset(DatasetRequest(split, root, **more))
+    return open_split(folder, split, root, **more)
 
 
 def write_tif(path, pixels, *, names=None, crs="EPSG:32633", corner=(500_000, 5_000_000, 10, 10), tags=None, **options):

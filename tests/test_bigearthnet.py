@@ -16,13 +16,17 @@ import pyarrow.parquet as pq
 import pytest
 import rasterio
 import rasterio.warp
+from opening import open_split
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
-from data.bands import BAND_SETS, choose_bands
-from data.dataset import SPLITS, DatasetRequest
+from data.bands import BAND_SETS, SENTINEL2, choose_bands
+from data.dataset import SPLITS
 from data.errors import RequestError
-from data.sources import bigearthnet
+from data.flags import DataFlags, DatasetRequest
+from data.nomenclature import CLASSES_19, CLASSES_43
+from data.sources import _bigearthnet_patches, bigearthnet
+from data.sources._bigearthnet_patches import locations, read_metadata, to_19
 from data.tiles import tile_corner
 
 PROJECT = Path(__file__).parent.parent
@@ -62,7 +66,7 @@ def patch_rows(count=6):
         rows.append(
             {
                 "patch_id": f"{SCENE}_{n}_0",
-                "labels": list(bigearthnet.CLASSES_19[n : n + 2]),
+                "labels": list(CLASSES_19[n : n + 2]),
                 "split": split,
                 "s1_name": f"{S1_SCENE}_33UUP_{n}_0",
                 "contains_seasonal_snow": n == 1,
@@ -97,7 +101,7 @@ def v2(made_v2, tmp_path):
 def v1(tmp_path):
     """Two patches a split; patch n has class n of the 43, and class 4 (port areas), which the 19 leave out."""
     root = tmp_path / "bigearthnet-v1"
-    names43 = list(bigearthnet.CLASSES_43)
+    names43 = list(CLASSES_43)
     for n, split in enumerate(["train", "train", "val", "val", "test", "test"]):
         names = {"S2": f"S2A_MSIL2A_20170613T101031_{n}_0", "S1": f"{S1_SCENE}_33UUP_{n}_0"}
         write_patch(root, bigearthnet.LAYOUTS["v1"].folders, names, n)
@@ -111,11 +115,11 @@ def v1(tmp_path):
 
 
 def open_v2(root, split="train", **more):
-    return bigearthnet.open_dataset(DatasetRequest(split, root, **more))
+    return open_split(bigearthnet, split, root, **more)
 
 
 def open_v1(root, split="train", **more):
-    return bigearthnet.open_dataset(DatasetRequest(split, root, variant="v1", **more))
+    return open_split(bigearthnet, split, root, dataset_variant="v1", **more)
 
 
 def values(dataset, index, spec):
@@ -156,7 +160,7 @@ def test_splits_ids_and_labels_follow_the_metadata(v2):
     assert ids == {"train": ["0", "1", "3"], "val": ["2", "5"], "test": ["4"]}
     dataset = open_v2(v2, "val")
     assert [np.flatnonzero(row).tolist() for row in dataset.labels] == [[2, 3], [5, 6]]
-    assert (dataset.labels.dtype, dataset.class_names, dataset.variant) == (np.uint8, bigearthnet.CLASSES_19, "v2")
+    assert (dataset.labels.dtype, dataset.class_names, dataset.variant) == (np.uint8, CLASSES_19, "v2")
 
 
 def test_v1_reads_labels_beside_the_bands(v1):
@@ -177,17 +181,17 @@ def test_locations_come_from_the_names(v2, v1):
 
 
 def test_files_that_lie_elsewhere_than_their_names_say_give_no_locations(v2, capsys):
-    band = bigearthnet.SENTINEL2["B01"]
+    band = SENTINEL2["B01"]
     name = f"{SCENE}_0_0"
     write_band(v2 / "BigEarthNet-S2" / SCENE / name, name, band, 1, place=(1, 0))
     assert open_v2(v2).lonlat is None
-    assert f"1 of the files looked at lie elsewhere than their names say, first {name}" in capsys.readouterr().err
+    assert name in capsys.readouterr().err
     assert open_v2(v2, "val").lonlat is not None
 
 
 def test_names_of_no_tile_give_no_locations():
-    assert bigearthnet.locations(["S2A_MSIL2A_20170613T101031_61_39"]) is None
-    assert bigearthnet.locations(["X_T99UUP_1_1"]) is None
+    assert locations(["S2A_MSIL2A_20170613T101031_61_39"]) is None
+    assert locations(["X_T99UUP_1_1"]) is None
 
 
 # Corners of granules as ESA's product metadata has them: easting and northing of the upper left pixel.
@@ -232,7 +236,7 @@ def test_flagged_patches_are_left_out_when_asked_and_recorded(v2):
 def test_absent_patches_stop_with_their_count_and_first_names(v2):
     for n in (1, 3):
         shutil.rmtree(v2 / "BigEarthNet-S2" / SCENE / f"{SCENE}_{n}_0")
-    message = f"2 of 3 patches of split train are not in .*first {SCENE}_1_0, {SCENE}_3_0;.*--allow-missing"
+    message = f"2 of 3 patches of split train .*first {SCENE}_1_0, {SCENE}_3_0;.*--allow-missing"
     with pytest.raises(RequestError, match=message):
         open_v2(v2)
     assert len(open_v2(v2, "val")) == 2
@@ -249,6 +253,9 @@ def test_absent_patches_are_left_out_when_asked_and_recorded_for_all_splits(v2):
     counts = {split: what["count"] for split, what in train.provenance["absent"].items()}
     assert counts == {"train": 1, "test": 1}
     assert open_v2(v2, "val", allow_missing=True).provenance == train.provenance
+    both = bigearthnet.open_dataset(DatasetRequest(v2, ("val", "train"), (), DataFlags(allow_missing=True)))
+    assert [both[split].provenance for split in ("val", "train")] == [train.provenance] * 2
+    assert both["train"].ids == train.ids and both["train"].files_digest == train.files_digest
     with pytest.raises(RequestError, match="no patch of split test is left"):
         open_v2(v2, "test", allow_missing=True)
     optical = open_v2(v2, "test", allow_missing=True, bands=("s2-12",))  # its Sentinel-1 partner is not missed
@@ -272,7 +279,7 @@ def test_existence_is_told_by_one_listing_a_scene(v2, monkeypatch):
     listed = []
     kept = os.listdir
     monkeypatch.setattr(os, "listdir", lambda path: listed.append(str(path)) or kept(path))
-    monkeypatch.setattr(bigearthnet, "_look", lambda *_: ("", None))
+    monkeypatch.setattr(bigearthnet, "_sample", lambda *_: ("", None))
     open_v2(v2)
     assert sorted(Path(path).name for path in listed) == sorted([SCENE, S1_SCENE])
 
@@ -282,7 +289,7 @@ def test_sentinel_2_alone_is_enough_for_its_bands(v2):
     (v2 / "BigEarthNet-S1").mkdir()  # torchgeo wants the folder, if empty
     assert values(open_v2(v2), 2, "all") == [300.0 + b for b in range(2, 14)]
     assert {band.sensor for band in open_v2(v2, bands=("VV,VH,B02", "s2-10")).bands} == {"S2"}
-    with pytest.raises(RequestError, match="--bands s1s2: no BigEarthNet-S1 in .*; put it there or choose bands of S2"):
+    with pytest.raises(RequestError, match="--bands s1s2: .*BigEarthNet-S1"):
         open_v2(v2, bands=("s1s2",))
 
 
@@ -297,7 +304,7 @@ def test_sentinel_1_alone_is_enough_for_its_bands(v2, v1):
 def test_bands_of_one_sensor_do_not_miss_the_other(v2):
     shutil.rmtree(v2 / "BigEarthNet-S1" / S1_SCENE / f"{S1_SCENE}_33UUP_0_0")
     assert len(open_v2(v2, bands=("s2-9",))) == 3
-    with pytest.raises(RequestError, match="leave Sentinel-1 out with --bands s2-12"):
+    with pytest.raises(RequestError, match="--bands s2-12"):
         open_v2(v2, bands=("s1s2",))
 
 
@@ -324,8 +331,8 @@ def test_absent_band_is_named(v2):
 def test_band_of_another_size_or_type_is_refused(v2, wrong):
     dataset = open_v2(v2)
     name = f"{SCENE}_0_0"
-    write_band(v2 / "BigEarthNet-S2" / SCENE / name, name, bigearthnet.SENTINEL2["B02"], 1, **wrong)
-    with pytest.raises(RequestError, match=r"B02.tif has .* pixels of .*; 120 x 120 of uint16 were expected"):
+    write_band(v2 / "BigEarthNet-S2" / SCENE / name, name, SENTINEL2["B02"], 1, **wrong)
+    with pytest.raises(RequestError, match=r"B02.tif .*120 x 120 .*uint16"):
         dataset.read(0, choose_bands(dataset.bands, "B02"))
 
 
@@ -337,57 +344,57 @@ def change(root, change_row):
 
 def test_patch_named_twice_is_refused_in_whatever_split(v2):
     change(v2, lambda rows: rows[4].update(patch_id=rows[0]["patch_id"]))
-    with pytest.raises(RequestError, match=rf"1 patches are named twice, first '{SCENE}_0_0'"):
+    with pytest.raises(RequestError, match=rf"metadata.parquet: 1 .*'{SCENE}_0_0'"):
         open_v2(v2, "val")
 
 
 def test_unknown_split_is_refused(v2):
     change(v2, lambda rows: rows[3].update(split="training"))
-    with pytest.raises(RequestError, match=r"1 of 6 patches have an unknown split, first 'training'"):
+    with pytest.raises(RequestError, match="1 of 6 .*split.*'training'"):
         open_v2(v2)
 
 
 @pytest.mark.parametrize("label", ["Urban Fabric", "Airports"])
 def test_unknown_label_is_refused(v2, label):
     change(v2, lambda rows: rows[0]["labels"].append(label))
-    with pytest.raises(RequestError, match=f"unknown label '{label}', 1 times"):
+    with pytest.raises(RequestError, match=f"metadata.parquet.*'{label}', 1 "):
         open_v2(v2)
 
 
 @pytest.mark.parametrize("labels", [[], None])
 def test_patch_without_label_is_refused(v2, labels):
     change(v2, lambda rows: rows[0].update(labels=labels))
-    with pytest.raises(RequestError, match="1 patches have no label"):
+    with pytest.raises(RequestError, match="metadata.parquet: 1 .*no label"):
         open_v2(v2)
 
 
 def test_other_metadata_is_refused(v2):
     pq.write_table(pa.table({"patch_id": ["a"]}), v2 / "metadata.parquet")
-    with pytest.raises(RequestError, match="has no column contains_cloud_or_shadow, .*it is not BigEarthNet v2's"):
+    with pytest.raises(RequestError, match="metadata.parquet.*contains_cloud_or_shadow"):
         open_v2(v2)
     (v2 / "metadata.parquet").write_bytes(b"PAR1, or so")
     with pytest.raises(RequestError, match="cannot read .*metadata.parquet"):
         open_v2(v2)
     (v2 / "metadata.parquet").unlink()
-    with pytest.raises(RequestError, match="no .*metadata.parquet; .*--download"):
+    with pytest.raises(RequestError, match="metadata.parquet.*--download"):
         open_v2(v2)
 
 
 def test_nothing_there_says_what_to_do(tmp_path):
-    with pytest.raises(RequestError, match="no BigEarthNet-S2 or BigEarthNet-S1 in .*--data-root or pass --download"):
+    with pytest.raises(RequestError, match="BigEarthNet-S2.*BigEarthNet-S1.*--data-root.*--download"):
         open_v2(tmp_path)
 
 
 def test_wrong_requests(v2, v1):
-    with pytest.raises(RequestError, match="--classes 43: v2 has 19 classes only"):
+    with pytest.raises(RequestError, match="--classes 43: v2.*19"):
         open_v2(v2, classes=43)
-    with pytest.raises(RequestError, match="--classes 20: bigearthnet has 19, or 43 of v1"):
+    with pytest.raises(RequestError, match="--classes 20: .*19.*43"):
         open_v1(v1, classes=20)
-    with pytest.raises(RequestError, match="--drop-snow-cloud: v1's split files leave such patches out already"):
+    with pytest.raises(RequestError, match="--drop-snow-cloud: .*v1"):
         open_v1(v1, drop_snow_cloud=True)
     with pytest.raises(RequestError, match="unknown variant of bigearthnet 'v3'"):
-        open_v2(v2, variant="v3")
-    with pytest.raises(RequestError, match="unknown split of bigearthnet 'validation'"):
+        open_v2(v2, dataset_variant="v3")
+    with pytest.raises(RequestError, match="unknown split 'validation'"):
         open_v2(v2, "validation")
 
 
@@ -398,18 +405,16 @@ def test_v1_lists_are_checked(v1):
     with pytest.raises(RequestError, match="ids must be unique"):
         open_v1(v1, "val")
     file.write_text(kept + "S2A_MSIL2A_20170613T101031_9_0\n")
-    with pytest.raises(
-        RequestError, match="bigearthnet-val.csv, line 3: 'S2A_.*' is not a Sentinel-2 and a Sentinel-1"
-    ):
+    with pytest.raises(RequestError, match="bigearthnet-val.csv, line 3: 'S2A_"):
         open_v1(v1, "val")
     file.unlink()
-    with pytest.raises(RequestError, match=r"no split file .*bigearthnet-val.csv;.*--download"):
+    with pytest.raises(RequestError, match="bigearthnet-val.csv.*--download"):
         open_v1(v1, "val")
 
 
 def test_v1_labels_are_kept_and_read_again_when_a_file_changes(v1, monkeypatch):
     before = open_v1(v1, classes=43).labels
-    monkeypatch.setattr(bigearthnet, "_labels_in", None)  # reading a file again would call None
+    monkeypatch.setattr(_bigearthnet_patches, "_labels_in", None)  # reading a file again would call None
     assert np.array_equal(open_v1(v1, classes=43).labels, before)
     assert open_v1(v1).labels.shape == (2, 19)
     monkeypatch.undo()
@@ -447,7 +452,7 @@ def test_v1_strange_label_file_is_named(v1, content, message):
 def test_changed_pixels_are_another_digest_and_copies_are_not(v2, made_v2):
     assert open_v2(v2).files_digest == open_v2(made_v2).files_digest
     name = f"{SCENE}_0_0"
-    write_band(v2 / "BigEarthNet-S2" / SCENE / name, name, bigearthnet.SENTINEL2["B02"], 7)
+    write_band(v2 / "BigEarthNet-S2" / SCENE / name, name, SENTINEL2["B02"], 7)
     assert open_v2(v2).files_digest != open_v2(made_v2).files_digest
 
 
@@ -478,7 +483,7 @@ def test_archives_are_unpacked_when_their_sensor_is_asked_for(v2, tmp_path):
     both = open_v2(v2, cache_dir=cache)
     assert (values(both, 2, "all"), both.files_digest) == (expected, digest)
     (v2 / "BigEarthNet-S1.tar.gzab").unlink()
-    with pytest.raises(RequestError, match="lacks BigEarthNet-S1.tar.gzab, a part of the archive"):
+    with pytest.raises(RequestError, match="BigEarthNet-S1.tar.gzab"):
         open_v2(v2, cache_dir=cache)
 
 
@@ -614,11 +619,11 @@ def check_pixels(dataset, index, folders, theirs):
 def test_classes_and_their_conversion_are_torchgeos():
     from torchgeo.datasets import BigEarthNet, BigEarthNetV2
 
-    assert list(bigearthnet.CLASSES_19) == BigEarthNet.class_sets[19] == BigEarthNetV2.class_set
-    assert list(bigearthnet.CLASSES_43) == BigEarthNet.class_sets[43]
-    converter = {n: to for n, to in enumerate(bigearthnet.CLASSES_43.values()) if to is not None}
+    assert list(CLASSES_19) == BigEarthNet.class_sets[19] == BigEarthNetV2.class_set
+    assert list(CLASSES_43) == BigEarthNet.class_sets[43]
+    converter = {n: to for n, to in enumerate(CLASSES_43.values()) if to is not None}
     assert converter == BigEarthNet.label_converter
-    one_each = bigearthnet.to_19(np.eye(43, dtype=np.uint8))
+    one_each = to_19(np.eye(43, dtype=np.uint8))
     assert {n: int(row.argmax()) for n, row in enumerate(one_each) if row.any()} == BigEarthNet.label_converter
     assert one_each.sum() == 32
 
@@ -634,11 +639,23 @@ def test_folders_and_archives_are_torchgeos():
         assert v2.archives[sensor][0] == tuple(BigEarthNetV2.metadata_locs[sensor.lower()]["files"])
 
 
+def test_a_command_reads_the_metadata_once(v2, tmp_path, monkeypatch):
+    from data import command
+    from featurize.cli import app
+
+    read = []
+    kept = pq.ParquetFile
+    monkeypatch.setattr(pq, "ParquetFile", lambda *args, **more: read.append(args) or kept(*args, **more))
+    words = ["--model", "stats", "--dataset", "bigearthnet", "--data-root", str(v2), "--out", str(tmp_path)]
+    assert command.run(app, words) == 0 and len(read) == 1
+    assert command.run(app, words) == 0 and len(read) == 2  # all reused
+
+
 def test_real_metadata_is_read_as_torchgeo_reads_it(shared):
     from torchgeo.datasets import BigEarthNetV2
 
     root = shared / "data" / "bigearthnet-v2"
-    splits = bigearthnet._read_metadata(root, SPLITS, ["S2", "S1"])
+    splits = read_metadata(root, SPLITS, ["S2", "S1"])
     assert [len(splits[split].flagged) for split in SPLITS] == [237_871, 122_342, 119_825]
     for split in SPLITS:
         theirs = BigEarthNetV2(root, split=split)
@@ -672,7 +689,7 @@ def test_real_patches_lie_in_their_countries(shared):
     }
     file = shared / "data" / "bigearthnet-v2" / "metadata.parquet"
     table = pq.read_table(file, columns=["patch_id", "country"])
-    lonlat = bigearthnet.locations(table["patch_id"].to_pylist())
+    lonlat = locations(table["patch_id"].to_pylist())
     country = table["country"].to_numpy()
     assert set(country) == set(boxes)
     for name, (west, east, south, north) in boxes.items():
@@ -775,8 +792,8 @@ def test_mosaics_of_real_pixels_are_read_as_torchgeo_reads_them(shared, tmp_path
 def test_real_metadata_takes_little_memory(shared):
     """Opened and indexed in less than 500 MB, imports and all; the seconds are in the benchmark results."""
     code = (
-        "from pathlib import Path; from data.sources.bigearthnet import _read_metadata, locations;"
-        f"found = _read_metadata(Path({str(shared / 'data' / 'bigearthnet-v2')!r}), ['train'], ['S2', 'S1'])['train'];"
+        "from pathlib import Path; from data.sources._bigearthnet_patches import locations, read_metadata;"
+        f"found = read_metadata(Path({str(shared / 'data' / 'bigearthnet-v2')!r}), ['train'], ['S2', 'S1'])['train'];"
         "locations(found.names['S2']); print(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
@@ -787,12 +804,10 @@ def test_real_metadata_takes_little_memory(shared):
 
 
 def test_a_flag_that_a_dataset_does_not_know_is_refused(tmp_path):
-    from data.flags import DataFlags
-
-    with pytest.raises(RequestError, match="--allow-missing: eurosat has no such choice"):
-        DataFlags(dataset="eurosat", data_root=tmp_path, allow_missing=True).open("train")
-    with pytest.raises(RequestError, match="--classes: eurosat has no such choice"):
-        DataFlags(dataset="eurosat", data_root=tmp_path, classes=19).open("train")
+    with pytest.raises(RequestError, match="--allow-missing: eurosat"):
+        DataFlags(dataset="eurosat", data_root=tmp_path, allow_missing=True).open(["train"])
+    with pytest.raises(RequestError, match="--classes: eurosat"):
+        DataFlags(dataset="eurosat", data_root=tmp_path, classes=19).open(["train"])
 
 
 def test_featurize_looks_for_the_sensors_of_the_bands_that_it_will_read(v2, tmp_path, capsys):
@@ -803,7 +818,7 @@ def test_featurize_looks_for_the_sensors_of_the_bands_that_it_will_read(v2, tmp_
     words = ["--model", "stats", "--dataset", "bigearthnet", "--data-root", str(v2), "--split", "train"]
     words += ["--out", str(tmp_path / "runs")]
     assert command.run(app, words) == 2
-    assert "1 of 3 patches of split train are not in" in capsys.readouterr().err
+    assert "1 of 3 patches of split train" in capsys.readouterr().err
     assert command.run(app, [*words, "--bands", "s2-9"]) == 0
     assert command.run(app, [*words, "--bands", "s1", "--allow-missing", "--drop-snow-cloud"]) == 2  # nothing is left
     assert command.run(app, [*words, "--bands", "s1", "--allow-missing"]) == 0

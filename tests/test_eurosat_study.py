@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from helpers import encoder_identity, make_features
 from made_runs import BIGEARTHNET, EUROSAT, made_up, make_run, rewrite
+from opening import open_split
 from PIL import Image
 
 from analysis import cli, figures, samples
@@ -319,11 +320,10 @@ def test_cases_without_the_images_or_with_others_are_refused_in_one_line(tmp_pat
     assert "holds other data than the run's" in capsys.readouterr().err
 
 
-def test_values_other_than_8_bit_are_scaled_alike_for_all_pictures():
-    from data.dataset import DatasetRequest
+def test_values_other_than_8_bit_are_scaled_alike_for_all_pictures(tmp_path):
     from data.registry import DATASETS
 
-    source = DATASETS.load("simulated").open_dataset(DatasetRequest("test", None))  # type: ignore[arg-type]
+    source = open_split(DATASETS.load("simulated"), "test", tmp_path)
     bands = samples.picture_bands(source.bands)
     assert [band.colour for band in bands] == ["red", "green", "blue"]
     red = source.read(0, bands[:1])[0].astype(float)

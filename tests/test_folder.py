@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+from opening import open_split
 from PIL import Image, ImageFile
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
 from data import command
-from data.dataset import SPLITS, DatasetRequest
+from data.dataset import SPLITS
 from data.errors import RequestError
 from data.images import read_bands, read_header
 from data.places import lonlat_of
@@ -22,7 +23,7 @@ from data.sources import folder
 
 
 def open_folder(root, split="train", **more):
-    return folder.open_dataset(DatasetRequest(split, root, **more))
+    return open_split(folder, split, root, **more)
 
 
 def write_picture(path, *, size=(8, 6), colour=(10, 20, 30), mode="RGB"):
@@ -136,7 +137,7 @@ def test_names_that_are_not_utf8_are_named(splits, name):
 
 def test_class_folders_that_differ_in_case_only_are_refused(splits):
     write_picture(splits / "test" / "forest" / "9.png")
-    with pytest.raises(RequestError, match="the classes 'Forest' and 'forest', which differ only in case"):
+    with pytest.raises(RequestError, match="'Forest' and 'forest'"):
         open_folder(splits)
 
 
@@ -199,7 +200,7 @@ def test_label_column_with_lists_is_refused(table):
     write_table(
         root, [{"path": row["path"], "split": row["split"], "label": ["a", "b"]} for row in rows], "labels.parquet"
     )
-    with pytest.raises(RequestError, match="the column label holds lists; call it labels"):
+    with pytest.raises(RequestError, match="labels.*label.*list|label.*list.*labels"):
         open_folder(root)
 
 
@@ -325,7 +326,7 @@ def test_sixteen_bit_colour_png_keeps_its_bits(tmp_path):
 
 def test_cmyk_jpeg_is_refused(tmp_path):
     write_picture(tmp_path / "train" / "a" / "1.jpg", mode="CMYK", colour=(1, 2, 3, 4))
-    with pytest.raises(RequestError, match="colour mode CMYK is not supported; save it as RGB"):
+    with pytest.raises(RequestError, match="CMYK.*RGB"):
         open_folder(tmp_path)
 
 
@@ -396,15 +397,15 @@ def test_tiffs_with_a_location_give_lonlat_and_others_none(tmp_path):
 
 
 def test_missing_empty_and_unstructured_folders(tmp_path):
-    with pytest.raises(RequestError, match="no folder .*nowhere; name the folder .* with --data-root"):
+    with pytest.raises(RequestError, match="nowhere.*--data-root"):
         open_folder(tmp_path / "nowhere")
-    with pytest.raises(RequestError, match="no images .* in class folders in .*; expected DIR/<split>/<class>/<image>"):
+    with pytest.raises(RequestError, match="DIR/<split>/<class>/<image>"):
         open_folder(tmp_path)
     (tmp_path / "Forest").mkdir()
     with pytest.raises(RequestError, match="no images .* in class folders"):
         open_folder(tmp_path)
     write_picture(tmp_path / "loose.png")
-    with pytest.raises(RequestError, match="1 images outside class folders, first loose.png"):
+    with pytest.raises(RequestError, match="1 .*loose.png"):
         open_folder(tmp_path)
 
 
@@ -417,26 +418,26 @@ def test_split_without_images_is_named_with_the_others_counts(splits):
 
 def test_split_folders_beside_others_are_refused(splits):
     (splits / "Meadow").mkdir()
-    with pytest.raises(RequestError, match=r"mixes split folders \(test\) and others \(Meadow\)"):
+    with pytest.raises(RequestError, match=r"\(test\).*\(Meadow\)"):
         open_folder(splits)
 
 
 def test_folders_too_deep_are_refused(tmp_path):
     write_picture(tmp_path / "2750" / "Forest" / "deep" / "1.png")
-    with pytest.raises(RequestError, match="2750 holds the folder 'Forest' where images were expected"):
+    with pytest.raises(RequestError, match="2750.*'Forest'"):
         open_folder(tmp_path)
 
 
 def test_formats_that_are_not_read_are_refused(splits):
     (splits / "train" / "Forest" / "x.webp").write_bytes(b"")
-    with pytest.raises(RequestError, match="1 files in formats that are not read, first x.webp; convert"):
+    with pytest.raises(RequestError, match="1 .*x.webp"):
         open_folder(splits)
 
 
 def test_variant_and_download_mean_nothing_here(splits):
-    with pytest.raises(RequestError, match="--dataset-variant x: .* no variants"):
-        open_folder(splits, variant="x")
-    with pytest.raises(RequestError, match="--download: .* cannot be fetched"):
+    with pytest.raises(RequestError, match="--dataset-variant x"):
+        open_folder(splits, dataset_variant="x")
+    with pytest.raises(RequestError, match="--download: .*--data-root"):
         open_folder(splits, download=True)
 
 
@@ -516,7 +517,7 @@ def test_unreadable_table_is_named(table, content, message):
 def test_damaged_parquet_table_and_two_tables(table):
     root, _ = table
     (root / "labels.parquet").write_bytes(b"PAR1 no more")
-    with pytest.raises(RequestError, match="holds both labels.csv and labels.parquet; keep one"):
+    with pytest.raises(RequestError, match="labels.csv.*labels.parquet"):
         open_folder(root)
     (root / "labels.csv").unlink()
     with pytest.raises(RequestError, match="cannot read .*labels.parquet"):

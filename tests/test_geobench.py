@@ -16,9 +16,9 @@ from datetime import date
 import h5py
 import numpy as np
 import pytest
+from opening import open_split
 
 from data import inert_pickle
-from data.dataset import DatasetRequest
 from data.errors import RequestError
 from data.geobench_samples import Samples
 from data.seen import stamp
@@ -73,7 +73,7 @@ def make_set(root, name, module, *, label=lambda number: number % 2, samples=6, 
 
 
 def opened(root, name, split="train", tmp=None, **more):
-    return geobench.open_dataset(DatasetRequest(split, root, tmp, name, **more))
+    return open_split(geobench, split, root, cache_dir=tmp, dataset_variant=name, **more)
 
 
 def forty_three(number):
@@ -146,7 +146,7 @@ def test_shifted_names_of_m_eurosat_are_put_right(shared, tmp_path, published_cl
     """Real tiles, whose band order is known, written under the names that m-eurosat gave that order."""
     from data.sources import eurosat
 
-    real = eurosat.open_dataset(DatasetRequest("val", shared / "data" / "eurosat-ms", tmp_path))
+    real = open_split(eurosat, "val", shared / "data" / "eurosat-ms", cache_dir=tmp_path)
     folder = tmp_path / "m-eurosat"
     folder.mkdir()
     names = [channel.stored for channel in geobench.channels("m-eurosat", band_names="published")]

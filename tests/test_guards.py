@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import make_split
+from opening import open_split
 from pixels import PixelDataset
 
 from data import command, store
@@ -217,14 +218,14 @@ def test_a_scale_that_does_not_fit_stops_with_the_numbers_and_the_flag(case):
 
 def tiles(shared, cache, *, source="eurosat", alter=lambda name, pixels: pixels):
     """Real tiles with every band's pixels changed: alter(name, pixels)."""
-    from data.dataset import DatasetRequest, Subset
+    from data.dataset import Subset
     from data.registry import DATASETS
 
     folder = shared / "data" / {"eurosat": "eurosat-ms", "bigearthnet": "bigearthnet-v1"}[source]
     variant = "v1" if source == "bigearthnet" else None
     bands = ("s1",) if source == "bigearthnet" else ()
-    request = DatasetRequest("val", folder, cache, variant, bands=bands, allow_missing=source == "bigearthnet")
-    whole = DATASETS.load(source).open_dataset(request)
+    flags = {"cache_dir": cache, "dataset_variant": variant, "allow_missing": source == "bigearthnet"}
+    whole = open_split(DATASETS.load(source), "val", folder, bands=bands, **flags)
 
     class Changed(Subset):
         def read(self, index, bands):

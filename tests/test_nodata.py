@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import rasterio
 from made_tiffs import open_folder, write_tif
+from opening import open_split
 
 from data import nodata
 from data.bands import SENTINEL2
-from data.dataset import DatasetRequest
 from data.declared import Header
 from data.errors import RequestError
 from data.images import read_bands, read_header, read_values
@@ -208,7 +208,7 @@ def test_the_flag_reaches_the_features(tmp_path):
     (file,) = (tmp_path / "out").rglob("train.h5")
     with h5py.File(file) as features:
         assert features["features"][:].min() > -100
-    with pytest.raises(RequestError, match="--nodata fill: simulated has no such choice|--nodata: simulated"):
+    with pytest.raises(RequestError, match="--nodata: simulated"):
         app(
             ["--model", "stats", "--dataset", "simulated", "--nodata", "fill", "--out", str(tmp_path)],
             exit_on_error=False,
@@ -380,11 +380,11 @@ def test_bigearthnet_takes_0_for_a_value_unless_told_to_fill(tmp_path):
         target.write(pixels, 1)
     about = {"cache_dir": tmp_path, "bands": ("B02",), "allow_missing": True}
     for how, first in ((None, 0), ("keep", 0), ("fill", 435)):
-        samples = bigearthnet.open_dataset(DatasetRequest("val", tmp_path / "in", nodata=how, **about))
+        samples = open_split(bigearthnet, "val", tmp_path / "in", nodata=how, **about)
         (read,) = samples.read(0, [SENTINEL2["B02"]])
         assert read[0, 0] == first
         assert (read[6] == pixels[6]).all()
         assert bool(make_identity(samples, {"bands": ["B02"]})["split"].get("nodata")) == (how == "fill")
-    samples = bigearthnet.open_dataset(DatasetRequest("val", tmp_path / "in", nodata="refuse", **about))
+    samples = open_split(bigearthnet, "val", tmp_path / "in", nodata="refuse", **about)
     with pytest.raises(RequestError, match="600 values of 14,400"):
         samples.read(0, [SENTINEL2["B02"]])

@@ -298,10 +298,10 @@ WRONG = {
     "text": (["--packed", "{tmp}/notes.h5"], "notes.h5 is not a readable packed file"),
     "other dataset": (
         ["--packed", "{file}", "--dataset", "simulated"],
-        "--dataset simulated does not go with --packed",
+        "--dataset simulated cannot be combined with --packed",
     ),
-    "data root": (["--packed", "{file}", "--data-root", "{tmp}"], "--data-root {tmp} does not go with --packed"),
-    "download": (["--packed", "{file}", "--download"], "--download does not go with --packed"),
+    "data root": (["--packed", "{file}", "--data-root", "{tmp}"], "--data-root {tmp} cannot be combined with --packed"),
+    "download": (["--packed", "{file}", "--download"], "--download cannot be combined with --packed"),
     "other split": (["--packed", "{file}", "--split", "test"], "holds no split test; it holds train, val"),
     "absent band": (["--packed", "{file}", "--bands", "B02,nir"], "{file} has no nir; it has VV, VH, B01"),
 }
@@ -332,7 +332,7 @@ def test_features_of_a_limited_pack_are_reused_from_the_source_and_the_other_way
     code, out, _ = featurize(*model, *data)
     assert code == 0 and out.startswith("reused ")
     code, _, err = featurize(*model, "--packed", file, "--limit", 4)
-    assert code == 2 and "--limit 4 does not go with --packed" in err
+    assert code == 2 and "--limit 4 cannot be combined with --packed" in err
     code, out, _ = featurize("pack", *data, "--bands", "B04,B03,B02,B08", "--to", file)
     assert code == 0 and out.startswith("reused ")
     code, _, err = featurize("pack", *data, "--bands", "rgb", "--to", file)

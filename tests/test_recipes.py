@@ -59,7 +59,7 @@ def test_both_set_ups_of_the_class_project_are_as_it_describes():
     assert [parse_counts(ten["--per-class"], split, 10) for split in ("train", "val", "test")] == [
         [100] * 10, [20] * 10, [10] * 10,
     ]  # fmt: skip
-    from data.sources.eurosat import CLASSES
+    from data.nomenclature import EUROSAT_CLASSES as CLASSES
 
     kept = parse_classes(four["--only-classes"], CLASSES, "eurosat-rgb")
     assert kept == ["AnnualCrop", "Forest", "HerbaceousVegetation", "Industrial"]

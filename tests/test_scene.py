@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import rasterio
 from made_scene import SIGNATURES, TRANSFORM, make_pixels, make_scene, make_truth, write_raster
+from opening import open_split
 
-from data.dataset import DatasetRequest
 from data.errors import RequestError
-from data.sources.scene import open_dataset
+from data.sources import scene
 
 
 def opened(root, tmp_path, **asked):
-    return open_dataset(DatasetRequest("test", root, tmp_path / "cache", **{"tile": 64, **asked}))
+    return open_split(scene, "test", root, cache_dir=tmp_path / "cache", **{"tile": 64, **asked})
 
 
 def test_windows_are_the_rasters_own_pixels(tmp_path):

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from opening import open_split
 
 from data.bands import BAND_SETS, SENTINEL2, choose_bands
-from data.dataset import DatasetRequest, EODataset, measured_statistics
+from data.dataset import EODataset, measured_statistics
 from data.errors import RequestError
 from data.sources import simulated
 from data.sources.simulated import CLASSES, draw_labels
@@ -65,7 +66,7 @@ REAL_PAIRS = {
 
 
 def opened(split: str = "train", variant: str | None = None) -> EODataset:
-    return simulated.open_dataset(DatasetRequest(split=split, root=Path("nowhere"), variant=variant))
+    return open_split(simulated, split, Path("nowhere"), dataset_variant=variant)
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from made_runs import make_run, rewrite
 
 from analysis import figures, samples
 from analysis.contract import ViewRequest, run_view
-from data.dataset import DatasetRequest
 from data.errors import RequestError
+from data.flags import DatasetRequest
 from data.registry import DATASETS
 
 NAMES = ["a", "b"]
@@ -47,10 +47,7 @@ def test_each_test_split_is_ranked_by_itself(view, out):
 
 
 def test_samples_of_a_run_with_its_own_split_are_found_in_all_splits(tmp_path):
-    sources = {
-        split: DATASETS.load("simulated").open_dataset(DatasetRequest(split, tmp_path, bands=("rgb", "all")))
-        for split in ("train", "test")
-    }
+    sources = DATASETS.load("simulated").open_dataset(DatasetRequest(tmp_path, ("train", "test"), ("rgb", "all")))
     identity = {
         "name": "simulated", "variant": sources["test"].variant, "class_names": list(sources["test"].class_names),
         "provenance": sources["test"].provenance,

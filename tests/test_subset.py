@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 from helpers import TinyDataset, encoder_identity
+from opening import open_split
 
 from data import command, store
-from data.dataset import SPLITS, DatasetRequest
+from data.dataset import SPLITS
 from data.errors import RequestError
 from data.nomenclature import CLASSES_19
 from data.registry import DATASETS
@@ -93,7 +94,7 @@ def test_bad_choices_are_one_clear_line(selection, told):
 
 @pytest.mark.parametrize("name", ["simulated"])
 def test_every_dataset_takes_them(name, tmp_path):
-    whole = DATASETS.load(name).open_dataset(DatasetRequest("train", tmp_path))
+    whole = open_split(DATASETS.load(name), "train", tmp_path)
     two = whole.class_names[:2]
     few = selected(whole, Selection(",".join(two), "3"))
     assert few.class_names == two and few.labels.sum(axis=0).min() >= 3

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from opening import open_split
 from PIL import Image
 
 from data import command
-from data.dataset import SPLITS, DatasetRequest
+from data.dataset import SPLITS
 from data.errors import RequestError
 from data.sources import folder
 
@@ -22,7 +23,7 @@ PLAIN = "path,label,split\n" + "".join(f"{path},{name},{split}\n" for path, name
 
 
 def open_folder(root, split="train"):
-    return folder.open_dataset(DatasetRequest(split, root))
+    return open_split(folder, split, root)
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +156,7 @@ def test_spaces_around_labels_are_reported(root, capsys):
 def test_absolute_paths_inside_the_folder_have_relative_ids(root, monkeypatch):
     put(root, PLAIN.replace("img/", f"{root}/img/"))
     monkeypatch.chdir(root.parent)
-    relative = folder.open_dataset(DatasetRequest("train", root.relative_to(root.parent)))
+    relative = open_folder(root.relative_to(root.parent))
     assert relative.ids[0] == "img/Forest_0.png"
     assert int(relative.read(1, relative.bands)[0][0, 0]) == 1
 

@@ -126,8 +126,7 @@ def gather(request: ViewRequest, *, bands: str = "all") -> tuple[list[Material],
         ]
         return splits, store.dataset_slug(identity), simulated
     splits = []
-    for name in chosen.splits():
-        samples = chosen.open(name, bands=[bands])
+    for name, samples in chosen.open(bands=[bands]).items():
         features = sets[name].features if name in sets else None
         if name in sets and sets[name].ids != samples.ids:
             raise RequestError(f"{sets[name].file} was made from other samples than {samples.name} {name} holds")

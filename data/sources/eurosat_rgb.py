@@ -4,28 +4,14 @@ Files as torchvision has them: ``EuroSAT.zip``, or its unpacked ``2750/<Class>/<
 files ``eurosat-{train,val,test}.txt`` beside it. ``--download`` fetches what is missing.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from data.archives import fetched, unpacked
-from data.bands import RGB, Band
-from data.dataset import SPLITS, DatasetRequest, EODataset, Statistic, check_split, check_variant
-from data.errors import RequestError
-from data.images import read_bands
+from data.archives import fetched
+from data.bands import RGB
+from data.dataset import EODataset, check_variant
+from data.flags import DatasetRequest
 from data.registry import DatasetCard
-from data.sources.eurosat import (
-    CLASSES,
-    HOME,
-    check_present,
-    class_of,
-    digest_files,
-    labels_of,
-    listed_files,
-    read_list,
-    stamps_of,
-)
+from data.sources import _eurosat as shared
 
 CARD = DatasetCard(
     title="EuroSAT (RGB)",
@@ -41,71 +27,45 @@ CARD = DatasetCard(
 )
 
 ARCHIVE = "EuroSAT.zip"
-IMAGES = "2750"
+IMAGES = Path("2750")
 # As torchvision.datasets.EuroSAT has them, version 0.29.
-URL = f"{HOME}/resolve/c877bcd43f099cd0196738f714544e355477f3fd/{ARCHIVE}"
+URL = f"{shared.HOME}/resolve/c877bcd43f099cd0196738f714544e355477f3fd/{ARCHIVE}"
 MD5 = "c8fa014336c82ac7804f0398fcb19387"
 
-BANDS = tuple(RGB.values())
-NAMES = tuple(RGB)
 # Measured over all pixels of 12,960 training images (a list drawn from the published train split).
-STATISTICS = {
-    "red": Statistic(mean=87.78, std=51.46),
-    "green": Statistic(mean=97.01, std=34.79),
-    "blue": Statistic(mean=104.02, std=29.38),
-}
+MEANS = (87.78, 97.01, 104.02)
+STDS = (51.46, 34.79, 29.38)
 
 
-def open_dataset(request: DatasetRequest) -> EODataset:
-    """Open one split.
+def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
+    """Open splits.
 
     Raises:
-        RequestError: files are missing or damaged; the message says what to put where.
+        RequestError: files are missing or damaged; the message names them and where they belong.
     """
-    check_split("eurosat-rgb", request.split)
-    check_variant("eurosat-rgb", request.variant, CARD.variants)
+    check_variant("eurosat-rgb", request.options.dataset_variant, CARD.variants)
     home = _home(request.root)
-    if request.download:
+    if request.options.download:
         _download(home)
-    folder = _image_folder(home, request)
-    beside = home / f"eurosat-{request.split}.txt"
-    ids = read_list(beside if beside.is_file() else request.root / beside.name)
-    files = listed_files(folder, ".jpg")
-    check_present(ids, files, folder)
-    return EuroSATRGB(
-        folder=folder,
-        name="eurosat-rgb",
-        variant=None,
-        split=request.split,
-        ids=ids,
-        labels=labels_of(ids),
-        class_names=CLASSES,
-        bands=BANDS,
-        statistics=STATISTICS,
-        provenance={"split": "eurosat-{train,val,test}.txt"},
-        files_digest=digest_files(ids, files),
-        looked=stamps_of(ids, files),
-    )
+    images = shared.listed_images(shared.image_folder(home, ARCHIVE, IMAGES, request), ".jpg")
+    return {
+        split: shared.EuroSAT(
+            images=images,
+            ids=_names(split, home, request.root),
+            name="eurosat-rgb",
+            variant=None,
+            split=split,
+            bands=tuple(RGB.values()),
+            statistics=shared.statistics_of(tuple(RGB), MEANS, STDS),
+            provenance={"split": "eurosat-{train,val,test}.txt"},
+        )
+        for split in request.splits
+    }
 
 
-class EuroSATRGB(EODataset):
-    """Colour patches, read from one JPEG each."""
-
-    digest_of_times = True
-
-    def __init__(self, *, folder: Path, looked: np.ndarray, **about) -> None:
-        super().__init__(**about)
-        self.folder, self.looked = folder, looked
-
-    def files(self, index: int, bands: Sequence[Band]) -> list[str]:
-        """See `EODataset.files`."""
-        return [f"{self.folder}/{class_of(self.ids[index])}/{self.ids[index]}.jpg"]
-
-    def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
-        """See `EODataset.read`: uint8, 64 x 64."""
-        name = self.ids[index]
-        indices = [NAMES.index(band.name) for band in bands]
-        return read_bands(self.folder / class_of(name) / f"{name}.jpg", indices, count=len(BANDS))
+def _names(split: str, home: Path, root: Path) -> list[str]:
+    beside = home / f"eurosat-{split}.txt"
+    return shared.read_list(beside if beside.is_file() else root / beside.name)
 
 
 def _home(root: Path) -> Path:
@@ -116,25 +76,7 @@ def _home(root: Path) -> Path:
     return root
 
 
-def _image_folder(home: Path, request: DatasetRequest) -> Path:
-    if (home / IMAGES).is_dir():
-        return home / IMAGES
-    archive = home / ARCHIVE
-    if not archive.is_file():
-        raise RequestError(
-            f"no {ARCHIVE} or unpacked {IMAGES}/ in {home}; name the folder that holds it with --data-root "
-            "or pass --download"
-        )
-    folder = unpacked(archive, cache_dir=request.cache_dir) / IMAGES
-    if not folder.is_dir():
-        raise RequestError(f"{archive} holds no {IMAGES}/; it is not the archive that torchgeo publishes at {HOME}")
-    return folder
-
-
 def _download(home: Path) -> None:
-    from torchgeo.datasets import EuroSAT  # deferred: torchgeo takes seconds to import
-
-    for split in SPLITS:
-        fetched(EuroSAT.url + EuroSAT.split_filenames[split], home, sha256=EuroSAT.split_sha256s[split])
+    shared.download_lists(home)
     if not (home / IMAGES).is_dir():
         fetched(URL, home, md5=MD5)

@@ -55,10 +55,11 @@ import numpy as np
 from data.bands import KNOWN, RGB, Band, band_of_file, known_band
 from data.class_folders import FOREIGN, read_class_folders
 from data.command import progress
-from data.dataset import DatasetRequest, EODataset, Statistic, check_split, check_utf8, measured_statistics
+from data.dataset import EODataset, Statistic, check_utf8, measured_statistics
 from data.declared import Header, Values
 from data.errors import RequestError
 from data.files import short_hash
+from data.flags import SPLITS, DatasetRequest
 from data.images import SIDECARS, SUFFIXES, has_sidecar, read_header, read_values
 from data.listing import Listing, with_val
 from data.nodata import pixels_of, settled
@@ -83,42 +84,37 @@ BANDS_FILE = "dataset.json"
 KEEP_LISTED = 4096  # listings of folders that wait for being read
 
 
-def open_dataset(request: DatasetRequest) -> EODataset:
-    """Open one split of a folder.
+def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
+    """Open splits of a folder.
 
     Raises:
         RequestError: the folder, its table or its images are not as described above.
     """
-    check_split("folder", request.split)
-    if request.variant is not None:
-        raise RequestError(f"--dataset-variant {request.variant}: a folder of your own has no variants; leave it out")
-    if request.download:
-        raise RequestError("--download: a folder of your own cannot be fetched; name it with --data-root")
-    root = request.root
+    root, options = request.root, request.options
+    if options.dataset_variant is not None:
+        raise RequestError(f"--dataset-variant {options.dataset_variant}: folder has no variants; remove the flag")
+    if options.download:
+        raise RequestError("--download: folder cannot be downloaded; pass the folder of your images as --data-root")
     if not root.is_dir():
-        raise RequestError(f"no folder {root}; name the folder that holds your images with --data-root")
+        raise RequestError(f"no folder {root}; pass the folder of your images as --data-root")
     tables = find_tables(root)
     listing = with_val(read_tables(root, tables) if tables else read_class_folders(root))
     check_utf8(listing.class_names + listing.paths, root)
-    wanted = listing.of(request.split)
-    if not wanted.paths:
-        counts = ", ".join(f"{name} {len(listing.of(name).paths)}" for name in ("train", "val", "test"))
-        hint = "" if listing.class_names else "; images without labels can be embedded with --split test"
-        raise RequestError(f"no images of split {request.split} in {root} ({counts}){hint}")
+    wanted = {split: listing.of(split) for split in request.splits}
+    for split, chosen in wanted.items():
+        if not chosen.paths:
+            counts = ", ".join(f"{name} {listing.splits.count(name)}" for name in SPLITS)
+            hint = "" if listing.class_names else "; images without labels can be embedded with --split test"
+            raise RequestError(f"no images of split {split} in {root} ({counts}){hint}")
     layout = _layout(root, listing.paths[0])
     measured_on = listing.of("train") if "train" in listing.splits else listing
-    how = request.nodata or "refuse"
+    how = options.nodata or "refuse"
     statistics = measured_statistics(Folder(root, measured_on, layout, how=how))
-    return Folder(
-        root,
-        wanted,
-        layout,
-        how=how,
-        split=request.split,
-        statistics=statistics,
-        checked=True,
-        cache=request.cache_dir or user_cache(),
-    )
+    cache = options.cache_dir or user_cache()
+    return {
+        split: Folder(root, chosen, layout, how=how, split=split, statistics=statistics, checked=True, cache=cache)
+        for split, chosen in wanted.items()
+    }
 
 
 @dataclass(frozen=True)

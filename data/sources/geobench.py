@@ -24,8 +24,9 @@ from data.archives import cache_folder, unpacked
 from data.bands import RGB, SENTINEL2, Band
 from data.cached import array_for, keep_array
 from data.command import progress
-from data.dataset import DatasetRequest, EODataset, Statistic, check_split, check_variant, measured_statistics
+from data.dataset import EODataset, Statistic, check_variant, measured_statistics
 from data.errors import RequestError, unknown
+from data.flags import DatasetRequest
 from data.geobench_samples import HUB, Samples, shards
 from data.nomenclature import CLASSES_43, EUROSAT_CLASSES
 from data.registry import DatasetCard
@@ -183,24 +184,25 @@ def channels(name: str, *, band_names: str = "true") -> tuple[Channel, ...]:
     return tuple(Channel(stored, SENTINEL2.get(band) or RGB[band]) for stored, band in names.items())
 
 
-def open_dataset(request: DatasetRequest) -> EODataset:
-    """Open one split of one set.
+def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
+    """Open splits of one set.
 
     Raises:
         RequestError: files are missing or damaged, or no such set, partition or choice of band names.
     """
-    check_split("geobench", request.split)
-    name = check_variant("geobench", request.variant, CARD.variants)
-    band_names = request.band_names or "true"
+    options = request.options
+    name = check_variant("geobench", options.dataset_variant, CARD.variants)
+    band_names = options.band_names or "true"
     if band_names not in BAND_NAMES:
         raise unknown("choice of --band-names", band_names, BAND_NAMES)
-    if request.download:
+    if options.download:
         _download(name, request.root)
     folder = _folder(name, request)
-    partition = request.partition or "default"
-    ids = _partition(folder, partition)[SPLITS[request.split]]
+    partition = options.partition or "default"
+    ids = _partition(folder, partition)
     samples = Samples(folder, shards(folder))
-    samples.check(ids, partition)
+    for split in request.splits:
+        samples.check(ids[SPLITS[split]], partition)
     labels = _labels(samples, name, request)
     about: dict[str, Any] = {"partition": partition}
     if name in _CORRECTED and band_names == "true":
@@ -210,23 +212,28 @@ def open_dataset(request: DatasetRequest) -> EODataset:
     if name in _CORRECTED:
         about["band_names"] = {"true": {"corrected": _CORRECTED[name]}, "published": "as in the files"}[band_names]
     known = channels(name, band_names=band_names)
-    dataset = GeoBench(
-        samples=samples,
-        channels=known,
-        name="geobench",
-        variant=name,
-        split=request.split,
-        ids=ids,
-        labels=np.stack([labels[sample] for sample in ids]) if ids else np.zeros(0, np.int64),
-        class_names=CLASSES[name],
-        bands=tuple(channel.band for channel in known),
-        statistics={},
-        provenance=about,
-        files_digest=samples.digest(ids),
-    )
-    dataset.looked = samples.stamps(ids)
-    dataset.statistics = _statistics(folder, known) or _measured(dataset)
-    return dataset
+    statistics = _statistics(folder, known)
+    opened: dict[str, EODataset] = {}
+    for split in request.splits:
+        chosen = ids[SPLITS[split]]
+        dataset = opened[split] = GeoBench(
+            samples=samples,
+            channels=known,
+            name="geobench",
+            variant=name,
+            split=split,
+            ids=chosen,
+            labels=np.stack([labels[sample] for sample in chosen]) if chosen else np.zeros(0, np.int64),
+            class_names=CLASSES[name],
+            bands=tuple(channel.band for channel in known),
+            statistics=statistics,
+            provenance=about,
+            files_digest=samples.digest(chosen),
+        )
+        dataset.looked = samples.stamps(chosen)
+        if not statistics:
+            dataset.statistics = _measured(dataset)
+    return opened
 
 
 class GeoBench(EODataset):
@@ -280,7 +287,7 @@ def _folder(name: str, request: DatasetRequest) -> Path:
         return request.root
     for archive in (place / f"{name}.zip" for place in places):
         if archive.is_file():
-            folder = unpacked(archive, cache_dir=request.cache_dir)
+            folder = unpacked(archive, cache_dir=request.options.cache_dir)
             for inner in (folder / name, folder):
                 if next(inner.glob("*_partition.json"), None):
                     return inner
@@ -317,7 +324,7 @@ def _labels(samples: Samples, name: str, request: DatasetRequest) -> dict[str, n
         samples.members if samples.members else (path.stem for path in samples.folder.glob("*.hdf5") if path.is_file())
     )
     digest = samples.digest(names)
-    index = cache_folder(samples.folder, cache_dir=request.cache_dir) / f"{name}-labels-{digest[:10]}.npz"
+    index = cache_folder(samples.folder, cache_dir=request.options.cache_dir) / f"{name}-labels-{digest[:10]}.npz"
     kept = array_for(index, "labels", digest=digest)
     if kept is None or len(kept) != len(names):
         with progress("reading the labels", len(names), "samples") as advance:

@@ -25,10 +25,11 @@ import numpy as np
 
 from data.bands import Band
 from data.cached import array_for, keep_array
-from data.dataset import DatasetRequest, EODataset, measured_statistics
+from data.dataset import EODataset, measured_statistics
 from data.declared import Values, filled
 from data.errors import RequestError
 from data.files import short_hash
+from data.flags import DatasetRequest
 from data.nodata import record
 from data.paths import user_cache
 from data.registry import DatasetCard
@@ -54,32 +55,33 @@ TILE, MIN_VALID, EDGE = 64, 0.8, "drop"
 STATISTICS_WINDOWS = 200  # evenly spread, from which the bands' statistics are measured
 
 
-def open_dataset(request: DatasetRequest) -> EODataset:
+def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
     """Open the windows of all scenes.
 
     Raises:
         RequestError: no scene, no georeference, unknown bands, a window larger than a scene, or no valid window.
     """
-    if request.split != "test":
-        raise RequestError(f"--split {request.split}: windows of a scene are one split; use --split test or all")
-    if request.download:
+    options = request.options
+    if other := [split for split in request.splits if split != "test"]:
+        raise RequestError(f"--split {other[0]}: windows of a scene are one split; use --split test or all")
+    if options.download:
         raise RequestError("--download: a scene of your own cannot be fetched; name it with --data-root")
     scenes = find_scenes(request.root)
     grids = [_grid(scene, request) for scene in scenes]
     windows = [grid.windows() for grid in grids]
     digest = _digest(scenes)
-    invalid = _invalid_pixels(scenes, grids, windows, digest, request.cache_dir or user_cache())
+    invalid = _invalid_pixels(scenes, grids, windows, digest, options.cache_dir or user_cache())
     footprint = np.concatenate(
         [np.insert(of_one, 0, number, axis=1) for number, of_one in enumerate(windows)], dtype=np.int32
     )
-    tile, least = grids[0].tile, MIN_VALID if request.min_valid is None else request.min_valid
+    tile, least = grids[0].tile, MIN_VALID if request.options.min_valid is None else request.options.min_valid
     kept = invalid <= (1 - least) * tile**2
     if not kept.any():
         raise RequestError(
             f"{request.root}: none of {len(kept):,} windows has {least:.0%} valid pixels (the best has "
             f"{1 - invalid.min() / tile**2:.0%}); lower --min-valid or --tile, or use another scene"
         )
-    return Windows(request.root, scenes, grids, footprint[kept], invalid[kept], digest, min_valid=least)
+    return {"test": Windows(request.root, scenes, grids, footprint[kept], invalid[kept], digest, min_valid=least)}
 
 
 class Windows(EODataset):
@@ -177,16 +179,16 @@ def _grid(scene: Scene, request: DatasetRequest) -> SceneGrid:
     Raises:
         RequestError: a size that is not possible.
     """
-    tile = TILE if request.tile is None else request.tile
-    stride = tile if request.stride is None else request.stride
-    edge = request.edge or EDGE
+    tile = TILE if request.options.tile is None else request.options.tile
+    stride = tile if request.options.stride is None else request.options.stride
+    edge = request.options.edge or EDGE
     for flag, value in (("tile", tile), ("stride", stride)):
         if value < 1:
             raise RequestError(f"--{flag} {value}: must be at least 1")
     if stride > tile:
         raise RequestError(f"--stride {stride}: at most --tile {tile}, so that windows cover the scene")
-    if request.min_valid is not None and not 0 < request.min_valid <= 1:
-        raise RequestError(f"--min-valid {request.min_valid:g}: must be above 0 and at most 1, such as 0.8")
+    if request.options.min_valid is not None and not 0 < request.options.min_valid <= 1:
+        raise RequestError(f"--min-valid {request.options.min_valid:g}: must be above 0 and at most 1, such as 0.8")
     if edge not in EDGES:
         raise RequestError(f"--edge {edge}: use {' or '.join(EDGES)}")
     if tile > min(scene.height, scene.width):

@@ -17,8 +17,9 @@ import numpy as np
 from scipy.special import ndtr
 
 from data.bands import BAND_SETS, SENTINEL1, SENTINEL2, Band
-from data.dataset import SPLITS, DatasetRequest, EODataset, Statistic, check_split, check_variant
+from data.dataset import SPLITS, EODataset, Statistic, check_variant
 from data.errors import RequestError
+from data.flags import DatasetRequest
 from data.nomenclature import CLASSES_19 as CLASSES
 from data.registry import DatasetCard
 
@@ -182,18 +183,14 @@ _SLOTS = 64  # parcels of a scene share this many random states; a power of two
 _Y, _X = np.mgrid[:PIXELS, :PIXELS].astype(np.float32) / (PIXELS - 1) - 0.5
 
 
-def open_dataset(request: DatasetRequest) -> EODataset:
-    """Open one split of the simulated dataset; needs no files.
-
-    Args:
-        request: variant ``small`` (default: 3,000 / 1,000 / 1,000) or ``full`` (BigEarthNet v2's sizes).
+def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
+    """Open splits: 3,000 / 1,000 / 1,000 samples of variant small, BigEarthNet v2's sizes of full.
 
     Raises:
-        RequestError: an unknown split or variant.
-
+        RequestError: an unknown variant.
     """
-    check_split("simulated", request.split)
-    return Simulated(request.split, check_variant("simulated", request.variant, CARD.variants))
+    variant = check_variant("simulated", request.options.dataset_variant, CARD.variants)
+    return {split: Simulated(split, variant) for split in request.splits}
 
 
 class Simulated(EODataset):

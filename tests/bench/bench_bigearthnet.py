@@ -19,6 +19,7 @@ from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
 from tests.bench.pairs import PROJECT, SHARED, paired
+from tests.opening import open_split
 
 TOOL = SHARED / "tools" / "mosaic_bigearthnet.py"
 SCENE = "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP"
@@ -43,10 +44,10 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 OURS = """
 import numpy as np
 from data.dataset import SPLITS
-from data.sources.bigearthnet import _read_metadata, locations
+from data.sources._bigearthnet_patches import locations, read_metadata
 
 def index(root):
-    splits = _read_metadata(root, SPLITS, ["S2", "S1"])
+    splits = read_metadata(root, SPLITS, ["S2", "S1"])
     places = [locations(patches.names["S2"]) for patches in splits.values()]
     return [patches.labels.sum(axis=0, dtype=int).tolist() for patches in splits.values()], list(map(len, places))
 """
@@ -127,13 +128,12 @@ def bench_bigearthnet_reading() -> dict:
     from torch.utils.data import DataLoader
     from torchgeo.datasets import BigEarthNetV2
 
-    from data.dataset import DatasetRequest
     from data.packed import PackedSplit, pack
-    from data.sources.bigearthnet import open_dataset
+    from data.sources import bigearthnet
     from featurize.pipeline import _Reader
 
     with patches(1000, shutil.copy) as folder:
-        files = open_dataset(DatasetRequest("train", folder, bands=("s2-12",)))
+        files = open_split(bigearthnet, "train", folder, bands=("s2-12",))
         pack(folder / "packed.h5", {"train": files}, files.bands, workers=0)
         packed = PackedSplit(folder / "packed.h5", "train")
         theirs = DataLoader(BigEarthNetV2(folder, split="train", bands="s2"), batch_size=BATCH)

@@ -16,6 +16,7 @@ from featurize.encoder import EncoderRequest, build_encoder
 from featurize.pipeline import featurize_split
 from featurize.plan import Plan, choose_batch_size
 from tests.bench.pairs import PROJECT, SHARED, paired, seconds
+from tests.opening import open_split
 
 SLOW_S, QUICK_S, BATCHES = 0.06, 0.05, 50
 
@@ -80,10 +81,10 @@ def bench_plain_loop() -> dict:
     from PIL import Image
     from transformers import BitImageProcessor
 
-    from data.dataset import DatasetRequest, limited
+    from data.dataset import limited
     from data.registry import DATASETS
 
-    dataset = limited(DATASETS.load("eurosat-rgb").open_dataset(DatasetRequest("test", root)), IMAGES)
+    dataset = limited(open_split(DATASETS.load("eurosat-rgb"), "test", root), IMAGES)
     settings = {"variant": "small", "image_size": 224, "weights": "random", "pooling": "cls"}
     encoder = build_encoder(
         "dinov2", dataset, None, EncoderRequest((), dataset.statistics, lambda: dataset, **settings)

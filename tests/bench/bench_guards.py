@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.dataset import DatasetRequest, EODataset, limited
+from data.dataset import EODataset, limited
 from data.errors import RequestError
 from data.registry import DATASETS, MODELS
 from tests.bench.pairs import SHARED
+from tests.opening import open_split
 
 # Small variants with random weights where no weights are at hand: the guards look at pixels and at scaled values.
 MODELS_TRIED = {
@@ -41,13 +42,12 @@ def real_splits(scratch: Path) -> Iterator[tuple[str, EODataset]]:
     for name, root, variant in sources:
         for split in ("train", "val", "test"):
             for bands in ((), ("s2-12",), ("s1",)) if name == "bigearthnet" else ((),):
-                request = DatasetRequest(
-                    split, root, cache, variant, bands=bands, allow_missing=root.name.startswith("bigearthnet")
-                )
+                missing = root.name.startswith("bigearthnet")
+                flags = {"cache_dir": cache, "dataset_variant": variant, "allow_missing": missing}
                 with contextlib.suppress(RequestError):  # splits and sensors that are not at hand
                     yield (
                         f"{root.name} {variant or ''} {split}".replace("  ", " "),
-                        DATASETS.load(name).open_dataset(request),
+                        open_split(DATASETS.load(name), split, root, bands=bands, **flags),
                     )
                     break
 

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 
 from tests.bench.pairs import SHARED, paired
+from tests.opening import open_split
 
 
 def bench_feature_reading() -> dict:
@@ -33,8 +34,7 @@ def bench_eurosat_reading() -> dict:
     """Patches/s reading real 13-band EuroSAT tiles in one process, page cache warm: against torchgeo's EuroSAT."""
     from torchgeo.datasets import EuroSAT
 
-    from data.dataset import DatasetRequest
-    from data.sources.eurosat import open_dataset
+    from data.sources import eurosat
 
     root = SHARED / "data" / "eurosat-ms"
     if not root.is_dir():
@@ -44,7 +44,7 @@ def bench_eurosat_reading() -> dict:
         for file in root.iterdir():
             shutil.copy(file, folder)
         theirs = EuroSAT(folder, split="train")
-        ours = open_dataset(DatasetRequest("train", folder, folder / "cache"))
+        ours = open_split(eurosat, "train", folder, cache_dir=folder / "cache")
         return paired(
             lambda: [ours.read(i, ours.bands) for i in range(len(ours))],
             lambda: [theirs[i] for i in range(len(theirs))],

@@ -25,9 +25,14 @@ from tests.bench.pairs import PROJECT, SHARED
 READER = """
 import importlib, sys, time
 from pathlib import Path
-from data.dataset import DatasetRequest
 name, root, cache = sys.argv[1:]
-samples = importlib.import_module("data.sources." + name).open_dataset(DatasetRequest("train", Path(root), Path(cache)))
+source = importlib.import_module("data.sources." + name)
+try:
+    from data.flags import DataFlags, DatasetRequest
+    samples = source.open_dataset(DatasetRequest(Path(root), ("train",), (), DataFlags(cache_dir=Path(cache))))["train"]
+except ImportError:  # versions up to 0.1
+    from data.dataset import DatasetRequest
+    samples = source.open_dataset(DatasetRequest("train", Path(root), Path(cache)))
 print(len(samples), flush=True)
 for _ in sys.stdin:
     start = time.perf_counter()

@@ -1,0 +1,165 @@
+"""How BigEarthNet lies on disk: folders and archives of each sensor, and which patches are missing."""
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.archives import fetched, unpacked
+from data.bands import BAND_SETS, SENTINEL1, SENTINEL2, Band, choose_bands
+from data.errors import RequestError
+from data.flags import DatasetRequest
+from data.sources._bigearthnet_patches import Patches
+
+BANDS = (*SENTINEL1.values(), *(SENTINEL2[name] for name in BAND_SETS["s2-12"]))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A variant on disk.
+
+    Args:
+        folders: name of each sensor's folder.
+        archives: each sensor's archive, under any of the names it is published by; one may be cut into parts.
+        scene_ends: parts at the end of a patch's name that are not in the name of its scene's folder; None where
+            there are no such folders.
+        located_by: the sensor whose patch names encode locations.
+    """
+
+    folders: Mapping[str, str]
+    archives: Mapping[str, Sequence[tuple[str, ...]]]
+    scene_ends: Mapping[str, int] | None
+    located_by: str
+
+    def scene(self, sensor: str, name: str) -> str:
+        """Folder that holds a patch's folder, relative to the sensor's."""
+        return name.rsplit("_", self.scene_ends[sensor])[0] if self.scene_ends else "."
+
+
+LAYOUTS = {
+    "v2": Layout(
+        folders={"S2": "BigEarthNet-S2", "S1": "BigEarthNet-S1"},
+        archives={
+            sensor: [
+                (f"BigEarthNet-{sensor}.tar.gzaa", f"BigEarthNet-{sensor}.tar.gzab"),
+                (f"BigEarthNet-{sensor}.tar.gz",),
+                (f"BigEarthNet-{sensor}.tar.zst",),
+            ]
+            for sensor in ("S2", "S1")
+        },
+        scene_ends={"S2": 2, "S1": 3},
+        located_by="S2",
+    ),
+    "v1": Layout(
+        folders={"S2": "BigEarthNet-v1.0", "S1": "BigEarthNet-S1-v1.0"},
+        archives={sensor: [(f"BigEarthNet-{sensor}-v1.0.tar.gz",)] for sensor in ("S2", "S1")},
+        scene_ends=None,
+        located_by="S1",
+    ),
+}
+
+
+def sensors_for(request: DatasetRequest, layout: Layout) -> list[str]:
+    """The sensors of the bands that will be read, Sentinel-2 first; of all bands where that is not known."""
+    root = request.root
+    here = [sensor for sensor in ("S2", "S1") if request.options.download or _is_filled(root / layout.folders[sensor])]
+    here += [sensor for sensor in ("S2", "S1") if sensor not in here and _archive(root, layout, sensor)]
+    if not here:
+        raise RequestError(
+            f"no {' or '.join(layout.folders.values())} in {root}, nor an archive of them; name the folder that holds "
+            "them with --data-root or pass --download"
+        )
+    available = [band for band in BANDS if band.sensor in here]
+    specs = request.bands or ("all",)
+    for spec in specs:
+        if chosen := _chosen(available, spec):
+            return sorted({band.sensor for band in chosen}, reverse=True)
+    if absent := {band.sensor for band in _chosen(BANDS, specs[0])} - set(here):
+        folders = " and ".join(layout.folders[sensor] for sensor in sorted(absent))
+        raise RequestError(
+            f"--bands {specs[0]}: no {folders} in {root}; put it there or choose bands of {' and '.join(here)}"
+        )
+    return here  # missing bands are reported when they are chosen
+
+
+def _chosen(available: Sequence[Band], spec: str) -> tuple[Band, ...]:
+    """The bands of `spec`; none if any of them is not there."""
+    try:
+        return choose_bands(available, spec)
+    except RequestError:
+        return ()
+
+
+def _is_filled(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    with os.scandir(folder) as entries:
+        return any(True for _ in entries)
+
+
+def _archive(root: Path, layout: Layout, sensor: str) -> list[Path]:
+    """The files of the archive of a sensor's folder; none where there is none."""
+    for names in layout.archives[sensor]:
+        parts = [root / name for name in names]
+        lacking = [part.name for part in parts if not part.is_file()]
+        if not lacking:
+            return parts
+        if len(lacking) < len(parts):
+            raise RequestError(f"{root} lacks {', '.join(lacking)}, a part of the archive; add it or pass --download")
+    return []
+
+
+def sensor_folder(request: DatasetRequest, layout: Layout, sensor: str) -> Path:
+    folder = request.root / layout.folders[sensor]
+    if _is_filled(folder):
+        return folder
+    archive, *more = _archive(request.root, layout, sensor)
+    inside = unpacked(archive, more=more, cache_dir=request.options.cache_dir) / layout.folders[sensor]
+    if not inside.is_dir():
+        raise RequestError(f"{archive} holds no {layout.folders[sensor]}/; it is not BigEarthNet's archive")
+    return inside
+
+
+def download(root: Path, variant: str, sensors: Sequence[str]) -> None:
+    from torchgeo.datasets import BigEarthNet as V1  # deferred: torchgeo takes seconds to import
+    from torchgeo.datasets import BigEarthNetV2 as V2
+
+    layout = LAYOUTS[variant]
+    wanted = [sensor.lower() for sensor in sensors if not _is_filled(root / layout.folders[sensor])]
+    if variant == "v1":
+        for file in [*V1.splits_metadata.values(), *(V1.metadata[sensor] for sensor in wanted)]:
+            fetched(file["url"], root, name=file["filename"], md5=file["md5"])
+        return
+    for key in ["metadata", *wanted]:
+        for name, digest in V2.metadata_locs[key]["files"].items():
+            kind = "md5" if len(digest) == 32 else "sha256"  # torchgeo takes all of them for sha256
+            fetched(V2.url.format(name), root, **{kind: digest})
+
+
+def absent_patches(splits: Mapping[str, Patches], folders: Mapping[str, Path], layout: Layout) -> dict[str, np.ndarray]:
+    """(N,) bool for each split: whether a patch has no folder. One listing per scene, not one check per patch."""
+    sizes = [len(patches.flagged) for patches in splits.values()]
+    absent = np.zeros(sum(sizes), bool)
+    for sensor, folder in folders.items():
+        names = [name for patches in splits.values() for name in patches.names[sensor]]
+        scenes: dict[str, list[int]] = defaultdict(list)
+        for row, name in enumerate(names):
+            scenes[layout.scene(sensor, name)].append(row)
+        for scene, rows in scenes.items():
+            present = set(os.listdir(folder / scene)) if (folder / scene).is_dir() else ()
+            absent[[row for row in rows if names[row] not in present]] = True
+    return dict(zip(splits, np.split(absent, np.cumsum(sizes)[:-1]), strict=True))
+
+
+def missing_error(split: str, patches: Patches, absent: np.ndarray, folders: Mapping[str, Path]) -> RequestError:
+    rows = np.flatnonzero(absent)
+    first = ", ".join(patches.names["S2"][row] for row in rows[:3])
+    where = " and ".join(map(str, folders.values()))
+    less = " skip Sentinel-1 with --bands s2-12," if len(folders) > 1 else ""
+    return RequestError(
+        f"{len(rows)} of {len(absent)} patches of split {split} are missing in {where}, first {first}; restore "
+        f"them,{less} or skip them with --allow-missing"
+    )

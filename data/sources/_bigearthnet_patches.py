@@ -1,0 +1,243 @@
+"""BigEarthNet's patches: names, labels and flags of each split, from v2's metadata or v1's lists, and locations."""
+
+import hashlib
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import batched
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyproj
+
+from data.archives import cache_folder
+from data.cached import array_for, keep_array
+from data.command import progress
+from data.errors import RequestError
+from data.flags import DatasetRequest
+from data.nomenclature import CLASSES_19, CLASSES_43
+from data.tiles import tile_corner
+
+METADATA = "metadata.parquet"
+LISTS = "bigearthnet-{train,val,test}.csv"
+LABELS_FILE = "_labels_metadata.json"
+SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}  # as in v2's metadata
+FLAGS = ("contains_seasonal_snow", "contains_cloud_or_shadow")
+NAME_COLUMNS = {"S2": "patch_id", "S1": "s1_name"}
+PATCH_M = 1200
+
+
+@dataclass(frozen=True)
+class Patches:
+    """The patches of one split, in its order.
+
+    Args:
+        names: N names of each sensor's patches; those of Sentinel-2 are the ids.
+        labels: (N, 19) uint8 of v2; None for v1, whose labels are in files beside the bands.
+        flagged: (N,) whether snow, cloud or shadow is flagged.
+    """
+
+    names: Mapping[str, list[str]]
+    labels: np.ndarray | None
+    flagged: np.ndarray
+
+    def without(self, out: np.ndarray) -> "Patches":
+        """The patches for which `out`, (N,) bool, is false."""
+        rows = np.flatnonzero(~out).tolist()
+        return Patches(
+            names={sensor: [names[row] for row in rows] for sensor, names in self.names.items()},
+            labels=None if self.labels is None else self.labels[~out],
+            flagged=self.flagged[~out],
+        )
+
+
+def read_metadata(root: Path, splits: Sequence[str], sensors: Sequence[str]) -> dict[str, Patches]:
+    """Splits of v2, from one reading of the metadata.
+
+    Raises:
+        RequestError: the file is missing, damaged or another.
+    """
+    file = root / METADATA
+    if not file.is_file():
+        raise RequestError(f"no {file}; put it there or pass --download")
+    table = _columns(file, ["labels", "split", *FLAGS, *(NAME_COLUMNS[sensor] for sensor in sensors)])
+    if not len(table):
+        raise RequestError(f"{file} lists no patches; download it again")
+    known = {name: number for number, name in enumerate(SPLIT_NAMES.values())}
+    numbers = np.concatenate([_numbers(chunk, known) for chunk in table["split"].chunks])
+    if (numbers < 0).any():
+        first = table["split"][int((numbers < 0).argmax())]
+        raise RequestError(
+            f"{file}: {(numbers < 0).sum()} of {len(numbers)} patches have an unknown split, first '{first}'; expected "
+            f"{', '.join(known)}"
+        )
+    labels = np.concatenate([_labels_of(chunk, file) for chunk in table["labels"].chunks])
+    flagged = np.logical_or(*(table[flag].to_pylist() for flag in FLAGS))
+    names = {sensor: table[NAME_COLUMNS[sensor]].to_pylist() for sensor in sensors}
+    if "S2" in names and len(set(names["S2"])) < len(labels):
+        twice = [name for name, count in Counter(names["S2"]).items() if count > 1]
+        raise RequestError(f"{file}: {len(twice)} patches are listed twice, first '{twice[0]}'; download it again")
+    found = {}
+    for split in splits:
+        rows = np.flatnonzero(numbers == known[SPLIT_NAMES[split]])
+        chosen = {sensor: [every[row] for row in rows.tolist()] for sensor, every in names.items()}
+        found[split] = Patches(chosen, labels[rows], flagged[rows])
+    return found
+
+
+def _columns(file: Path, names: Sequence[str]) -> Any:
+    """Some columns of the metadata; labels and splits as dictionary arrays.
+
+    Arrow's read_table, compute and to_numpy each take half a second to load, the last because it imports pandas.
+    """
+    try:
+        about = pq.read_metadata(file)
+        schema = about.schema
+        paths = [schema.column(number).path for number in range(len(schema))]
+        if lacking := set(names) - {path.partition(".")[0] for path in paths}:
+            raise RequestError(f"{file} has no column {', '.join(sorted(lacking))}; it is not BigEarthNet v2's")
+        repeated = [path for path in paths if path.partition(".")[0] in ("labels", "split")]
+        return pq.ParquetFile(file, metadata=about, read_dictionary=repeated).read(list(names), use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise RequestError(f"cannot read {file} ({error}); download it again") from error
+
+
+def _numbers(words: Any, known: Mapping[str, int]) -> np.ndarray:
+    """The numbers of strings in an Arrow dictionary array; -1 for unknown and missing ones."""
+    numbers = np.array([*(known.get(word, -1) for word in words.dictionary.to_pylist()), -1])
+    if words.null_count:
+        return numbers[[-1 if place is None else place for place in words.indices.to_pylist()]]
+    return numbers[np.asarray(np.from_dlpack(words.indices), np.intp)]
+
+
+def _labels_of(lists: Any, file: Path) -> np.ndarray:
+    """(N, 19) labels of an Arrow array of lists of class names."""
+    lengths = np.diff(np.from_dlpack(lists.offsets))
+    if not lengths.all():
+        raise RequestError(f"{file}: {int((lengths == 0).sum())} patches have no label; download it again")
+    names = lists.flatten()
+    numbers = _numbers(names, {name: number for number, name in enumerate(CLASSES_19)})
+    if (strange := numbers < 0).any():
+        raise RequestError(
+            f"{file}: unknown label '{names[int(strange.argmax())]}', {strange.sum()} times; expected "
+            f"{'; '.join(CLASSES_19)}"
+        )
+    labels = np.zeros((len(lists), len(CLASSES_19)), np.uint8)
+    labels[np.repeat(np.arange(len(lists)), lengths), numbers] = 1
+    return labels
+
+
+def read_lists(root: Path, splits: Sequence[str], sensors: Sequence[str]) -> dict[str, Patches]:
+    """Splits of v1."""
+    found = {}
+    for split in splits:
+        file = root / f"bigearthnet-{split}.csv"
+        if not file.is_file():
+            raise RequestError(f"no split file {file}; copy torchgeo's {file.name} there, or pass --download")
+        pairs = [line.split(",") for line in file.read_text(encoding="utf-8", errors="replace").split()]
+        for number, pair in enumerate(pairs, 1):
+            if len(pair) != 2 or not pair[0].startswith("S2") or not pair[1].startswith("S1"):
+                raise RequestError(
+                    f"{file}, line {number}: '{','.join(pair)}' is not a Sentinel-2 and a Sentinel-1 patch"
+                )
+        names = {sensor: [pair[column] for pair in pairs] for column, sensor in enumerate(("S2", "S1"))}
+        found[split] = Patches({s: names[s] for s in sensors}, None, np.zeros(len(pairs), bool))
+    return found
+
+
+def without_some(
+    why: str, splits: Mapping[str, Patches], out: Mapping[str, np.ndarray], provenance: dict[str, Any]
+) -> dict[str, Patches]:
+    """The splits without some patches; if there are any, count and digest are recorded in `provenance` under `why`."""
+    record = {}
+    for split, mask in out.items():
+        ids = [splits[split].names["S2"][row] for row in np.flatnonzero(mask)]
+        if ids:
+            record[split] = {"count": len(ids), "sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
+    if record:
+        provenance[why] = record
+    return {split: patches.without(out[split]) for split, patches in splits.items()}
+
+
+def read_labels(folder: Path, names: Sequence[str], request: DatasetRequest) -> np.ndarray:
+    """(N, 43) labels, from the files beside the bands or from the index made of them.
+
+    The index is valid while it carries the digest of the names, sizes and times of those files.
+    """
+    files = [f"{folder}/{name}/{name}{LABELS_FILE}" for name in names]
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            about = os.stat(file)
+        except FileNotFoundError:
+            raise RequestError(f"no file {file}; restore it, the labels of v1 are in it") from None
+        digest.update(f"{file.rpartition('/')[2]} {about.st_size} {about.st_mtime_ns}\n".encode())
+    key = digest.hexdigest()
+    index = cache_folder(request.root, cache_dir=request.options.cache_dir) / f"bigearthnet-v1-labels-{key[:10]}.npz"
+    packed = array_for(index, "labels", digest=key)
+    if packed is None:
+        numbers = {name: number for number, name in enumerate(CLASSES_43)}
+        labels = np.zeros((len(files), len(CLASSES_43)), np.uint8)
+        row = 0
+        with progress("reading labels", len(files), "patches") as advance, ThreadPoolExecutor() as pool:
+            for some in batched(files, 1000):
+                for found in pool.map(lambda file: _labels_in(file, numbers), some):
+                    labels[row, found] = 1
+                    row += 1
+                advance(len(some))
+        packed = np.packbits(labels, axis=1)
+        keep_array(index, "labels", packed, digest=key)
+    return np.unpackbits(packed, axis=1, count=len(CLASSES_43))
+
+
+def _labels_in(file: str, numbers: Mapping[str, int]) -> list[int]:
+    try:
+        with open(file, "rb") as source:
+            names = json.loads(source.read())["labels"]
+        return [numbers[name] for name in names]
+    except KeyError as error:
+        raise RequestError(f"{file}: unknown label or entry {error}; expected labels of the 43 classes") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise RequestError(f"cannot read {file} ({error}); restore it") from error
+
+
+def to_19(labels: np.ndarray) -> np.ndarray:
+    """(N, 19) labels of (N, 43) ones; eleven of the 43 classes are not among the 19."""
+    converted = np.zeros((len(labels), len(CLASSES_19)), np.uint8)
+    for column, number in enumerate(CLASSES_43.values()):
+        if number is not None:
+            converted[:, number] |= labels[:, column]
+    return converted
+
+
+def locations(names: Sequence[str]) -> np.ndarray | None:
+    """Centres of patches named ``..._<tile>_<column>_<row>``, counted from the tile's upper left corner.
+
+    Returns:
+        (N, 2) WGS 84 longitude and latitude in degrees, rounded to a decimetre; None if a name is another.
+    """
+    beginnings: dict[str, list[int]] = defaultdict(list)
+    columns, rows = [], []
+    for number, name in enumerate(names):
+        beginning, *ends = name.rsplit("_", 2)
+        if len(ends) < 2 or not (ends[0].isdecimal() and ends[1].isdecimal()):
+            return None
+        beginnings[beginning].append(number)
+        columns.append(int(ends[0]))
+        rows.append(int(ends[1]))
+    steps = (np.column_stack([columns, rows]) + 0.5) * (PATCH_M, -PATCH_M)
+    lonlat = np.empty((len(names), 2))
+    for beginning, some in beginnings.items():
+        corner = tile_corner(beginning.rpartition("_")[2].removeprefix("T"))
+        if corner is None:
+            return None
+        system, left, top = corner
+        transform = pyproj.Transformer.from_crs(system, "EPSG:4326", always_xy=True).transform
+        lonlat[some] = np.column_stack(transform(*(steps[some] + (left, top)).T))
+    return lonlat.round(6)
