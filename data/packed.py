@@ -41,6 +41,7 @@ from data.dataset import EODataset, Statistic
 from data.errors import RequestError
 from data.files import NO_SPACE, canonical_json, explained, published
 from data.lock import Lock, left_beside
+from data.problems import Kind, Problem
 from data.registry import DatasetCard
 from data.seen import check_looked, stamp
 from data.workers import in_order
@@ -485,8 +486,7 @@ def read_header(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise RequestError(f"no packed file at {file}; make it with featurize pack --to {file}")
     try:
-        if why := store.answer(file, "structure").get("problem"):  # HDF5 itself fails badly where a file is damaged
-            raise ValueError(why)
+        store.inspected(file, "structure")  # HDF5 itself fails badly where a file is damaged
         with store.open_hdf5(file) as source:
             if source.attrs.get("format") != FORMAT:
                 what = "a feature file" if "features" in source else "another HDF5 file"
@@ -495,6 +495,8 @@ def read_header(file: Path) -> dict[str, Any]:
             if hashlib.sha256(text).hexdigest() != source.attrs["header_sha256"]:
                 raise RequestError(f"{file} is damaged: its header does not match its checksum; make it again")
         header = json.loads(text)
+    except store.Damaged as error:
+        raise store.Damaged(f"{error}; make it again with featurize pack") from error
     except (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(file, error) from error
     if isinstance(header, dict) and header.keys() >= {"schema"} and header["schema"] != SCHEMA:
@@ -535,8 +537,8 @@ def _is_whole(header: Any) -> bool:
 def is_packed(file: Path) -> bool:
     """Whether a file is a packed dataset."""
     try:
-        return store.answer(file, "kind").get("kind") == "packed"
-    except OSError:
+        return store.inspected(file, "kind")["kind"] == "packed"
+    except (OSError, store.Damaged):
         return False
 
 
@@ -549,13 +551,13 @@ def _is_another(file: Path) -> bool:
         return False
 
 
-def verify(file: Path) -> list[str]:
-    """Read everything and compare checksums: what is wrong, one line a split; empty when all is well."""
+def verify_packed(file: Path) -> tuple[Problem, ...]:
+    """Read everything and compare checksums; returns what is wrong, at most one problem per split."""
     problems = []
     try:
         header = read_header(file)
     except RequestError as error:
-        return [str(error)]
+        return (Problem(Kind.UNREADABLE, file, str(error)),)
     for split in header["splits"]:
         try:
             samples = PackedSplit(file, split, header)
@@ -565,8 +567,8 @@ def verify(file: Path) -> list[str]:
                     samples.read_stacks(rows, samples.bands)
                     advance(len(rows))
         except RequestError as error:
-            problems.append(str(error))
-    return problems
+            problems.append(Problem(Kind.DAMAGED, file, str(error)))
+    return tuple(problems)
 
 
 def _damaged(file: Path, error: Exception) -> RequestError:

@@ -27,6 +27,7 @@ from data.asked import current_command
 from data.errors import DamageWarning, RequestError
 from data.files import canonical_json, explained, sha256_of_file, short_hash
 from data.folders import published_folder
+from data.problems import Kind, Problem
 from data.run_schema import check_record
 from data.store import Damaged, inspected, open_hdf5
 from data.store.contained import Signature, signature
@@ -270,27 +271,49 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def verify_run(folder: Path) -> list[str]:
-    """What is wrong with a run, one line a finding; empty when all is well, or nothing is known to be wrong with one of
-    v0.1, which kept no checksums (see `Run.checksums`).
+@dataclass(frozen=True)
+class VerifiedRun:
+    """Result of `verify_run`.
+
+    Args:
+        folder: of the run.
+        problems: what is wrong; empty for a sound run, and for one of v0.1, which kept no checksums, of which nothing
+            wrong can be seen.
+        run: the run; None where its ``run.json`` cannot be used.
     """
+
+    folder: Path
+    problems: tuple[Problem, ...]
+    run: Run | None = None
+
+    def __str__(self) -> str:
+        if self.problems:
+            return "\n".join(map(str, self.problems))
+        signed = self.run is not None and self.run.checksums is not None
+        return f"{self.folder}: {'good' if signed else 'unverified (version 0.1 kept no checksums)'}"
+
+
+def verify_run(folder: Path) -> VerifiedRun:
+    """Find what is wrong with the files of a run."""
     try:
         run = read_run(folder)
-    except (RequestError, OSError) as error:
-        return [str(explained(error, folder)) if isinstance(error, OSError) else str(error)]
+    except RequestError as error:
+        return VerifiedRun(folder, (Problem(Kind.DAMAGED, folder / "run.json", str(error)),))
+    except OSError as error:
+        return VerifiedRun(folder, (Problem(Kind.UNREADABLE, folder / "run.json", str(explained(error, folder))),))
     problems = []
     for name in FILES[1:]:
         file = folder / name
         try:
             if run.checksums is not None and sha256_of_file(file) != run.checksums[name]:
-                problems.append(f"{file} does not match the checksum in run.json; {AGAIN}")
+                problems.append(Problem(Kind.DAMAGED, file, f"{file} does not match the checksum in run.json; {AGAIN}"))
         except FileNotFoundError:
-            problems.append(f"{file} is missing; {AGAIN}")
+            problems.append(Problem(Kind.MISSING, file, f"{file} is missing; {AGAIN}"))
         except OSError as error:
-            problems.append(str(explained(error, file)))
+            problems.append(Problem(Kind.UNREADABLE, file, str(explained(error, file))))
     if run.checksums is None and not problems:
-        problems += _verify_unsigned(run)
-    return problems
+        problems = _verify_unsigned(run)
+    return VerifiedRun(folder, tuple(problems), run)
 
 
 def folders_of_runs(places: Iterable[Path]) -> list[Path]:
@@ -300,31 +323,32 @@ def folders_of_runs(places: Iterable[Path]) -> list[Path]:
 
 
 def report_verified(folders: Iterable[Path]) -> int:
-    """Verify runs and print what was found, a line each; returns how many are damaged."""
+    """Verify runs and print what was found; returns how many are damaged."""
     wrong = 0
     for folder in folders:
-        problems = verify_run(folder)
-        wrong += bool(problems)
-        old = not problems and read_run(folder).checksums is None
-        print("\n".join(problems) or f"{folder}: {'unverified (version 0.1 kept no checksums)' if old else 'good'}")
+        verified = verify_run(folder)
+        wrong += bool(verified.problems)
+        print(verified)
     return wrong
 
 
-def _verify_unsigned(run: Run) -> list[str]:
+def _verify_unsigned(run: Run) -> list[Problem]:
     """What can be seen of a run of v0.1."""
+    model = run.folder / "model.skops"
     try:
         for split in run.record["metrics"]:
             run.predictions(split)
-        if sha256_of_file(run.folder / "model.skops") != run.model_sha256:
-            return [f"{run.folder / 'model.skops'} is not the model that the run wrote; {AGAIN}"]
+        if sha256_of_file(model) != run.model_sha256:
+            return [Problem(Kind.DAMAGED, model, f"{model} is not the model that the run wrote; {AGAIN}")]
     except (RequestError, OSError) as error:
-        return [str(error)]
+        return [Problem(Kind.UNREADABLE, run.folder, str(error))]
     return []
 
 
 def intact(folder: Path) -> Run | None:
     """The run in a folder; None where there is none, or one of its files is missing or damaged."""
-    return None if not folder.is_dir() or verify_run(folder) else read_run(folder)
+    verified = verify_run(folder) if folder.is_dir() else None
+    return verified.run if verified and not verified.problems else None
 
 
 def all_runs(out: Path, *, model: str | None = None, dataset: str | None = None, kind: str | None = None) -> list[Run]:

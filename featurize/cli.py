@@ -1,19 +1,24 @@
 """The `featurize` command; imports of torch and numpy wait until there is work, so that --help is quick."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from data import command, paths
 from data.errors import RequestError, unknown
 from data.flags import ANY, DataFlags
+from data.problems import Kind, Problem
 from data.registry import DATASETS, MODELS
 from data.scene.flags import NO_LABELS, LabelFlags
 from featurize.flags import ENGINES, HERE, ModelFlags, RunFlags
 from featurize.job import Job
 from featurize.listing import listing
+
+if TYPE_CHECKING:
+    from data.store import VerifiedFeatures
 
 app = command.new_app(
     "featurize",
@@ -149,27 +154,28 @@ def verify(*path: Path, out: Path = paths.DEFAULT_OUT, repair: Annotated[bool, S
         raise RequestError(f"no feature files below {', '.join(map(str, path)) or paths.feature_root(out)}")
     wrong = 0
     for file in files:
-        problems, rank, repairable = _verified(file)
-        if problems and repair and repairable:
-            print("\n".join(problems), flush=True)
+        found, repairable = _verified(file)
+        if found.problems and repair and repairable:
+            print("\n".join(map(str, found.problems)), flush=True)
 
             from featurize.repair import repair as make_whole  # torch
 
             try:
                 make_whole(file)
-                problems, rank = store.verified(file)
+                found = store.verify_features(file)
             except RequestError as error:  # the next file may be mended all the same
-                problems = [str(error)]
-        wrong += bool(problems)
-        print("\n".join(problems) if problems else f"{file}: good{f'; {rank}' if rank else ''}")
+                found = replace(found, problems=(Problem(Kind.DAMAGED, file, str(error)),))
+        wrong += bool(found.problems)
+        rank = "" if found.effective_rank is None else f"; effective rank {found.effective_rank:.1f} of {found.dim:,}"
+        print("\n".join(map(str, found.problems)) if found.problems else f"{file}: good{rank}")
     if files or not finished:
         print(f"{len(files) - wrong} of {len(files)} files are good")
     for folder in unfinished:
         if not folder.exists():  # of a repair that is finished now
             continue
-        state, problems = store.verify_parts(folder)
-        wrong += bool(problems)
-        print("\n".join([*problems, state]))
+        split = store.verify_parts(folder)
+        wrong += bool(split.problems)
+        print("\n".join(map(str, [*split.problems, split])))
     if finished:
         damaged = runs.report_verified(finished)
         print(f"{len(finished) - damaged} of {len(finished)} runs are good")
@@ -177,14 +183,16 @@ def verify(*path: Path, out: Path = paths.DEFAULT_OUT, repair: Annotated[bool, S
     return 1 if wrong else 0
 
 
-def _verified(file: Path) -> tuple[list[str], str, bool]:
-    """What is wrong with a feature file or a packed file, more about a good one, and whether it may be repaired."""
+def _verified(file: Path) -> "tuple[VerifiedFeatures, bool]":
+    """What is wrong with a feature file or a packed file, and whether it may be repaired."""
     from data import packed, store  # deferred: numpy and h5py
 
     try:
-        return (packed.verify(file), "", False) if packed.is_packed(file) else (*store.verified(file), True)
+        if packed.is_packed(file):
+            return store.VerifiedFeatures(file, packed.verify_packed(file)), False
+        return store.verify_features(file), True
     except RequestError as error:  # the next file may be read all the same
-        return [str(error)], "", False
+        return store.VerifiedFeatures(file, (Problem(Kind.UNREADABLE, file, str(error)),)), False
 
 
 @app.command(name="import")

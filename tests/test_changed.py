@@ -110,7 +110,7 @@ def test_a_repair_does_not_mix_in_other_pixels(images, capsys):
     for image in sorted((images / "train").rglob("*.png")):
         repaint(image, keep_times=True)
     assert command.run(app, ["verify", "--repair", str(file)]) == 1
-    assert "images changed since" in "".join(capsys.readouterr()) and store.verify(file)
+    assert "images changed since" in "".join(capsys.readouterr()) and store.verify_features(file).problems
 
 
 def test_an_image_replaced_between_look_and_read_is_noticed(images, capsys, monkeypatch):
@@ -197,7 +197,7 @@ def test_a_finished_part_is_made_again_where_the_pixels_changed_too(images, caps
     repaint(images / "train/a/00.png", keep_times=False)
     assert featurize(images) == 0, capsys.readouterr().err
     assert "images of 1 finished parts changed" in capsys.readouterr().out
-    assert store.verify(made(images)) == [] and featurize(images) == 0
+    assert store.verify_features(made(images)).problems == () and featurize(images) == 0
 
 
 def test_parts_that_do_not_say_what_they_are_of_are_made_again_where_the_times_changed(images, capsys, monkeypatch):
@@ -225,7 +225,7 @@ def test_a_damaged_file_is_repaired_where_only_the_times_of_the_images_changed(i
         repaint(images / "train/b/13.png", keep_times=False)
     assert command.run(app, ["verify", "--repair", str(file)]) == int(changed)
     assert ("images changed since" in "".join(capsys.readouterr())) is changed
-    assert bool(store.verify(file)) is changed
+    assert bool(store.verify_features(file).problems) is changed
 
 
 def test_a_run_killed_before_its_first_part_leaves_no_trace_of_its_versions(images, capsys, monkeypatch):

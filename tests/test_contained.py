@@ -13,6 +13,7 @@ from helpers import make_features
 
 from data import command, packed, store
 from data.errors import RequestError
+from data.problems import Kind
 from data.store import contained
 from featurize.cli import app as featurize
 from probes import inputs
@@ -115,7 +116,7 @@ def test_strange_arrays_are_one_line_before_anything_is_read(file, make, capsys)
     with pytest.raises(RequestError, match="train.h5 is damaged, or no file of this kind: ") as error:
         store.read_features(file)
     assert "\n" not in str(error.value)
-    assert store.verify(file) and command.run(featurize, ["verify", str(file)]) == 1
+    assert store.verify_features(file).problems and command.run(featurize, ["verify", str(file)]) == 1
     with pytest.raises(RequestError):
         packed.read_header(file)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000, "kB"
@@ -142,7 +143,7 @@ def test_odd_attributes_are_one_line(file, name, value):
 def test_a_member_nobody_wrote_is_refused(file):
     with h5py.File(file, "r+") as target:
         target["more"] = np.zeros(40)
-    assert "'more' has no checksum" in " ".join(store.verify(file))
+    assert "'more' has no checksum" in " ".join(map(str, store.verify_features(file).problems))
 
 
 @pytest.mark.parametrize("name", ["features", "labels", "ids"])
@@ -200,7 +201,7 @@ def test_a_file_that_does_not_answer_is_one_line_and_not_called_damaged(file, ch
         with pytest.raises(RequestError, match="does not answer") as error:
             store.read_features(file)
         assert not isinstance(error.value, store.Damaged)
-        assert "does not answer" in store.verify(file)[0]
+        assert [problem.kind for problem in store.verify_features(file).problems] == [Kind.UNREADABLE]
     monkeypatch.undo()
     assert store.read_features(file).labels.shape == (40, 5)
 

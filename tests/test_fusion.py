@@ -58,7 +58,7 @@ def test_rows_are_joined_by_id_whatever_their_order(out):
     assert both.ids == one.ids != two.ids and (both.labels == one.labels).all()
     place = [two.ids.index(name) for name in one.ids]
     assert (both.features == np.hstack([one.features, two.features[place]])).all()
-    assert store.verify(folder / "val.h5") == []
+    assert store.verify_features(folder / "val.h5").problems == ()
     assert both.identity["encoder"]["parts"] == [one.identity["encoder"], two.identity["encoder"]]
     assert "dinov2+resnet" in folder.name
 

@@ -94,4 +94,4 @@ def test_the_command_that_mends_damage_mends_it(made, capsys):
     for hint in [*hints, f"featurize verify --repair {file}"]:
         code, told = run(shlex.split(hint), capsys)
         assert code == ("--repair" not in hint), told
-    assert store.verify(file) == []
+    assert store.verify_features(file).problems == ()

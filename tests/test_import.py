@@ -56,7 +56,7 @@ def check(sets, made, *, split="split"):
         assert [features.class_names[k] for k in features.labels] == made["names"][rows].tolist()
         if features.lonlat is not None:
             assert np.allclose(features.lonlat, made["lonlat"][rows])
-        assert store.verify(features.file) == []
+        assert store.verify_features(features.file).problems == ()
     assert sorted(seen) == list(range(ROWS))
 
 

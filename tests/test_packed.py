@@ -24,7 +24,7 @@ from data.bands import choose_bands
 from data.dataset import limited
 from data.errors import RequestError
 from data.lock import Lock
-from data.packed import PackedSplit, checksums, pack, verify
+from data.packed import PackedSplit, checksums, pack, verify_packed
 from featurize.cli import app
 from featurize.encoder import EncoderRequest, build_encoder
 from featurize.pipeline import featurize_split
@@ -278,7 +278,7 @@ def test_a_truncated_file_is_named(copy, featurize, keep):
     content = copy.read_bytes()
     copy.write_bytes(content[: int(keep * len(content))])
     code, _, err = featurize("--model", "stats", "--packed", copy)
-    assert code == 2 and one_line(err) and "pixels.h5" in err and "not a readable packed file" in err
+    assert code == 2 and one_line(err) and "pixels.h5" in err and "featurize pack" in err
 
 
 def test_a_file_cut_while_it_is_read_is_named(copy):
@@ -295,7 +295,7 @@ def test_a_file_cut_while_it_is_read_is_named(copy):
 WRONG = {
     "absent": (["--packed", "{tmp}/gone.h5"], "no packed file at {tmp}/gone.h5"),
     "features": (["--packed", "{features}"], "is a feature file, not a packed dataset"),
-    "text": (["--packed", "{tmp}/notes.h5"], "notes.h5 is not a readable packed file"),
+    "text": (["--packed", "{tmp}/notes.h5"], "notes.h5 is damaged, or no file of this kind"),
     "other dataset": (
         ["--packed", "{file}", "--dataset", "simulated"],
         "--dataset simulated cannot be combined with --packed",
@@ -383,7 +383,7 @@ def test_worker_processes_write_the_same_bytes(source, tmp_path):
     for split in SPLITS:
         ours = [PackedSplit(tmp_path / f"{workers}.h5", split) for workers in (0, 3)]
         np.testing.assert_array_equal(ours[0].sums, ours[1].sums)
-    assert verify(tmp_path / "3.h5") == []
+    assert verify_packed(tmp_path / "3.h5") == ()
 
 
 def test_a_second_writer_is_told_of_the_first(source, tmp_path):
@@ -448,7 +448,7 @@ def test_a_killed_run_leaves_no_file_and_no_process_and_the_next_starts_cleanly(
         time.sleep(0.05)
     again = packing(tmp_path / "p.h5", "--limit", "20")
     assert again.wait() == 0, again.communicate()[1]
-    assert [path.name for path in tmp_path.iterdir()] == ["p.h5"] and verify(tmp_path / "p.h5") == []
+    assert [path.name for path in tmp_path.iterdir()] == ["p.h5"] and verify_packed(tmp_path / "p.h5") == ()
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc to see worker processes")

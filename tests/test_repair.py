@@ -46,7 +46,7 @@ def flip(file, name, at=0):
 @pytest.mark.parametrize("name", ["features", "labels", "ids"])
 def test_one_flipped_bit_is_found_and_repaired(file, sound, name, capsys):
     flip(file, name)
-    assert store.verify(file), "the damage must be found"
+    assert store.verify_features(file).problems, "the damage must be found"
     assert command.run(app, ["verify", str(file)]) == 1
     assert command.run(app, ["verify", str(file), "--repair"]) == 0
     assert "1 of 1 files are good" in capsys.readouterr().out
@@ -82,7 +82,7 @@ def test_only_the_damaged_chunk_is_made_again(file, capsys):
             chunks = (16, *array.shape[1:])
             target.create_dataset(name, data=array, chunks=chunks, fletcher32=True)
         target.attrs.update(attributes)
-    assert store.verify(file) == []
+    assert store.verify_features(file).problems == ()
     flip(file, "features", at=1)
     assert command.run(app, ["verify", str(file), "--repair"]) == 0
     assert "24 of 40 images are sound" in capsys.readouterr().out
@@ -93,7 +93,7 @@ def test_only_the_damaged_chunk_is_made_again(file, capsys):
 def test_a_value_changed_with_a_good_chunk_checksum_makes_all_again(file, capsys):
     with h5py.File(file, "r+") as target:
         target["features"][5, 0] += 1
-    assert "checksum of 'features'" in store.verify(file)[0]
+    assert "'features'" in store.verify_features(file).problems[0].text
     assert command.run(app, ["verify", str(file), "--repair"]) == 0
     assert "0 of 40 images are sound" in capsys.readouterr().out
 
@@ -102,7 +102,7 @@ def test_a_value_changed_with_a_good_chunk_checksum_makes_all_again(file, capsys
 def test_a_file_cut_short_is_found_and_repair_says_what_to_do(file, capsys, at):
     content = file.read_bytes()
     file.write_bytes(content[:at])
-    assert store.verify(file)
+    assert store.verify_features(file).problems
     assert command.run(app, ["verify", str(file), "--repair"]) == 1
     assert "too damaged to repair: give its featurize command again with --overwrite" in capsys.readouterr().out
 
@@ -133,7 +133,8 @@ def test_one_file_beyond_repair_does_not_keep_the_next_from_it(file, sound, caps
     flip(file, "features")
     assert command.run(app, ["verify", str(file.parent), "--repair"]) == 1
     told = capsys.readouterr().out
-    assert "test.h5 is damaged" in told and "1 of 2 files are good" in told and store.verify(file) == []
+    assert "test.h5 is damaged" in told and "1 of 2 files are good" in told
+    assert store.verify_features(file).problems == ()
 
 
 def with_sources(out):
@@ -154,7 +155,7 @@ def test_a_damaged_record_of_the_images_is_found_and_the_file_repaired(tmp_path,
     file = with_sources(tmp_path)
     features = store.read_features(file).features
     flip(file, "sources")
-    assert store.verify(file)
+    assert store.verify_features(file).problems
     with pytest.raises(RequestError, match="verify --repair"):
         store.read_sources(file)
     assert command.run(app, ["verify", str(file), "--repair"]) == 0

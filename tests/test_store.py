@@ -17,6 +17,7 @@ from data import lock as lock_module
 from data.bands import SENTINEL1, SENTINEL2
 from data.errors import RequestError
 from data.lock import Lock
+from data.problems import Kind
 from featurize.cli import app
 
 ROWS, DIM, PART = 50, 6, 16
@@ -50,7 +51,7 @@ def test_what_is_written_is_read_back(tmp_path, dataset, features):
     np.testing.assert_array_equal(got.features, features)
     np.testing.assert_array_equal(got.labels, dataset.labels)
     assert got.ids == dataset.ids and got.class_names == ("a", "b", "c") and got.multilabel
-    assert store.verify(got.file) == []
+    assert store.verify_features(got.file).problems == ()
     with h5py.File(got.file) as file:
         assert file["features"].chunks == (ROWS, DIM) and file["features"].fletcher32
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train.h5"]
@@ -201,20 +202,22 @@ def break_text(path):
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("damage", "expected"),
     [
-        (break_flip, "checksum of 'features'"),
-        (break_labels, "labels do not match"),
-        (break_ids, "1 ids are duplicates"),
-        (break_nan, "1 rows hold NaN or infinity, first at row 5"),
-        (break_truncate, "unreadable"),
-        (break_text, "unreadable"),
+        (break_flip, [(Kind.DAMAGED, "'features'")]),
+        (break_labels, [(Kind.DAMAGED, "'labels'"), (Kind.DAMAGED, "labels")]),
+        (break_ids, [(Kind.DAMAGED, "'ids'"), (Kind.DAMAGED, "ids"), (Kind.DUPLICATE_IDS, "1 ids")]),
+        (break_nan, [(Kind.DAMAGED, "'features'"), (Kind.NOT_FINITE, "row 5")]),
+        (break_truncate, [(Kind.UNREADABLE, "train.h5")]),
+        (break_text, [(Kind.UNREADABLE, "train.h5")]),
     ],
 )
-def test_verify_finds_damage(tmp_path, dataset, features, damage, words):
+def test_verify_finds_damage(tmp_path, dataset, features, damage, expected):
     file = write_all(tmp_path / "train.h5", dataset, features)
     damage(file)
-    assert words in " ".join(store.verify(file))
+    problems = store.verify_features(file).problems
+    assert [problem.kind for problem in problems] == [kind for kind, _ in expected]
+    assert all(told in problem.text for problem, (_, told) in zip(problems, expected, strict=True))
 
 
 def test_verify_finds_a_changed_identity_and_a_damaged_one(tmp_path, dataset, features):
@@ -224,10 +227,10 @@ def test_verify_finds_a_changed_identity_and_a_damaged_one(tmp_path, dataset, fe
             before = opened.attrs["identity"]
             assert old in before
             opened.attrs["identity"] = before.replace(old, new, 1)
-        assert len(store.verify(file)) == 1, old
+        assert len(store.verify_features(file).problems) == 1, old
         with h5py.File(file, "r+") as opened:
             opened.attrs["identity"] = before
-    assert store.verify(file) == []
+    assert store.verify_features(file).problems == ()
 
 
 def test_the_digest_of_files_is_of_the_sensors_that_are_read(dataset):
@@ -242,7 +245,7 @@ def test_the_digest_of_files_is_of_the_sensors_that_are_read(dataset):
 
 def test_verify_finds_collapse(tmp_path, dataset):
     file = write_all(tmp_path / "train.h5", dataset, np.ones((ROWS, DIM), np.float32))
-    assert "collapsed" in " ".join(store.verify(file))
+    assert [problem.kind for problem in store.verify_features(file).problems] == [Kind.COLLAPSED]
 
 
 def test_a_reader_keeps_what_it_opened_while_another_run_publishes(tmp_path, dataset, features):
@@ -312,7 +315,7 @@ def test_every_raw_byte_of_the_arrays_is_guarded(tmp_path, dataset, features):
         flipped = bytearray(content)
         flipped[offset + 5] ^= 16
         file.write_bytes(flipped)
-        assert store.verify(file), name
+        assert store.verify_features(file).problems, name
 
 
 def test_an_unreadable_file_is_one_clear_error(tmp_path):
@@ -431,4 +434,5 @@ def test_verify_names_an_absent_array_and_goes_on(tmp_path, dataset, features):
     with h5py.File(file, "r+") as source:
         del source["labels"]
         source.create_group("more")
-    assert store.verify(file) == [f"{file}: 'labels' is absent"]
+    (problem,) = store.verify_features(file).problems
+    assert problem.kind is Kind.DAMAGED and "'labels'" in problem.text

@@ -8,7 +8,7 @@ While a split is being written it is a folder of parts and a journal; a part cou
 finished file appears by one rename.
 """
 
-from data.store.contained import Damaged, answer, inspected
+from data.store.contained import Damaged, inspected
 from data.store.exchange import export
 from data.store.fusion import block_weights, fused_folder, is_fused, joined
 from data.store.identity import (
@@ -33,9 +33,8 @@ from data.store.reader import (
     read_sources,
     splits_in,
 )
-from data.store.rescue import salvage
 from data.store.spread import collapse, effective_rank, spread_rows
-from data.store.verification import verified, verify, verify_parts
+from data.store.verify import VerifiedFeatures, salvage, verify_features, verify_parts
 from data.store.writer import DEFAULT_PART_ROWS, FeatureWriter, PartWriter, reserved, tidy
 
 __all__ = [
@@ -43,7 +42,6 @@ __all__ = [
     "is_fused",
     "fused_folder",
     "block_weights",
-    "answer",
     "CHUNK_ROWS",
     "Damaged",
     "collapse",
@@ -74,7 +72,7 @@ __all__ = [
     "spread_rows",
     "tidy",
     "TIMES_FIELD",
-    "verified",
-    "verify",
+    "verify_features",
+    "VerifiedFeatures",
     "verify_parts",
 ]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import RequestError
+from data.problems import Kind
 
 PATIENCE_S = 60.0  # without a sign of life; opening a file or a block of 4 MB takes less from any disk that works
 MEMORY = 8 * 2**30  # bytes of address space; what is read at once is a thousandth of that
@@ -39,12 +40,12 @@ def inspected(file: Path, wanted: str) -> dict[str, Any]:
     """
     found = answer(file, wanted)
     if problem := found.get("problem"):
-        raise Damaged(f"{file} is damaged, or no file of this kind: {problem}")
+        raise Damaged(f"{file} is damaged, or no file of this kind: {problem['text']}")
     return found
 
 
 def answer(file: Path, wanted: str) -> dict[str, Any]:
-    """As `inspected`, with what is wrong as ``problem``.
+    """As `inspected`, with what is wrong under ``problem``, a dict of ``kind`` and ``text``.
 
     Raises:
         RequestError: it does not answer.
@@ -105,7 +106,7 @@ class _Child:
                     )
                 read = os.read(process.stdout.fileno(), 2**16)
                 if not read:
-                    return {"problem": self._ended(process), "unreadable": True}
+                    return {"problem": {"kind": Kind.UNREADABLE, "text": self._ended(process)}}
                 text += read
                 while b"\n" in text:
                     line, text = text.split(b"\n", 1)

@@ -1,7 +1,7 @@
 """Looking into HDF5 files: run in a child process by `data.store.contained`, as damage can end or hang the library.
 
 A question is a file and what is wanted of it; an answer is a dict of JSON: what was found, or under ``problem`` why the
-file cannot be relied on (and ``unreadable`` where HDF5 fails), or under ``os_error`` what the operating system said.
+file cannot be relied on (``kind`` and ``text``, see `data.problems`), or under ``os_error`` what the system says.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from data.problems import Kind
 from data.store.contained import PATIENCE_S
 from data.store.identity import DIGESTED, SCHEMA, digest_ids
 from data.store.spread import collapse, effective_rank
@@ -45,15 +46,21 @@ def inspect(file: str, wanted: str, beat: Beat = lambda: None) -> dict[str, Any]
         with h5py.File(file, "r", locking=False) as source:
             return QUESTIONS[wanted](source, beat)
     except Unfit as error:
-        return {"problem": str(error)}
+        return {"problem": _problem(Kind.DAMAGED, str(error))}
     except OSError as error:
         if error.errno:
             return {"os_error": [error.errno, os.strerror(error.errno)]}
-        return {"problem": f"HDF5 cannot read it ({_first_line(error)})", "unreadable": True}
+        return {"problem": _problem(Kind.UNREADABLE, f"HDF5 cannot read it ({_first_line(error)})")}
     except MemoryError:
-        return {"problem": "reading it takes more memory than a file of this kind ever does", "unreadable": True}
+        text = "reading it takes more memory than a file of this kind ever does"
+        return {"problem": _problem(Kind.UNREADABLE, text)}
     except Exception as error:  # whatever h5py makes of damage: the file is to blame, and the next question waits
-        return {"problem": f"HDF5 cannot read it ({type(error).__name__}: {_first_line(error)})", "unreadable": True}
+        text = f"HDF5 cannot read it ({type(error).__name__}: {_first_line(error)})"
+        return {"problem": _problem(Kind.UNREADABLE, text)}
+
+
+def _problem(kind: Kind, text: str) -> dict[str, str]:
+    return {"kind": kind, "text": text}
 
 
 def _kind(source: Any, beat: Beat) -> dict[str, Any]:
@@ -94,33 +101,37 @@ def _identity(source: Any, beat: Beat) -> dict[str, Any]:
 
 def _features(source: Any, beat: Beat) -> dict[str, Any]:
     """Whether every array is what was written; what a probe cannot use of it is counted, not judged."""
-    about = _identity(source, beat)
-    arrays = _feature_arrays(source, about["checksums"])
-    digests, finite = _digests(arrays, beat)
-    wrong = [f"checksum of '{name}' does not match" for name in digests if digests[name] != about["checksums"][name]]
-    if wrong := wrong or _unlike_identity(about["identity"], arrays, digests):
+    about, _, wrong, finite = _compared(source, beat)
+    if wrong:
         raise Unfit(wrong[0])
     return about | {"not_finite": int((~finite).sum())}
 
 
 def _verify(source: Any, beat: Beat) -> dict[str, Any]:
-    about = _identity(source, beat)
-    arrays = _feature_arrays(source, about["checksums"])
-    digests, finite = _digests(arrays, beat)
-    problems = [f"checksum of '{name}' does not match" for name in digests if digests[name] != about["checksums"][name]]
-    problems += _unlike_identity(about["identity"], arrays, digests)
+    _, arrays, wrong, finite = _compared(source, beat)
+    problems = [_problem(Kind.DAMAGED, text) for text in wrong]
     ids = arrays["ids"][:].tolist()
     if len(set(ids)) < len(ids):
-        problems.append(f"{len(ids) - len(set(ids))} ids are duplicates")
+        problems.append(_problem(Kind.DUPLICATE_IDS, f"{len(ids) - len(set(ids))} ids are duplicates"))
     if not finite.all():
-        problems.append(f"{(~finite).sum()} rows hold NaN or infinity, first at row {int(np.argmin(finite))}")
+        text = f"{(~finite).sum()} rows hold NaN or infinity, first at row {int(np.argmin(finite))}"
+        problems.append(_problem(Kind.NOT_FINITE, text))
     elif why := collapse(arrays["features"]):
-        problems.append(f"features have collapsed: {why}")
+        problems.append(_problem(Kind.COLLAPSED, f"features have collapsed: {why}"))
     if problems:
         return {"problems": problems}
     beat()
     rank = effective_rank(arrays["features"])
     return {"problems": [], "effective_rank": rank, "dim": arrays["features"].shape[1]}
+
+
+def _compared(source: Any, beat: Beat) -> tuple[dict[str, Any], dict[str, Any], list[str], np.ndarray]:
+    """What a feature file records, its arrays, in what they differ from it, and (N,) whether a row is finite."""
+    about = _identity(source, beat)
+    arrays = _feature_arrays(source, about["checksums"])
+    digests, finite = _digests(arrays, beat)
+    wrong = [f"checksum of '{name}' does not match" for name in digests if digests[name] != about["checksums"][name]]
+    return about, arrays, wrong + _unlike_identity(about["identity"], arrays, digests), finite
 
 
 def _sound(source: Any, beat: Beat) -> dict[str, Any]:

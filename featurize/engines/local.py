@@ -5,6 +5,7 @@ import sys
 from data import store
 from data.errors import RequestError
 from data.files import short_hash
+from data.problems import Kind
 from featurize.encoder import Encoder
 from featurize.job import Job
 from featurize.pipeline import Work, embed_parts, featurize_split
@@ -50,7 +51,7 @@ def make_files(job: Job, plan: Plan, work: Work) -> None:
             samples, job.encoder, file, plan, limit=limit, overwrite=job.overwrite, work=work, asked=job.asked()
         )
         print(line, flush=True)
-        for problem in store.verify(file):
-            if "collapsed" not in problem:
+        for problem in store.verify_features(file).problems:
+            if problem.kind is not Kind.COLLAPSED:
                 raise RequestError(f"{problem}; use --overwrite to make it anew")
             print(f"featurize: warning: {problem}; a probe can learn next to nothing from them", file=sys.stderr)

@@ -244,7 +244,9 @@ def _problem(file: Path) -> str | None:
             for split in ("val", "test"):
                 assert len(run.predictions(split).ids)
         case ".h5":
-            return "; ".join(packed.verify(file) if packed.is_packed(file) else store.verify(file))
+            is_packed = packed.is_packed(file)
+            problems = packed.verify_packed(file) if is_packed else store.verify_features(file).problems
+            return "; ".join(map(str, problems))
         case ".json":
             json.loads(file.read_text())
         case ".csv":
