@@ -14,6 +14,11 @@ TOP = Path(__file__).parent.parent
 PAGES = [TOP / "README.md", TOP / "CONTRIBUTING.md", TOP / "CHANGELOG.md", *sorted((TOP / "docs").rglob("*.md"))]
 BLOCKS = [block for page in PAGES for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)]
 LINES = [line for block in BLOCKS for line in block.splitlines() if shlex.split(line, comments=True)]
+ANCHOR = re.compile(r"\]\(([^)#:]*)#([^)]+)\)")
+
+
+def test_the_readme_has_at_most_200_lines():
+    assert len((TOP / "README.md").read_text().splitlines()) <= 200
 
 
 def words(line: str) -> list[str]:
@@ -61,3 +66,17 @@ def test_the_main_job_runs_as_written(tmp_path, monkeypatch, capsys):
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
+def test_anchors_are_headings(page):
+    for target, anchor in ANCHOR.findall(page.read_text()):
+        text = (page.parent / target).read_text() if target else page.read_text()
+        headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        assert anchor in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings], anchor
+
+
+def test_every_page_of_the_guide_is_linked_from_the_readme():
+    linked = set(re.findall(r"\]\((docs/[^)#]+)\)", (TOP / "README.md").read_text()))
+    guide = {str(page.relative_to(TOP)) for page in (TOP / "docs" / "guide").glob("*.md")}
+    assert len(guide) > 5 and guide <= linked
