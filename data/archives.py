@@ -1,6 +1,5 @@
 """Archives of a dataset: fetched when asked for, unpacked once into a cache folder that can be trusted."""
 
-import fcntl
 import gzip
 import hashlib
 import json
@@ -11,14 +10,14 @@ import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from data.errors import RequestError
 from data.extraction import OutOfSpaceError, extract_tar, extract_zip
 from data.files import NO_SPACE
+from data.lock import Lock
 from data.paths import user_cache
 
 MARKER = ".unpacked.json"
@@ -58,12 +57,11 @@ def unpacked(archive: Path, *, cache_dir: Path | None, more: Sequence[Path] = ()
         if _is_unpacked(folder / name, identity):
             return folder / name
     target = cache_folder(archive.parent, cache_dir=cache_dir) / name
-    with _alone(target) as alone:
+    with Lock(target.with_name(f".{target.name}.unpacking.lock"), what=target, wait=True):
         if _is_unpacked(target, identity):  # another process was faster
             return target
-        if alone:
-            for leftover in target.parent.glob(f"{name}.tmp-*"):  # of a killed process: the lock says nobody is here
-                shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in target.parent.glob(f"{name}.tmp-*"):  # of a killed process: the lock says nobody is here
+            shutil.rmtree(leftover, ignore_errors=True)
         if target.exists():
             raise RequestError(f"{target} exists but was not unpacked by this program; move it away and try again")
         if not cache_dir and target.parent != archive.parent:
@@ -143,26 +141,6 @@ def _writable(folder: Path, *, create: bool) -> bool:
     except OSError:
         return False
     return True
-
-
-@contextmanager
-def _alone(target: Path) -> Iterator[bool]:
-    """Wait until no other process unpacks into `target`; yields False where the disk has no file locks.
-
-    Without locks two processes both unpack and the second rename loses, which is wasteful but right.
-    """
-    lock = target.with_name(f".{target.name}.lock")
-    with lock.open("w") as file:
-        try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"waiting for another process that unpacks into {target}", file=sys.stderr)
-                fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            yield False
-            return
-        yield True  # the lock file stays: removing it would let two waiting processes lock different files
 
 
 def _unpack(parts: Sequence[Path], target: Path, identity: dict) -> None:

@@ -4,13 +4,14 @@ import errno
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from data.errors import RequestError
+from data.processes import names_of_dead, own_name
 
 # What a full disk, a quota and a file-size limit raise.
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -43,9 +44,7 @@ def published(path: Path) -> Iterator[Path]:
     Raises:
         RequestError: the disk is full or fails, or the folder cannot be made; nothing is left behind.
     """
-    from data.lock import place  # deferred: it needs this module
-
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}@{place()}")
+    temporary = own_name(path, "tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear_left(path.parent)
@@ -61,21 +60,12 @@ def published(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@cache  # once per process and folder
 def _clear_left(folder: Path) -> None:
-    """Remove temporary files that dead processes left in a folder; looked for once."""
-    from data.lock import is_alive, place
-
-    if folder in _cleared:
-        return
-    _cleared.add(folder)
-    for left in folder.glob(f"*.tmp-*-*@{place()}"):
-        pid = left.name.rpartition(".tmp-")[2].partition("-")[0]
-        if pid.isdecimal() and not is_alive(int(pid)):
-            with suppress(OSError):  # another user's, or of a read-only disk: not what this one was asked to write
-                left.unlink()
-
-
-_cleared: set[Path] = set()
+    """Remove temporary files that dead processes left in a folder."""
+    for left in names_of_dead(folder, "tmp"):
+        with suppress(OSError):  # another user's, or on a read-only disk: not what this command is to write
+            left.unlink()
 
 
 def explained(error: OSError, path: Path) -> Exception:

@@ -2,9 +2,7 @@
 
 import ctypes
 import errno
-import glob
 import os
-import secrets
 import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator
@@ -12,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from data.files import explained, fsync_folder
-from data.lock import is_alive, place
+from data.processes import names_of_dead, own_name
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux: renameat2(2)
 
@@ -71,14 +69,9 @@ def clear_left(folder: Path, *, ours: Ours | None = None) -> None:
         folder: see `published_folder`.
         ours: see `published_folder`.
     """
-    for left in sorted(folder.parent.glob(f".{glob.escape(folder.name)}.*-*@{place()}")):
-        kind, _, rest = left.name.removeprefix(f".{folder.name}.").partition("-")
-        pid = rest.partition("-")[0]
-        if kind not in ("tmp", "old") or not pid.isdecimal() or is_alive(int(pid)):
-            continue
-        if kind == "tmp":  # never finished
-            shutil.rmtree(left, ignore_errors=True)
-            continue
+    for left in names_of_dead(folder.parent, "tmp", of=f".{folder.name}"):  # never finished
+        shutil.rmtree(left, ignore_errors=True)
+    for left in names_of_dead(folder.parent, "old", of=f".{folder.name}"):
         if not folder.exists():
             with suppress(OSError):
                 left.rename(folder)
@@ -86,7 +79,7 @@ def clear_left(folder: Path, *, ours: Ours | None = None) -> None:
 
 
 def _beside(folder: Path, kind: str) -> Path:
-    return folder.with_name(f".{folder.name}.{kind}-{os.getpid()}-{secrets.token_hex(4)}@{place()}")
+    return own_name(folder.with_name(f".{folder.name}"), kind)
 
 
 def _take_place(new: Path, folder: Path, ours: Ours | None) -> None:

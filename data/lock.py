@@ -1,31 +1,68 @@
 """A lock file with a heartbeat, for disks that have no file locks (many network disks).
 
-The file says who holds the lock: machine, boot, process namespace, process. A process of the same boot and namespace
-is looked up in the process table. Of any other, in another container or on another machine, only its heartbeat is
-visible: the holder touches the file every `BEAT_S` seconds, and is dead after `DEAD_AFTER_S` without. Libraries such
-as filelock have neither: their soft lock compares host name and process number, which two containers may share.
+The file says who holds the lock. A holder of this machine, boot and process namespace is looked up in the process
+table. Of any other, only the heartbeat is visible: the holder touches the file every `BEAT_S` seconds, and counts as
+dead after `DEAD_AFTER_S` without.
+
+The package filelock (4.2: `SoftFileLease`) is not used: a process killed between creating its lock and writing its
+record leaves a lock that is never freed; a holder that died on another machine is replaced only by a process that has
+watched its lock for the whole of `DEAD_AFTER_S`; and the lock of version 0.1, whose holder may live, is replaced after
+two seconds.
 """
 
 import errno
 import glob
 import json
 import os
-import secrets
 import socket
+import sys
 import threading
-from collections.abc import Mapping
+import time
 from contextlib import suppress
-from functools import cache
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from data.errors import RequestError
-from data.files import canonical_json, explained, short_hash
+from data.files import canonical_json, explained
+from data.processes import UNKNOWN_START, names_of_dead, own_name, place, started
 
 BEAT_S = 15.0
 DEAD_AFTER_S = 300.0
-UNKNOWN_START = "alive"  # of a process that runs, where the system does not say since when
+POLL_S = 1.0  # between two looks at a lock that is waited for
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)  # of a disk without hard links, such as exFAT
+
+
+class HeldError(RequestError):
+    """Another process holds the lock."""
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """The content of a lock file."""
+
+    host: str
+    place: str
+    pid: int
+    started: str
+    name: str = ""  # differs from lock to lock of one process
+
+    @classmethod
+    def read(cls, text: str) -> "_Owner | None":
+        """None where the file is damaged, or of v0.1, which does not say in which container the process is."""
+        try:
+            owner = cls(**json.loads(text))
+        except (ValueError, TypeError, RecursionError):
+            return None
+        texts = (owner.host, owner.place, owner.started, owner.name)
+        return owner if all(isinstance(one, str) for one in texts) and type(owner.pid) is int else None
+
+    def is_dead(self, silent_s: float) -> bool:
+        """Whether the process is gone, by the process table or, from elsewhere, by its silence."""
+        if self.place != place():
+            return silent_s > DEAD_AFTER_S
+        now = started(self.pid)
+        return now is None or (now != self.started and UNKNOWN_START not in (now, self.started))
 
 
 class Lock:
@@ -33,11 +70,12 @@ class Lock:
 
     Args:
         path: the lock file, ``<what is locked>.lock``.
-        what: is locked, for messages; None means the HDF5 file of that name.
+        what: what is locked, for messages; None means the HDF5 file of that name.
+        wait: wait for another holder; it is an error otherwise.
     """
 
-    def __init__(self, path: Path, *, what: Path | None = None) -> None:
-        self.path, self.what = path, what or path.with_suffix(".h5")
+    def __init__(self, path: Path, *, what: Path | None = None, wait: bool = False) -> None:
+        self.path, self.what, self.wait = path, what or path.with_suffix(".h5"), wait
         self._ended = threading.Event()
 
     def __enter__(self) -> Self:
@@ -51,16 +89,30 @@ class Lock:
         """Take the lock; the lock of a dead process is taken over.
 
         Raises:
-            RequestError: another process holds it, the file is no lock, or it cannot be written.
+            HeldError: another process holds it, and `wait` is off.
+            RequestError: the file is no lock, or it cannot be written.
         """
-        mine = self._own_name()
-        owner = {"host": socket.gethostname(), "place": place(), "pid": os.getpid(), "started": _started(os.getpid())}
-        self.text = canonical_json(owner | {"name": mine.name})
+        told = False
+        while True:
+            try:
+                return self._try()
+            except HeldError as error:
+                if not self.wait:
+                    raise
+                if not told:
+                    print(f"waiting: {error}", file=sys.stderr, flush=True)
+                told = True
+                time.sleep(POLL_S)
+
+    def _try(self) -> None:
+        mine = own_name(self.path, "try")
+        owner = _Owner(socket.gethostname(), place(), os.getpid(), str(started(os.getpid())), mine.name)
+        self.text = canonical_json(asdict(owner))
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            mine.write_text(self.text)
+            mine.write_text(self.text)  # whole before it takes the lock's name
             for _ in range(3):
-                if self._claim(mine):
+                if _link(mine, self.path):
                     self._clear(mine)
                     self._ended = threading.Event()
                     threading.Thread(target=self._beat, args=(self._ended,), daemon=True).start()
@@ -71,12 +123,12 @@ class Lock:
         finally:
             with suppress(OSError):
                 mine.unlink(missing_ok=True)
-        raise RequestError(f"{self.path} keeps coming back: another process is writing this split; wait for it")
+        raise HeldError(f"{self.path} is taken again and again: other processes are writing {self.what}")
 
     def release(self) -> None:
         """Give the lock back, if it is still ours."""
         self._ended.set()
-        with suppress(OSError):  # gone, or a disk that fails: the lock dies with this process's heartbeat
+        with suppress(OSError):  # gone, or the disk fails: the lock ends with this process's heartbeat
             if self.is_held():
                 self.path.unlink()
 
@@ -90,13 +142,10 @@ class Lock:
     def outlived(self, other: Path) -> bool:
         """Whether the process that holds another lock on the same disk is dead; False where there is no such lock."""
         try:
-            owner, silent_s = _owner(other.read_text(errors="replace")), _silent_s(other, self.path)
+            owner = _Owner.read(other.read_text(errors="replace"))
+            return owner is not None and owner.is_dead(_silent_s(other, self.path))
         except FileNotFoundError:
             return False
-        if owner is None:
-            return False
-        here = owner["place"] == place()
-        return not _is_same(_started(owner["pid"]), owner["started"]) if here else silent_s > DEAD_AFTER_S
 
     def check(self) -> None:
         """Raise a RequestError unless the lock is still ours."""
@@ -113,142 +162,70 @@ class Lock:
                     return
                 os.utime(self.path)
 
-    def _claim(self, mine: Path) -> bool:
-        try:
-            os.link(mine, self.path)  # fails if it exists, and appears with its content or not at all
-            return True
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in NO_LINKS:
-                raise
-        with suppress(FileExistsError), self.path.open("x") as file:
-            file.write(self.text)
-            return True
-        return False
-
-    def _own_name(self) -> Path:
-        """A name beside the lock that nobody else takes; it says whose it is."""
-        return self.path.with_name(f"{self.path.name}.{os.getpid()}-{secrets.token_hex(8)}@{place()}")
-
     def _clear(self, mine: Path) -> None:
-        """Remove such names that dead processes left."""
-        for left in self.path.parent.glob(f"{glob.escape(self.path.name)}.*-*@*"):
-            pid, _, rest = left.name.removeprefix(f"{self.path.name}.").partition("-")
+        """Remove names that dead processes left while they were taking this lock."""
+        dead = set(names_of_dead(self.path.parent, "try", of=self.path.name))
+        for left in self.path.parent.glob(f"{glob.escape(self.path.name)}.try-*"):
             with suppress(OSError):
-                if left == mine or not pid.isdecimal():
-                    continue
-                here = rest.endswith(f"@{place()}")
-                if _started(int(pid)) is None if here else _silent_s(left, mine) > DEAD_AFTER_S:
+                if left in dead or (not left.name.endswith(place()) and _silent_s(left, mine) > DEAD_AFTER_S):
                     left.unlink(missing_ok=True)
 
     def _remove_if_dead(self, mine: Path) -> None:
         """Remove a dead process's lock.
 
         Raises:
-            RequestError: its process lives or may live, or the file is no lock.
+            HeldError: its process lives, or may live.
+            RequestError: the file is no lock.
         """
         try:
             text = self.path.read_text(errors="replace")
-            silent_s = _silent_s(self.path, mine)
+            silent_s = max(_silent_s(self.path, mine), 0.0)
         except FileNotFoundError:
             return
-        if (owner := _owner(text)) is None:
+        owner = _Owner.read(text)
+        if owner is None:
             raise RequestError(
                 f"{self.path} is not readable as a lock of this version; nothing has touched it for {silent_s:.0f} s: "
                 "delete it if no other process is writing there"
             )
-        here = owner["place"] == place()
-        if here and _is_same(_started(owner["pid"]), owner["started"]):
-            raise RequestError(f"{self.what} is being written by process {owner['pid']} on this machine; wait for it")
-        if not here and silent_s <= DEAD_AFTER_S:
-            raise RequestError(
-                f"{self.what} is being written by process {owner['pid']} on {owner['host']}, last seen "
-                f"{max(silent_s, 0):.0f} s ago; wait for it. If it is dead, try again in "
-                f"{DEAD_AFTER_S - silent_s:.0f} s, or delete {self.path}"
+        if not owner.is_dead(silent_s):
+            if owner.place == place():
+                raise HeldError(f"{self.what} is being written by process {owner.pid} on this machine; wait for it")
+            raise HeldError(
+                f"{self.what} is being written by process {owner.pid} on {owner.host}, last seen {silent_s:.0f} s ago; "
+                f"wait for it. If it is dead, try again in {DEAD_AFTER_S - silent_s:.0f} s, or delete {self.path}"
             )
-        stale = self._own_name()
+        stale = own_name(self.path, "try")
         with suppress(FileNotFoundError):  # another process that found it dead was faster
             self.path.rename(stale)
             if stale.read_text(errors="replace") != text:  # ... and has taken the lock since: put its lock back
-                self._put_back(stale)
+                _link(stale, self.path)
             stale.unlink()
-
-    def _put_back(self, stale: Path) -> None:
-        try:
-            os.link(stale, self.path)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            if error.errno not in NO_LINKS:
-                raise
-            with suppress(FileExistsError), self.path.open("x") as file:
-                file.write(stale.read_text())
 
 
 def left_beside(path: Path) -> bool:
-    """Whether a lock, or what a process that was stopped while taking it left, is there; to take it clears both."""
+    """Whether there is a lock, or what a process killed while taking it left; taking the lock clears both."""
     return any(path.parent.glob(f"{glob.escape(path.name)}*"))
 
 
-@cache
-def place() -> str:
-    """Where process numbers mean the same processes: this machine since it started, in this process namespace."""
-    boot, namespace = "", ""
-    with suppress(OSError):  # absent on macOS, where there is one namespace
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    with suppress(OSError):
-        namespace = os.readlink("/proc/self/ns/pid")
-    return short_hash([socket.gethostname(), boot, namespace], 16)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process of this place runs."""
-    return _started(pid) is not None
-
-
-def _owner(text: str) -> Mapping[str, Any] | None:
-    """What a lock says of its holder; None where it is damaged, or of v0.1, which cannot be told from another's."""
+def _link(source: Path, target: Path) -> bool:
+    """Give a file a second name, unless that is taken; a copy where the disk has no hard links."""
     try:
-        owner = json.loads(text)
-        fits = (
-            isinstance(owner["place"], str)
-            and isinstance(owner["host"], str)
-            and isinstance(owner["started"], str)
-            and type(owner["pid"]) is int
-            and 0 < owner["pid"] < 2**31
-        )
-        return owner if fits else None
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
+        os.link(source, target)  # the name appears with its content, or not at all
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        try:
+            with target.open("x") as file:
+                file.write(source.read_text())
+        except FileExistsError:
+            return False
+    return True
 
 
 def _silent_s(file: Path, mine: Path) -> float:
-    """Seconds since a file was touched, by the clock of its disk, which may be another than this machine's."""
+    """Seconds since a file was touched, by the clock of its disk, which may differ from this machine's."""
     os.utime(mine)
     return mine.stat().st_mtime - file.stat().st_mtime
-
-
-def _is_same(found: str | None, recorded: str) -> bool:
-    """Whether a process that runs may be the one that was recorded."""
-    return found is not None and (found == recorded or UNKNOWN_START in (found, recorded))
-
-
-def _started(pid: int) -> str | None:
-    """When a process started, which tells it from a later one with the same number; None if there is none.
-
-    Where /proc is missing (macOS) or hides other users' processes (``hidepid``), only whether it runs is known.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-        fields = stat.rpartition(")")[2].split()
-        return None if fields[0] == "Z" else fields[19]
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        pass
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):  # no such process, or no number of one
-        return None
-    except PermissionError:  # another user's
-        pass
-    return UNKNOWN_START

@@ -165,6 +165,8 @@ def verify(*path: Path, out: Path = paths.DEFAULT_OUT, repair: Annotated[bool, S
                 found = store.verify_features(file)
             except RequestError as error:  # the next file may be mended all the same
                 found = replace(found, problems=(Problem(Kind.DAMAGED, file, str(error)),))
+        if repair and repairable and not found.problems:
+            store.clear_finished(file)
         wrong += bool(found.problems)
         rank = "" if found.effective_rank is None else f"; effective rank {found.effective_rank:.1f} of {found.dim:,}"
         print("\n".join(map(str, found.problems)) if found.problems else f"{file}: good{rank}")

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import h5py
 import pytest
 
 from analysis.cli import app as analyze
-from data import command, lock, store
+from data import command, lock, processes, store
 from data.errors import RequestError
 from data.files import write_text
 from data.lock import Lock
@@ -35,7 +36,7 @@ def test_a_holder_in_another_container_with_our_host_name_and_number_is_not_take
     holder = Lock(tmp_path / "train.lock")
     with monkeypatch.context() as there:
         there.setattr(lock, "place", lambda: "the other container")
-        there.setattr(lock, "_started", lambda _: "12345")
+        there.setattr(lock, "started", lambda _: "12345")
         holder.acquire()
     with pytest.raises(RequestError, match="last seen 0 s ago"):
         Lock(tmp_path / "train.lock").acquire()
@@ -99,7 +100,7 @@ def test_a_process_that_proc_hides_is_not_taken_for_dead(tmp_path, monkeypatch, 
     monkeypatch.setattr(os, "kill", another_users)
     with pytest.raises(RequestError, match=f"being written by process {os.getpid()} on this machine"):
         Lock(tmp_path / "train.lock").acquire()
-    assert lock.is_alive(os.getpid()) and not lock.is_alive(4194305)
+    assert processes.started(os.getpid()) and processes.started(4194305) is None
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EROFS, errno.EACCES])
@@ -116,11 +117,30 @@ def test_a_disk_that_fails_under_a_lock_is_one_line(tmp_path, monkeypatch, code)
 def test_names_of_dead_processes_beside_a_lock_are_cleared(tmp_path):
     """Also where the name of what is locked is a pattern to glob, and where strangers' files look alike."""
     path = tmp_path / "p[1].lock"
-    for name in ("4194305-ab@" + lock.place(), "7-ab@elsewhere", "x-ab@y"):
+    for name in ("try-4194305-ab@" + lock.place(), "try-7-ab@elsewhere", "x-ab@y"):
         (tmp_path / f"p[1].lock.{name}").write_text("")
-    os.utime(tmp_path / "p[1].lock.7-ab@elsewhere", (0, 0))
+    os.utime(tmp_path / "p[1].lock.try-7-ab@elsewhere", (0, 0))
     with Lock(path):
         assert {file.name for file in tmp_path.iterdir()} == {"p[1].lock", "p[1].lock.x-ab@y"}
+
+
+def test_a_lock_that_waits_takes_its_turn(tmp_path, monkeypatch, capsys):
+    """As two commands that unpack the same archive."""
+    monkeypatch.setattr(lock, "POLL_S", 0.01)
+    first, done = Lock(tmp_path / "a.lock", what=tmp_path / "a"), []
+
+    def second():
+        with Lock(tmp_path / "a.lock", what=tmp_path / "a", wait=True):
+            done.append(first.is_held())
+
+    with first:
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        while f"process {os.getpid()}" not in capsys.readouterr().err:
+            time.sleep(0.01)
+        assert not done
+    waiting.join(60)
+    assert done == [False] and list(tmp_path.iterdir()) == []
 
 
 def test_features_are_read_and_written_on_a_disk_without_file_locks(tmp_path):
@@ -165,7 +185,7 @@ def test_an_address_is_no_folder(app, words, tmp_path, monkeypatch, capsys):
 
 
 def test_what_a_failed_removal_left_beside_a_lock_goes_with_the_next_reuse(tmp_path):
-    (tmp_path / f"train.lock.4194305-ab@{lock.place()}").write_text("")
+    (tmp_path / f"train.lock.try-4194305-ab@{lock.place()}").write_text("")
     store.tidy(tmp_path / "train.h5")
     assert list(tmp_path.iterdir()) == []
 

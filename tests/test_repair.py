@@ -1,5 +1,7 @@
 """Every kind of damage is found, and repair makes again only what was damaged."""
 
+import json
+
 import h5py
 import numpy as np
 import pytest
@@ -8,9 +10,11 @@ from PIL import Image
 
 from data import command, store
 from data.errors import RequestError
+from data.processes import place
 from data.store.inspection import digest_attributes
 from featurize.cli import app
 
+DEAD = {"host": "h", "pid": 2**22 + 1, "started": "1", "name": ""}  # no process has this number
 SPLIT = ["--model", "stats", "--dataset", "simulated", "--split", "val", "--bands", "B04,B08", "--workers", "0"]
 
 
@@ -125,6 +129,32 @@ def test_a_repair_that_was_killed_and_is_given_again_ends_well(file, sound, caps
     assert "1 of 1 files are good" in capsys.readouterr().out
     assert [path.name for path in file.parent.iterdir()] == ["val.h5"]
     assert command.run(app, ["verify", str(file.parent), "--repair"]) == 0
+
+
+@pytest.mark.parametrize("with_plan", [True, False])
+def test_what_a_repair_killed_after_publishing_left_goes_with_the_next_one(file, with_plan):
+    """The parts and the lock used to stay until the next featurize."""
+    identity, _ = store.read_identity(file)
+    with h5py.File(file) as source:
+        features = source["features"][:]
+    size = {"rows": 40, "dim": features.shape[1], "dtype": features.dtype.name, "part_rows": 8}
+    with store.FeatureWriter(file, identity, **size) as writer:
+        writer.write_part(0, features[:8])
+    file.with_suffix(".lock").write_text(json.dumps(DEAD | {"place": place()}))
+    if not with_plan:
+        (writer.parts / "plan.json").unlink()
+    assert command.run(app, ["verify", str(file.parent)]) == 0 and writer.parts.exists(), "verify alone changes nothing"
+    assert command.run(app, ["verify", str(file.parent), "--repair"]) == 0
+    assert [path.name for path in file.parent.iterdir()] == ["val.h5"]
+
+
+def test_a_repair_keeps_the_parts_of_a_command_that_is_to_replace_a_sound_file(file):
+    identity, _ = store.read_identity(file)
+    other = identity | {"encoder": identity["encoder"] | {"pooling": "max"}}
+    with store.FeatureWriter(file, other, rows=40, dim=3, dtype="float32", part_rows=8) as writer:
+        writer.write_part(0, np.zeros((8, 3), np.float32))
+    assert command.run(app, ["verify", str(file.parent), "--repair"]) == 0
+    assert writer.missing() == [1, 2, 3, 4]
 
 
 def test_one_file_beyond_repair_does_not_keep_the_next_from_it(file, sound, capsys):

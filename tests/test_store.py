@@ -362,14 +362,14 @@ def test_a_taken_over_lock_is_not_taken_again(tmp_path, monkeypatch):
     lock = tmp_path / "train.lock"
     lock.write_text(json.dumps({"host": "h", "place": lock_module.place(), "pid": 2**22 + 1, "started": "1"}))
     first, second = Lock(lock), Lock(lock)
-    started = lock_module._started
+    started = lock_module.started
 
     def late(pid):
         if pid == 2**22 + 1 and not hasattr(first, "text"):
             first.acquire()  # between the second's look at the lock and its taking it
         return started(pid)
 
-    monkeypatch.setattr(lock_module, "_started", late)
+    monkeypatch.setattr(lock_module, "started", late)
     with pytest.raises(RequestError, match=f"being written by process {os.getpid()}"):
         second.acquire()
     assert lock.read_text() == first.text

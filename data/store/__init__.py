@@ -34,7 +34,7 @@ from data.store.reader import (
     splits_in,
 )
 from data.store.spread import collapse, effective_rank, spread_rows
-from data.store.verify import VerifiedFeatures, salvage, verify_features, verify_parts
+from data.store.verify import VerifiedFeatures, clear_finished, salvage, verify_features, verify_parts
 from data.store.writer import DEFAULT_PART_ROWS, FeatureWriter, PartWriter, reserved, tidy
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "fused_folder",
     "block_weights",
     "CHUNK_ROWS",
+    "clear_finished",
     "Damaged",
     "collapse",
     "dataset_slug",

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from data import paths
 from data.errors import RequestError
 from data.files import explained
 from data.problems import Kind, Problem
 from data.store.contained import Damaged, answer, inspected
 from data.store.plan import PLAN_FILE, SIZES, DamagedPlan, read_plan
-from data.store.reader import open_hdf5
-from data.store.writer import FeatureWriter, PartWriter
+from data.store.reader import open_hdf5, read_identity
+from data.store.writer import FeatureWriter, PartWriter, tidy
 
 
 @dataclass(frozen=True)
@@ -121,3 +122,16 @@ def salvage(file: Path) -> tuple[int, int]:
                 made_from = source["sources"][start:stop] if known else None
                 writer.write_part(part, source["features"][start:stop], made_from)  # read by the child without harm
         return rows - sum(stop - start for start, stop in map(writer.bounds, writer.missing())), rows
+
+
+def clear_finished(file: Path) -> None:
+    """Remove the lock and the parts that a repair left beside a sound file, where it was killed after publishing it.
+
+    Parts of another identity stay: they belong to a featurize command that is to replace the file.
+    """
+    try:
+        plan = read_plan(paths.parts_folder(file))
+        if plan is None or plan["identity"] == read_identity(file)[0]:
+            tidy(file)
+    except DamagedPlan:
+        return

@@ -54,12 +54,14 @@ def bench_kills() -> dict:
     errors (EIO and ENOSPC in turn) at such
     boundaries and at fsync, fallocate, pread and pwrite. After each: every file that was there before is there and
     sound, every published file is sound; the same command again ends with 0 and leaves exactly the files of an
-    undisturbed run. Commands by name in FAULTS_ONLY restrict it, FAULTS sets another number than 30.
+    undisturbed run. Names of commands in FAULTS_ONLY, separated by commas, restrict it: "repair,overwrite (probe)".
+    FAULTS sets another number than 30.
     """
     sys.path.insert(0, str(PROJECT / "tests"))
     from forked import forks
 
-    only, count = os.environ.get("FAULTS_ONLY", "").split(), int(os.environ.get("FAULTS", KILLS))
+    only = [name.strip() for name in os.environ.get("FAULTS_ONLY", "").split(",") if name.strip()]
+    count = int(os.environ.get("FAULTS", KILLS))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "outputs").mkdir()
@@ -67,8 +69,10 @@ def bench_kills() -> dict:
         views = not only or bool({"table", "umap", "report"} & set(only))
         with forks(folder / "outputs", "all", *(["views"] if views else [])) as fork:
             prepared = _prepare(fork, folder / "prepared", views=not only or bool({"umap", "report"} & set(only)))
-            table = {}
-            for name, trial in trials(prepared).items():
+            table, commands = {}, trials(prepared)
+            if absent := sorted({*only} - commands.keys()):
+                raise SystemExit(f"FAULTS_ONLY: no {', '.join(absent)}; choose from {', '.join(commands)}")
+            for name, trial in commands.items():
                 if only and name not in only:
                     continue
                 table[name] = _disturb(fork, trial, prepared, folder / name, count)
