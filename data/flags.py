@@ -104,7 +104,7 @@ class DataFlags:
         from data.dataset import limited  # deferred: numpy
         from data.subset import Selection, selected
 
-        wanted, limit = tuple(splits or self.splits()), self.recorded_limit()
+        wanted, limit = tuple(splits or self.splits()), self.limit
         selection = Selection(self.only_classes, self.per_class, self.per_class_seed)
         if self.packed:
             from data.packed import open_packed  # deferred: h5py
@@ -118,7 +118,7 @@ class DataFlags:
             name = self.dataset or DEFAULT_DATASET
             card = DATASETS.card(name)
             for option in {option for other in DATASETS.names() for option in DATASETS.card(other).options}:
-                if getattr(self, option) and option not in card.options:
+                if getattr(self, option) not in (None, False) and option not in card.options:
                     raise RequestError(f"--{option.replace('_', '-')}: {name} has no such option; remove the flag")
             root = paths.dataset_root(self.data_root, name, download=self.download)
             opened = DATASETS.load(name).open_dataset(DatasetRequest(root, wanted, tuple(bands), self))
