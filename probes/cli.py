@@ -142,22 +142,27 @@ def predict(
     n_jobs: Annotated[int, Parameter(name="--n-jobs")] = -1,
     overwrite: Annotated[bool, Switch] = False,
 ) -> None:
-    """Score other features with a finished run: a table of ids, labels and scores.
+    """Score other features with a finished run: a table of ids, labels and scores; or map a scene.
 
-    The features must be made by the encoder that the run was trained on, with all settings that decide a value.
+    The features must be made by the encoder that the run was trained on, with all settings that decide a value. A map
+    is of all windows of the scene that the run was trained on: classes in map.tif, probabilities in
+    map-probability.tif; where windows overlap, probabilities are averaged.
 
     Args:
         run: Folder of the run.
         features: Feature file, such as test.h5; for a run on joined features one per encoder.
-        to: The table to write; its name ends in .csv or .parquet.
+        to: The table to write, .csv or .parquet; or the map: .tif, .vrt (a mosaic of several scenes), or polygons in
+            .gpkg, .geojson or, without features, .parquet.
         rule: tuned (the run's thresholds) or half (0.5); single-label runs take the argmax under both.
         other_dataset: Take features of a dataset that the run was not trained on.
         n_jobs: Blocks scored at a time, -1 for one a core; does not change the result.
-        overwrite: Replace the table where it exists.
+        overwrite: Replace the table or map where it exists.
     """
     check_rule(rule)
-    if not features:
+    if not features and to.suffix == ".csv":
         raise RequestError("predict needs a feature file after the run, such as test.h5")
+    if features and to.suffix in (".tif", ".vrt", ".gpkg", ".geojson"):
+        raise RequestError(f"--to {to}: a map is of the run's own scene; leave the feature files out")
     if to.exists() and not overwrite:
         raise RequestError(f"{to} exists; give --overwrite to replace it, or another name")
 
@@ -165,6 +170,11 @@ def predict(
     from probes import predict as predicting
 
     done = runs.read_run(run)
+    if not features:
+        from probes.map_files import map_run
+
+        print(f"wrote {', '.join(map(str, map_run(done, to, n_jobs=n_jobs)))}")
+        return
     rows, told = predicting.predict(done, features, to, rule=rule, other_dataset=other_dataset, n_jobs=n_jobs)
     for line in told:
         print(f"probe: note: {line}", file=sys.stderr)

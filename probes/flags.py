@@ -117,8 +117,10 @@ class FitFlags:
         if self.val not in VALS:
             raise unknown("val", self.val, VALS)
         seconds(self.budget)
-        if self.buffer_km and self.split_by is None:
-            raise RequestError(f"--buffer-km {self.buffer_km:g}: only with --split-by")
+        if self.buffer_km and self.split_by is None and self.protocol != "map":
+            raise RequestError(f"--buffer-km {self.buffer_km:g}: only with --split-by or --protocol map")
+        if self.protocol == "map" and (self.split_by or self.augment > 1 or self.folds):
+            raise RequestError("--protocol map splits by block; drop --split-by, --augment and --folds")
         if self.split_by and self.augment > 1:
             raise RequestError("--split-by: the views of --augment are of the original train only; drop one of them")
         if self.device != "cpu":
@@ -174,6 +176,10 @@ class FitFlags:
             folder = store.fused_folder(self.out, self.model, dataset=self.dataset, views=self.augment)
         else:
             folder = self.features or store.find_features(self.out, model=self.model, dataset=self.dataset)
+        if self.protocol == "map":
+            from probes.maps import map_splits
+
+            return map_splits(folder, self.out, buffer_km=self.buffer_km or None, seed=self.seed)
         if self.split_by is None:
             return inputs.read_splits(folder, views=self.augment, val=self.folds is None)
         from probes.resplit import resplit

@@ -123,6 +123,13 @@ PROTOCOLS: dict[str, Protocol] = {
         any_part=True,
         plain=False,
     ),
+    "map": Protocol(
+        title="labelled windows of a scene, split by spatial blocks with a buffer; refitted on train and val",
+        citation="this project; Roberts et al. 2017, doi 10.1111/ecog.02881",
+        refit=("linear", "rf", "mlp", "knn", "head", "prior"),
+        any_part=True,
+        plain=False,
+    ),
     "torchgeo-bench": Protocol(
         title="5 neighbours and logistic regression on raw features, 40 values of C, refitted on train and val",
         citation="torchgeo-bench 0.4.0 (pypi.org/project/torchgeo-bench), its default configuration",

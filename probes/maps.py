@@ -1,0 +1,196 @@
+"""From labelled windows of a scene to a run, and from a run to a map of classes and probabilities."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data import paths, store
+from data.command import note, progress
+from data.dataset import SPLITS
+from data.errors import RequestError
+from data.runs import Run
+from data.scene.grid import SceneGrid, grids_of
+from data.scene.labels import label_windows, record_of, remembered
+from data.store.identity import digest_array, digest_ids
+from probes import inputs, spatial
+from probes.blocks import Blocks, divide_blocks
+from probes.models import load_model
+from probes.scores import score
+
+ROWS = 8 * inputs.BLOCK_ROWS  # scored at a time
+
+
+def map_splits(folder: Path, out: Path, *, buffer_km: float | None, seed: int) -> dict[str, store.FeatureSet]:
+    """The labelled windows of a scene in three splits by block; labels are looked up now, where they are recorded.
+
+    Args:
+        folder: features of a scene.
+        out: output folder.
+        buffer_km: see `probes.blocks.divide_blocks`.
+        seed: of the division.
+
+    Returns:
+        By split, in memory. ``identity["split"]`` has ``labels``, where they are from, and ``blocks``, how they were
+        divided.
+
+    Raises:
+        RequestError: no scene, no labels, or labels that cannot be divided.
+    """
+    features = scene_features(folder)
+    source = remembered(paths.labels_file(out, folder.parent.name))
+    grids = grids_of(features.identity["dataset"]["provenance"])
+    assert features.footprint is not None and features.lonlat is not None
+    found = label_windows(source, grids, features.footprint)
+    for line in found.notes:
+        note(line)
+    rows = np.flatnonzero(found.labels >= 0)
+    blocks = divide_blocks(
+        features.lonlat[rows], found.labels[rows], tile_km=ground_km(grids[0]), buffer_km=buffer_km, seed=seed
+    )
+    labelled = replace(features, labels=found.labels, class_names=found.class_names, features_sha256=None)
+    about = {"labels": record_of(source) | {"class_names": list(found.class_names)}, "blocks": _record(blocks, seed)}
+    splits = {}
+    for number, name in enumerate(SPLITS):
+        part = inputs.only_rows(labelled, rows[blocks.splits == number])
+        splits[name] = replace(part, footprint=None, identity=part.identity | {"split": _identity(name, part) | about})
+    counts = ", ".join(f"{name} {len(part.ids)}" for name, part in splits.items())
+    dropped = int((blocks.splits < 0).sum())
+    divided = f"{blocks.count} blocks of {blocks.block_km:.2g} km"
+    note(f"labelled windows: {counts}, {dropped} dropped by a buffer of {blocks.buffer_km:.2g} km; {divided}")
+    inputs.check_classes(splits["train"].labels, len(found.class_names), "train, split by block,")
+    return splits
+
+
+def scene_features(folder: Path) -> store.FeatureSet:
+    """The features of all windows of a scene, left on disk.
+
+    Raises:
+        RequestError: the features are not of a scene.
+    """
+    file = paths.feature_file(folder, "test")
+    features = store.read_features(file, lazy=True) if file.exists() else None
+    if features is None or features.footprint is None:
+        raise RequestError(f"{folder} holds no windows of a scene; a map needs features of --dataset scene")
+    return features
+
+
+def ground_km(grid: SceneGrid) -> float:
+    """Side of a window on the ground."""
+    windows = np.array([[0, 0], [0, grid.tile]])
+    lonlat = grid.lonlat(windows)
+    return float(spatial.nearest_km(lonlat[:1], lonlat[1:])[0])
+
+
+def _identity(name: str, part: store.FeatureSet) -> dict[str, Any]:
+    assert part.lonlat is not None
+    return {
+        "name": name,
+        "rows": len(part.ids),
+        "ids_sha256": digest_ids(part.ids),
+        "labels_sha256": digest_array(part.labels),
+        "lonlat_sha256": digest_array(part.lonlat.astype(np.float64)),
+    }
+
+
+def _record(blocks: Blocks, seed: int) -> dict[str, Any]:
+    km = {"block_km": round(blocks.block_km, 6), "buffer_km": round(blocks.buffer_km, 6)}
+    return km | {"degrees": blocks.degrees, "seed": seed, "dropped": int((blocks.splits < 0).sum())}
+
+
+# ------------------------------------------------------------------------------------------- maps
+
+
+@dataclass(frozen=True)
+class SceneMap:
+    """The map of one scene on its cells.
+
+    Args:
+        grid: of the scene.
+        probability: (K, h, w) float32, averaged over the windows that cover a cell; NaN where none does.
+        class_names: K names.
+    """
+
+    grid: SceneGrid
+    probability: np.ndarray
+    class_names: tuple[str, ...]
+
+    @property
+    def classes(self) -> np.ndarray:
+        """(h, w) uint8 class numbers from 1, 0 where there is no window; of equals the first."""
+        covered = np.isfinite(self.probability[0])
+        best = np.where(covered, self.probability, 0).argmax(axis=0) + 1
+        return np.where(covered, best, 0).astype(np.uint8)
+
+
+def features_of(run: Run) -> store.FeatureSet:
+    """The windows that a run's map is made of.
+
+    Raises:
+        RequestError: the run is of no scene, or its features are gone or of another encoder.
+    """
+    provenance = run.record["features"]["dataset"]["provenance"]
+    if not grids_of(provenance):
+        raise RequestError(
+            f"{run.folder} was trained on {run.dataset}, which is no scene; a map needs a run of --dataset scene"
+        )
+    out = run.folder.resolve().parents[3]
+    folder = paths.feature_folder(out, run.dataset, run.encoder)
+    features = scene_features(folder)
+    trained, given = run.record["features"], features.identity
+    if fields := store.differing_fields(trained["encoder"], given["encoder"], "encoder."):
+        raise RequestError(
+            f"{features.file} was made with another {', '.join(fields)} than {run.folder} was trained on"
+        )
+    inputs.check_rows(features, labelled=False)
+    return features
+
+
+def scene_maps(run: Run, features: store.FeatureSet, *, n_jobs: int = 1) -> Iterator[SceneMap]:
+    """The map of one scene after another; one is in memory at a time, and a block of its windows' features.
+
+    Args:
+        run: a finished run.
+        features: see `features_of`.
+        n_jobs: blocks of rows scored at a time.
+    """
+    model = load_model(run.folder / "model.skops", sha256=run.model_sha256)
+    names = tuple(run.class_names)
+    assert features.footprint is not None
+    with progress(f"{run.kind} on {run.dataset}", len(features.ids), "windows") as advance:
+        for number, grid in enumerate(grids_of(features.identity["dataset"]["provenance"])):
+            rows = np.flatnonzero(features.footprint[:, 0] == number)
+            first, last = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 0)
+            sums = np.zeros((len(names), *grid.cells))
+            counts = np.zeros(grid.cells, np.int32)
+            for start in range(first, last, ROWS):
+                block = slice(start, min(start + ROWS, last))
+                scores = score(
+                    model, features.features[block], classes=len(names), multilabel=run.multilabel, n_jobs=n_jobs
+                )
+                spread(grid, features.footprint[block, 1:], scores, sums, counts)
+                advance(len(scores))
+            with np.errstate(invalid="ignore", divide="ignore"):
+                yield SceneMap(grid, (sums / counts).astype(np.float32), names)
+
+
+def spread(grid: SceneGrid, windows: np.ndarray, scores: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> None:
+    """Add the scores of windows to all cells that they cover.
+
+    Args:
+        grid: of the scene.
+        windows: (N, 2) first row and column, each once.
+        scores: (N, K).
+        sums: (K, h, w), changed.
+        counts: (h, w) windows over each cell, changed.
+    """
+    side = grid.tile // grid.cell
+    rows, columns = (windows // grid.cell).T
+    for down in range(side):
+        for right in range(side):
+            inside = (rows + down < grid.cells[0]) & (columns + right < grid.cells[1])
+            at = (rows[inside] + down, columns[inside] + right)
+            sums[:, *at] += scores[inside].T
+            counts[at] += 1
