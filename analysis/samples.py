@@ -81,8 +81,9 @@ def _others(dataset: dict[str, Any], split: str, data_root: Path | None) -> list
 def _open(dataset: dict[str, Any], split: str, data_root: Path | None) -> EODataset:
     name = dataset["name"]
     root = paths.dataset_root(data_root, name)
-    variant = dataset["variant"] if DATASETS.card(name).variants else None  # a folder's is its name
-    options = DataFlags(dataset_variant=variant, **_options(dataset))
+    card = DATASETS.card(name)
+    variant = dataset["variant"] if card.variants or card.example else None  # a folder's is its name
+    options = DataFlags(dataset=name, dataset_variant=variant, **_options(dataset))
     return DATASETS.load(name).open_dataset(DatasetRequest(root, (split,), ("rgb", "all"), options))[split]
 
 

@@ -60,7 +60,7 @@ def user_cache() -> Path:
 def dataset_root(given: Path | None, dataset: str, *, download: bool = False) -> Path:
     """Folder of one dataset's files: the data root's folder of that name where there is one, else the root itself."""
     root = data_root(given)
-    own = root / dataset
+    own = root / slug(dataset)
     return own if own.is_dir() or (download and not any(root.glob("*"))) else root
 
 

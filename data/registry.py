@@ -105,6 +105,7 @@ class DatasetCard:
         source: how to obtain the files, or where to put them.
         options: flags that only some datasets have: fields of `data.flags.DataFlags`.
         splits: those it has.
+        example: of an adapter, which takes a name of the wrapped library after a colon.
     """
 
     title: str
@@ -117,6 +118,7 @@ class DatasetCard:
     source: str
     options: tuple[str, ...] = ()
     splits: tuple[str, ...] = ("train", "val", "test")
+    example: str | None = None
 
 
 MODELS = Registry("featurize.models", "model")

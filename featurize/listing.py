@@ -62,7 +62,9 @@ def dataset_lines(name: str) -> Iterator[tuple[str, str]]:
     yield name, card.title
     yield "classes", f"{card.classes}, {card.labels}"
     yield "bands", card.bands
-    yield "variants", _choices(card.variants)
+    yield "variants", "see its documentation" if card.example else _choices(card.variants)
+    if card.example:
+        yield "example", card.example
     yield "licence", card.licence
     yield "citation", card.citation
     yield "source", card.source

@@ -216,7 +216,7 @@ class TorchGeoDataset(EODataset):
 
 
 def _source(name: str, about: TorchGeoSet, variant: str | None, split: str, request: DatasetRequest) -> Any:
-    """torchgeo's dataset of one published split; files are looked for, and fetched, below the data root only."""
+    """Torchgeo's dataset of one published split; files are looked for, and fetched, below the data root only."""
     import torchgeo.datasets  # deferred: takes seconds
 
     root = request.root
@@ -319,7 +319,7 @@ def _share(count: int, share: float) -> int:
 
 
 def _class_names(about: TorchGeoSet, sources: Any, listed: Mapping[str, Sequence[Sample]]) -> list[str]:
-    """torchgeo's class names in its order; their sorted union where splits of a folder differ."""
+    """Torchgeo's class names in its order; their sorted union where splits of a folder differ."""
     by_split = [list(about.classes(source)) for source in sources]
     if all(names == by_split[0] for names in by_split):
         return by_split[0]
