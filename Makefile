@@ -1,4 +1,4 @@
-# The verbs a newcomer needs: make demo, make test. They need make, Python 3.12 and the Python package index.
+# Start with make demo and make test. They need make, Python 3.12 or newer and access to the Python package index.
 
 .PHONY: setup setup-dev demo seminar class-project test lint bench clean
 .DEFAULT_GOAL := demo
@@ -7,11 +7,11 @@ BIN := .venv/bin
 DEMO_OUT := runs/demo
 SEMINAR_MODEL ?= dofa
 SEMINAR_BANDS ?= s2-9
-# v1 for BigEarthNet v1; 43 for its finer nomenclature
+# v1 for BigEarthNet v1; SEMINAR_CLASSES=43 for its finer nomenclature
 SEMINAR_RELEASE ?=
 SEMINAR_CLASSES ?=
 SEMINAR_OUT ?= runs/seminar-$(SEMINAR_MODEL)-$(SEMINAR_BANDS)$(SEMINAR_RELEASE:%=-%)$(SEMINAR_CLASSES:%=-%)
-# the class project: WEIGHTS=random VARIANT=small SIZE=70 CNN_SIZE=64 tries the recipe in minutes, without trained weights
+# the class project; WEIGHTS=random VARIANT=small SIZE=70 CNN_SIZE=64 runs it in minutes, without trained weights
 VARIANT ?= base-imagenet1k-1-layer
 SIZE ?= 224
 WEIGHTS ?= pretrained
@@ -22,11 +22,11 @@ CLASS_PROJECT_OUT ?= runs/class-project
 DEVICE ?= auto
 UV := $(shell command -v uv || echo .uv/bin/uv)
 
-# setup is enough to work with; setup-dev adds what tests, checks and benchmarks need
+# setup installs what the commands need, setup-dev also what tests, checks and benchmarks need
 setup: .venv/.ready
 setup-dev: .venv/.ready-dev
 
-# uv where it is absent: from the package index into a folder of this project
+# install uv into this project if it is missing
 .uv/bin/uv:
 	python3 -m venv .uv
 	.uv/bin/pip install --quiet uv
@@ -40,7 +40,7 @@ setup-dev: .venv/.ready-dev
 	VIRTUAL_ENV=.venv $(UV) pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# the main job on simulated scenes: features of two encoders, every probe on each, every figure, a report
+# the whole pipeline on simulated scenes: features of two encoders, all probes on each, all figures, the report
 demo: setup
 	$(BIN)/featurize --model stats --dataset simulated --limit 600 --out $(DEMO_OUT)
 	$(BIN)/featurize --model rcf --dataset simulated --limit 600 --image-size 40 --out $(DEMO_OUT)
@@ -48,19 +48,19 @@ demo: setup
 	$(BIN)/probe --kind all --model rcf --out $(DEMO_OUT)
 	$(BIN)/analyze report --out $(DEMO_OUT)
 
-# from BigEarthNet's own files, DATA/BigEarthNet-S2 and DATA/metadata.parquet, to the seminar's table and figures;
-# time and disk: docs/studies.md
+# from BigEarthNet's files (DATA/BigEarthNet-S2, DATA/metadata.parquet) to the seminar's table and figures;
+# time and disk space: docs/studies.md
 seminar: setup
-	@test -n "$(DATA)" || { echo "make seminar needs BigEarthNet's folder: make seminar DATA=/data/bigearthnet"; exit 2; }
+	@test -n "$(DATA)" || { echo "DATA is not set; give the folder of BigEarthNet: make seminar DATA=/data/bigearthnet"; exit 2; }
 	$(BIN)/featurize --model $(SEMINAR_MODEL) --bands $(SEMINAR_BANDS) --dataset bigearthnet --data-root $(DATA) \
 		$(SEMINAR_RELEASE:%=--dataset-variant %) $(SEMINAR_CLASSES:%=--classes %) --device $(DEVICE) --out $(SEMINAR_OUT)
 	$(BIN)/probe --protocol seminar --dataset bigearthnet --out $(SEMINAR_OUT)
 	$(BIN)/analyze seminar --dataset bigearthnet --out $(SEMINAR_OUT)
 
-# from EuroSAT's JPEGs, DATA/EuroSAT.zip and the split files, to the class project's tables and figures, in both of its
-# set-ups: ten classes with 100 / 20 / 10 images each, and four classes with 200 each and 30 / 40 / 30 / 40 for test
+# from EuroSAT's JPEGs (DATA/EuroSAT.zip and the split files) to the class project's tables and figures, in both of its
+# setups: ten classes with 100 / 20 / 10 images each, and four classes with 200 each and 30 / 40 / 30 / 40 for test
 class-project: setup
-	@test -n "$(DATA)" || { echo "make class-project needs EuroSAT's folder: make class-project DATA=/data/eurosat"; exit 2; }
+	@test -n "$(DATA)" || { echo "DATA is not set; give the folder of EuroSAT: make class-project DATA=/data/eurosat"; exit 2; }
 	$(MAKE) --no-print-directory class-project-run OUT=$(CLASS_PROJECT_OUT)/ten-classes CHOICE="--per-class 100,20,10"
 	$(MAKE) --no-print-directory class-project-run OUT=$(CLASS_PROJECT_OUT)/four-classes \
 		CHOICE="--only-classes AnnualCrop,Forest,HerbaceousVegetation,Industrial --per-class 200,20,30+40+30+40"
@@ -78,7 +78,7 @@ CLASS_PROJECT_FEATURES = --weights $(WEIGHTS) --dataset eurosat-rgb --data-root 
 	--device $(DEVICE) --out $(OUT)
 CLASS_PROJECT_PROBE = --protocol class-project --augment $(VIEWS) --dataset eurosat-rgb --out $(OUT)
 
-# one thread a test process, as two that each take every core get in each other's way; files are not split between them
+# one thread per test process, so that the two processes do not compete for cores; a file's tests stay in one process
 test: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
