@@ -1,6 +1,7 @@
 """Names from data and strangers' records never choose a place; nothing is deleted or replaced that was not ours."""
 
 import os
+import re
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ HOSTILE = ["../../x", "/etc/x", "..", ".", "a/b", "a\\b", "C:x", "a\nb", "a\0b",
 
 @pytest.mark.parametrize("name", HOSTILE, ids=repr)
 def test_recorded_names_are_no_paths(name, tmp_path):
-    with pytest.raises(RequestError, match="not a valid folder name"):
+    with pytest.raises(RequestError, match="encoder"):
         paths.check_name(name, "encoder")
     if isinstance(name, str):
         safe = paths.slug(name)
@@ -61,13 +62,13 @@ def test_a_hostile_run_writes_nothing(tmp_path, key, view, capsys):
     before = sorted(tmp_path.rglob("*"))
     assert command.run(analyze, [view, "--out", str(out)]) == 2
     warning, error = capsys.readouterr().err.splitlines()
-    assert "left out: " in warning and error.startswith("analyze: ")
+    assert "../../../evil" in warning and error.startswith("analyze: ")
     assert [path for path in sorted(tmp_path.rglob("*")) if path.suffix != ".lock"] == before
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\rb", "a\0", ""])
 def test_an_id_is_one_line(name):
-    with pytest.raises(RequestError, match="one line"):
+    with pytest.raises(RequestError, match=re.escape(repr(name))):
         TinyDataset("train", np.zeros(2, np.int64), ["c"], ids=["x", name])
 
 
@@ -88,7 +89,7 @@ def test_packing_replaces_no_features(tmp_path, capsys):
     content = features.read_bytes()
     words = "pack --dataset simulated --limit 4 --split train --bands B04 --workers 0 --overwrite --to"
     assert command.run(featurize, [*words.split(), str(features)]) == 2
-    assert features.read_bytes() == content and "no packed file" in capsys.readouterr().err
+    assert features.read_bytes() == content and features.name in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------- folders

@@ -32,7 +32,7 @@ def test_a_place_that_is_none_on_earth_is_no_location_with_one_warning(tmp_path,
             write_tif(tmp_path / split / "a" / f"{number}.tif", constant(7), names=["B02"], crs=crs, corner=corner)
     for split in SPLITS:
         assert open_folder(tmp_path, split).lonlat is None
-    assert capfd.readouterr().err.count("no locations") == 1
+    assert capfd.readouterr().err.count("\n") == 1
 
 
 def test_an_unknown_projection_code_is_no_location(tmp_path, capfd):
@@ -55,7 +55,7 @@ def test_longitudes_are_wrapped_and_other_places_dropped(capfd):
     ]
     for lonlat in ([[0.0, 90.1]], [[np.nan, 0.0]], [[0.0, 0.0], [np.inf, 0.0]]):
         assert places.on_earth(np.array(lonlat), where="x") is None
-    assert capfd.readouterr().err.count("no locations") == 1
+    assert capfd.readouterr().err.count("\n") == 1
 
 
 def test_no_model_sees_a_place_that_is_none_on_earth():
