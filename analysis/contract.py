@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from data import paths
 from data.errors import RequestError
 from data.flags import ANY, DataFlags
-from data.registry import PROBES, VIEWS
+from data.registry import VIEWS
 from data.rules import RULES
+from probes.card import PROBES
 
 if TYPE_CHECKING:
     from data.runs import Run

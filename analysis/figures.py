@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from analysis.fonts import families, report_missing_letters
 from data.files import published
-from data.registry import PROBES
+from probes.card import PROBES
 
 PRINT_DPI, LEAST_DPI = 300, 200
 MOST_DOTS, MOST_PIXELS = 30_000, 50e6  # of a side and in all: what has hundreds of rows is drawn coarser

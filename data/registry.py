@@ -123,5 +123,4 @@ class DatasetCard:
 
 MODELS = Registry("featurize.models", "model")
 DATASETS = Registry("data.sources", "dataset", DatasetCard)
-PROBES = Registry("probes.kinds", "probe")
 VIEWS = Registry("analysis.views", "view")

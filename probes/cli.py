@@ -1,6 +1,6 @@
-"""The `probe` command: classical classifiers on kept features, each a run on disk."""
+"""The `probe` command: classical classifiers on stored features, each a run on disk."""
 
-# Only light imports here, so that --help answers at once; numpy, h5py and scikit-learn wait inside functions.
+# Only light imports here, so that --help is quick; numpy, h5py and scikit-learn are imported inside functions.
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,9 +10,9 @@ from cyclopts import Parameter
 from data import command
 from data.errors import RequestError
 from data.paths import DEFAULT_OUT
-from data.registry import PROBES
 from data.rules import check_rule, rule_name, rules_of
 from probes import protocols
+from probes.card import PROBES
 from probes.flags import FitFlags, Switch
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 app = command.new_app(
     "probe",
-    "Fit classical probes on kept features: fit on train, choose on val, score test.\n\n"
+    "Fit classical probes on stored features: fit on train, choose on val, score test.\n\n"
     "Each run is a folder with run.json, predictions.h5 and model.skops under OUT/probes.",
 )
 
@@ -35,22 +35,22 @@ COLUMNS = {
 def probe(
     *, fit: FitFlags = NOTHING, shots: int | None = None, train_fraction: float | None = None, seeds: int | None = None
 ) -> None:
-    """Fit classical probes on kept features: fit on train, choose on val, score test.
+    """Fit classical probes on stored features: fit on train, choose on val, score test.
 
-    Each run is a folder with run.json, predictions.h5 and model.skops under OUT/probes; the same request again
-    reuses it.
+    Each run is a folder with run.json, predictions.h5 and model.skops under OUT/probes; a run that exists is reused.
 
     Args:
         fit: Which probes, and how.
-        shots: Train samples per class to learn from, drawn by the seed; val is cut to as many, see --val. Default: all.
+        shots: Train samples per class to learn from, drawn by the seed; for val see --val. Default: all.
         train_fraction: Share of train to learn from, stratified, drawn by the seed. Default: all.
-        seeds: Repeat with so many seeds, from --seed on; report mean and interval; tables go to OUT/sweeps. Default: 1.
+        seeds: Number of seeds, starting at --seed; reports mean and interval, and writes tables to OUT/sweeps.
+            Default: 1.
     """
     fit, more = fit.with_protocol(shots=shots, train_fraction=train_fraction, seeds=seeds)
     shots, repeats = more["shots"], 1 if more["seeds"] is None else int(more["seeds"])
     kinds, numbers = fit.kinds(), fit.seeds(repeats)
     if shots is not None and train_fraction is not None:
-        raise RequestError("--shots and --train-fraction both cut train; give one of them")
+        raise RequestError("--shots and --train-fraction cannot be combined; give one of them")
     if shots is not None and shots < 1:
         raise RequestError(f"--shots {shots}: must be at least 1")
     fit.check_val(shots is not None)
@@ -59,11 +59,11 @@ def probe(
     splits = fit.splits()
     fit.check(kinds, splits)
     cut = {"shots": shots, "fraction": train_fraction}
-    finished = [fit.run(kind, splits, seed=seed, cut=cut, report=_report) for seed in numbers for kind in kinds]
+    runs = [fit.run(kind, splits, seed=seed, cut=cut) for seed in numbers for kind in kinds]
     if repeats == 1:
-        _print_results(finished)
+        _print_results(runs)
     else:
-        _print_summary(finished, fit.out)
+        _print_summary(runs, fit.out)
 
 
 @app.command
@@ -72,51 +72,52 @@ def sweep(
 ) -> None:
     """Learning curves: fit on growing parts of train with several seeds; tables go to OUT/sweeps.
 
-    Runs that exist are reused, so a stopped sweep goes on where it was.
+    Existing runs are reused, so an interrupted sweep resumes.
 
     Args:
         fit: Which probes, and how.
-        shots: Train samples per class, comma-separated; all is the whole of train. Smaller parts lie inside larger
-            ones. Default: 1,5,10,50,all, or those of the protocol.
-        train_fractions: Shares of train in place of --shots, comma-separated, such as 0.01,0.1,1.
-        seeds: So many seeds, from --seed on; each draws its own parts. Default: 5.
+        shots: Train samples per class, comma-separated; all is the whole of train. Smaller parts are contained in
+            larger ones. Default: 1,5,10,50,all, or those of the protocol.
+        train_fractions: Shares of train instead of --shots, comma-separated, such as 0.01,0.1,1.
+        seeds: Number of seeds, starting at --seed; each draws its own parts. Default: 5.
     """
-    if shots is not None and train_fractions is not None:
-        raise RequestError("--shots and --train-fractions both cut train; give one of them")
-    protocol = protocols.get(fit.protocol)
+    cuts = _cuts(fit, shots, train_fractions)
     fit, more = fit.with_protocol(seeds=seeds)
     kinds, numbers = fit.kinds(), fit.seeds(5 if more["seeds"] is None else more["seeds"])
-    if not protocol.any_part and (shots or train_fractions):
-        raise RequestError(f"--protocol {fit.protocol} sets the parts of train; drop --shots and --train-fractions")
-    cuts: list[dict[str, Any]]
-    if protocol.fractions:
-        cuts = [{"fraction": fraction} for fraction in protocol.fractions]
-    elif protocol.shots:
-        cuts = [{"shots": protocol.shots}]
-    elif not protocol.any_part:
-        cuts = [{"shots": None}]
-    elif train_fractions is not None:
-        cuts = [{"fraction": _fraction(word.strip())} for word in train_fractions.split(",")]
-    else:
-        words = "1,5,10,50,all" if shots is None else shots
-        cuts = [{"shots": count} for count in dict.fromkeys(_shots(word.strip()) for word in words.split(","))]
     fit.check_val(any(cut.get("shots") for cut in cuts))
     splits = fit.splits()
     fit.check(kinds, splits)
-    finished = []
+    runs = []
     for cut in cuts:
         for seed in numbers:
             part = f"{cut['fraction']:g} of train" if "fraction" in cut else f"{cut['shots'] or 'all'} per class"
-            _report(f"{'all of train' if cut == {'shots': None} else part}, seed {seed}:")
-            finished += [fit.run(kind, splits, seed=seed, cut=cut, report=_report) for kind in kinds]
-    _print_summary(finished, fit.out)
+            print(f"{'all of train' if cut == {'shots': None} else part}, seed {seed}:", file=sys.stderr)
+            runs += [fit.run(kind, splits, seed=seed, cut=cut) for kind in kinds]
+    _print_summary(runs, fit.out)
+
+
+def _cuts(fit: FitFlags, shots: str | None, train_fractions: str | None) -> list[dict[str, Any]]:
+    """The parts of train of a learning curve, as ``shots`` or ``fraction`` of `probes.settings.Settings`."""
+    if shots is not None and train_fractions is not None:
+        raise RequestError("--shots and --train-fractions cannot be combined; give one of them")
+    protocol = protocols.get(fit.protocol)
+    if not protocol.any_part and (shots or train_fractions):
+        raise RequestError(f"--protocol {fit.protocol} sets the parts of train; drop --shots and --train-fractions")
+    if protocol.fractions:
+        return [{"fraction": fraction} for fraction in protocol.fractions]
+    if not protocol.any_part:
+        return [{"shots": protocol.shots}]
+    if train_fractions is not None:
+        return [{"fraction": _fraction(word.strip())} for word in train_fractions.split(",")]
+    words = "1,5,10,50,all" if shots is None else shots
+    return [{"shots": count} for count in dict.fromkeys(_shots(word.strip()) for word in words.split(","))]
 
 
 def _shots(word: str) -> int | None:
     if word == "all":
         return None
     if not word.isdecimal() or int(word) < 1:
-        raise RequestError(f"--shots {word or 'without a number'}: give numbers from 1, or all, such as 1,5,10,all")
+        raise RequestError(f"--shots {word or 'is empty'}: give numbers of at least 1, or all, such as 1,5,10,all")
     return int(word)
 
 
@@ -127,7 +128,7 @@ def _fraction(word: str) -> float:
         value = 0.0
     if not 0 < value <= 1:
         raise RequestError(
-            f"--train-fractions {word or 'without a number'}: give shares above 0, at most 1: 0.01,0.1,1"
+            f"--train-fractions {word or 'is empty'}: give shares above 0 and at most 1, such as 0.01,0.1,1"
         )
     return value
 
@@ -142,21 +143,21 @@ def predict(
     n_jobs: Annotated[int, Parameter(name="--n-jobs")] = -1,
     overwrite: Annotated[bool, Switch] = False,
 ) -> None:
-    """Score other features with a finished run: a table of ids, labels and scores; or map a scene.
+    """Score other features with a finished run: a table of ids, predicted labels and scores; or map a scene.
 
-    The features must be made by the encoder that the run was trained on, with all settings that decide a value. A map
-    is of all windows of the scene that the run was trained on: classes in map.tif, probabilities in
-    map-probability.tif; where windows overlap, probabilities are averaged.
+    The features must come from the same encoder as the run's, with the same settings. A map covers all windows of the
+    scene that the run was trained on: classes in map.tif, probabilities in map-probability.tif; where windows overlap,
+    probabilities are averaged.
 
     Args:
         run: Folder of the run.
-        features: Feature file, such as test.h5; for a run on joined features one per encoder.
-        to: The table to write, .csv or .parquet; or the map: .tif, .vrt (a mosaic of several scenes), or polygons in
-            .gpkg, .geojson or, without features, .parquet.
-        rule: tuned (the run's thresholds) or half (0.5); single-label runs take the argmax under both.
-        other_dataset: Take features of a dataset that the run was not trained on.
-        n_jobs: Blocks scored at a time, -1 for one a core; does not change the result.
-        overwrite: Replace the table or map where it exists.
+        features: Feature file, such as test.h5; for a run on joined features, one per encoder.
+        to: Table to write, .csv or .parquet; or the map: .tif, .vrt (a mosaic of several scenes), or polygons in .gpkg,
+            .geojson or, without features, .parquet.
+        rule: tuned (the run's thresholds) or half (0.5); single-label runs use the argmax for both.
+        other_dataset: Accept features of a dataset that the run was not trained on.
+        n_jobs: Blocks scored in parallel, -1 for one per core; does not change the result.
+        overwrite: Replace the table or map if it exists.
     """
     check_rule(rule)
     if not features and to.suffix == ".csv":
@@ -164,7 +165,7 @@ def predict(
     if features and to.suffix in (".tif", ".vrt", ".gpkg", ".geojson"):
         raise RequestError(f"--to {to}: a map is of the run's own scene; leave the feature files out")
     if to.exists() and not overwrite:
-        raise RequestError(f"{to} exists; give --overwrite to replace it, or another name")
+        raise RequestError(f"{to} exists; give --overwrite to replace it, or choose another name")
 
     from data import runs  # deferred, as all below: h5py, pyarrow and scikit-learn
     from probes import predict as predicting
@@ -175,8 +176,8 @@ def predict(
 
         print(f"wrote {', '.join(map(str, map_run(done, to, n_jobs=n_jobs)))}")
         return
-    rows, told = predicting.predict(done, features, to, rule=rule, other_dataset=other_dataset, n_jobs=n_jobs)
-    for line in told:
+    rows, notes = predicting.predict(done, features, to, rule=rule, other_dataset=other_dataset, n_jobs=n_jobs)
+    for line in notes:
         print(f"probe: note: {line}", file=sys.stderr)
     how = f"rule {rule}" if done.multilabel else "argmax"
     simulated = "; trained on simulated data" if done.simulated else ""
@@ -192,18 +193,18 @@ def compare(
     other_rule: str | None = None,
     to: Path | None = None,
 ) -> None:
-    """How much better one run is than another on the same test samples, with 95 % intervals of the difference.
+    """Compare two runs on the same test samples: paired differences with 95 % intervals and p-values.
 
-    Intervals and p are paired, by spatial cells of 0.25 degrees where locations are known, else by image; p is also
-    given corrected by Holm for testing every metric. Single-label runs also get McNemar's exact test, which assumes
-    that samples are independent.
+    Intervals and p-values are by spatial cells of 0.25 degrees where locations are known, otherwise by image; p-values
+    are also given with Holm's correction for testing every metric. For single-label runs, McNemar's exact test is
+    added, which assumes independent samples.
 
     Args:
         run: Folder of the first run.
-        other: Folder of the second run; the first one's again compares its two rules.
-        rule: tuned (the run's thresholds) or half (0.5); single-label runs take the argmax under both.
+        other: Folder of the second run; the first folder again compares its two rules.
+        rule: tuned (the run's thresholds) or half (0.5); single-label runs use the argmax for both.
         other_rule: Rule of the second run. Default: the same.
-        to: JSON file to write the comparison to; replaced where it exists.
+        to: JSON file for the comparison; replaced if it exists.
     """
     for name in (rule, other_rule or rule):
         check_rule(name)
@@ -227,7 +228,7 @@ def compare(
 
 
 def _check_comparison(to: Path) -> None:
-    """Raise a RequestError where a comparison would replace something else, such as features or a run's record."""
+    """Raise a RequestError if the file exists and is no comparison, such as features or a run's record."""
     import json
 
     if to.suffix != ".json":
@@ -240,12 +241,12 @@ def _check_comparison(to: Path) -> None:
     except (OSError, ValueError, AttributeError):
         replaceable = False
     if not replaceable:
-        raise RequestError(f"--to {to} is there and is no comparison of runs; name another file")
+        raise RequestError(f"--to {to}: exists and is not a comparison of runs; choose another file")
 
 
 @app.command(name="list")
 def list_() -> None:
-    """List the probe kinds and what val chooses for each, then the protocols and where they are published."""
+    """List the probe kinds with their hyper-parameters, and the evaluation protocols with their sources."""
     width = max(len(name) for name in (*PROBES.names(), *protocols.PROTOCOLS))
     for name in PROBES.names():
         print(f"{name:{width}}  {PROBES.summary(name)}")
@@ -256,13 +257,13 @@ def list_() -> None:
 
 @app.command
 def verify(*run: Path, out: Path = DEFAULT_OUT) -> int:
-    """Check runs against their checksums; exit 1 when a file is damaged or missing.
+    """Verify the checksums of runs; exits with 1 if a file is damaged or missing.
 
-    Runs of version 0.1 kept no checksums: they are unverified, and fail only where they cannot be read.
+    Runs of version 0.1 have no checksums: they count as unverified, and fail only if they cannot be read.
 
     Args:
-        run: Folders of runs, or folders that hold some. Default: all below --out.
-        out: Where results are kept.
+        run: Folders of runs, or folders that contain runs. Default: all below --out.
+        out: Output folder.
     """
     from data import runs  # deferred: numpy and h5py
 
@@ -274,62 +275,59 @@ def verify(*run: Path, out: Path = DEFAULT_OUT) -> int:
     return 1 if wrong else 0
 
 
-def _report(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _print_summary(finished: list, out: Path) -> None:
+def _print_summary(runs: "list[Run]", out: Path) -> None:
     """Mean over seeds and its interval as a table, then warnings and the folder of the tables."""
     from tabulate import tabulate
 
     from probes import sweep as sweeping
 
-    first, told = finished[0], sweeping.summary(finished)
+    first, rows = runs[0], sweeping.summary(runs)
     groups: dict[tuple, dict] = {}
-    for row in told:
-        groups.setdefault(tuple(row[name] for name in sweeping.ABOUT), {})[row["metric"]] = row
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in sweeping.GROUP), {})[row["metric"]] = row
     columns = COLUMNS[first.multilabel]
     table = []
     for (kind, shots, fraction, rule), by_metric in groups.items():
         part = f"{shots} per class" if shots else f"{fraction:g} of train" if fraction else "all"
         table.append([kind, part, rule, *(_mean_and_interval(by_metric[column]) for column in columns)])
-    simulated = " (simulated data)" if first.simulated else ""
-    seeds = sorted({run.record["seed"] for run in finished})
-    print(f"{first.encoder} on {first.dataset}{simulated}, {first.record['rows']['test']} test samples")
-    print(f"mean over {len(seeds)} seeds, {seeds[0]} to {seeds[-1]}, and its 95 % interval, {told[0]['by']}")
+    seeds = sorted({run.record["seed"] for run in runs})
+    _print_heading(first)
+    print(f"mean over {len(seeds)} seeds ({seeds[0]} to {seeds[-1]}) and its 95 % interval {rows[0]['by']}")
     print(tabulate(table, headers=["kind", "train", "rule", *columns], disable_numparse=True))
-    _print_warnings(finished)
-    print(sweeping.write(out, finished, told))
+    _print_warnings(runs)
+    print(sweeping.write(out, runs, rows))
 
 
-def _mean_and_interval(row: dict) -> str:
-    if row["mean"] is None:
-        return "-"
-    return f"{row['mean']:.3f}" + ("" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]")
-
-
-def _print_results(finished: list) -> None:
+def _print_results(runs: "list[Run]") -> None:
     """Test metrics as a table, then warnings and folders."""
     from tabulate import tabulate
 
-    first = finished[0]
+    first = runs[0]
     columns = COLUMNS[first.multilabel]
     rows = [
         [run.kind, rule_name(rule, first.multilabel)]
-        + ["-" if (v := run.record["metrics"]["test"][rule][c]) is None else f"{v:.3f}" for c in columns]
-        for run in finished
+        + [_number(run.record["metrics"]["test"][rule][column]) for column in columns]
+        for run in runs
         for rule in rules_of(first.multilabel)
     ]
-    simulated = " (simulated data)" if first.simulated else ""
-    print(f"{first.encoder} on {first.dataset}{simulated}, {first.record['rows']['test']} test samples")
+    _print_heading(first)
     print(tabulate(rows, headers=["kind", "rule", *columns], disable_numparse=True))
-    _print_warnings(finished)
-    for run in finished:
+    _print_warnings(runs)
+    for run in runs:
         print(run.folder)
 
 
+def _print_heading(run: "Run") -> None:
+    simulated = " (simulated data)" if run.simulated else ""
+    print(f"{run.encoder} on {run.dataset}{simulated}, {run.record['rows']['test']} test samples")
+
+
+def _mean_and_interval(row: dict) -> str:
+    return _number(row["mean"]) + ("" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]")
+
+
 def _print_comparison(found: dict, first: "Run", second: "Run") -> None:
-    """A row per metric; a star where the corrected p is below 0.05."""
+    """One row per metric, with a star where a p-value is below 0.05."""
     from tabulate import tabulate
 
     by = "by image" if found["by"] == "image" else f"by {found['units']} spatial cells"
@@ -344,10 +342,10 @@ def _print_comparison(found: dict, first: "Run", second: "Run") -> None:
     )
     headers = ["metric", "first", "second", "difference", f"95 % interval, {by}", "p", "p (Holm)"]
     print(tabulate(table, headers=headers, disable_numparse=True))
-    print("p: paired; Holm: corrected for testing every metric; *: below 0.05")
+    print("p: paired test; Holm: corrected for testing every metric; *: below 0.05")
     if test := found["mcnemar"]:
         print(
-            f"McNemar, exact: only the first right {test['only_one']}, only the second {test['only_other']}, "
+            f"McNemar's exact test: only first correct {test['only_one']}, only second correct {test['only_other']}, "
             f"p = {test['p']:.3g}; assumes independent samples"
         )
     if found["warning"]:
@@ -366,8 +364,8 @@ def _p(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}" + (" *" if value < 0.05 else "")
 
 
-def _print_warnings(finished: list) -> None:
-    for line in dict.fromkeys(line for run in finished for line in run.record["warnings"]):
+def _print_warnings(runs: "list[Run]") -> None:
+    for line in dict.fromkeys(line for run in runs for line in run.record["warnings"]):
         print(f"warning: {line}", file=sys.stderr)
 
 

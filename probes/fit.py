@@ -2,14 +2,14 @@
 
 A probe kind (`probes/kinds`) lists hyper-parameters and fits them (`probes/search.py`); everything else is here and
 is the same for all kinds. Val, or out-of-fold scores of train and val (`probes/folds.py`), choose the hyper-parameters
-(by accuracy, ``map_macro`` for multi-label or the metric asked for; log loss decides between equals), the calibration
-and the per-class thresholds. Where that is asked for, or with folds, the chosen candidate is fitted once more on train
-and val. Test is scored once, at the end.
+(by accuracy, ``map_macro`` for multi-label data, or the metric given; log loss breaks ties), the calibration and the
+per-class thresholds. With ``refit`` or folds, the chosen candidate is fitted once more on train and val. Test is scored
+once, at the end.
 
-Besides what the run contract asks for, a record has ``thresholds`` (how the tuned ones came about), ``calibration``
-(see `probes.calibration.calibrate_run`; None without), ``chosen_on``, ``fitted_on``, ``protocol`` and
-``protocol_differences``, and ``interval_units`` (what the intervals take as independent: images, or spatial cells where
-locations are known).
+Besides the fields of the run contract, a record has ``thresholds`` (how the tuned ones came about), ``calibration``
+(see `probes.calibration.calibrate_run`; None without), ``chosen_on``, ``fitted_on``, ``protocol``,
+``protocol_differences``, and ``interval_units`` (what the intervals treat as independent: images, or spatial cells
+where locations are known).
 """
 
 import time
@@ -21,38 +21,39 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from data import paths, runs, store
-from data.registry import PROBES
 from data.rules import RULES
 from probes import inputs, metrics, protocols, record, spatial
 from probes.calibration import calibrate_run
-from probes.folds import assign, cross_validate
+from probes.card import PROBES
+from probes.folds import cross_validate
 from probes.models import save_model
 from probes.oversample import warnings_of
+from probes.sampling import checked_folds, subset
 from probes.scores import SHRINKAGE, decide, half_thresholds, score, shrunk_thresholds
-from probes.search import Job, fit_again, search
+from probes.search import FitTask, SearchResult, Trial, fit_again, search
 from probes.settings import DEFAULT, Settings, candidates_of, check_settings, recorded, selection_metric
-from probes.subsets import subset
 
 
 @dataclass(frozen=True)
-class Plan:
-    """One probe to run: all that decides its result, hence its folder.
+class RunPlan:
+    """One probe to fit: all that decides its result, and so its folder.
 
     Args:
         kind: probe kind.
         seed: random seed.
-        settings: see `probes.search.Settings`.
-        features: shared identity and, under ``splits``, what is particular to each split.
+        settings: see `probes.settings.Settings`.
+        features: identity that the splits share and, under ``splits``, what is particular to each of them.
         multilabel: whether a sample may have several classes.
         rows: rows of train to learn from, None for all.
         candidates: hyper-parameters to try, the simplest first.
-        folder: where the run goes.
+        folder: of the run.
         val_rows: rows of val to choose on, None for all.
-        folds: fold of each sample of train, then val, that is in use; None chooses on val.
+        folds: fold of each sample in use, train before val; None chooses on val.
     """
 
     kind: str
@@ -86,42 +87,40 @@ def fit_run(
     settings: Settings = DEFAULT,
     n_jobs: int = -1,
     overwrite: bool = False,
-    report: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] | None = None,
 ) -> runs.Run:
-    """The run of this request: the one on disk where there is one, else a new one.
+    """The run for these settings: the one on disk if it exists, otherwise a new one.
 
     Args:
         kind: probe kind.
         splits: see `probes.inputs.read_splits`.
         out: output folder.
         seed: random seed.
-        settings: see `probes.search.Settings`.
-        n_jobs: threads, -1 for one a core; does not change the result.
-        overwrite: fit again where the run exists.
-        report: is told a line for each candidate, or that the run was reused.
+        settings: see `probes.settings.Settings`.
+        n_jobs: threads, -1 for one per core; they do not change the result.
+        overwrite: fit again even if the run exists.
+        log: receives one line per candidate.
 
     Raises:
         RequestError: as `plan_probe`; or the disk is full.
     """
     plan = plan_probe(kind, splits, out, seed=seed, settings=settings)
-    if not overwrite and (run := finished(plan)):
-        report(f"reused {run.folder}")
-        return run
-    return run_probe(plan, splits, n_jobs=n_jobs, report=report)
+    existing = None if overwrite else finished(plan)
+    return existing or run_probe(plan, splits, n_jobs=n_jobs, log=log)
 
 
 def plan_probe(
     kind: str, splits: dict[str, store.FeatureSet], out: Path, *, seed: int, settings: Settings = DEFAULT
-) -> Plan:
-    """What will be done, and the folder that follows from it.
+) -> RunPlan:
+    """What will be fitted, and the folder that follows from it.
 
     Raises:
-        RequestError: no such kind, train would be left with one class, or a setting is not for this kind or these
+        RequestError: unknown kind, train has only one class left, or a setting does not apply to this kind or these
             labels.
     """
     train = splits["train"]
     check_settings(kind, settings, train.multilabel)
-    assert len(train.views) == settings.views - 1, "read_splits must be told the number of views"
+    assert len(train.views) == settings.views - 1, "read_splits must get the same number of views"
     features = inputs.shared(train.identity) | {
         "splits": {name: inputs.split_identity(features) for name, features in splits.items()}
     }
@@ -130,143 +129,240 @@ def plan_probe(
     matched = settings.shots if settings.val == "matched" else None
     val_rows = subset(splits["val"].labels, classes, seed=seed, shots=matched) if "val" in splits else None
     if rows is not None:
-        inputs.check_classes(train.labels[rows], len(train.class_names), f"the subset of {len(rows)} train samples")
+        inputs.check_classes(train.labels[rows], classes, f"the subset of {len(rows)} train samples")
     candidates = candidates_of(kind, len(train.labels) if rows is None else len(rows), settings)
     if store.is_fused(train.identity):
         candidates = inputs.for_joined(candidates, settings.standardise)
     name = runs.run_name(kind, features, recorded(train.multilabel, settings, candidates), seed)
     folder = paths.run_folder(out, store.dataset_slug(train.identity), store.encoder_slug(train.identity), name)
     folds = None if settings.folds is None else _folds(splits, rows, val_rows, settings.folds, seed)
-    return Plan(kind, seed, settings, features, train.multilabel, rows, candidates, folder, val_rows, folds)
+    return RunPlan(kind, seed, settings, features, train.multilabel, rows, candidates, folder, val_rows, folds)
 
 
 def _folds(
     splits: dict[str, store.FeatureSet], rows: np.ndarray | None, val_rows: np.ndarray | None, count: int, seed: int
 ) -> np.ndarray:
-    """The fold of each sample in use, train before val; see `probes.folds.assign`."""
+    """The fold of each sample in use, train before val; see `probes.sampling.checked_folds`."""
     parts = [(splits["train"], rows)] + ([(splits["val"], val_rows)] if "val" in splits else [])
     taken = [(part, slice(None) if chosen is None else chosen) for part, chosen in parts]
     labels = np.concatenate([part.labels[chosen] for part, chosen in taken])
-    places = [None if part.lonlat is None else part.lonlat[chosen] for part, chosen in taken]
-    located = [place for place in places if place is not None]
+    lonlat = [part.lonlat[chosen] for part, chosen in taken if part.lonlat is not None]
     names = list(splits["train"].class_names)
-    cells = spatial.cells(np.concatenate(located)) if len(located) == len(places) else None
-    return assign(metrics.label_matrix(labels, len(names)), count, names, seed=seed, cells=cells)
+    cells = spatial.cells(np.concatenate(lonlat)) if len(lonlat) == len(parts) else None
+    return checked_folds(metrics.label_matrix(labels, len(names)), count, names, seed=seed, cells=cells)
 
 
-def finished(plan: Plan) -> runs.Run | None:
-    """The run that this plan would make, if it is there with the same identity."""
+def finished(plan: RunPlan) -> runs.Run | None:
+    """The run of this plan, if it exists with the same identity."""
     run = runs.intact(plan.folder)  # a damaged one is fitted again
     expected = {"kind": plan.kind, "seed": plan.seed, "features": plan.features, "arguments": plan.arguments}
     return run if run and all(run.record.get(key) == value for key, value in expected.items()) else None
 
 
+@dataclass(frozen=True)
+class Samples:
+    """The samples of a run as they are used.
+
+    Args:
+        splits: with ``val`` as the samples that choose: those of val in use or, with folds, the pool.
+        labels: of these splits; of train only the rows to learn from.
+        truth: the same as (N, K) booleans.
+        own_val: the samples of val in use; None if there is no val.
+        pool: train and val in use together, to choose by folds or to fit once more; None if not needed.
+    """
+
+    splits: dict[str, store.FeatureSet]
+    labels: dict[str, np.ndarray]
+    truth: dict[str, np.ndarray]
+    own_val: store.FeatureSet | None
+    pool: store.FeatureSet | None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted probe.
+
+    Args:
+        estimator: as it is saved, but not yet calibrated.
+        best: the chosen candidate; its scores are those of the samples that choose.
+        result: of the search.
+        search_s: seconds to search.
+        refit_s: seconds to fit once more.
+    """
+
+    estimator: Any
+    best: Trial
+    result: SearchResult
+    search_s: float
+    refit_s: float
+
+
 def run_probe(
-    plan: Plan,
+    plan: RunPlan,
     splits: dict[str, store.FeatureSet],
     *,
     n_jobs: int = -1,
-    report: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] | None = None,
 ) -> runs.Run:
     """Fit every candidate on train, keep the best on val, score test and write the run.
 
     Args:
         plan: see `plan_probe`.
         splits: see `probes.inputs.read_splits`.
-        n_jobs: threads, -1 for one a core; does not change the result.
-        report: is told a line for each candidate.
+        n_jobs: threads, -1 for one per core; they do not change the result.
+        log: receives one line per candidate.
     """
     start = time.perf_counter()
-    names = list(splits["train"].class_names)
-    if plan.val_rows is not None:
-        splits = splits | {"val": inputs.only_rows(splits["val"], plan.val_rows)}
-    train, val = splits["train"], splits.get("val")
-    pool = None  # train and val together: to choose by folds, or to fit once more
-    if plan.folds is not None or plan.settings.refit:
-        pool = inputs.joined(train, plan.rows, val)
-    if plan.folds is not None:
-        assert pool is not None
-        splits = splits | {"val": pool}  # the samples that choose
-    labels = {split: set_.labels for split, set_ in splits.items()}
-    if plan.rows is not None:
-        labels["train"] = labels["train"][plan.rows]
-    truth = {split: metrics.label_matrix(labels[split], len(names)) for split in labels}
-    views = [train.features, *(view.features for view in train.views)]
-    dtype = train.features.dtype if PROBES.load(plan.kind).CARD.get("as_stored") else np.float32
-    learnt = pool.features.astype(dtype) if plan.folds is not None and pool else None
-    job = Job(
-        kind=plan.kind,
-        candidates=plan.candidates,
-        val=splits["val"].features,
-        train=inputs.in_memory(views, plan.rows, dtype=dtype) if learnt is None else learnt,
-        labels=np.concatenate([labels["train"]] * len(views)) if learnt is None else labels["val"],
-        val_truth=truth["val"],
-        seed=plan.seed,
-        settings=plan.settings,
-        n_jobs=n_jobs,
-        class_names=tuple(names),
-        weights=store.block_weights(train.identity),
-    )
+    samples = _samples(plan, splits)
+    task = _task(plan, samples, n_jobs, log)
     # One BLAS thread: its threads wait for each other more than they gain at these sizes, and the sums they
     # split would make the last digit depend on the number of cores.
     with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # told below, for the candidate concerned
-        found = search(job, report) if plan.folds is None else cross_validate(job, plan.folds, report)
-        best, threads, searched = found.best, job.threads, time.perf_counter()
-        estimator = best.estimator
-        if pool is not None:
-            job = replace(job, train=pool.features.astype(dtype), labels=pool.labels)
-            last = fit_again(job, best.params)
-            estimator = last.estimator
-            curves = {name: value for name, value in best.history.items() if name == "curves"}  # of what chose
-            best = replace(best, history=curves | last.history)
-            report(f"{plan.kind}: fitted on {len(pool.labels)} samples of train and val, {last.fit_s:.1f} s")
-    refitted = time.perf_counter()
-
+        warnings.simplefilter("ignore", ConvergenceWarning)  # reported below, for the candidate concerned
+        fitted = _fit(plan, samples, task)
+    scoring = time.perf_counter()
     test_scores = score(
-        estimator,
-        splits["test"].features,
-        classes=len(names),
+        fitted.estimator,
+        samples.splits["test"].features,
+        classes=task.classes,
         multilabel=plan.multilabel,
-        n_jobs=threads,
+        n_jobs=task.threads,
         label=f"{plan.kind} on test",
     )
-    scored = time.perf_counter()
-    assert best.scores is not None
-    scores = {"val": best.scores, "test": test_scores}
+    score_s = time.perf_counter() - scoring
+    assert fitted.best.scores is not None
     estimator, scores, calibration = calibrate_run(
-        estimator, truth, scores, names, method=plan.settings.calibrate, multilabel=plan.multilabel
+        fitted.estimator,
+        samples.truth,
+        {"val": fitted.best.scores, "test": test_scores},
+        list(task.class_names),
+        method=plan.settings.calibrate,
+        multilabel=plan.multilabel,
     )
-    rules, thresholds = _rules(truth["val"], scores["val"], plan)
-    decisions = {rule: {split: decide(scores[split], rules[rule]) for split in scores} for rule in RULES}
-    own = {split: set_ for split, set_ in splits.items() if split != "val" or plan.folds is None}
-    told = record.data_warnings(own, truth)
-    told += record.interval_warnings(truth["test"], splits["test"].lonlat, names)
-    told += warnings_of(best.history.get("oversampled"))
-    told += record.threshold_warnings(thresholds, rules["tuned"])
-    told += record.search_warnings(found, plan.settings.budget_s, PROBES.card(plan.kind).get("natural", {}))
-    content = {
+    content = _request(plan, samples) | _results(plan, samples, fitted, scores) | {"calibration": calibration}
+    content["seconds"] = {
+        "fit": fitted.best.fit_s,
+        "score": fitted.best.score_s + score_s,
+        "search": fitted.search_s,
+        "refit": fitted.refit_s,
+        "total": time.perf_counter() - start,
+    }
+    learnt = (samples.splits["train"].lonlat, plan.rows) if samples.pool is None else (samples.pool.lonlat, None)
+    predictions = {
+        split: runs.Predictions(
+            samples.splits[split].ids, samples.labels[split], scores[split], samples.splits[split].lonlat,
+            spatial.distance_to_train(samples.splits[split].lonlat, *learnt),
+        )
+        for split in scores
+    }  # fmt: skip
+    return runs.write_run(plan.folder, content, predictions, lambda path: save_model(estimator, path))
+
+
+def _samples(plan: RunPlan, splits: dict[str, store.FeatureSet]) -> Samples:
+    if plan.val_rows is not None:
+        splits = splits | {"val": inputs.only_rows(splits["val"], plan.val_rows)}
+    own_val = splits.get("val")
+    pool = None
+    if plan.folds is not None or plan.settings.refit:
+        pool = inputs.joined(splits["train"], plan.rows, own_val)
+    if plan.folds is not None and pool is not None:
+        splits = splits | {"val": pool}
+    labels = {split: features.labels for split, features in splits.items()}
+    if plan.rows is not None:
+        labels["train"] = labels["train"][plan.rows]
+    classes = len(splits["train"].class_names)
+    truth = {split: metrics.label_matrix(values, classes) for split, values in labels.items()}
+    return Samples(splits, labels, truth, own_val, pool)
+
+
+def _stored_dtype(plan: RunPlan, samples: Samples) -> Any:
+    """The type in which the kind takes features."""
+    return samples.splits["train"].features.dtype if PROBES.card(plan.kind).stored_dtype else np.float32
+
+
+def _task(plan: RunPlan, samples: Samples, n_jobs: int, log: Callable[[str], None] | None) -> FitTask:
+    """The search on train, or on the pool by folds."""
+    train, dtype = samples.splits["train"], _stored_dtype(plan, samples)
+    if plan.folds is not None and samples.pool is not None:
+        features, labels = samples.pool.features.astype(dtype), samples.labels["val"]
+    else:
+        views = [train.features, *(view.features for view in train.views)]
+        features = inputs.in_memory(views, plan.rows, dtype=dtype)
+        labels = np.concatenate([samples.labels["train"]] * len(views))
+    return FitTask(
+        kind=plan.kind,
+        candidates=plan.candidates,
+        val=samples.splits["val"].features,
+        train=features,
+        labels=labels,
+        val_truth=samples.truth["val"],
+        seed=plan.seed,
+        settings=plan.settings,
+        n_jobs=n_jobs,
+        class_names=tuple(train.class_names),
+        weights=store.block_weights(train.identity),
+        log=log,
+    )
+
+
+def _fit(plan: RunPlan, samples: Samples, task: FitTask) -> Fitted:
+    """Search, then fit the chosen candidate once more on the pool, if there is one."""
+    start = time.perf_counter()
+    result = search(task) if plan.folds is None else cross_validate(task, plan.folds)
+    searched = time.perf_counter()
+    best = result.best
+    if samples.pool is None:
+        return Fitted(best.estimator, best, result, searched - start, 0.0)
+    pool = samples.pool.features.astype(_stored_dtype(plan, samples))
+    last = fit_again(replace(task, train=pool, labels=samples.pool.labels), best.params)
+    curves = {name: value for name, value in best.history.items() if name == "curves"}  # of the search
+    best = replace(best, history=curves | last.history)
+    return Fitted(last.estimator, best, result, searched - start, time.perf_counter() - searched)
+
+
+def _request(plan: RunPlan, samples: Samples) -> dict[str, Any]:
+    """The part of the record that was known before anything was fitted."""
+    protocol, encoder = protocols.get(plan.settings.protocol), plan.features["encoder"]
+    learnt = len(samples.labels["train"]) if samples.pool is None else len(samples.pool.labels)
+    train_only = samples.pool is None or samples.own_val is None
+    return {
         "dataset": plan.folder.parent.parent.name,
         "encoder": plan.folder.parent.name,
         "kind": plan.kind,
         "seed": plan.seed,
         "protocol": plan.settings.protocol,
-        "protocol_differences": protocols.get(plan.settings.protocol).differences(
-            plan.kind, plan.features["encoder"], record.beside_protocol(plan.settings, plan.features)
+        "protocol_differences": protocol.differences(
+            plan.kind, encoder, record.beside_protocol(plan.settings, plan.features)
         ),
         "arguments": plan.arguments,
         "multilabel": plan.multilabel,
-        "class_names": names,
+        "class_names": list(samples.splits["train"].class_names),
         "features": plan.features,
-        "rows": {split: len(labels[split]) for split in labels},
-        "chosen_on": record.chosen_on(plan.folds, val, splits["val"].lonlat),
-        "fitted_on": {"splits": ["train"], "rows": len(labels["train"])}
-        if pool is None
-        else {"splits": ["train"] if val is None else ["train", "val"], "rows": len(pool.labels)},
-        "dim": train.features.shape[1],
+        "rows": {split: len(labels) for split, labels in samples.labels.items()},
+        "chosen_on": record.chosen_on(plan.folds, samples.own_val, samples.splits["val"].lonlat),
+        "fitted_on": {"splits": ["train"] if train_only else ["train", "val"], "rows": learnt},
+        "dim": samples.splits["train"].features.shape[1],
+    }
+
+
+def _results(plan: RunPlan, samples: Samples, fitted: Fitted, scores: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The part of the record that says what was chosen and how good it is."""
+    names, truth, best = list(samples.splits["train"].class_names), samples.truth, fitted.best
+    lonlat = samples.splits["test"].lonlat
+    rules, thresholds = _rules(truth["val"], scores["val"], plan)
+    decisions = {rule: {split: decide(scores[split], rules[rule]) for split in scores} for rule in RULES}
+    test = {rule: decided["test"] for rule, decided in decisions.items()}
+    own = {split: features for split, features in samples.splits.items() if split != "val" or plan.folds is None}
+    return {
         "chosen": best.params,
-        "candidates": [t.params | {plan.metric: t.value, "log_loss": t.log_loss} for t in found.tried],
-        "warnings": told,
+        "candidates": [t.params | {plan.metric: t.value, "log_loss": t.log_loss} for t in fitted.result.tried],
+        "warnings": [
+            *record.data_warnings(own, truth),
+            *record.interval_warnings(truth["test"], lonlat, names),
+            *warnings_of(best.history.get("oversampled")),
+            *record.threshold_warnings(thresholds, rules["tuned"]),
+            *record.search_warnings(fitted.result, plan.settings.budget_s, PROBES.card(plan.kind).limits),
+        ],
         "metrics": {
             split: {
                 rule: record.metrics_of(truth[split], decisions[rule][split], scores[split], multilabel=plan.multilabel)
@@ -274,51 +370,26 @@ def run_probe(
             }
             for split in scores
         },
-        **record.interval_parts(
-            truth["test"],
-            {rule: decisions[rule]["test"] for rule in RULES},
-            scores["test"],
-            splits["test"].lonlat,
-            names,
-            multilabel=plan.multilabel,
-        ),
+        **record.interval_parts(truth["test"], test, scores["test"], lonlat, names, multilabel=plan.multilabel),
         "per_class": {
-            rule: metrics.class_rows(names, truth["test"], decisions[rule]["test"], scores["test"], rules[rule])
-            for rule in RULES
+            rule: metrics.class_rows(names, truth["test"], test[rule], scores["test"], rules[rule]) for rule in RULES
         },
         "thresholds": thresholds,
-        "calibration": calibration,
         "history": best.history,
-        "seconds": {
-            "fit": best.fit_s,
-            "score": best.score_s + scored - refitted,
-            "search": searched - start,
-            "refit": refitted - searched,
-            "total": time.perf_counter() - start,
-        },
         "versions": record.versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    places = (train.lonlat, plan.rows) if pool is None else (pool.lonlat, None)  # of what was learned from
-    predictions = {
-        split: runs.Predictions(
-            splits[split].ids, labels[split], scores[split], splits[split].lonlat,
-            spatial.distance_to_train(splits[split].lonlat, *places),
-        )
-        for split in scores
-    }  # fmt: skip
-    return runs.write_run(plan.folder, content, predictions, lambda path: save_model(estimator, path))
 
 
 def _rules(
-    val_truth: np.ndarray, val_scores: np.ndarray, plan: Plan
+    val_truth: Bool[np.ndarray, "samples classes"], val_scores: Float[np.ndarray, "samples classes"], plan: RunPlan
 ) -> tuple[dict[str, np.ndarray | None], dict[str, Any] | None]:
     """Thresholds by rule, where None is the argmax, and how the tuned ones came about.
 
-    A single-label sample gets exactly one class, which a threshold cannot promise: both rules are the same there.
+    A single-label sample gets exactly one class, which thresholds cannot guarantee: there, both rules are the argmax.
     """
     if not plan.multilabel:
         return {"half": None, "tuned": None}, None
     tuned, shared, own = shrunk_thresholds(val_truth, val_scores, beta=plan.settings.beta)
-    told = {"beta": plan.settings.beta, "shrinkage": SHRINKAGE, "shared": shared, "own": own.tolist()}
-    return {"half": half_thresholds(val_truth.shape[1]), "tuned": tuned}, told
+    thresholds = {"beta": plan.settings.beta, "shrinkage": SHRINKAGE, "shared": shared, "own": own.tolist()}
+    return {"half": half_thresholds(val_truth.shape[1]), "tuned": tuned}, thresholds

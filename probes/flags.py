@@ -1,6 +1,6 @@
-"""The flags that say what to fit: shared by probe and probe sweep."""
+"""The flags that probe and probe sweep share: which probes on which features, and how to fit them."""
 
-from collections.abc import Callable
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,8 +9,8 @@ from cyclopts import Parameter
 
 from data import paths
 from data.errors import RequestError, unknown
-from data.registry import PROBES
 from probes import protocols
+from probes.card import PROBES
 
 if TYPE_CHECKING:
     from data.runs import Run
@@ -32,34 +32,36 @@ class FitFlags:
 
     Args:
         kind: Probe kinds, comma-separated, or 'all'; see probe list. Default: those of the protocol.
-        protocol: Settings that others publish by, such as torchgeo-bench; see probe list.
-        model: Model whose features to use; needed where several feature sets exist. A+B joins the features of several.
-        dataset: Dataset whose features to use; needed where several feature sets exist.
-        features: Folder with train.h5, val.h5 and test.h5, in place of --model and --dataset.
-        out: Output folder; features are looked for here too.
+        protocol: A published evaluation protocol to follow, such as torchgeo-bench; see probe list.
+        model: Model whose features to use; required if several feature sets exist. A+B joins the features of two.
+        dataset: Dataset whose features to use; required if several feature sets exist.
+        features: Folder with train.h5, val.h5 and test.h5, instead of --model and --dataset.
+        out: Output folder; features are searched for here, too.
         seed: Random seed.
         val: With --shots: matched chooses on as many samples per class of val, all on the whole of val.
-        select: Metric on val that chooses the hyper-parameters, such as f2_macro or log_loss; multi-label decisions are
-            those of the tuned thresholds, or of 0.5 with @half. Default: accuracy; multi-label map_macro.
-        folds: Choose by so many folds of train and val together, where val is missing or small; spatial
-            cells stay whole.
+        select: Metric on val that chooses the hyper-parameters, such as f2_macro or log_loss; multi-label decisions use
+            the tuned thresholds, or 0.5 with the suffix @half. Default: accuracy; for multi-label data map_macro.
+        folds: Choose by K-fold cross-validation on train and val together, for a missing or small val; spatial cells
+            are never divided.
         refit: Fit the chosen candidate once more on train and val.
-        standardize: Z-score features by train, or not. Default: linear, mlp and head do; knn tries both.
-        beta: Which F-beta the tuned thresholds of multi-label probes aim at: 2 weighs recall over precision, 1 alike.
-        balanced: Weigh samples so that rare classes count as much as common ones; linear, and single-label rf and mlp.
+        standardize: Z-score features by train. Default: linear, mlp and head do; knn tries both.
+        beta: F-beta that the tuned thresholds of multi-label probes maximize: 2 favors recall, 1 weights precision and
+            recall alike.
+        balanced: Weight samples so that rare classes count as much as common ones; linear, single-label rf and mlp.
         oversample: smote: add synthetic training samples of rare classes (needs the extra imbalance); single-label.
-        calibrate: Calibrate scores on val: platt, isotonic or temperature.
+        calibrate: Calibrate probabilities on val: platt, isotonic or temperature.
         budget: Start no further candidate after this long, such as 90s or 10m; skipped candidates are reported.
         device: cpu, cuda or cuda:1; for linear and knn.
-        split_by: Pool all samples and split them anew by location: cells (of 0.25 degrees), longitude or region; in the
-            ratio of the original splits, drawn by --seed.
-        buffer_km: With --split-by: drop train and val samples nearer than this to a sample of a later split.
+        split_by: Pool all samples and split them again by location: cells (of 0.25 degrees), longitude or region, in
+            the ratio of the original splits, drawn by --seed.
+        buffer_km: With --split-by: drop train and val samples closer than this to a sample of a later split.
         augment: Views of each training image to learn from, made by featurize --augment; 1 is the image itself.
         learning_rate: Of head. Default: 1e-4.
-        batch_size: Of head, images a step. Default: 32.
+        batch_size: Of head, in images. Default: 32.
         epochs: Of head. Default: 10.
-        n_jobs: Trees or candidates fitted at a time, -1 for one a core; does not change the result.
-        overwrite: Fit again where the run exists.
+        n_jobs: Trees or candidates fitted in parallel, -1 for one per core; does not change the result.
+        verbose: List every candidate.
+        overwrite: Fit again even if the run exists.
     """
 
     kind: str | None = None
@@ -87,21 +89,22 @@ class FitFlags:
     batch_size: int | None = None
     epochs: int | None = None
     n_jobs: Annotated[int, Parameter(name="--n-jobs")] = -1
+    verbose: Annotated[bool, Switch] = False
     overwrite: Annotated[bool, Switch] = False
 
     def kinds(self) -> list[str]:
-        """The kinds asked for, each once.
+        """The requested kinds, without duplicates.
 
         Raises:
-            RequestError: no such kind, or a flag that none of these flags can be given with.
+            RequestError: unknown kind, or a flag with a wrong value or in a wrong combination.
         """
-        asked = protocols.check_kinds(self.protocol, self.kind)
-        asked = PROBES.names() if asked == ["all"] else asked
-        kinds = list(dict.fromkeys(PROBES.check(kind.strip()) for kind in asked))
+        names = protocols.check_kinds(self.protocol, self.kind)
+        names = PROBES.names() if names == ["all"] else names
+        kinds = list(dict.fromkeys(PROBES.check(name.strip()) for name in names))
         if self.features and (self.model or self.dataset):
-            raise RequestError("--features names the folder already; drop --model and --dataset")
+            raise RequestError("--features already names the folder; drop --model and --dataset")
         if self.n_jobs == 0:
-            raise RequestError("--n-jobs 0: give a number of jobs, or -1 for one a core")
+            raise RequestError("--n-jobs 0: give a number of jobs, or -1 for one per core")
         if not 0 <= self.seed <= MAX_SEED:
             raise RequestError(f"--seed {self.seed}: must be from 0 to {MAX_SEED}")
         if self.augment < 1:
@@ -109,7 +112,7 @@ class FitFlags:
         if self.folds is not None and self.folds < 2:
             raise RequestError(f"--folds {self.folds}: must be at least 2")
         if not self.beta > 0:
-            raise RequestError(f"--beta {self.beta:g}: must be above 0, such as 2 or 1")
+            raise RequestError(f"--beta {self.beta:g}: must be above 0, such as 2")
         if self.calibrate not in (None, *METHODS):
             raise unknown("calibration", self.calibrate, METHODS)
         if self.oversample not in (None, *OVERSAMPLING):
@@ -122,40 +125,40 @@ class FitFlags:
         if self.protocol == "map" and (self.split_by or self.augment > 1 or self.folds):
             raise RequestError("--protocol map splits by block; drop --split-by, --augment and --folds")
         if self.split_by and self.augment > 1:
-            raise RequestError("--split-by: the views of --augment are of the original train only; drop one of them")
+            raise RequestError("--split-by and --augment cannot be combined; drop one of them")
         if self.device != "cpu":
             check_device(self.device)
         for name, value in self._head().items():
             flag = f"--{name.replace('_', '-')} {value:g}"
             if "head" not in kinds:
-                raise RequestError(f"{flag}: only head has it; add head to --kind or drop the flag")
+                raise RequestError(f"{flag}: only head uses it; add head to --kind or drop the flag")
             if value <= 0:
                 raise RequestError(f"{flag}: must be above 0")
         return kinds
 
     def check_val(self, shots: bool) -> None:
-        """Raise a RequestError for --val where nothing is cut per class, `shots`: val is whole then."""
+        """Raise a RequestError for --val without --shots, where val is used whole."""
         if self.val != "matched" and not shots:
-            raise RequestError(f"--val {self.val}: only with --shots; without, all of val is used")
+            raise RequestError(f"--val {self.val}: only with --shots; without it, all of val is used")
 
     def with_protocol(self, **more: Any) -> tuple["FitFlags", dict[str, Any]]:
-        """These flags with what the protocol sets, and so the others.
+        """These flags and some others, with the values that the protocol sets.
 
         Args:
-            more: flags of the command beside these, by name; None where not given.
+            more: further flags of the command, by name; None where not given.
 
         Raises:
-            RequestError: no such protocol, or a flag contradicts it.
+            RequestError: unknown protocol, or a flag contradicts it.
         """
         own = {name: value for name, value in vars(self).items() if name not in ("kind", "protocol")}
-        whole = protocols.merged(self.protocol, own | more)
-        return replace(self, **{name: whole[name] for name in own}), {name: whole[name] for name in more}
+        merged = protocols.merged(self.protocol, own | more)
+        return replace(self, **{name: merged[name] for name in own}), {name: merged[name] for name in more}
 
     def seeds(self, count: int) -> list[int]:
-        """`count` seeds, from the one asked for on.
+        """`count` seeds, starting at --seed.
 
         Raises:
-            RequestError: none, or beyond the largest.
+            RequestError: no seed, or one beyond the largest.
         """
         if count < 1:
             raise RequestError(f"--seeds {count}: must be at least 1")
@@ -164,12 +167,12 @@ class FitFlags:
         return list(range(self.seed, self.seed + count))
 
     def splits(self) -> "dict[str, FeatureSet]":
-        """The features, checked.
+        """The features of the splits, checked.
 
         Raises:
-            RequestError: none or several fit, or they cannot be used.
+            RequestError: no or several feature sets match, or they cannot be used.
         """
-        from data import store  # deferred, as all below: numpy, h5py and scikit-learn cost start-up time
+        from data import store  # deferred, as all below: numpy, h5py and scikit-learn slow the start down
         from probes import inputs
 
         if self.model and "+" in self.model:
@@ -191,31 +194,27 @@ class FitFlags:
         inputs.check_classes(train.labels, len(train.class_names), f"train, split by {self.split_by},")
         return splits
 
-    def run(
-        self,
-        kind: str,
-        splits: "dict[str, FeatureSet]",
-        *,
-        seed: int,
-        cut: dict[str, Any],
-        report: Callable[[str], None],
-    ) -> "Run":
-        """Fit one kind, or find its run done.
+    def run(self, kind: str, splits: "dict[str, FeatureSet]", *, seed: int, cut: dict[str, Any]) -> "Run":
+        """Fit one kind, or reuse its run; progress and one result line go to standard error.
 
         Args:
             kind: probe kind.
             splits: see `splits`.
             seed: random seed.
-            cut: ``shots`` or ``fraction`` of `probes.search.Settings`.
-            report: is told how it goes.
+            cut: ``shots`` or ``fraction`` of `probes.settings.Settings`.
         """
-        from probes.fit import fit_run  # deferred, as all below
+        from probes.fit import finished, plan_probe, run_probe  # deferred, as all below
 
-        more = {"n_jobs": self.n_jobs, "overwrite": self.overwrite, "report": report}
-        return fit_run(kind, splits, self.out, seed=seed, settings=self._settings(kind, splits, cut), **more)
+        plan = plan_probe(kind, splits, self.out, seed=seed, settings=self._settings(kind, splits, cut))
+        if not self.overwrite and (run := finished(plan)):
+            _log(f"{kind}: reused {run.folder}")
+            return run
+        run = run_probe(plan, splits, n_jobs=self.n_jobs, log=_log if self.verbose else None)
+        _log(result_line(run))
+        return run
 
     def check(self, kinds: list[str], splits: "dict[str, FeatureSet]") -> None:
-        """Raise a RequestError for a setting that one of the kinds does not have, before any is fitted."""
+        """Raise a RequestError for a setting that one of the kinds does not support, before any is fitted."""
         from probes.settings import check_settings  # deferred, as all below
 
         for kind in kinds:
@@ -231,8 +230,8 @@ class FitFlags:
             own = protocol.select[splits["train"].multilabel]
             if select not in (None, own):
                 raise RequestError(
-                    f"--protocol {self.protocol} does not go with --select {select}: it sets --select {own}; drop the "
-                    "flag or the protocol"
+                    f"--select {select} contradicts --protocol {self.protocol}, which sets --select {own}; drop one of "
+                    "them"
                 )
             select = own
         return Settings(
@@ -260,11 +259,26 @@ class FitFlags:
         return {name: value for name, value in given.items() if value is not None}
 
 
+def result_line(run: "Run") -> str:
+    """What was chosen and how long it took, in one line."""
+    chosen, tried = run.record["chosen"], run.record["candidates"]
+    metric = run.record["arguments"]["selection"]
+    value = next((one[metric] for one in tried if chosen.items() <= one.items()), None)
+    params = " ".join(f"{name}={value}" for name, value in chosen.items())
+    best = f"{params} (best of {len(tried)} candidates), " if len(tried) > 1 else ""
+    score = "undefined" if value is None else f"{value:.4f}"
+    return f"{run.kind}: {best}val {metric} {score}, {run.record['seconds']['total']:.1f} s"
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def seconds(budget: str | None) -> float | None:
     """A time such as 90s, 10m, 1.5h or 600 in seconds.
 
     Raises:
-        RequestError: it is none, or not above 0.
+        RequestError: it is not a time, or not above 0.
     """
     if budget is None:
         return None
@@ -279,17 +293,13 @@ def seconds(budget: str | None) -> float | None:
 
 
 def check_device(device: str) -> None:
-    """Raise unless there is such a GPU.
-
-    Raises:
-        RequestError: no GPU, or not that one.
-    """
+    """Raise a RequestError unless this GPU exists."""
     kind, _, number = device.partition(":")
     if kind != "cuda" or not (number.isdecimal() or device == "cuda"):
         raise RequestError(f"--device {device}: give cpu, cuda or cuda:1")
     import torch  # deferred: only for a GPU
 
     if not torch.cuda.is_available():
-        raise RequestError(f"--device {device}: torch finds no GPU here; drop the flag to use the CPU")
+        raise RequestError(f"--device {device}: torch finds no GPU; drop the flag to use the CPU")
     if int(number or 0) >= (count := torch.cuda.device_count()):
         raise RequestError(f"--device {device}: there are {count}, numbered from 0")

@@ -1,136 +1,76 @@
-"""K-fold cross-validation: settings chosen, and thresholds set, on scores of samples that a fit has not seen.
+"""K-fold cross-validation: each candidate is evaluated on out-of-fold scores of all samples together."""
 
-Folds are stratified, multi-label too, by iterative stratification (Sechidis et al. 2011) of whole groups: spatial cells
-where locations are known, else single samples.
-"""
-
-from collections.abc import Callable
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 import numpy as np
+from jaxtyping import Integer
 
 from data.command import progress
-from data.errors import RequestError
-from probes import metrics
-from probes.search import Found, Job, Trial, trials, with_synthetic_samples, words
+from probes.metrics import label_matrix
+from probes.search import FitTask, SearchResult, Trial, trials, with_synthetic_samples
 
 
-def assign(
-    shown: np.ndarray, count: int, class_names: list[str], *, seed: int, cells: np.ndarray | None = None
-) -> np.ndarray:
-    """The fold of each sample, from 0.
-
-    Args:
-        shown: (N, K) booleans.
-        count: how many folds.
-        class_names: K names, for messages.
-        seed: decides between equals.
-        cells: (N,) groups that stay together; None for single samples.
-
-    Returns:
-        (N,), see `divide`.
-
-    Raises:
-        RequestError: more folds than a class has samples, or than there are cells.
-    """
-    sizes = shown.sum(axis=0)
-    occurring = np.flatnonzero(sizes)
-    rarest = occurring[sizes[occurring].argmin()]
-    if sizes[rarest] < count:
-        raise RequestError(
-            f"--folds {count}: class '{class_names[rarest]}' has {sizes[rarest]} samples; give at most "
-            f"{sizes[rarest]} folds" + ("" if sizes[rarest] > 1 else ", which needs at least 2: drop the flag")
-        )
-    return divide(shown, count, seed=seed, cells=cells)
-
-
-def divide(shown: np.ndarray, count: int, *, seed: int, cells: np.ndarray | None = None) -> np.ndarray:
-    """As `assign`, also where a class has fewer samples than there are folds.
-
-    The class with the fewest samples left comes first; its largest group goes to the fold that lacks most of the class.
-
-    Raises:
-        RequestError: more folds than there are cells.
-    """
-    groups = np.arange(len(shown)) if cells is None else cells
-    units = int(groups.max()) + 1
-    if units < count:
-        raise RequestError(f"--folds {count}: the samples lie in {units} spatial cells, which stay together; give less")
-    order = np.random.default_rng(seed).permutation(units)  # between equals
-    table = np.zeros((units, shown.shape[1] + 1), np.int64)  # the last column counts samples
-    np.add.at(table, np.argsort(order)[groups], np.hstack([shown, np.ones((len(shown), 1), bool)]))
-    lacking = np.tile(table.sum(axis=0) / count, (count, 1))
-    fold = np.full(units, -1)
-    while (left := np.flatnonzero(fold < 0)).size:
-        sums = table[left].sum(axis=0)
-        column = min((k for k in range(len(sums)) if sums[k]), key=lambda k: (k == len(sums) - 1, sums[k]))
-        for unit in left[np.argsort(-table[left, column], kind="stable")]:
-            if not table[unit, column]:
-                break
-            best = max(range(count), key=lambda f: (lacking[f, column], lacking[f, -1], -f))
-            fold[unit] = best
-            lacking[best] -= table[unit]
-    return fold[np.argsort(order)][groups]
-
-
-def cross_validate(job: Job, folds: np.ndarray, report: Callable[[str], None]) -> Found:
+def cross_validate(task: FitTask, folds: Integer[np.ndarray, " samples"]) -> SearchResult:
     """Try every candidate on each fold; the best by all out-of-fold scores together is chosen.
 
     Args:
-        job: its ``train`` holds all samples.
-        folds: (N,) fold of each sample.
-        report: is told a line for each candidate.
+        task: its ``train`` holds all samples.
+        folds: fold of each sample.
 
     Returns:
-        ``best.scores`` are (N, K), out of fold, in the order of ``train``; there is no estimator.
+        ``best.scores`` are out of fold, in the order of ``train``; there is no estimator.
     """
-    truth = metrics.label_matrix(job.labels, job.classes)
-    scores: list[np.ndarray] = []
-    tried: list[list[Trial]] = []
+    truth = label_matrix(task.labels, task.classes)
+    scores: list[np.ndarray] = []  # by candidate
+    by_fold: list[list[Trial]] = []
     count = int(folds.max()) + 1
-    settings = replace(job.settings, extend=False)
-    with progress(f"{job.kind} folds", count, "folds") as advance:
+    settings = replace(task.settings, extend=False)
+    with progress(f"{task.kind} folds", count, "folds") as advance:
         for fold in range(count):
-            held = folds == fold
+            held_out = folds == fold
             part = replace(
-                job,
-                train=job.train[~held],
-                labels=job.labels[~held],
-                val=job.train[held],
-                val_truth=truth[held],
+                task,
+                train=task.train[~held_out],
+                labels=task.labels[~held_out],
+                val=task.train[held_out],
+                val_truth=truth[held_out],
                 settings=settings,
             )
             part, _ = with_synthetic_samples(part)
             for number, trial in enumerate(trials(part)):
                 if trial.scores is None:
-                    trial = replace(trial, scores=part.judge(trial.params, trial.estimator, fit_s=trial.fit_s).scores)
+                    trial = part.evaluate(trial.params, trial.estimator, fit_s=trial.fit_s)
                 if number == len(scores):
                     scores.append(np.zeros(truth.shape, np.float32))
-                    tried.append([])
+                    by_fold.append([])
                 assert trial.scores is not None
-                scores[number][held] = trial.scores
-                tried[number].append(replace(trial, estimator=None, scores=None))
+                scores[number][held_out] = trial.scores
+                by_fold[number].append(trial.without_model())
             advance(1)
-    best, whole = 0, []
-    for number, (each, parts) in enumerate(zip(scores, tried, strict=True)):
-        said = job.judgement(truth, each)
-        converged, fit_s, score_s = (
-            all(t.converged for t in parts),
-            *(sum(s) for s in zip(*((t.fit_s, t.score_s) for t in parts), strict=True)),
-        )
-        history = mean_curves([trial.history for trial in parts])
-        whole.append(Trial(parts[0].params, None, None, *said, converged, fit_s, score_s, history))
-        if job.better(whole[number], whole[best]):
+    tried = []
+    for number, (out_of_fold, parts) in enumerate(zip(scores, by_fold, strict=True)):
+        value, log_loss = task.judge(truth, out_of_fold)
+        tried.append(
+            Trial(
+                parts[0].params, None, None, value, log_loss,
+                converged=all(part.converged for part in parts),
+                fit_s=sum(part.fit_s for part in parts),
+                score_s=sum(part.score_s for part in parts),
+                history=mean_curves([part.history for part in parts]),
+            )
+        )  # fmt: skip
+        task.log_trial(tried[-1], number + 1, "out-of-fold")
+    best = 0
+    for number in range(1, len(tried)):
+        if task.better(tried[number], tried[best]):
             best = number
-        value = "undefined" if said.value is None else f"{said.value:.4f}"
-        report(f"{job.kind} {number + 1}/{len(scores)}: {words(parts[0].params)}: out-of-fold {job.metric} {value}")
-    return Found(replace(whole[best], scores=scores[best]), whole, 0)
+    return SearchResult(replace(tried[best], scores=scores[best]), tried, 0)
 
 
 def mean_curves(histories: list[dict[str, Any]]) -> dict[str, Any]:
-    """Epochs of the folds as one: the mean over folds of what each recorded; nothing where a fold recorded none.
+    """Learning curves per epoch, averaged over the folds; empty where a fold has none.
 
     Args:
         histories: see `probes.search.Trial`.

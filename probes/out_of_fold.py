@@ -7,8 +7,8 @@ from scipy.special import expit, softmax
 from threadpoolctl import threadpool_limits
 
 from probes import logistic
-from probes.folds import divide
 from probes.probabilities import log_loss
+from probes.sampling import stratified_folds
 
 C_VALUES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
@@ -45,9 +45,9 @@ def out_of_fold(
         folds: parts; each is scored by what is learned of the others.
         seed: of the division.
         multilabel: whether the columns are independent labels.
-        cells: (N,) groups of samples that stay in one fold, see `probes.folds.assign`; None for single samples.
+        cells: (N,) groups that stay in one fold; None for single samples.
     """
-    fold = divide(truth, folds, seed=seed, cells=cells)
+    fold = stratified_folds(truth, folds, seed=seed, cells=cells)
     scores = [np.zeros(truth.shape) for _ in C_VALUES]
     learnt_of = np.zeros(truth.shape, bool)
     with threadpool_limits(1, user_api="blas"):

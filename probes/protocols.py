@@ -222,12 +222,9 @@ def merged(name: str, given: dict[str, Any]) -> dict[str, Any]:
         own = given[flag]
         if own is None or (own is False and flag == "balanced") or own == value:
             continue
-        told = f"does not go with {_shown(flag, own)}"
-        raise RequestError(
-            f"--protocol {name} {told}: it sets {_shown(flag, value)}; drop the flag or the protocol"
-            if value is not None and (flag, value) != ("balanced", False)  # there is no --no-balanced
-            else f"--protocol {name} {told}: that is no part of it; drop the flag or the protocol"
-        )
+        sets = value is not None and (flag, value) != ("balanced", False)  # there is no --no-balanced
+        reason = f"which sets {_shown(flag, value)}" if sets else "which does not use it"
+        raise RequestError(f"{_shown(flag, own)} contradicts --protocol {name}, {reason}; drop one of them")
     return given | fixed
 
 

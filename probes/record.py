@@ -15,7 +15,7 @@ from probes import intervals, metrics, spatial
 from probes.grid import at_edge
 from probes.probabilities import probability_metrics
 from probes.scores import HALF
-from probes.search import Found, words
+from probes.search import SearchResult, words
 from probes.settings import Settings
 
 PACKAGES = ("frozen-earth", "joblib", "numpy", "scikit-learn", "scipy", "skops")
@@ -86,7 +86,7 @@ def beside_protocol(settings: Settings, features: dict[str, Any]) -> dict[str, A
     }
 
 
-def search_warnings(found: Found, budget_s: float | None, natural: dict[str, Sequence[Any]]) -> list[str]:
+def search_warnings(found: SearchResult, budget_s: float | None, natural: dict[str, Sequence[Any]]) -> list[str]:
     """What a reader should know about the candidates: fits that stopped early, edges of a grid, what was skipped.
 
     Args:

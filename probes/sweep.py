@@ -19,7 +19,7 @@ from probes import metrics, pooling, probabilities
 from probes.intervals import NO_ECE
 
 METRICS = tuple(dict.fromkeys((*metrics.MULTILABEL, *metrics.SINGLE_LABEL, *probabilities.NAMES)))
-ABOUT = ("kind", "shots", "fraction", "rule")  # what runs of one group share; they differ in seed
+GROUP = ("kind", "shots", "fraction", "rule")  # what runs of one group share; they differ in seed
 
 
 def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -80,7 +80,7 @@ def summary(runs: Sequence[Run]) -> list[dict[str, Any]]:
         table = rows(group)
         for rule in dict.fromkeys(row["rule"] for row in table):
             members = [row for row in table if row["rule"] == rule]
-            about = {name: members[0][name] for name in ("dataset", "encoder", "simulated", *ABOUT)}
+            about = {name: members[0][name] for name in ("dataset", "encoder", "simulated", *GROUP)}
             for split in ("train_rows", "val_rows"):
                 about[split] = statistics.fmean(row[split] for row in members)
             pooled = pooling.pool(group, *pooling.test_of(group, "half" if rule == "argmax" else rule))

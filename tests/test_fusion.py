@@ -79,12 +79,12 @@ def test_it_is_made_once_and_again_only_when_a_part_has_changed(out):
 
 def test_every_encoder_counts_alike_in_what_a_probe_sees(out):
     from probes import inputs
-    from probes.search import Job
+    from probes.search import FitTask
     from probes.settings import Settings
 
     splits = inputs.read_splits(store.fused_folder(out, "dinov2+resnet"))
     train = inputs.in_memory([splits["train"].features])
-    job = Job(
+    job = FitTask(
         kind="linear", candidates=[], val=splits["val"].features, train=train, labels=splits["train"].labels,
         val_truth=np.ones((30, 3), bool), seed=0, settings=Settings(), n_jobs=1,
         weights=store.block_weights(splits["train"].identity),

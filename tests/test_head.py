@@ -13,7 +13,7 @@ from data.errors import RequestError
 from probes import fit, inputs, search
 from probes.kinds import head
 from probes.models import load_model
-from probes.subsets import subset
+from probes.sampling import subset
 
 
 def prepared(multilabel, *, rows=70, dim=6, classes=4, views=1, seed=0, n_jobs=1, **options):
@@ -22,7 +22,7 @@ def prepared(multilabel, *, rows=70, dim=6, classes=4, views=1, seed=0, n_jobs=1
     labels = (rng.random((rows, classes)) < 0.3).astype(np.uint8) if multilabel else rng.integers(0, classes, rows)
     truth = labels.astype(bool) if multilabel else np.eye(classes, dtype=bool)[labels]
     signal = truth @ rng.standard_normal((classes, dim)) + rng.standard_normal((rows, dim))
-    return search.Job(
+    return search.FitTask(
         kind="head",
         candidates=head.candidates(rows, **options),
         val=signal.astype(np.float32),
@@ -215,7 +215,7 @@ def test_a_probe_learns_from_all_views_where_asked(kind, folder, tmp_path):
 
 def test_a_subset_takes_all_views_of_the_images_it_takes(folder, tmp_path, monkeypatch):
     jobs = []
-    monkeypatch.setattr(fit, "search", lambda job, report: jobs.append(job) or (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(fit, "search", lambda job: jobs.append(job) or (_ for _ in ()).throw(KeyboardInterrupt))
     splits = inputs.read_splits(folder, views=3)
     with pytest.raises(KeyboardInterrupt):
         fit.fit_run("head", splits, tmp_path, settings=search.Settings(views=3, shots=4))

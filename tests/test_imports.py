@@ -33,6 +33,7 @@ MAY_IMPORT = {
         *(
             f"probes.{name}"
             for name in (
+                "card",
                 "metrics",
                 "probabilities",
                 "out_of_fold",

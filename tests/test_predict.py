@@ -13,8 +13,8 @@ from made_runs import rewrite
 
 from data import command, runs, store
 from data.errors import RequestError
-from data.registry import PROBES
 from probes import fit, inputs, predict
+from probes.card import PROBES
 from probes.cli import app
 from probes.models import load_model
 

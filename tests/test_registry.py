@@ -10,7 +10,8 @@ import pytest
 from data.cards import read_card
 from data.errors import RequestError
 from data.flags import DataFlags
-from data.registry import DATASETS, MODELS, PROBES, VIEWS
+from data.registry import DATASETS, MODELS, VIEWS
+from probes.card import PROBES
 
 REGISTRIES = [MODELS, DATASETS, PROBES, VIEWS]
 ENTRIES = [pytest.param(r, name, id=f"{r.noun}-{name}") for r in REGISTRIES for name in r.names()]

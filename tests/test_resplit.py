@@ -104,10 +104,7 @@ def test_the_command_records_the_split_and_gives_the_run_a_folder_of_its_own(fol
         (["--buffer-km", "5"], "--buffer-km 5: only with --split-by"),
         (["--split-by", "cells", "--buffer-km", "-1"], "--buffer-km -1: must be 0 or more"),
         (["--split-by", "cells", "--buffer-km", "9999"], "no sample is left for train and val"),
-        (
-            ["--split-by", "cells", "--augment", "2"],
-            "--split-by: the views of --augment are of the original train only",
-        ),
+        (["--split-by", "cells", "--augment", "2"], "--split-by and --augment"),
     ],
 )
 def test_a_wrong_request_is_one_line(words, message, folder, tmp_path, capsys):

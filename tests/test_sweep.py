@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from helpers import make_features
 from made_runs import make_run
 
 from data import command, paths, runs
-from data.registry import PROBES
 from probes import sweep
+from probes.card import PROBES
 from probes.cli import app
 
 
@@ -96,7 +97,7 @@ def test_several_seeds_are_a_run_each_told_together_and_reused(out, capsys):
     words = ("--kind", "head,knn", "--dataset", "many", "--out", out, "--epochs", 2, "--seeds", 3, "--seed", 4)
     assert _probe(*words) == 0
     printed = capsys.readouterr()
-    assert "mean over 3 seeds, 4 to 6, and its 95 % interval, by image" in printed.out
+    assert re.search("3 seeds.*4 to 6.*95 % interval.*by image", printed.out)
     assert "(simulated data)" in printed.out
     made = [runs.read_run(folder) for folder in paths.run_folders(out) if folder.parent.parent.name == "many"]
     assert sorted((run.kind, run.record["seed"]) for run in made) == [
@@ -170,27 +171,27 @@ def test_flags_of_the_head_and_of_parts_reach_the_run(out, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "facts"),
     [
-        (("--seeds", 0), "--seeds 0: must be at least 1"),
-        (("--seed", 2**32 - 2, "--seeds", 3), "--seed 4294967294 --seeds 3: seeds must be from 0 to 4294967295"),
-        (("--shots", 0), "--shots 0: must be at least 1"),
-        (("--train-fraction", 0), "--train-fraction 0: must be above 0 and at most 1"),
-        (("--train-fraction", 1.5), "--train-fraction 1.5: must be above 0 and at most 1"),
-        (("--train-fraction", 0.5, "--shots", 3), "both cut train; give one of them"),
-        (("--epochs", 3), "--epochs 3: only head has it; add head to --kind or drop the flag"),
-        (("--augment", 0), "--augment 0: must be at least 1"),
-        (("--augment", 2), "no view 1 of the training images at"),
-        (("--shots", 3, "--val", "non"), "unknown val 'non'; choose from all, matched"),
-        (("sweep", "--shots", "1,x"), "--shots x: give numbers from 1, or all, such as 1,5,10,all"),
-        (("sweep", "--shots", "0"), "--shots 0: give numbers from 1"),
-        (("sweep", "--shots", "1,"), "--shots without a number: give numbers from 1"),
+        (("--seeds", 0), ["--seeds 0", "1"]),
+        (("--seed", 2**32 - 2, "--seeds", 3), ["--seed 4294967294", "--seeds 3", "4294967295"]),
+        (("--shots", 0), ["--shots 0", "1"]),
+        (("--train-fraction", 0), ["--train-fraction 0"]),
+        (("--train-fraction", 1.5), ["--train-fraction 1.5"]),
+        (("--train-fraction", 0.5, "--shots", 3), ["--train-fraction", "--shots"]),
+        (("--epochs", 3), ["--epochs 3", "head"]),
+        (("--augment", 0), ["--augment 0", "1"]),
+        (("--augment", 2), ["view 1"]),
+        (("--shots", 3, "--val", "non"), ["'non'", "all, matched"]),
+        (("sweep", "--shots", "1,x"), ["--shots x", "1,5,10,all"]),
+        (("sweep", "--shots", "0"), ["--shots 0", "1,5,10,all"]),
+        (("sweep", "--shots", "1,"), ["--shots", "1,5,10,all"]),
     ],
 )
-def test_a_wrong_request_is_one_line(words, told, out, capsys):
+def test_a_wrong_request_is_one_line(words, facts, out, capsys):
     assert _probe(*words, "--kind", "knn", "--dataset", "one", "--out", out) == 2
-    printed = capsys.readouterr()
-    assert told in printed.err and printed.err.startswith("probe: ") and len(printed.err.splitlines()) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("probe: ") and [fact for fact in facts if fact not in line] == []
 
 
 @pytest.mark.parametrize("flag", ["--learning-rate", "--batch-size", "--epochs"])

@@ -19,11 +19,12 @@ from analysis.report import build, commands, explorer, inventory
 from analysis.views import classes, confusion, f2, table, umap
 from data import command, paths
 from data.errors import DamageWarning, RequestError
-from data.registry import PROBES, VIEWS
+from data.registry import VIEWS
 from data.runs import all_runs
 from featurize import cli as featurize_cli
 from probes import cli as probe_cli
 from probes import fit, inputs
+from probes.card import PROBES
 
 TOGETHER = ("report", "eurosat", "seminar")  # made of the others' pictures; they have tests of their own
 RUN_VIEWS = [name for name in VIEWS.names() if VIEWS.card(name)["input"] == "runs" and name not in TOGETHER]

@@ -13,8 +13,8 @@ from analysis.report.inventory import EncoderResults
 from data import paths
 from data.asked import recorded_command
 from data.dataset import SPLITS
-from data.registry import PROBES
 from probes import protocols
+from probes.card import PROBES
 from probes.flags import FitFlags
 
 

@@ -11,20 +11,14 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 
 from data.errors import RequestError
-from probes.metrics import one_hot
+from probes.card import ProbeCard
+from probes.metrics import label_matrix
 from probes.scores import HALF, score
 
 if TYPE_CHECKING:
-    from probes.search import Job, Trial
+    from probes.search import FitTask, Trial
 
-CARD = {
-    "title": "linear head",
-    "tunes": "epoch",
-    "parallel": "candidates",
-    "zscored": True,
-    "standardises": True,
-    "natural": {"epoch": (1,)},
-}
+CARD = ProbeCard(standardize="train", limits={"epoch": (1,)})
 
 LEARNING_RATE = 1e-4
 BATCH_SIZE = 32
@@ -68,7 +62,7 @@ def build(params: dict[str, Any], *, seed: int, multilabel: bool, n_jobs: int) -
     )
 
 
-def search(job: "Job") -> Iterator["Trial"]:
+def search(task: "FitTask") -> Iterator["Trial"]:
     """Train once and judge the head after each epoch that is a candidate.
 
     An epoch sees each image once, in a new order; with several views of an image, in one of them drawn anew. Weights
@@ -77,30 +71,31 @@ def search(job: "Job") -> Iterator["Trial"]:
     Raises:
         RequestError: the weights grow beyond all bounds.
     """
-    scaler = job.standardise()
-    images = len(job.train) // job.settings.views
-    labels = job.labels.ravel() if job.classes == 1 else job.labels
-    rng = np.random.default_rng(job.seed)
-    truth = job.labels[:images].astype(bool) if job.multilabel else one_hot(job.labels[:images], job.classes)
-    model = _at_zero(build(job.candidates[0], seed=job.seed, multilabel=job.multilabel, n_jobs=1), job.train, labels)
+    scaler = task.standardise()
+    images = len(task.train) // task.settings.views
+    rng = np.random.default_rng(task.seed)
+    truth = label_matrix(task.labels[:images], task.classes)
+    model = _at_zero(
+        build(task.candidates[0], seed=task.seed, multilabel=task.multilabel, n_jobs=1), task.train, task.targets
+    )
     curves: list[dict[str, float]] = []  # one list for all trials: the chosen epoch's run shows the later ones too
     fit_s, epoch = 0.0, 0
-    for params in job.candidates:
+    for params in task.candidates:
         while epoch < params["epoch"]:
             epoch += 1
             start = time.perf_counter()
-            rows = rng.permutation(images) + images * rng.integers(job.settings.views, size=images)
-            _train_epoch(model, job.train, labels, rows, params["batch_size"])
+            rows = rng.permutation(images) + images * rng.integers(task.settings.views, size=images)
+            _train_epoch(model, task.train, task.targets, rows, params["batch_size"])
             fit_s += time.perf_counter() - start
         whole = Pipeline([("scale", scaler), ("model", copy.deepcopy(model))])
-        if job.val is None:
-            yield job.judge(params, whole, fit_s=fit_s)
+        if task.val is None:
+            yield task.evaluate(params, whole, fit_s=fit_s)
             continue
-        trial = job.judge(params, whole, fit_s=fit_s, curves=curves)
-        seen = score(model, job.train[:images], classes=job.classes, multilabel=job.multilabel, n_jobs=job.threads)
+        trial = task.evaluate(params, whole, fit_s=fit_s, curves=curves)
+        seen = score(model, task.train[:images], classes=task.classes, multilabel=task.multilabel, n_jobs=task.threads)
         assert trial.scores is not None
-        train_loss, train_accuracy = loss_and_accuracy(truth, seen, multilabel=job.multilabel)
-        val_loss, val_accuracy = loss_and_accuracy(job.val_truth, trial.scores, multilabel=job.multilabel)
+        train_loss, train_accuracy = loss_and_accuracy(truth, seen, multilabel=task.multilabel)
+        val_loss, val_accuracy = loss_and_accuracy(task.val_truth, trial.scores, multilabel=task.multilabel)
         curves.append(
             {
                 "epoch": epoch,

@@ -10,19 +10,12 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from probes import inputs
+from probes.card import ProbeCard
 from probes.metrics import one_hot
 from probes.scores import in_columns
-from probes.search import Job, Trial, on_device
+from probes.search import FitTask, Trial, on_device
 
-CARD = {
-    "title": "kNN",
-    "tunes": "k, distance, z-scoring",
-    "parallel": "rows",
-    "as_stored": True,
-    "device": True,
-    "standardises": "candidates",
-    "natural": {"k": (1,)},
-}
+CARD = ProbeCard(standardize="candidates", stored_dtype=True, gpu=True, limits={"k": (1,)})
 
 K_VALUES = (1, 3, 5, 10, 20, 50)
 # Every sample is compared with every one of train: at 240,000 this is most of the time, so that candidates are judged
@@ -215,33 +208,32 @@ def candidates(
     ]
 
 
-def search(job: Job) -> Iterator[Trial]:
+def search(task: FitTask) -> Iterator[Trial]:
     """Judge every k of one distance by one search, on at most `MOST_JUDGED` samples of val."""
-    scaler = job.scaler()
+    scaler = task.scaler()
     zscores = {"mean": np.asarray(scaler.mean_, np.float32), "scale": np.asarray(scaler.scale_, np.float32)}
-    labels = job.labels.ravel() if job.classes == 1 else job.labels
-    if job.val is None:
-        for params in job.candidates:
-            place = {"device": job.settings.device, **(zscores if params["zscore"] else {})}
-            probe = Neighbours(job.train, labels, params["k"], params["distance"], **place)
-            yield job.judge(params, probe, fit_s=0.0)
+    if task.val is None:
+        for params in task.candidates:
+            place = {"device": task.settings.device, **(zscores if params["zscore"] else {})}
+            probe = Neighbours(task.train, task.targets, params["k"], params["distance"], **place)
+            yield task.evaluate(params, probe, fit_s=0.0)
         return
-    judged = np.sort(np.random.default_rng(job.seed).permutation(len(job.val_truth))[:MOST_JUDGED])
-    val, truth = inputs.in_memory([job.val], judged), job.val_truth[judged]
+    judged = np.sort(np.random.default_rng(task.seed).permutation(len(task.val_truth))[:MOST_JUDGED])
+    val, truth = inputs.in_memory([task.val], judged), task.val_truth[judged]
     groups: dict[tuple[str, bool], list[dict[str, Any]]] = {}
-    for params in job.candidates:
+    for params in task.candidates:
         groups.setdefault((params["distance"], params["zscore"]), []).append(params)
     for (distance, zscore), members in groups.items():
         start = time.perf_counter()
-        place = {"distance": distance, "device": job.settings.device, **(zscores if zscore else {})}
-        widest = Neighbours(job.train, labels, max(params["k"] for params in members), **place)
+        place = {"distance": distance, "device": task.settings.device, **(zscores if zscore else {})}
+        widest = Neighbours(task.train, task.targets, max(params["k"] for params in members), **place)
         blocks = [val[row : row + JUDGED_ROWS] for row in range(0, len(val), JUDGED_ROWS)]
-        with ThreadPoolExecutor(job.threads) as pool:
+        with ThreadPoolExecutor(task.threads) as pool:
             near = np.concatenate(list(pool.map(widest.neighbours, blocks)))
         seconds = (time.perf_counter() - start) / len(members)  # nothing is fitted: all of it is scoring
         for params in members:
-            probe = Neighbours(job.train, labels, params["k"], **place)
+            probe = Neighbours(task.train, task.targets, params["k"], **place)
             given = probe.shares(near[:, : params["k"]])
-            scores = in_columns(given, probe.classes_, classes=job.classes, multilabel=job.multilabel)
-            said = job.judgement(truth, scores)
+            scores = in_columns(given, probe.classes_, classes=task.classes, multilabel=task.multilabel)
+            said = task.judge(truth, scores)
             yield Trial(params, probe, None, *said, True, 0.0, seconds, {"val_samples_judged": len(judged)})

@@ -9,17 +9,11 @@ from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from probes import logistic
+from probes.card import ProbeCard
 from probes.grid import Walk, log_grid
-from probes.search import Job, Trial, on_device
+from probes.search import FitTask, Trial, on_device
 
-CARD = {
-    "title": "linear probe",
-    "tunes": "C",
-    "parallel": "rows",
-    "balanced": ("single-label", "multi-label"),
-    "device": True,
-    "standardises": True,
-}
+CARD = ProbeCard(standardize="train", class_weights=("single-label", "multi-label"), gpu=True)
 
 # Val-best C ranges over four decades within these ten (torchgeo-bench), at two values per decade.
 C_VALUES = log_grid(1e-6, 1e4, 21)
@@ -81,36 +75,36 @@ def candidates(rows: int, *, c_values: Sequence[float] | None = None) -> list[di
     return [{"C": c} for c in (c_values or C_VALUES)]
 
 
-def search(job: Job) -> Iterator[Trial]:
+def search(task: FitTask) -> Iterator[Trial]:
     """Fit all labels together along the path of C, each from the one before (`probes.logistic`).
 
     Without standardisation features are still centred: that moves only the intercept, which is free.
     """
     start = time.perf_counter()
-    multilabel = job.multilabel and job.classes > 1
-    classes, targets = _targets(job.labels)
+    multilabel = task.multilabel and task.classes > 1
+    classes, targets = _targets(task.labels)
     share = targets.mean(axis=0)
     learnt = (share > 0) & (share < 1)
     exclusive = not multilabel and targets.shape[1] > 1
     weights = None
-    if job.settings.balanced:  # scikit-learn's class_weight="balanced", of each label or among the classes
+    if task.settings.balanced:  # scikit-learn's class_weight="balanced", of each label or among the classes
         zeros, ones = (
             (1 / (len(classes) * share), 1 / (len(classes) * share))
             if exclusive
             else (0.5 / (1 - share[learnt]), 0.5 / share[learnt])
         )
         weights = np.stack([zeros, ones])
-    scaler = job.standardise(centre=True)
-    train, targets = on_device(job.settings.device, job.train, np.ascontiguousarray(targets[:, learnt]))
-    walk = Walk([params["C"] for params in job.candidates], C_BOUNDS if job.settings.extend else None, job.better)
+    scaler = task.standardise(center=True)
+    train, targets = on_device(task.settings.device, task.train, np.ascontiguousarray(targets[:, learnt]))
+    walk = Walk([params["C"] for params in task.candidates], C_BOUNDS if task.settings.extend else None, task.better)
     path = logistic.solve_path(
         train,
         targets,
         walk,
         exclusive=exclusive,
         weights=weights,
-        threads=job.threads,
-        out_of_time=lambda: job.out_of_time,
+        threads=task.threads,
+        out_of_time=lambda: task.out_of_time,
     )
     mean = np.asarray(scaler.mean_, np.float32)
     scale = np.ones_like(mean) if scaler.scale_ is None else np.asarray(scaler.scale_, np.float32)
@@ -120,7 +114,7 @@ def search(job: Job) -> Iterator[Trial]:
         coef[learnt], intercept[learnt] = solution.coef, solution.intercept
         probe = LinearProbe(coef, intercept, mean, scale, classes, multilabel)
         fit_s, converged = time.perf_counter() - start, bool(solution.converged.all())
-        trial = job.judge({"C": walk.tried[-1]}, probe, fit_s=fit_s, converged=converged)
+        trial = task.evaluate({"C": walk.tried[-1]}, probe, fit_s=fit_s, converged=converged)
         walk.tell(trial)
         yield trial
         start = time.perf_counter()

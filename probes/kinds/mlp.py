@@ -4,14 +4,9 @@ from typing import Any
 
 from sklearn.neural_network import MLPClassifier
 
-CARD = {
-    "title": "MLP",
-    "tunes": "hidden size, alpha, epochs",
-    "parallel": "candidates",
-    "zscored": True,
-    "standardises": True,
-    "balanced": ("single-label",),
-}
+from probes.card import ProbeCard
+
+CARD = ProbeCard(standardize="train", class_weights=("single-label",))
 
 
 def candidates(rows: int) -> list[dict[str, Any]]:

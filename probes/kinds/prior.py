@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-CARD = {"title": "prior", "tunes": "nothing", "parallel": "estimator"}
+from probes.card import ProbeCard
+
+CARD = ProbeCard(parallel_fit=True)
 
 
 class Prior(ClassifierMixin, BaseEstimator):

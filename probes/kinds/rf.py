@@ -7,14 +7,9 @@ import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 
 from data.command import progress
+from probes.card import ProbeCard
 
-CARD = {
-    "title": "random forest",
-    "tunes": "max_depth, min_samples_leaf",
-    "parallel": "estimator",
-    "balanced": ("single-label",),
-    "natural": {"min_samples_leaf": (1,)},
-}
+CARD = ProbeCard(parallel_fit=True, class_weights=("single-label",), limits={"min_samples_leaf": (1,)})
 
 TREES = 100
 # A multi-label forest keeps K counts a node: full trees of 270,000 rows and 19 classes would take 10 GB.

@@ -18,10 +18,10 @@ from scipy.stats import t
 from threadpoolctl import threadpool_limits
 
 from data import store
-from data.registry import PROBES
 from probes import metrics
+from probes.card import PROBES
 from probes.scores import SHRINKAGE, decide, half_thresholds, score, shrink, shrunk_thresholds
-from probes.search import Job, search
+from probes.search import FitTask, search
 from probes.settings import Settings
 from tests.bench.pairs import PROJECT, SHARED
 
@@ -72,7 +72,7 @@ def _values(kind: str, splits: dict[str, tuple]) -> Iterator[tuple[int, dict[str
         candidates = candidates[:1]  # thresholds are studied here, not forests
     elif kind == "linear":
         candidates = [params for params in candidates if 1e-4 <= params["C"] <= 10][::2]
-    job = Job(
+    job = FitTask(
         kind=kind,
         candidates=candidates,
         val=pool[judged],

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from probes.subsets import few_per_class, stratified_order, subset
+from probes.sampling import few_per_class, stratified_order, subset
 
 
 def _rare(rows=1000, seed=0):
