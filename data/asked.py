@@ -1,7 +1,7 @@
 """The command that makes a result again, recorded with features and runs.
 
-A run records the command as it was given. Features record the flags by name, paths made absolute, so that one split of
-a set can be made again from any folder.
+Runs and imported features record the command as it was given. Other features record the flags by name, paths made
+absolute, so that one split of a set can be made again from any folder.
 """
 
 import shlex

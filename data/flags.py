@@ -178,3 +178,39 @@ class DatasetRequest:
         for split in self.splits:
             if split not in SPLITS:
                 raise unknown("split", split, SPLITS)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ImportFlags:
+    """How to import embeddings.
+
+    Args:
+        name: Name of the dataset, as --dataset will know it.
+        model: Name of the model. Default: what the file says.
+        format: clay, earth-index, geovibes or major-tom. Default: by the columns.
+        table: CSV or Parquet with labels, splits or locations, joined by id.
+        embedding: Column of the vectors, or the prefix of the names of their columns.
+        id: Column of the ids.
+        label: Column of the class names; lists, or names separated by ';', are multi-label.
+        split: Column with train, val and test. Default: 60/20/20 drawn by class, or all test if unlabelled.
+        lon: Column of the longitudes in degrees.
+        lat: Column of the latitudes in degrees.
+        drop: Leave out rows that cannot be used, and record how many.
+        seed: Seed of the splits that are drawn.
+        overwrite: Replace an unfinished import of other contents.
+    """
+
+    name: str
+    model: str | None = None
+    format: str | None = None
+    table: Path | None = None
+    embedding: str | None = None
+    id: str | None = None
+    label: str | None = None
+    split: str | None = None
+    lon: str | None = None
+    lat: str | None = None
+    drop: Annotated[bool, Parameter(negative="")] = False
+    seed: int = 0
+    overwrite: Annotated[bool, Parameter(negative="")] = False

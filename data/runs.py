@@ -30,7 +30,7 @@ from data.folders import published_folder
 from data.problems import Kind, Problem
 from data.run_schema import check_record
 from data.store import Damaged, inspected, open_hdf5
-from data.store.contained import Signature, signature
+from data.store.child import Signature, signature
 from data.store.structure import Unfit, check_structure
 
 SCHEMA = 2
@@ -151,7 +151,7 @@ def _read_predictions(file: Path, signature: Signature, sha256: str | None, spli
 
     Args:
         file: ``predictions.h5``.
-        signature: see `data.store.contained.signature`.
+        signature: see `data.store.child.signature`.
         sha256: what the content must match; None for v0.1, whose files are checked by HDF5 in a child process first.
         split: val or test.
     """

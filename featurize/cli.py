@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from data import command, paths
 from data.errors import RequestError, unknown
-from data.flags import ANY, DataFlags
+from data.flags import ANY, DataFlags, ImportFlags
 from data.problems import Kind, Problem
 from data.registry import DATASETS, MODELS
 from data.scene.flags import NO_LABELS, LabelFlags
@@ -198,62 +198,17 @@ def _verified(file: Path) -> "tuple[VerifiedFeatures, bool]":
 
 
 @app.command(name="import")
-def import_(
-    file: Path,
-    *,
-    name: str,
-    model: str | None = None,
-    format: str | None = None,
-    table: Path | None = None,
-    embedding: str | None = None,
-    id: str | None = None,
-    label: str | None = None,
-    split: str | None = None,
-    lon: str | None = None,
-    lat: str | None = None,
-    drop: Annotated[bool, Switch] = False,
-    seed: int = 0,
-    overwrite: Annotated[bool, Switch] = False,
-    out: Path = paths.DEFAULT_OUT,
-) -> None:
+def import_(file: Path, *, flags: ImportFlags, out: Path = paths.DEFAULT_OUT) -> None:
     """Make a feature set of embeddings from elsewhere, so that probe and analyze can use them.
 
     Args:
         file: Parquet or GeoParquet (a list column, or one column for each dimension), .npy, .npz or HDF5.
-        name: Name of the dataset, as --dataset will know it.
-        model: Name of the model. Default: what the file says.
-        format: clay, earth-index, geovibes or major-tom. Default: by the columns.
-        table: CSV or Parquet with labels, splits or places, joined by id.
-        embedding: Column of the vectors, or what the names of their columns begin with.
-        id: Column of the ids.
-        label: Column of the class names; lists, or names separated by ';', are multi-label.
-        split: Column with train, val and test. Default: 60/20/20 drawn by class, or all test if unlabelled.
-        lon: Column of the longitudes in degrees.
-        lat: Column of the latitudes in degrees.
-        drop: Leave out rows that cannot be used, and record how many.
-        seed: Seed of the splits that are drawn.
-        overwrite: Replace an unfinished import of other contents.
+        flags: How to read it.
         out: Where results are kept.
     """
-    from data.store.importing import ImportRequest, import_features  # deferred: numpy, pandas, pyarrow
+    from data.store.exchange.importing import import_features  # deferred: numpy, pandas, pyarrow
 
-    request = ImportRequest(
-        file,
-        name,
-        model,
-        format,
-        table,
-        embedding,
-        id,
-        label,
-        split,
-        lon,
-        lat,
-        drop,
-        seed,
-        overwrite,
-    )
-    for written in import_features(request, out):
+    for written in import_features(file, flags, out):
         print(f"wrote {written}")
 
 

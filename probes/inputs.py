@@ -34,8 +34,12 @@ def read_splits(folder: Path, *, views: int = 1, val: bool = True) -> dict[str, 
     if absent := [split for split in SPLITS if split not in present and (val or split != "val")]:
         identity, environment = store.read_identity(paths.feature_file(folder, present[0]))
         split = absent[0] if len(absent) == 1 else "all"
-        again = recorded_command(environment.get("asked"), identity, folder, split)
-        how = f"run: {again}" if again else f"make them as {present[0]}.h5 was made, with --split {split}"
+        asked = environment.get("asked")
+        how = f"make them as {present[0]}.h5 was made, with --split {split}"
+        if again := recorded_command(asked, identity, folder, split):
+            how = f"run: {again}"
+        elif "imported" in identity["dataset"]["provenance"]:
+            how = f"import them with labels and all three splits ({present[0]}.h5: {asked or 'featurize import'})"
         folds = "; or give --folds 5 to choose by folds of train" if absent == ["val"] else ""
         raise RequestError(f"no {' and '.join(absent)} features in {folder}; {how}{folds}")
     wanted = [split for split in SPLITS if split in present]

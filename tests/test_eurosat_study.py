@@ -22,7 +22,7 @@ from analysis.views import cases, curves
 from data import command
 from data.errors import RequestError
 from data.runs import all_runs
-from data.store.inspection import digest_attributes
+from data.store.checks import digest_attributes
 
 TRAINED = {"source": "loaded", "sha256": "1" * 64}
 

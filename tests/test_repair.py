@@ -11,7 +11,7 @@ from PIL import Image
 from data import command, store
 from data.errors import RequestError
 from data.processes import place
-from data.store.inspection import digest_attributes
+from data.store.checks import digest_attributes
 from featurize.cli import app
 
 DEAD = {"host": "h", "pid": 2**22 + 1, "started": "1", "name": ""}  # no process has this number

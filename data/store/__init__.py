@@ -8,8 +8,9 @@ While a split is being written it is a folder of parts and a journal; a part cou
 finished file appears by one rename.
 """
 
-from data.store.contained import Damaged, inspected
-from data.store.exchange import export
+from data.store.child import Damaged, inspected
+from data.store.collapse import collapse, effective_rank, spread_rows
+from data.store.exchange.export import export
 from data.store.fusion import block_weights, fused_folder, is_fused, joined
 from data.store.identity import (
     DIGESTED,
@@ -33,47 +34,5 @@ from data.store.reader import (
     read_sources,
     splits_in,
 )
-from data.store.spread import collapse, effective_rank, spread_rows
 from data.store.verify import VerifiedFeatures, clear_finished, salvage, verify_features, verify_parts
 from data.store.writer import DEFAULT_PART_ROWS, FeatureWriter, PartWriter, reserved, tidy
-
-__all__ = [
-    "joined",
-    "is_fused",
-    "fused_folder",
-    "block_weights",
-    "CHUNK_ROWS",
-    "clear_finished",
-    "Damaged",
-    "collapse",
-    "dataset_slug",
-    "DEFAULT_PART_ROWS",
-    "differing_fields",
-    "digest_array",
-    "digest_ids",
-    "DIGESTED",
-    "effective_rank",
-    "encoder_slug",
-    "export",
-    "FeatureSet",
-    "FeatureWriter",
-    "find_features",
-    "inspected",
-    "knows_all_pixels",
-    "make_identity",
-    "open_hdf5",
-    "PartWriter",
-    "read_features",
-    "read_identity",
-    "read_sources",
-    "reserved",
-    "salvage",
-    "SCHEMA",
-    "splits_in",
-    "spread_rows",
-    "tidy",
-    "TIMES_FIELD",
-    "verify_features",
-    "VerifiedFeatures",
-    "verify_parts",
-]

@@ -14,7 +14,7 @@ from data.dataset import SPLITS
 from data.errors import RequestError
 from data.files import explained
 from data.seen import PIXELS
-from data.store.contained import Damaged, inspected, signature
+from data.store.child import Damaged, inspected, signature
 from data.store.identity import dataset_slug
 
 CHUNK_ROWS = 1024

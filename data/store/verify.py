@@ -7,7 +7,7 @@ from data import paths
 from data.errors import RequestError
 from data.files import explained
 from data.problems import Kind, Problem
-from data.store.contained import Damaged, answer, inspected
+from data.store.child import Damaged, answer, inspected
 from data.store.plan import PLAN_FILE, SIZES, DamagedPlan, read_plan
 from data.store.reader import open_hdf5, read_identity
 from data.store.writer import FeatureWriter, PartWriter, tidy
@@ -20,7 +20,7 @@ class VerifiedFeatures:
     Args:
         file: the feature file.
         problems: what is wrong; empty for a sound file.
-        effective_rank: of the features of a sound file, see `data.store.spread`.
+        effective_rank: of the features of a sound file, see `data.store.collapse`.
         dim: D of a sound file.
     """
 

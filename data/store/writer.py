@@ -20,8 +20,8 @@ from data.dataset import EODataset
 from data.errors import RequestError
 from data.files import canonical_json, explained, published
 from data.lock import Lock, left_beside
+from data.store.checks import digest_attributes
 from data.store.identity import TIMES_FIELD, differing_fields, digest_array
-from data.store.inspection import digest_attributes
 from data.store.journal import append_line, consistent, journal_lines, keep_lines
 from data.store.makers import described, maker
 from data.store.plan import MADE_BY, PLAN_FILE, DamagedPlan, plan_digest, read_plan, write_plan

@@ -82,9 +82,9 @@ def _all(context: Any, root: Path, target: str, count: int) -> Iterator[tuple[st
 
 
 def _work(answers: Any, root: Path, target: str, first: int, count: int) -> None:
-    from data.store import contained
+    from data.store import child
 
-    contained.PATIENCE_S = 20.0
+    child.PATIENCE_S = 20.0
     kind = TARGETS[target](root, root / f"faults {target}")
     for number in range(first, count):
         try:

@@ -67,7 +67,7 @@ def one_class(dataset: EODataset) -> Iterator[tuple[str, EODataset]]:
 def bench_guards() -> dict:
     """False alarms of the input guards and of the collapse guard on all real data, by models and normalizations."""
     from data.store import collapse
-    from data.store.spread import _beyond_two, _rounding
+    from data.store.collapse import _beyond_two, _rounding
     from featurize.encoder import EncoderRequest, build_encoder
     from featurize.guards import check_inputs
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from data.cached import UNUSABLE
 from data.errors import RequestError, unknown
 from data.places import on_earth
-from data.store.contained import inspected
+from data.store.child import inspected
 from data.store.reader import open_hdf5
 
 BLOCK_ROWS = 8192
@@ -116,7 +116,7 @@ def open_embeddings(file: Path, product: str | None, embedding: str | None) -> E
     suffix = file.suffix.lower()
     if product and suffix not in PARQUET:
         raise RequestError(f"--format {product}: that product is Parquet, and {file} is not; leave --format out")
-    with damage_told(file):
+    with readable(file):
         if suffix in PARQUET:
             return _open_parquet(file, product, embedding)
         if suffix in (".npy", ".npz"):
@@ -127,8 +127,8 @@ def open_embeddings(file: Path, product: str | None, embedding: str | None) -> E
 
 
 @contextmanager
-def damage_told(file: Path) -> Iterator[None]:
-    """Whatever a reader makes of a damaged file as one RequestError that names it."""
+def readable(file: Path) -> Iterator[None]:
+    """Raise whatever a reader raises for a damaged file as one RequestError that names the file."""
     try:
         yield
     except (*UNUSABLE, AttributeError, IndexError, pa.ArrowException) as error:

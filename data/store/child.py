@@ -21,7 +21,7 @@ from data.problems import Kind
 PATIENCE_S = 60.0  # without a sign of life; opening a file or a block of 4 MB takes less from any disk that works
 MEMORY = 8 * 2**30  # bytes of address space; what is read at once is a thousandth of that
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = "import sys; sys.path.insert(0, {root!r}); from data.store.inspection import serve; serve({memory})"
+COMMAND = "import sys; sys.path.insert(0, {root!r}); from data.store.checks import serve; serve({memory})"
 
 Signature = tuple[int, int, int, int]
 
@@ -31,7 +31,7 @@ class Damaged(RequestError):
 
 
 def inspected(file: Path, wanted: str) -> dict[str, Any]:
-    """What a file holds, once it is known that reading it is safe (see `data.store.inspection.inspect`).
+    """What a file holds, once it is known that reading it is safe (see `data.store.checks.inspect`).
 
     Raises:
         Damaged: it cannot be relied on; the message names the file and says why.

@@ -1,4 +1,4 @@
-"""Looking into HDF5 files: run in a child process by `data.store.contained`, as damage can end or hang the library.
+"""Looking into HDF5 files: run in a child process by `data.store.child`, as damage can end or hang the library.
 
 A question is a file and what is wanted of it; an answer is a dict of JSON: what was found, or under ``problem`` why the
 file cannot be relied on (``kind`` and ``text``, see `data.problems`), or under ``os_error`` what the system says.
@@ -17,9 +17,9 @@ import h5py
 import numpy as np
 
 from data.problems import Kind
-from data.store.contained import PATIENCE_S
+from data.store.child import PATIENCE_S
+from data.store.collapse import collapse, effective_rank
 from data.store.identity import DIGESTED, SCHEMA, digest_ids
-from data.store.spread import collapse, effective_rank
 from data.store.structure import Unfit, check_structure, read_json, read_text
 
 BLOCK_BYTES = 2**22

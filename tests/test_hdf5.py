@@ -14,7 +14,7 @@ from helpers import make_features
 from data import command, packed, store
 from data.errors import RequestError
 from data.problems import Kind
-from data.store import contained
+from data.store import child as child_process
 from featurize.cli import app as featurize
 from probes import inputs
 
@@ -173,13 +173,13 @@ def child(monkeypatch):
     """Sets what the child process runs; each test has a child of its own."""
 
     def start(script):
-        monkeypatch.setattr(contained, "COMMAND", "import sys, os, signal, time\n" + script + "\n#{root}{memory}")
+        monkeypatch.setattr(child_process, "COMMAND", "import sys, os, signal, time\n" + script + "\n#{root}{memory}")
 
-    contained._child.stop()
-    contained._known.clear()
+    child_process._child.stop()
+    child_process._known.clear()
     yield start
-    contained._child.stop()
-    contained._known.clear()
+    child_process._child.stop()
+    child_process._known.clear()
 
 
 def test_a_file_that_kills_hdf5_is_one_line_and_the_next_file_is_looked_into(file, child, monkeypatch, capsys):
@@ -189,14 +189,14 @@ def test_a_file_that_kills_hdf5_is_one_line_and_the_next_file_is_looked_into(fil
     assert command.run(featurize, ["verify", str(file)]) == 1
     assert "SIGSEGV" in capsys.readouterr().out
     monkeypatch.undo()
-    contained._known.clear()
+    child_process._known.clear()
     assert store.read_features(file).labels.shape == (40, 5)
 
 
 def test_a_file_that_does_not_answer_is_one_line_and_not_called_damaged(file, child, monkeypatch):
     """The disk may be slow: the next question asks again."""
     with monkeypatch.context() as slow:
-        slow.setattr(contained, "PATIENCE_S", 0.5)
+        slow.setattr(child_process, "PATIENCE_S", 0.5)
         child("print('.', flush=True); time.sleep(600)")
         with pytest.raises(RequestError, match="does not answer") as error:
             store.read_features(file)
@@ -208,11 +208,11 @@ def test_a_file_that_does_not_answer_is_one_line_and_not_called_damaged(file, ch
 
 def test_a_child_that_hangs_ends_by_itself_where_no_parent_is_left():
     hang = (
-        "import time; from data.store import inspection as i; i.ALARM_S = 1\n"
+        "import time; from data.store import checks as i; i.ALARM_S = 1\n"
         "def hanging(file, wanted, beat):\n    beat(); time.sleep(600)\n"
         "i.inspect = hanging; i.serve(2**33)"
     )
-    with subprocess.Popen([sys.executable, "-c", hang], stdin=subprocess.PIPE, cwd=contained.ROOT) as process:
+    with subprocess.Popen([sys.executable, "-c", hang], stdin=subprocess.PIPE, cwd=child_process.ROOT) as process:
         assert process.stdin is not None
         process.stdin.write(b'{"file": "f", "wanted": "kind"}\n')
         process.stdin.flush()
@@ -222,11 +222,11 @@ def test_a_child_that_hangs_ends_by_itself_where_no_parent_is_left():
 def test_one_child_serves_a_command_and_a_known_file_asks_nothing(file, made, child):
     for path in (*made.glob("*.h5"), file, file):
         store.read_features(path)
-    process = contained._child._process
+    process = child_process._child._process
     assert process is not None and process.poll() is None
-    asked = len(contained._known)
+    asked = len(child_process._known)
     store.read_features(file)
-    assert contained._child._process is process and len(contained._known) == asked == 4
+    assert child_process._child._process is process and len(child_process._known) == asked == 4
 
 
 def test_a_file_that_changed_is_looked_into_again(file):
