@@ -1,4 +1,4 @@
-"""Flags that choose samples, shared by featurize, featurize pack and analyze audit, and the request a source gets."""
+"""Flags that select samples, shared by featurize, featurize pack and analyze audit, and the request a source gets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -23,32 +23,33 @@ SELECTING = ("only_classes", "per_class")  # flags of `data.subset`, and their k
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class DataFlags:
-    """Which samples. A flag that only some datasets have is a field here, listed in their cards under ``options``.
+    """Which samples. A flag for some datasets only is a field here, listed in their cards under ``options``.
 
     Args:
-        dataset: See `featurize list`. Default: simulated, or what --packed holds.
-        packed: Read from this file, which `featurize pack` made, not from the dataset's own files.
+        dataset: Name of a dataset; see `featurize list`. Default: simulated, or the dataset in --packed.
+        packed: Read from this packed file, written by `featurize pack`, instead of the dataset's own files.
         split: train, val, test or all.
-        dataset_variant: The dataset's variant, such as spatial for eurosat.
-        data_root: Folder that holds the data. Default: EO_DATA_ROOT, then datasets.
-        cache_dir: Where archives are unpacked. Default: beside them.
-        classes: Number of classes, where the dataset has a choice: 19 or 43 of bigearthnet v1.
-        allow_missing: Leave out samples whose files are absent, and record it. Without it they are an error.
-        drop_snow_cloud: Leave out samples that are flagged for snow, cloud or shadow, and record it.
-        nodata: Pixels that the files declare to be no measurement: refuse them, fill them with the band's mean (and
-            record it), or keep the stored values. Default: refuse for your own images, keep for bigearthnet.
-        only_classes: Keep these classes only, comma-separated, such as Forest,River.
-        per_class: Samples per class, drawn at random: 200 for every split, or 100,20,10 for train, val and test; 'all'
-            keeps a split whole, 30+40+30 gives each class its own number.
-        per_class_seed: Seed of that draw.
-        partition: Which list of samples, where a dataset has several, such as 0.01x_train of geobench.
-        band_names: true, or published for the wrong band names that papers on two sets of geobench used.
-        tile: Side in pixels of the windows of a scene. Default: 64.
-        stride: Pixels from one window to the next. Default: the tile, so that none overlap.
-        min_valid: Share of a window's pixels that must be measured, not nodata or cloud. Default: 0.8.
-        edge: drop or pad windows that reach beyond the scene. Default: drop.
-        limit: At most so many images a split, spread evenly over it.
-        download: Fetch missing data first.
+        dataset_variant: Variant of the dataset, such as spatial for eurosat. Default: the first in `featurize list`.
+        data_root: Folder of the data. Default: the environment variable EO_DATA_ROOT, else datasets.
+        cache_dir: Folder to unpack archives into. Default: beside them, or the user's cache if that is read-only.
+        classes: Number of classes for datasets with several nomenclatures: 19 or 43 for bigearthnet v1.
+        allow_missing: Skip samples whose files are missing, and record how many. Default: missing files are an error.
+        drop_snow_cloud: Skip samples flagged for snow, cloud or shadow, and record it.
+        nodata: What to do with nodata pixels: refuse them, fill them with the band's mean (which is recorded), or keep
+            the stored values. Default: refuse for your own images, keep for bigearthnet.
+        only_classes: Use only these classes, comma-separated, such as Forest,River.
+        per_class: Number of samples per class, drawn at random: 200 for every split, or 100,20,10 for train, val and
+            test; all uses the whole split, 30+40+30 sets a number for each class.
+        per_class_seed: Seed for --per-class.
+        partition: Partition of geobench, such as 0.01x_train. Default: default.
+        band_names: For geobench: true (corrected) or published, the wrong band names of m-eurosat and m-brick-kiln that
+            published results used. Default: true.
+        tile: For scene: side of a window in pixels. Default: 64.
+        stride: For scene: pixels between the starts of neighbouring windows. Default: the tile (no overlap).
+        min_valid: For scene: minimum fraction of valid pixels in a window (not nodata, cloud or shadow). Default: 0.8.
+        edge: For scene: drop or pad windows that extend beyond it. Default: drop.
+        limit: Maximum number of images per split, evenly spaced over it.
+        download: Download missing data first.
     """
 
     dataset: str | None = None

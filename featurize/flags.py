@@ -21,17 +21,19 @@ ENGINES = Registry("featurize.engines", "engine")
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class ModelFlags:
-    """Which encoder; all of these decide the values.
+    """Which encoder; all of these determine the values.
 
     Args:
-        model: See `featurize list`.
-        bands: rgb, s2-9, s2-10, s2-12, s2-13, s1, s1s2, all, or names such as B04,B08. Default: the model's.
-        image_size: Side in pixels to resize to. Default: the model's own, or the images' size.
-        pooling: How tokens become one embedding, such as cls or cls+mean; see `featurize list`. Default: the model's.
-        normalize: How band values are scaled: zscore, stretch, imagenet, reflectance, ssl4eo, satlas, none, or a
-            model's own way; each model takes some. Default: what it was trained with, or zscore.
-        weights: pretrained, random (untrained, and its name says so), or the path of a weights file or folder.
-        variant: The model's variant, such as small or base. Default: the first that `featurize list` shows.
+        model: Name of a model; see `featurize list`.
+        bands: Band set (rgb, s2-9, s2-10, s2-12, s2-13, s1, s1s2, all) or names such as B04,B08. Default: the model's.
+        image_size: Resize images to this side in pixels. Default: the model's input size, or the size of the images.
+        pooling: How tokens are pooled into one embedding, such as cls or cls+mean; see `featurize list`. Default: the
+            model's.
+        normalize: How band values are scaled: zscore, stretch, imagenet, reflectance, ssl4eo, satlas or none;
+            `featurize list` shows which a model supports. Default: as the model was trained, else zscore.
+        weights: pretrained, random (untrained; the name of the features says so), or the path of a weights file or
+            folder.
+        variant: Variant of the model, such as small or base. Default: the first in `featurize list`.
     """
 
     model: str
@@ -78,18 +80,19 @@ class ModelFlags:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class RunFlags:
-    """How to run; none of these decides the values beyond rounding.
+    """How to run; none of these changes the values beyond rounding.
 
     Args:
-        device: auto, cpu, cuda, cuda:1, or several such as cuda:0,cuda:1, one process each.
-        precision: auto, fp32, bf16 or fp16. Auto is bf16 where the hardware computes in it.
-        compile: Compile the model first: minutes at the start, faster after.
-        batch_size: Images at once on a GPU, halved where memory runs out; shared out among a CPU's cores. Or auto.
-        workers: Reader processes. Default: chosen by the number of images.
-        part_rows: Images in a part; a kill loses at most one part.
-        engine: local (one process), torchrun (a process a device, on one machine or several) or ray (a cluster).
-        ray_address: Address of a running Ray cluster. Default: one is started here.
-        ray_workers: Ray workers. Default: one a GPU of the cluster, or one a machine without GPUs.
+        device: auto, cpu, cuda, cuda:1, or several such as cuda:0,cuda:1, with one process per device.
+        precision: auto, fp32, bf16 or fp16; auto is bf16 if the hardware supports it.
+        compile: Compile the model with torch.compile: slower start, higher throughput.
+        batch_size: Images per batch, or auto; halved if GPU memory runs out.
+        workers: Number of reader processes. Default: depends on the number of images.
+        part_rows: Images per part; an interrupted run loses at most one part.
+        engine: local (one process), torchrun (one process per device, on one or several machines) or ray (a cluster).
+            Default: local, or torchrun if several devices are given.
+        ray_address: Address of a running Ray cluster. Default: start one on this machine.
+        ray_workers: Number of Ray workers. Default: one per GPU, or one per machine without GPUs.
     """
 
     device: str = "auto"

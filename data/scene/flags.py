@@ -19,10 +19,10 @@ class LabelFlags:
     """Labels of a scene, for `probe --protocol map`.
 
     Args:
-        labels: Labels of a scene: points or polygons (GeoPackage, GeoJSON, shapefile, GeoParquet, CSV with lon and
+        labels: For scene: labelled points or polygons (GeoPackage, GeoJSON, shapefile, GeoParquet, CSV with lon and
             lat), or a raster of class numbers.
-        label_field: Column of the class. Default: class or label.
-        min_cover: Share of a window that polygons or a raster must cover with one class. Default: 0.5.
+        label_field: Column of --labels with the class. Default: class or label.
+        min_cover: Minimum fraction of a window that one class must cover, for polygons and rasters. Default: 0.5.
     """
 
     labels: Path | None = None
