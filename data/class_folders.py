@@ -1,5 +1,7 @@
 """Class folders of images: one folder per class, with or without split folders around them."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from data.command import note
@@ -7,50 +9,77 @@ from data.errors import RequestError
 from data.images import SUFFIXES
 from data.listing import SPLIT_NAMES, Listing, check_class_names, make_labels, path_hash
 
-# Formats that users have and that are not read: leaving them out quietly would change the dataset.
+# Formats that users have and that are not read: skipping them silently would change the dataset.
 FOREIGN = (".jp2", ".webp", ".bmp", ".gif", ".npy", ".npz", ".heic", ".avif", ".hdf", ".nc", ".img")
 # What operating systems, network storage and archivers leave between people's files.
 CLUTTER = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "#recycle"})
 LAYOUT = "expected DIR/<split>/<class>/<image>, DIR/<class>/<image>, or DIR/labels.csv"
 
 
-def read_class_folders(root: Path) -> Listing:
+class Directories:
+    """Entries of the folders below `root`, each folder read from disk once: 100,000 paths are not 100,000 look-ups."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._read: dict[str, Mapping[str, os.DirEntry[str]]] = {}
+
+    def __getitem__(self, folder: str) -> Mapping[str, os.DirEntry[str]]:
+        """Entries by name of a folder, itself relative to the root."""
+        if folder not in self._read:
+            with os.scandir(self.root / folder) as entries:
+                self._read[folder] = {entry.name: entry for entry in entries}
+        return self._read[folder]
+
+    def folders(self, folder: str) -> list[str]:
+        """The folders in a folder, sorted paths relative to the root, without hidden ones and clutter."""
+        names = sorted(name for name, entry in self[folder].items() if not name.startswith(".") and entry.is_dir())
+        clutter = [name for name in names if name.lower() in CLUTTER]
+        if clutter:
+            note(
+                f"skipped {', '.join(clutter)} in {self.root / folder}: created by the operating system or an archiver"
+            )
+        return [os.path.join(folder, name) for name in names if name not in clutter]
+
+    def images(self, folder: str) -> list[str]:
+        """The images in a folder, sorted paths relative to the root."""
+        return [os.path.join(folder, name) for name in sorted(self[folder]) if _is_image(name)]
+
+
+def read_class_folders(listed: Directories) -> Listing:
     """List the images of class folders, or images without classes as an unlabelled test split.
 
     Raises:
         RequestError: there are none, or the folders mix what must be kept apart.
     """
-    found = folders(root)
-    as_splits = [folder for folder in found if folder.name.strip().lower() in SPLIT_NAMES]
+    root, found = listed.root, listed.folders("")
+    as_splits = [folder for folder in found if folder.strip().lower() in SPLIT_NAMES]
     if as_splits and len(as_splits) < len(found):
-        others = ", ".join(folder.name for folder in found if folder not in as_splits)
-        raise RequestError(f"{root} mixes split folders ({as_splits[0].name}) and others ({others}); {LAYOUT}")
-    images: dict[Path, tuple[str | None, str]] = {}  # path: (class, split)
+        others = ", ".join(folder for folder in found if folder not in as_splits)
+        raise RequestError(f"{root} mixes split folders ({as_splits[0]}) and others ({others}); {LAYOUT}")
+    images: dict[str, tuple[str | None, str]] = {}  # path: (class, split)
     if found:
-        _check_stray(root)
-    for split_folder in as_splits or [root]:
-        split = SPLIT_NAMES[split_folder.name.strip().lower()] if as_splits else "test"
-        within = folders(split_folder)
+        _check_stray(listed, "")
+    for split_folder in as_splits or [""]:
+        split = SPLIT_NAMES[split_folder.strip().lower()] if as_splits else "test"
+        within = listed.folders(split_folder)
         if not within and split == "test":
-            images |= {path: (None, split) for path in _images(split_folder)}
+            images |= {path: (None, split) for path in _images(listed, split_folder)}
             continue
-        _check_stray(split_folder)
+        _check_stray(listed, split_folder)
         for folder in within:
-            of_class = _images(folder)
-            cut = dict.fromkeys(of_class, split) if as_splits else _cut(of_class, root)
-            images |= {path: (folder.name, split) for path, split in cut.items()}
+            of_class = _images(listed, folder)
+            cut = dict.fromkeys(of_class, split) if as_splits else _cut(of_class)
+            images |= {path: (os.path.basename(folder), split) for path, split in cut.items()}
     if not images:
         raise RequestError(f"no images ({', '.join(SUFFIXES)}) in class folders in {root}; {LAYOUT}")
     labels, class_names = make_labels(
         [[name] if name is not None else [] for name, _ in images.values()], several=False
     )
     check_class_names(class_names, root)
-    paths = [path.relative_to(root).as_posix() for path in images]
-    splits = [split for _, split in images.values()]
     return Listing(
-        paths=paths,
-        ids=paths,
-        splits=splits,
+        paths=list(images),
+        ids=list(images),
+        splits=[split for _, split in images.values()],
         labels=labels,
         class_names=class_names,
         lonlat=None,
@@ -59,46 +88,41 @@ def read_class_folders(root: Path) -> Listing:
     )
 
 
-def folders(root: Path) -> list[Path]:
-    """The folders in a folder, sorted, without hidden ones and clutter."""
-    found = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    clutter = [path.name for path in found if path.name.lower() in CLUTTER]
-    if clutter:
-        note(f"skipped {', '.join(clutter)} in {root}: not images of yours")
-    return [path for path in found if path.name not in clutter]
+def _check_stray(listed: Directories, folder: str) -> None:
+    """Raise a RequestError for images beside the class folders: skipping them silently would change the dataset."""
+    if stray := listed.images(folder):
+        where, first = listed.root / folder, os.path.basename(stray[0])
+        raise RequestError(f"{where} holds {len(stray)} images outside class folders, first {first}; {LAYOUT}")
 
 
-def _check_stray(folder: Path) -> None:
-    """Raise a RequestError if images lie beside the class folders: left out quietly they would change the dataset."""
-    stray = sorted(path.name for path in folder.iterdir() if _is_image(path))
-    if stray:
-        raise RequestError(f"{folder} holds {len(stray)} images outside class folders, first {stray[0]}; {LAYOUT}")
-
-
-def _images(folder: Path) -> list[Path]:
-    """The images of a class folder, sorted; anything that looks like data but cannot be read is an error."""
-    nested = folders(folder)
-    if nested:
-        inner = "; if that is where the class folders are, name it with --data-root" if folders(nested[0]) else ""
-        inner = inner or f"; if its folders are the classes, give --data-root {folder}"
-        raise RequestError(f"{folder} holds the folder '{nested[0].name}' where images were expected; {LAYOUT}{inner}")
-    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    foreign = [path.name for path in files if path.suffix.lower() in FOREIGN]
+def _images(listed: Directories, folder: str) -> list[str]:
+    """The images of a class folder; anything that looks like data but cannot be read is an error."""
+    where = listed.root / folder
+    if nested := listed.folders(folder):
+        inner = "; if that is where the class folders are, pass it as --data-root" if listed.folders(nested[0]) else ""
+        inner = inner or f"; if its folders are the classes, pass --data-root {where}"
+        name = os.path.basename(nested[0])
+        raise RequestError(f"{where} holds the folder '{name}', expected images; {LAYOUT}{inner}")
+    foreign = sorted(name for name in listed[folder] if not name.startswith(".") and _suffix(name) in FOREIGN)
     if foreign:
         raise RequestError(
-            f"{folder} holds {len(foreign)} files in formats that are not read, first {foreign[0]}; "
-            "convert them to PNG or TIFF, or move them away"
+            f"{where} holds {len(foreign)} files in unsupported formats, first {foreign[0]}; convert them to PNG or "
+            "TIFF, or move them away"
         )
-    return [path for path in files if _is_image(path)]
+    return listed.images(folder)
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and _suffix(name) in SUFFIXES
 
 
-def _cut(images: list[Path], root: Path) -> dict[Path, str]:
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _cut(images: list[str]) -> dict[str, str]:
     """Split the images of one class, by the order of their paths' hashes; returned in the order of the paths."""
-    by_hash = sorted(images, key=lambda path: path_hash(path.relative_to(root).as_posix()))
+    by_hash = sorted(images, key=path_hash)
     first, second = round(0.6 * len(images)), round(0.8 * len(images))
     train, val = set(by_hash[:first]), set(by_hash[first:second])
     return {path: "train" if path in train else "val" if path in val else "test" for path in images}

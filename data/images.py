@@ -28,7 +28,8 @@ from data.errors import RequestError
 from data.tiff import layout_of, pixels_of
 
 FAILURES = (RasterioError, CPLE_BaseError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+PICTURES = (".jpg", ".jpeg", ".png")
+SUFFIXES = (*PICTURES, ".tif", ".tiff")
 ONE_READ = 2**16  # bytes; every file of BigEarthNet is smaller
 LARGEST_PLAIN = 2**26  # bytes; GDAL reads larger files by parts
 SIDECARS = (".aux.xml", ".msk")  # where GDAL keeps what it declares, and a mask, beside a file

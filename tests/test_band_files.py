@@ -9,7 +9,7 @@ from made_tiffs import constant, open_folder, write_table, write_tif
 from data.dataset import SPLITS
 from data.errors import RequestError
 from data.seen import stamp
-from data.sources import folder
+from data.sources import _folder_layout
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ def test_a_folder_is_listed_once_for_the_look_at_its_times_and_the_read(tmp_path
         write_tif(tmp_path / f"p{number}" / "B02.tif", constant(number))
     write_table(tmp_path, [{"path": f"p{number}", "label": "x", "split": "train"} for number in range(2)])
     dataset = open_folder(tmp_path)
-    listed, band_files = [], folder._band_files
-    monkeypatch.setattr(folder, "_band_files", lambda *about: listed.append(about[0].name) or band_files(*about))
+    listed, band_files = [], _folder_layout.band_files
+    monkeypatch.setattr(_folder_layout, "band_files", lambda *about: listed.append(about[0].name) or band_files(*about))
     for row in range(2):
         assert stamp(dataset, row, dataset.bands) == dataset.looked[row]
     assert [int(dataset.read(row, dataset.bands)[0][0, 0]) for row in range(2)] == [0, 1]

@@ -17,9 +17,10 @@ from rasterio.transform import from_origin
 from data import command
 from data.dataset import SPLITS
 from data.errors import RequestError
+from data.flags import DatasetRequest
 from data.images import read_bands, read_header
 from data.places import lonlat_of
-from data.sources import folder
+from data.sources import _folder_inspection, folder
 
 
 def open_folder(root, split="train", **more):
@@ -558,19 +559,53 @@ def test_truncated_tif_is_named(tmp_path, options, keep):
 
 def test_file_that_is_no_image_is_named(splits):
     (splits / "test" / "Forest" / "1.png").write_text("hello")
-    with pytest.raises(RequestError, match="cannot read .*test/Forest/1.png"):
-        open_folder(splits, "test")
+    dataset = open_folder(splits, "test")
+    with pytest.raises(RequestError, match="test/Forest/1.png"):
+        read_all(dataset)
 
 
-def test_other_number_or_kind_of_bands_is_found_before_anything_is_read(splits):
+def read_all(dataset):
+    for row in range(len(dataset)):
+        dataset.read(row, dataset.bands)
+
+
+def test_other_number_or_kind_of_bands_is_found_when_a_picture_is_read(splits):
     write_picture(splits / "test" / "River" / "1.png", mode="L", colour=1)
-    with pytest.raises(
-        RequestError, match=r"River/1.png has 1 bands of uint8, but .*Forest/0.png has 3 bands of uint8"
-    ):
-        open_folder(splits, "test")
+    with pytest.raises(RequestError, match=r"River/1.png .*1 bands.* 3 "):
+        read_all(open_folder(splits, "test"))
     write_tif(splits / "test" / "River" / "1.png", constant(1, 2, 3))
-    with pytest.raises(RequestError, match="River/1.png has 3 bands of uint16, but"):
-        open_folder(splits, "test")
+    with pytest.raises(RequestError, match="River/1.png has 3 bands of uint16"):
+        read_all(open_folder(splits, "test"))
+    masked = np.ones((3, 16, 16), np.uint8)
+    write_tif(splits / "test" / "River" / "1.png", masked, nodata=1)
+    with pytest.raises(RequestError, match="River/1.png .*TIFF"):
+        read_all(open_folder(splits, "test"))
+
+
+def test_pictures_are_opened_when_their_pixels_are_read(splits, monkeypatch):
+    before = open_folder(splits, "test")
+    opened = []
+    kept = Image.open
+    monkeypatch.setattr(Image, "open", lambda *args, **more: opened.append(args) or kept(*args, **more))
+    again = folder.open_dataset(DatasetRequest(splits))
+    assert again["test"].files_digest == before.files_digest and (again["test"].looked == before.looked).all()
+    assert len(opened) == 1 + len(again["train"])  # the first header, and statistics
+
+
+def test_headers_of_tiffs_are_read_once_until_a_file_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(_folder_inspection, "WORTH_KEEPING", 1)
+    for number in range(4):
+        write_tif(tmp_path / "in" / "train" / "a" / f"{number}.tif", constant(number), names=("B02",))
+    first = open_folder(tmp_path / "in", cache_dir=tmp_path / "cache")
+    read, kept = [], _folder_inspection.read_header
+    monkeypatch.setattr(
+        _folder_inspection, "read_header", lambda *args, **more: read.append(args) or kept(*args, **more)
+    )
+    again = open_folder(tmp_path / "in", cache_dir=tmp_path / "cache")
+    assert not read and np.array_equal(first.lonlat, again.lonlat)
+    write_tif(tmp_path / "in" / "train" / "a" / "2.tif", constant(0), names=("B02",), west=600_000)
+    moved = open_folder(tmp_path / "in", cache_dir=tmp_path / "cache")
+    assert len(read) == 4 and moved.files_digest != first.files_digest and moved.lonlat[2, 0] != first.lonlat[2, 0]
 
 
 def test_other_band_names_are_found(tmp_path):
