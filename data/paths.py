@@ -99,6 +99,11 @@ def lock_file(feature_file: Path) -> Path:
     return feature_file.with_suffix(".lock")
 
 
+def ranks_folder(out: Path, token: str) -> Path:
+    """Where the processes of one run find each other."""
+    return feature_root(out) / f".run-{token}"
+
+
 def feature_folders(out: Path) -> list[Path]:
     """Every folder below `out` that holds published features, sorted."""
     return sorted({path.parent for path in feature_root(out).glob("*/*/*.h5")})

@@ -16,18 +16,18 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from data import paths, store
+from data import paths
 from data.dataset import EODataset
-from data.errors import RequestError
 from data.files import published
 from data.registry import MODELS
 from featurize.batches import Batch, prepare
 from featurize.embedder import Embedder
 from featurize.job import Job
 from featurize.pipeline import featurize_split
-from featurize.plan import PRECISIONS, Plan, choose_workers
 from featurize.reading import read_batches
-from featurize.stages import Busy
+from featurize.runtime import PRECISIONS, Runtime, choose_workers
+from featurize.stages import Meter
+from featurize.task import Task
 
 SECONDS = 3.0  # that a rate is taken over, at least
 MATRIX = {"cuda": 8192, "cpu": 2048}  # side of the matrices whose product tells the peak
@@ -107,44 +107,41 @@ def bench(
                 for compile_ in compiled:
                     run = replace(job.run, device=device, precision=precision, compile=compile_)
                     one = replace(job, model=replace(job.model, model=name, weights=weights), run=run)
-                    try:
-                        plan = one.run.plan(one.encoder)
-                    except RequestError as error:
-                        if "fp32 only" not in str(error):
-                            raise
-                        print(f"{name}: {precision} left out, it runs in fp32 only", flush=True)
+                    if precision not in ("auto", "fp32") and not one.encoder.autocast:
+                        print(f"{name}: {precision} skipped, it runs in fp32 only", flush=True)
                         continue
-                    yield measure(one, plan)
+                    runtime = one.run.runtime(one.encoder)
+                    yield measure(one, runtime)
 
 
-def measure(job: Job, plan: Plan) -> Rate:
+def measure(job: Job, runtime: Runtime) -> Rate:
     """Measure one model run one way."""
     samples, encoder = job.open(job.data.splits()[0]), job.encoder
-    rows = min(plan.batch_size, len(samples))
-    busy = Busy()
-    raw = next(read_batches(samples, encoder.request.bands, [(0, 0, rows)], 0, busy))
-    embedder = Embedder(encoder.to(plan.device), plan)
+    rows = min(runtime.batch_size, len(samples))
+    meter = Meter()
+    raw = next(read_batches(samples, encoder.request.bands, [(0, 0, rows)], 0, meter))
+    embedder = Embedder(encoder.to(runtime.device), runtime)
     lonlat = None if samples.lonlat is None else torch.from_numpy(samples.lonlat[:rows])
-    placed = [batch.on(plan.device) if plan.device.type == "cuda" else batch for batch in raw]
+    placed = [batch.on(runtime.device) if runtime.device.type == "cuda" else batch for batch in raw]
 
     def forward() -> None:
-        done = embedder.embed(placed, rows, lonlat, Busy()).done
+        done = embedder.embed(placed, rows, lonlat, Meter()).done
         if done is not None:
             done.synchronize()
 
     gflop = operations(raw, encoder, lonlat, rows) / 1e9
     alone = rows * calls_per_second(forward)
     megabytes = sum(pixels.nbytes for batch in raw for _, pixels in batch.stacks) / rows / 1e6
-    read = reading_rate(samples, job, plan)
-    whole, bottleneck = whole_rate(job, samples, plan)
-    peak = peak_tflops(plan.device.type, plan.precision)
+    read = reading_rate(samples, job, runtime)
+    whole, bottleneck = whole_rate(job, samples, runtime)
+    peak = peak_tflops(runtime.device.type, runtime.precision)
     with torch.inference_mode():
         (_, images), *_ = prepare(raw[:1], encoder, torch.device("cpu"))
     return Rate(
         model="-".join(word for word in (encoder.name, encoder.request.variant) if word),
-        device=plan.computes_on(),
-        precision=plan.precision,
-        compiled=plan.compile,
+        device=runtime.computes_on(),
+        precision=runtime.precision,
+        compiled=runtime.compile,
         batch_size=rows,
         image_size=images.shape[-1],
         bands=len(encoder.request.bands),
@@ -178,27 +175,26 @@ def calls_per_second(call: Callable[[], None]) -> float:
     return count / (time.perf_counter() - start)
 
 
-def reading_rate(samples: EODataset, job: Job, plan: Plan) -> float:
+def reading_rate(samples: EODataset, job: Job, runtime: Runtime) -> float:
     """Images/s of reading alone; files that were read just before come from memory."""
     ranges = [
-        (0, start, min(start + plan.batch_size, len(samples))) for start in range(0, len(samples), plan.batch_size)
+        (0, start, min(start + runtime.batch_size, len(samples)))
+        for start in range(0, len(samples), runtime.batch_size)
     ]
-    workers = choose_workers(plan.workers, samples, len(samples))
+    workers = choose_workers(runtime.workers, samples, len(samples))
     start = time.perf_counter()
-    for _ in read_batches(samples, job.encoder.request.bands, ranges, workers, Busy()):
+    for _ in read_batches(samples, job.encoder.request.bands, ranges, workers, Meter()):
         pass
     return len(samples) / (time.perf_counter() - start)
 
 
-def whole_rate(job: Job, samples: EODataset, plan: Plan) -> tuple[float, str]:
-    """Images/s of the whole of featurize, into a folder that is thrown away, and its slowest stage."""
+def whole_rate(job: Job, samples: EODataset, runtime: Runtime) -> tuple[float, str]:
+    """Images/s of all of featurize, into a folder that is thrown away, and its slowest stage."""
+    task = Task(dataset=samples, encoder=job.encoder, runtime=runtime)
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "bench.h5"
         start = time.perf_counter()
-        featurize_split(samples, job.encoder, file, plan, limit=job.data.recorded_limit())
-        seconds = time.perf_counter() - start
-        bottleneck = store.read_identity(file)[1]["bottleneck"]
-    return len(samples) / seconds, bottleneck
+        summary = featurize_split(task, Path(folder) / "bench.h5")
+        return len(samples) / (time.perf_counter() - start), str(summary.bottleneck)
 
 
 @cache

@@ -12,8 +12,8 @@ from torch import Tensor
 from data.errors import RequestError
 from featurize.batches import Batch, copied, prepare
 from featurize.encoder import Encoder
-from featurize.plan import PRECISIONS, Plan
-from featurize.stages import Busy
+from featurize.runtime import PRECISIONS, Runtime
+from featurize.stages import Meter
 
 
 @dataclass(frozen=True)
@@ -32,61 +32,61 @@ class Embedded:
 
 
 class Embedder:
-    """Embeds raw batches on the plan's device, in smaller pieces once memory has run out.
+    """Embeds raw batches on the runtime's device, in smaller pieces once memory has run out.
 
     Args:
-        encoder: on the plan's device.
-        plan: how to run.
+        encoder: on the runtime's device.
+        runtime: how to run.
     """
 
-    def __init__(self, encoder: Encoder, plan: Plan) -> None:
-        self.encoder, self.plan, self.rows_at_once = encoder, plan, min(plan.batch_size, plan.part_rows)
-        self.run = torch.compile(encoder.embed) if plan.compile else encoder.embed
+    def __init__(self, encoder: Encoder, runtime: Runtime) -> None:
+        self.encoder, self.runtime, self.rows_at_once = encoder, runtime, min(runtime.batch_size, runtime.part_rows)
+        self.run = torch.compile(encoder.embed) if runtime.compile else encoder.embed
         self.pool = None
-        if plan.device.type == "cuda":
-            torch.cuda.set_device(plan.device)  # events and pinned memory belong to the current device
-        if plan.device.type == "cpu" and encoder.images_a_core and not plan.compile:
+        if runtime.device.type == "cuda":
+            torch.cuda.set_device(runtime.device)  # events and pinned memory belong to the current device
+        if runtime.device.type == "cpu" and encoder.images_a_core and not runtime.compile:
             cores = torch.get_num_threads()
             # Below fp32 the weights are converted for every piece: no more pieces than cores.
-            share = encoder.images_a_core if plan.precision == "fp32" else -(-self.rows_at_once // cores)
+            share = encoder.images_a_core if runtime.precision == "fp32" else -(-self.rows_at_once // cores)
             self.rows_at_once = min(share, self.rows_at_once)
             if cores > 1:  # torch counts threads for each thread: one for those of the pool and those begun later
                 self.pool = ThreadPoolExecutor(cores, "embed", torch.set_num_threads, (1,))
 
-    def embed(self, raw: Sequence[Batch], rows: int, lonlat: Tensor | None, busy: Busy) -> Embedded:
+    def embed(self, raw: Sequence[Batch], rows: int, lonlat: Tensor | None, meter: Meter) -> Embedded:
         """Embed one raw batch; on a GPU this returns before it is done.
 
         Args:
             raw: from `collate`, on any device.
             rows: B.
             lonlat: (B, 2) degrees or None.
-            busy: counts the seconds, on the CPU; on a GPU its own clock tells them later.
+            meter: counts the seconds, on the CPU; on a GPU its own clock tells them later.
 
         Raises:
             RequestError: the device has too little memory even for one image.
         """
         while True:
             try:
-                return self._embed(raw, rows, lonlat, busy)
+                return self._embed(raw, rows, lonlat, meter)
             except torch.OutOfMemoryError as error:
                 if self.rows_at_once == 1:
                     raise RequestError(
-                        f"{self.plan.device} has too little memory for one image; choose a smaller model or "
+                        f"{self.runtime.device} has too little memory for one image; choose a smaller model or "
                         "--image-size, or --device cpu; finished parts are kept"
                     ) from error
             torch.cuda.empty_cache()  # does nothing without a GPU
             self.rows_at_once = -(-self.rows_at_once // 2)
             print(f"out of memory: going on with {self.rows_at_once} images at once", file=sys.stderr, flush=True)
 
-    def _embed(self, raw: Sequence[Batch], rows: int, lonlat: Tensor | None, busy: Busy) -> Embedded:
-        if self.plan.device.type != "cuda":
-            with busy.at("embed"):
+    def _embed(self, raw: Sequence[Batch], rows: int, lonlat: Tensor | None, meter: Meter) -> Embedded:
+        if self.runtime.device.type != "cuda":
+            with meter.at("embed"):
                 features = torch.empty(rows, self.encoder.dim)
                 self._fill(features, raw, lonlat)
                 return Embedded(features)
         started, done = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         started.record()
-        features = torch.empty(rows, self.encoder.dim, device=self.plan.device)
+        features = torch.empty(rows, self.encoder.dim, device=self.runtime.device)
         self._fill(features, raw, lonlat)
         host = torch.empty(rows, self.encoder.dim, pin_memory=True)
         host.copy_(features, non_blocking=True)
@@ -113,15 +113,15 @@ class Embedder:
 
     @torch.inference_mode()
     def _fill_piece(self, features: Tensor, piece: Sequence[Batch], lonlat: Tensor | None) -> None:
-        device, low = self.plan.device, self.plan.precision != "fp32"
+        device, low = self.runtime.device, self.runtime.precision != "fp32"
         for places, images in prepare(piece, self.encoder, device):
             where = None if lonlat is None else copied(lonlat[places], device)
-            with torch.autocast(device.type, PRECISIONS[self.plan.precision], enabled=low):
+            with torch.autocast(device.type, PRECISIONS[self.runtime.precision], enabled=low):
                 features[_span(places)] = self._run(images, where).float()
 
     def _run(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
         images, rows = self.encoder.normalization(images), len(images)
-        if not self.plan.compile or rows == self.rows_at_once:
+        if not self.runtime.compile or rows == self.rows_at_once:
             return self.run(images, lonlat)
         fill = [0] * (self.rows_at_once - rows)  # a compiled model is compiled again for every other batch size
         places = [*range(rows), *fill]
@@ -134,14 +134,14 @@ def _span(places: list[int]) -> slice | list[int]:
     return slice(first, last + 1) if places == list(range(first, last + 1)) else places
 
 
-def copy_batches(batches: Iterator[list[Batch]], device: torch.device, busy: Busy) -> Iterator[list[Batch]]:
+def copy_batches(batches: Iterator[list[Batch]], device: torch.device, meter: Meter) -> Iterator[list[Batch]]:
     """Copy batches to a GPU on a stream of its own, while the GPU embeds the batch before.
 
     A batch that finds no room there is handed on as it is, for `Embedder` to copy in pieces.
     """
     stream, user = torch.cuda.Stream(device), torch.cuda.default_stream(device)
     for batch in batches:
-        with busy.at("copy"), torch.cuda.stream(stream):
+        with meter.at("copy"), torch.cuda.stream(stream):
             try:
                 there = [one.on(device) for one in batch]
             except torch.OutOfMemoryError:

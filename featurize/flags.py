@@ -13,7 +13,7 @@ from data.registry import MODELS, Registry
 if TYPE_CHECKING:
     from data.dataset import EODataset
     from featurize.encoder import Encoder
-    from featurize.plan import Plan
+    from featurize.runtime import Runtime
 
 ENGINES = Registry("featurize.engines", "engine")
 
@@ -128,8 +128,8 @@ class RunFlags:
         several = "," in self.device or int(os.environ.get("WORLD_SIZE", "1")) > 1
         return self.engine or ("torchrun" if several else "local")
 
-    def plan(self, encoder: "Encoder", *, device: str | None = None) -> "Plan":
-        """The plan for an encoder on this machine.
+    def runtime(self, encoder: "Encoder", *, device: str | None = None) -> "Runtime":
+        """The runtime for an encoder on this machine.
 
         Args:
             encoder: decides which precisions can be had.
@@ -138,12 +138,12 @@ class RunFlags:
         Raises:
             RequestError: no such device or precision here.
         """
-        from featurize import plan  # deferred: torch
+        from featurize import runtime  # deferred: torch
 
-        where = plan.choose_device(device or self.device)
-        precision = plan.choose_precision(self.precision, where, encoder)
-        batch = plan.choose_batch_size(where) if self.batch_size == "auto" else self.batch_size
-        return plan.Plan(where, precision, batch, self.workers, self.part_rows, self.compile)
+        where = runtime.choose_device(device or self.device)
+        precision = runtime.choose_precision(self.precision, where, encoder)
+        batch = runtime.choose_batch_size(where) if self.batch_size == "auto" else self.batch_size
+        return runtime.Runtime(where, precision, batch, self.workers, self.part_rows, self.compile)
 
 
 HERE = RunFlags()

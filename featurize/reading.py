@@ -15,7 +15,7 @@ from data.files import explained
 from data.seen import STAMP, check_looked, checksum, stack_checksums, stamp
 from data.workers import LostWorkerError, in_order
 from featurize.batches import Batch, collate
-from featurize.stages import Busy
+from featurize.stages import Meter
 
 Stacks = list[tuple[list[int], np.ndarray]]
 
@@ -62,7 +62,7 @@ def read_batches(
     bands: Sequence[Band],
     ranges: Sequence[tuple[int, int, int]],
     workers: int,
-    busy: Busy,
+    meter: Meter,
     seen: dict[int, np.ndarray] | None = None,
 ) -> Generator[list[Batch]]:
     """Read the rows of each (part, start, stop), in order, in worker processes or in this thread.
@@ -80,7 +80,7 @@ def read_batches(
     try:
         batches = in_order(_Reader(dataset, bands), rows, workers=workers, result_bytes=size)
         for (start, _), (seconds, read, made_from) in zip(rows, batches, strict=True):
-            busy.seconds["read"] += seconds / max(1, workers)
+            meter.seconds["read"] += seconds / max(1, workers)
             if seen is not None:
                 seen[start] = made_from
             yield [

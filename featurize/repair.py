@@ -4,10 +4,10 @@ from pathlib import Path
 
 from data import store
 from data.errors import RequestError
+from featurize.changes import check_rows, check_unchanged
 from featurize.engines import local
 from featurize.flags import RunFlags
 from featurize.job import Job
-from featurize.sources import check_rows, check_unchanged
 
 
 def repair(file: Path) -> None:
@@ -34,28 +34,24 @@ def repair(file: Path) -> None:
     run = RunFlags(precision=identity["encoder"]["precision"])
     out = resolved.parents[3]  # out/features/<dataset>/<encoder>/<split>.h5
     job = Job.from_asked(environment["asked"], identity["split"]["name"], run=run, out=out, overwrite=True)
-    plan = local.prepared(job)
-    samples, limit = job.open(identity["split"]["name"]), job.data.recorded_limit()
-    now = store.make_identity(samples, job.encoder.identity(plan.precision), limit=limit)
-    fields = store.differing_fields(identity, now)
+    runtime = local.prepare(job)
+    task = local.make_task(job, runtime, identity["split"]["name"], 0)
+    samples, fields = task.dataset, store.differing_fields(identity, task.identity)
     other_times = samples.digest_of_times and store.TIMES_FIELD in fields
     if fields := [field for field in fields if not (other_times and field == store.TIMES_FIELD)]:
         raise RequestError(f"{file} was made with another {', '.join(fields)} than there is now; {again}")
-    if job.file(samples, 0, now) != resolved:
-        raise RequestError(
-            f"{file} is not where featurize put it, {job.file(samples, 0, now)}; move it there, or {again}"
-        )
-    bands = job.encoder.request.bands
+    if (usual := job.file(samples, 0, task.identity)) != resolved:
+        raise RequestError(f"{file} is not where featurize put it, {usual}; move it there, or {again}")
     found = store.inspected(file, "sound")
     rows = sorted(set(range(len(samples))) - {row for first, last in found["sound"] for row in range(first, last)})
     if other_times:  # what is kept was made from these images too
         if not found["sources"] or not store.knows_all_pixels(file):
             raise RequestError(f"{file} was made with another {store.TIMES_FIELD} than there is now; {again}")
-        check_unchanged(file, samples, bands, same_times=False)
+        check_unchanged(task, file, same_times=False)
     if found["sources"]:
-        check_rows(file, samples, bands, rows)
+        check_rows(task, file, rows)
     else:
         print(f"{file}: its record of the images that it was made from is damaged and is dropped", flush=True)
     kept, rows = store.salvage(file)
     print(f"{file}: {kept:,} of {rows:,} images are sound, making the rest again", flush=True)
-    local.make_files(job, plan, local.embed_parts)
+    local.make_files(job, runtime)

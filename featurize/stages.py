@@ -14,14 +14,20 @@ DEPTH = 2  # items that may wait between two stages: one being handed over, one 
 POLL_S = 0.1  # how often a blocked stage looks whether its neighbour has given up
 
 
+def _unseen(images: int, bottleneck: str | None) -> None:
+    """Show progress to nobody."""
+
+
 @dataclass
-class Busy:
-    """Seconds for which each stage was at work, not waiting for another.
+class Meter:
+    """Counts images, and the seconds for which each stage worked instead of waiting for another.
 
     Args:
+        shown: called with the number of images just written and the bottleneck so far.
         seconds: by stage, in the order in which work passes through them.
     """
 
+    shown: Callable[[int, str | None], None] = _unseen
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     @contextmanager
@@ -36,6 +42,10 @@ class Busy:
     def bottleneck(self) -> str | None:
         """The stage that worked longest: the others waited for it. None before any has worked."""
         return max(self.seconds, key=lambda stage: self.seconds[stage], default=None)
+
+    def advance(self, images: int) -> None:
+        """Report images just written."""
+        self.shown(images, self.bottleneck())
 
 
 _END = object()

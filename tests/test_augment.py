@@ -14,7 +14,8 @@ from featurize.augment import View, alter, recolour, turn
 from featurize.cli import app
 from featurize.encoder import EncoderRequest, build_encoder
 from featurize.pipeline import featurize_split
-from featurize.plan import Plan
+from featurize.runtime import Runtime
+from featurize.task import Task
 
 COLOURS = list(RGB.values())
 
@@ -35,8 +36,8 @@ def stats(dataset, bands="rgb"):
 
 
 def run(dataset, file, *, batch_size=4, part_rows=8, workers=0, bands="rgb"):
-    plan = Plan(torch.device("cpu"), "fp32", batch_size, workers, part_rows)
-    return featurize_split(dataset, stats(dataset, bands), file, plan, limit=None)[0]
+    plan = Runtime(torch.device("cpu"), "fp32", batch_size, workers, part_rows)
+    return featurize_split(Task(dataset=dataset, encoder=stats(dataset, bands), runtime=plan), file).file
 
 
 def test_the_eight_symmetries_of_an_image_by_hand():

@@ -13,8 +13,8 @@ from data import command, packed, store
 from data.seen import PIXELS, STAMP, stamps
 from data.sources import folder as folder_source
 from data.store import makers
+from featurize import changes as changes_module
 from featurize import pipeline
-from featurize import sources as sources_module
 from featurize.cli import app
 
 IMAGES = 20
@@ -77,7 +77,7 @@ def test_a_copy_with_new_times_is_reused_with_a_note_and_read_only_once(images, 
     assert "reused" in out and f"times of {IMAGES} images changed" in err and "pixels are identical" in err
     assert made(images).read_bytes() == before
     compared = []
-    monkeypatch.setattr(sources_module, "_compare", lambda *about: compared.append(len(about[-1])))
+    monkeypatch.setattr(changes_module, "_compare", lambda *about: compared.append(len(about[-1])))
     assert featurize(images) == 0 and compared == [0], "what was found the same is not read again"
 
 
@@ -261,7 +261,7 @@ def test_bigearthnet_pixels_replaced_after_features_were_made_are_noticed(v2, ca
     content[-1] ^= 1
     changed.write_bytes(content)
     opened = []
-    monkeypatch.setattr(sources_module, "LOOKED_AT", 0)
+    monkeypatch.setattr(changes_module, "SAMPLED", 0)
     read = bigearthnet.read_bands
     monkeypatch.setattr(bigearthnet, "read_bands", lambda *a, **k: opened.append(a[0]) or read(*a, **k))
     assert featurize(v2, dataset="bigearthnet", bands="B02") == 2

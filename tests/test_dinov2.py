@@ -19,8 +19,8 @@ from featurize.encoder import EncoderRequest, build_encoder
 from featurize.models import dinov2
 from featurize.models.dinov2 import ONE_LAYER, architecture
 from featurize.normalization import IMAGENET
-from featurize.plan import Plan
-from featurize.stages import Busy
+from featurize.runtime import Runtime
+from featurize.stages import Meter
 
 VARIANTS = MODELS.card("dinov2")["variant"]
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -64,7 +64,7 @@ def lively(make, seed=0):
 
 
 def plan(precision="fp32"):
-    return Plan(torch.device("cpu"), precision, 64, 0, 1024)
+    return Runtime(torch.device("cpu"), precision, 64, 0, 1024)
 
 
 def encoder_of(dataset, **settings):
@@ -73,7 +73,7 @@ def encoder_of(dataset, **settings):
 
 def embed(encoder, dataset, rows, precision="fp32"):
     samples = collate([dataset.read(row, encoder.request.bands) for row in rows])
-    return Embedder(encoder, plan(precision)).embed(samples, len(rows), None, Busy()).features.numpy()
+    return Embedder(encoder, plan(precision)).embed(samples, len(rows), None, Meter()).features.numpy()
 
 
 def processed(dataset, rows):

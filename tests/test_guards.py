@@ -17,8 +17,9 @@ from featurize.engines import local
 from featurize.guards import check_inputs
 from featurize.models.dofa import training_wavelength_um
 from featurize.normalization import make_normalization
-from featurize.pipeline import featurize_split
-from featurize.plan import Plan
+from featurize.pipeline import Summary, featurize_split
+from featurize.runtime import Runtime
+from featurize.task import Task
 from featurize.weights import NO_WEIGHTS
 
 ROWS = 20
@@ -333,9 +334,11 @@ def test_a_requested_scaling_that_changes_nothing_is_an_error():
 
 def test_nothing_is_written_for_pixels_that_do_not_fit(tmp_path):
     dataset = Altered(scaled_by(1e-4))
-    plan = Plan(torch.device("cpu"), "fp32", 4, 0, 8)
+    plan = Runtime(torch.device("cpu"), "fp32", 4, 0, 8)
     with pytest.raises(RequestError, match="times smaller than its statistics"):
-        featurize_split(dataset, plain(dataset, "s2-9", "zscore"), tmp_path / "train.h5", plan, limit=None)
+        featurize_split(
+            Task(dataset=dataset, encoder=plain(dataset, "s2-9", "zscore"), runtime=plan), tmp_path / "train.h5"
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -437,7 +440,7 @@ def test_featurize_warns_of_collapsed_features_and_verify_fails(tmp_path, capsys
     assert code == 1 and "1 of 2 files are good" in out
     assert f"{good}: good; effective rank 2" in out and "of 24" in out
     assert f"{bad}: features have collapsed: 100.000% of their variance in 24 dimensions" in out
-    monkeypatch.setattr(local, "featurize_split", lambda *_, **__: (bad, "wrote it"))
+    monkeypatch.setattr(local, "featurize_split", lambda *_, **__: Summary(file=bad, images=50, dim=24))
     monkeypatch.setattr(local.Job, "file", lambda *_: bad)
     words = ["--model", "stats", "--dataset", "simulated", "--limit", "1", "--split", "val"]
     assert command.run(app, [*words, "--out", str(tmp_path / "c")]) == 0

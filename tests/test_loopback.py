@@ -1,66 +1,47 @@
-"""Ranks and workers of one machine listen to that machine alone; hub repositories run no code here."""
+"""Ranks open no port; hub repositories run no code here."""
 
 import json
 import os
-import socket
 import subprocess
 import sys
 
 import pytest
 
-from featurize.engines import torchrun
-
-# A rank that meets the other and says where this process listens.
+# A rank that finds the other and reports on what it listens.
 RANK = """
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
-from featurize.engines import torchrun
+from featurize.ranks import Ranks
 
-torchrun.meet()
-own = set()
-for handle in os.listdir("/proc/self/fd"):
-    with suppress(OSError):  # the listing's own
-        own.add(os.readlink(f"/proc/self/fd/{handle}"))
-for table in ("tcp", "tcp6"):
-    for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[3] == "0A" and f"socket:[{fields[9]}]" in own:
-            print("listens", fields[1].partition(":")[0], flush=True)
-torchrun.gather(None)
+with Ranks(Path(sys.argv[1]), "token", int(os.environ["RANK"]), 2) as ranks:
+    own = set()
+    for handle in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the listing's own
+            own.add(os.readlink(f"/proc/self/fd/{handle}"))
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in own:
+                print("listens", fields[1].partition(":")[0], flush=True)
+    print("met", flush=True)
+    if ranks.rank == 0:
+        ranks.wait_for_start()
 """
-LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_ranks_of_one_machine_listen_on_loopback():
-    with socket.socket() as meeting:
-        meeting.bind(("127.0.0.1", 0))
-        meeting.listen(2)
-        about = {
-            torchrun.PORT: str(meeting.getsockname()[1]),
-            torchrun.HANDLE: str(meeting.fileno()),
-            "WORLD_SIZE": "2",
-            "LOCAL_WORLD_SIZE": "2",
-            "OMP_NUM_THREADS": "1",
-        }
-        ranks = [
-            subprocess.Popen(
-                [sys.executable, "-c", RANK],
-                env=os.environ | about | {"RANK": str(rank)},
-                pass_fds=() if rank else (meeting.fileno(),),
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(2)
-        ]
-        lines = [line for rank in ranks for line in rank.communicate(timeout=200)[0].splitlines()]
-    assert all(rank.returncode == 0 for rank in ranks)
-    assert len(lines) >= 2 and {line.split()[1] for line in lines} <= LOOPBACK, lines
-
-
-def test_the_loopback_interface_is_one_of_this_machine():
-    assert torchrun.loopback() in [name for _, name in socket.if_nameindex()]
+def test_ranks_find_each_other_without_a_socket(tmp_path):
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(tmp_path)],
+            env=os.environ | {"RANK": str(rank)}, stdout=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    lines = [line for rank in ranks for line in rank.communicate(timeout=200)[0].splitlines()]
+    assert all(rank.returncode == 0 for rank in ranks) and lines == ["met", "met"]
 
 
 def test_a_repository_that_brings_code_runs_none_of_it(tmp_path, capsys):

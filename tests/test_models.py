@@ -23,11 +23,11 @@ from featurize.encoder import EncoderRequest, build_encoder
 from featurize.models.presto import PrestoEncoder
 from featurize.models.rcf import FEATURES, RandomConvolutions
 from featurize.normalization import IMAGENET, make_normalization
-from featurize.plan import Plan
-from featurize.stages import Busy
+from featurize.runtime import Runtime
+from featurize.stages import Meter
 
-CPU = Plan(torch.device("cpu"), "fp32", 64, 0, 1024)
-BF16 = Plan(torch.device("cpu"), "bf16", 64, 0, 1024)
+CPU = Runtime(torch.device("cpu"), "fp32", 64, 0, 1024)
+BF16 = Runtime(torch.device("cpu"), "bf16", 64, 0, 1024)
 # What each model that is slow to make or to run is built with in the tests that cover every name.
 CHEAP = {
     "copernicusfm": {"image_size": 64, "bands": "rgb"},
@@ -69,7 +69,7 @@ def build(name, dataset=None, *, bands=None, **settings):
 def embed(encoder, dataset, rows, plan=CPU):
     samples = collate([dataset.read(row, encoder.request.bands) for row in rows])
     lonlat = None if dataset.lonlat is None else torch.from_numpy(dataset.lonlat[rows])
-    return Embedder(encoder, plan).embed(samples, len(rows), lonlat, Busy()).features.numpy()
+    return Embedder(encoder, plan).embed(samples, len(rows), lonlat, Meter()).features.numpy()
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,8 @@ from data.packed import PackedSplit, checksums, pack, verify_packed
 from featurize.cli import app
 from featurize.encoder import EncoderRequest, build_encoder
 from featurize.pipeline import featurize_split
-from featurize.plan import Plan, choose_workers
+from featurize.runtime import Runtime, choose_workers
+from featurize.task import Task
 
 ROWS = 150  # more than two blocks
 SPLITS = ("train", "val")
@@ -115,13 +116,17 @@ def test_many_samples_read_at_once_are_those_read_one_by_one(whole, rows, spec):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_features_and_identity_are_those_of_the_source(whole, source, tmp_path, workers):
     """Reader processes included: HDF5 handles shared by processes give wrong data."""
-    plan = Plan(device=torch.device("cpu"), precision="fp32", batch_size=16, workers=workers, part_rows=64)
+    plan = Runtime(device=torch.device("cpu"), precision="fp32", batch_size=16, workers=workers, part_rows=64)
     ours, theirs = limited(PackedSplit(whole, "val"), 140), limited(source["val"], 140)
     files = []
     for name, samples in (("ours", ours), ("theirs", theirs)):
         request = EncoderRequest((), samples.statistics, lambda samples=samples: samples)
         encoder = build_encoder("stats", samples, "s2-10", request)
-        files.append(featurize_split(samples, encoder, tmp_path / name / "val.h5", plan, limit=140)[0])
+        files.append(
+            featurize_split(
+                Task(dataset=samples, encoder=encoder, runtime=plan, limit=140), tmp_path / name / "val.h5"
+            ).file
+        )
     mine, expected = map(store.read_features, files)
     np.testing.assert_array_equal(mine.features, expected.features)
     assert mine.identity == expected.identity

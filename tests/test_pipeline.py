@@ -19,15 +19,16 @@ from featurize.embedder import Embedder
 from featurize.encoder import Encoder, EncoderRequest, build_encoder
 from featurize.normalization import unscaled
 from featurize.pipeline import featurize_split
-from featurize.plan import Plan, choose_device, choose_precision
-from featurize.stages import Busy
+from featurize.runtime import Runtime, choose_device, choose_precision
+from featurize.stages import Meter
+from featurize.task import Task
 from featurize.weights import NO_WEIGHTS
 
 CPU = torch.device("cpu")
 
 
 def plan(**changes):
-    return Plan(**{"device": CPU, "precision": "fp32", "batch_size": 4, "workers": 0, "part_rows": 8, **changes})
+    return Runtime(**{"device": CPU, "precision": "fp32", "batch_size": 4, "workers": 0, "part_rows": 8, **changes})
 
 
 def stats(dataset, *, bands="rgb", **settings):
@@ -35,14 +36,19 @@ def stats(dataset, *, bands="rgb", **settings):
 
 
 def run(dataset, file, **changes):
-    return featurize_split(dataset, stats(dataset), file, plan(**changes), limit=None)
+    return featurize_split(task(dataset, stats(dataset), **changes), file)
+
+
+def task(dataset, encoder, **changes):
+    return Task(dataset=dataset, encoder=encoder, runtime=plan(**changes))
 
 
 def test_rows_are_in_the_datasets_order(tmp_path):
     dataset = PixelDataset(rows=21)
-    file, line = run(dataset, tmp_path / "train.h5")
-    got = store.read_features(file)
-    assert got.ids == dataset.ids and "21 images x 12" in line
+    summary = run(dataset, tmp_path / "train.h5")
+    got = store.read_features(summary.file)
+    assert got.ids == dataset.ids and "21 images x 12" in str(summary)
+    assert (summary.images, summary.embedded, summary.dim, summary.reused) == (21, 21, 12, False)
     red = [dataset.read(i, dataset.bands[-3:-2])[0].mean() for i in range(21)]
     np.testing.assert_allclose(got.features[:, 0], red, rtol=1e-6)
     np.testing.assert_array_equal(got.labels, dataset.labels)
@@ -53,20 +59,20 @@ def test_rows_are_in_the_datasets_order(tmp_path):
 @pytest.mark.parametrize("changes", [{"workers": 2}, {"batch_size": 3}, {"part_rows": 100}])
 def test_how_it_runs_does_not_change_the_features(tmp_path, changes):
     dataset = PixelDataset(rows=21)
-    one, _ = run(dataset, tmp_path / "one" / "train.h5")
-    other, _ = run(dataset, tmp_path / "other" / "train.h5", **changes)
+    one = run(dataset, tmp_path / "one" / "train.h5").file
+    other = run(dataset, tmp_path / "other" / "train.h5", **changes).file
     np.testing.assert_allclose(store.read_features(one).features, store.read_features(other).features, rtol=1e-6)
 
 
 def test_a_second_run_reuses_and_another_identity_is_an_error(tmp_path):
     dataset = PixelDataset()
-    file, _ = run(dataset, tmp_path / "train.h5")
+    file = run(dataset, tmp_path / "train.h5").file
     before = file.stat().st_mtime_ns
-    assert run(dataset, file)[1].startswith("reused")
+    assert run(dataset, file).reused
     assert file.stat().st_mtime_ns == before
     encoder = stats(dataset, normalize="zscore")
     with pytest.raises(RequestError, match="another encoder.normalization.*--overwrite"):
-        featurize_split(dataset, encoder, file, plan(), limit=None)
+        featurize_split(task(dataset, encoder), file)
 
 
 def test_a_broken_sample_stops_with_its_name_and_keeps_finished_parts(tmp_path):
@@ -77,15 +83,16 @@ def test_a_broken_sample_stops_with_its_name_and_keeps_finished_parts(tmp_path):
     assert not file.exists()
     journal = (tmp_path / "train.parts" / "journal.jsonl").read_text().split()
     assert [json.loads(line)["part"] for line in journal] == [0]
-    _, line = run(PixelDataset(rows=21), file)
-    assert "8 already done" in line and store.verify_features(file).problems == ()
+    summary = run(PixelDataset(rows=21), file)
+    assert summary.embedded == 13 and "8 already done" in str(summary)
+    assert store.verify_features(file).problems == ()
 
 
 def test_resumed_features_are_those_of_an_uninterrupted_run(tmp_path):
-    whole, _ = run(PixelDataset(rows=21), tmp_path / "whole" / "train.h5")
+    whole = run(PixelDataset(rows=21), tmp_path / "whole" / "train.h5").file
     with pytest.raises(RequestError):
         run(PixelDataset(rows=21, broken=[20]), tmp_path / "cut" / "train.h5")
-    cut, _ = run(PixelDataset(rows=21), tmp_path / "cut" / "train.h5")
+    cut = run(PixelDataset(rows=21), tmp_path / "cut" / "train.h5").file
     with h5py.File(whole) as one, h5py.File(cut) as other:
         for name in ("features", "labels", "ids"):
             assert one[name][:].tobytes() == other[name][:].tobytes()
@@ -125,7 +132,7 @@ def test_an_embedding_that_is_not_finite_names_the_sample(tmp_path):
     encoder = stats(dataset)
     encoder.embed = lambda images, lonlat: torch.full((len(images), encoder.dim), float("nan"))  # type: ignore
     with pytest.raises(RequestError, match="stats gives NaN or infinity for 4 images, first 'train-0'"):
-        featurize_split(dataset, encoder, tmp_path / "train.h5", plan(), limit=None)
+        featurize_split(task(dataset, encoder), tmp_path / "train.h5")
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta"])
@@ -163,7 +170,7 @@ def greedy(dataset):
 @pytest.mark.parametrize("sizes", [None, [20, 30, 20, 40, 30, 20, 20, 20, 20, 30]])
 def test_out_of_memory_halves_the_batch_and_loses_nothing(tmp_path, capsys, sizes):
     dataset = PixelDataset(rows=10, sizes=sizes)
-    file, _ = featurize_split(dataset, greedy(dataset), tmp_path / "a.h5", plan(batch_size=8), limit=None)
+    file = featurize_split(task(dataset, greedy(dataset), batch_size=8), tmp_path / "a.h5").file
     assert "out of memory: going on with 2" in capsys.readouterr().err
     blue = [dataset.read(i, dataset.bands[-1:])[0].mean() for i in range(10)]
     np.testing.assert_allclose(store.read_features(file).features[:, 0], blue, rtol=1e-6)
@@ -182,8 +189,8 @@ def test_a_compiled_model_gets_batches_of_one_size_and_makes_the_same_features(t
 
     monkeypatch.setattr(torch, "compile", compiled)
     dataset = PixelDataset(rows=21)
-    one, _ = run(dataset, tmp_path / "one" / "train.h5", batch_size=16)
-    two, _ = run(dataset, tmp_path / "two" / "train.h5", batch_size=16, compile=True)
+    one = run(dataset, tmp_path / "one" / "train.h5", batch_size=16).file
+    two = run(dataset, tmp_path / "two" / "train.h5", batch_size=16, compile=True).file
     np.testing.assert_allclose(store.read_features(one).features, store.read_features(two).features, rtol=1e-6)
     assert sizes == [8, 8, 8], "no batch is larger than a part, and the last one is filled up"
 
@@ -213,7 +220,7 @@ def test_the_cores_of_a_cpu_share_a_batch_and_make_the_same_features(threads, co
 
     encoder.embed = embed  # type: ignore
     threads(cores)
-    features = Embedder(encoder, plan(batch_size=10)).embed(raw, 10, None, Busy()).features.numpy()
+    features = Embedder(encoder, plan(batch_size=10)).embed(raw, 10, None, Meter()).features.numpy()
     np.testing.assert_allclose(features, whole, atol=1e-5)
     assert sorted(count for count, *_ in seen) == [2, 4, 4]
     assert {own for _, own, _ in seen} == {1}
@@ -225,7 +232,7 @@ def test_no_memory_for_one_image_is_one_clear_line(tmp_path, monkeypatch):
     monkeypatch.setattr(Greedy, "fits", 0)
     dataset = PixelDataset(rows=10)
     with pytest.raises(RequestError, match="too little memory for one image"):
-        featurize_split(dataset, greedy(dataset), tmp_path / "a.h5", plan(), limit=None)
+        featurize_split(task(dataset, greedy(dataset)), tmp_path / "a.h5")
 
 
 def test_an_interrupt_finishes_the_part_at_hand(tmp_path):
@@ -242,7 +249,7 @@ def test_an_interrupt_finishes_the_part_at_hand(tmp_path):
     journal = (tmp_path / "train.parts" / "journal.jsonl").read_text().split()
     assert 1 <= len(journal) < 7, "a part was finished, the rest not begun"
     assert signal.getsignal(signal.SIGINT) is before
-    assert run(PixelDataset(rows=60), tmp_path / "train.h5")[1].count("already done")
+    assert run(PixelDataset(rows=60), tmp_path / "train.h5").embedded < 60
 
 
 def test_the_summary_names_the_stage_that_held_the_others_up(tmp_path):
@@ -251,6 +258,6 @@ def test_the_summary_names_the_stage_that_held_the_others_up(tmp_path):
             time.sleep(0.02)
             return super().read(index, bands)
 
-    file, line = run(Slow(rows=12), tmp_path / "train.h5")
-    assert "bottleneck: read" in line
-    assert store.read_features(file).environment["bottleneck"] == "read"
+    summary = run(Slow(rows=12), tmp_path / "train.h5")
+    assert summary.bottleneck == "read" and summary.images_per_s > 0
+    assert store.read_features(summary.file).environment["bottleneck"] == "read"

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from featurize.stages import DEPTH, Busy, ahead, behind
+from featurize.stages import DEPTH, Meter, ahead, behind
 
 
 def test_stages_work_at_the_same_time_and_order_is_kept():
@@ -115,10 +115,10 @@ def test_no_thread_is_left_behind():
 
 
 def test_the_bottleneck_is_the_stage_that_worked_longest():
-    busy = Busy()
-    assert busy.bottleneck() is None
-    with busy.at("read"):
+    meter = Meter()
+    assert meter.bottleneck() is None
+    with meter.at("read"):
         pass
-    with busy.at("embed"):
+    with meter.at("embed"):
         time.sleep(0.01)
-    assert busy.bottleneck() == "embed"
+    assert meter.bottleneck() == "embed"

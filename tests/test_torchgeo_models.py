@@ -29,8 +29,8 @@ from featurize.encoder import EncoderRequest, build_encoder
 from featurize.models import copernicusfm, croma, panopticon, resnet, scalemae, softcon
 from featurize.models.dofa import StaticEmbedding, training_wavelength_um
 from featurize.normalization import make_normalization
-from featurize.plan import Plan
-from featurize.stages import Busy
+from featurize.runtime import Runtime
+from featurize.stages import Meter
 
 FULL = "FULL_PARITY" in os.environ
 DATASET = PixelDataset(rows=64)
@@ -63,10 +63,10 @@ def noise(count, channels, side, *, seed=0):
 
 
 def embed(encoder, rows):
-    plan = Plan(torch.device("cpu"), "fp32", 64, 0, 1024)
+    plan = Runtime(torch.device("cpu"), "fp32", 64, 0, 1024)
     samples = collate([DATASET.read(row, encoder.request.bands) for row in rows])
     lonlat = torch.from_numpy(DATASET.lonlat[rows])
-    return Embedder(encoder, plan).embed(samples, len(rows), lonlat, Busy()).features.numpy()
+    return Embedder(encoder, plan).embed(samples, len(rows), lonlat, Meter()).features.numpy()
 
 
 # DOFA

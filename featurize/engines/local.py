@@ -4,22 +4,21 @@ import sys
 
 from data import store
 from data.errors import RequestError
-from data.files import short_hash
 from data.problems import Kind
-from featurize.encoder import Encoder
 from featurize.job import Job
 from featurize.pipeline import Work, embed_parts, featurize_split
-from featurize.plan import Plan
+from featurize.runtime import Runtime
+from featurize.task import Task
 
 
 def run(job: Job) -> int:
     """Make every feature file of a job in this process."""
-    make_files(job, prepared(job), embed_parts)
+    make_files(job, prepare(job))
     return 0
 
 
-def prepared(job: Job, *, device: str | None = None) -> Plan:
-    """Open the data, build the encoder, and choose how to run: what is wrong with any of them shows here.
+def prepare(job: Job, *, device: str | None = None) -> Runtime:
+    """Open the data, build the encoder and choose how to run, so that errors in any of them surface first.
 
     Args:
         job: the job.
@@ -27,31 +26,28 @@ def prepared(job: Job, *, device: str | None = None) -> Plan:
     """
     for key in job.targets():
         job.open(*key)
-    return job.run.plan(job.encoder, device=device)
+    return job.run.runtime(job.encoder, device=device)
 
 
-def identity_hash(encoder: Encoder, plan: Plan) -> str:
-    """What must be the same in all processes for their parts to belong together."""
-    return short_hash(encoder.identity(plan.precision))
+def make_task(job: Job, runtime: Runtime, split: str, view: int) -> Task:
+    """The task of one split or view."""
+    limit, asked = job.data.recorded_limit(), job.asked()
+    return Task(dataset=job.open(split, view), encoder=job.encoder, runtime=runtime, limit=limit, asked=asked)
 
 
-def make_files(job: Job, plan: Plan, work: Work) -> None:
-    """Make every feature file of a job, or find it made, and verify it.
+def make_files(job: Job, runtime: Runtime, work: Work = embed_parts) -> None:
+    """Make every feature file of a job, or reuse it, and verify what was written.
 
     Args:
         job: the job.
-        plan: how to run.
+        runtime: how to run.
         work: makes the parts.
     """
-    limit = job.data.recorded_limit()
     for split, view in job.targets():
-        samples = job.open(split, view)
-        file = job.file(samples, view, store.make_identity(samples, job.encoder.identity(plan.precision), limit=limit))
-        _, line = featurize_split(
-            samples, job.encoder, file, plan, limit=limit, overwrite=job.overwrite, work=work, asked=job.asked()
-        )
-        print(line, flush=True)
+        task = make_task(job, runtime, split, view)
+        file = job.file(task.dataset, view, task.identity)
+        print(featurize_split(task, file, overwrite=job.overwrite, work=work), flush=True)
         for problem in store.verify_features(file).problems:
             if problem.kind is not Kind.COLLAPSED:
-                raise RequestError(f"{problem}; use --overwrite to make it anew")
+                raise RequestError(f"{problem}; use --overwrite to make it again")
             print(f"featurize: warning: {problem}; a probe can learn next to nothing from them", file=sys.stderr)

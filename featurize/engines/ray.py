@@ -6,8 +6,8 @@ that dies is replaced and its parts, those that it had not finished, are made ag
 
 import logging
 import os
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,15 @@ import torch
 
 from data import store
 from data.command import terminable
-from data.dataset import EODataset
 from data.errors import RequestError
-from featurize.encoder import Encoder
-from featurize.engines.local import identity_hash, make_files, prepared
+from featurize.engines.local import make_files, prepare
 from featurize.job import Job
-from featurize.pipeline import embed_parts
-from featurize.plan import Plan
-from featurize.stages import Busy
+from featurize.ranks import Assignment
+from featurize.stages import Meter
+from featurize.task import Task
 
 TRIES = 3  # a part that three workers died on is not tried again
-GROUPS_A_WORKER = 4  # parts go out in groups: large enough to keep a worker's stages busy, small enough to share out
-PARTS_A_GROUP = 8
+POLL_S = 2.0  # how often the journals are read, for progress
 SURROUNDINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # a tool of ours sends nothing to anybody
     "RAY_raylet_start_wait_time_s": "120",  # a machine at work takes longer than Ray's own 15 seconds
@@ -46,12 +43,12 @@ def run(job: Job) -> int:
     except ImportError as error:
         raise RequestError("--engine ray needs Ray; install it with: pip install 'frozen-earth[ray]'") from error
     job = shared(job)
-    plan = prepared(replace(job, run=replace(job.run, device="cpu")))  # a GPU may be on the workers only
+    runtime = prepare(replace(job, run=replace(job.run, device="cpu")))  # only the workers may have a GPU
     connect(ray, job.run.ray_address)
     try:
         with terminable():  # Ray has put its own way of ending in the place of ours
             cluster = Cluster(job, ray)
-            make_files(job, replace(plan, **cluster.settings()), cluster.work)
+            make_files(job, replace(runtime, **cluster.settings()), cluster.work)
     finally:
         ray.shutdown()
     return 0
@@ -107,54 +104,38 @@ class Worker:
 
     Args:
         job: the job.
-        name: names this worker's journals.
+        name: of this worker, for its journal and messages.
     """
 
     def __init__(self, job: Job, name: str) -> None:
-        self.job, self.name, self.plan, self.problem = job, name, None, None
+        self.job, self.name, self.runtime, self.problem = job, name, None, None
         try:
-            self.plan = prepared(job)
+            self.runtime = prepare(job)
         except RequestError as error:  # raised, Ray would take it for a death of the process
             self.problem = str(error)
 
     def settings(self) -> tuple[dict[str, Any], str | None]:
-        """How this worker runs, as fields of a `Plan`, and why it cannot work, if so."""
-        if self.plan is None:
+        """How this worker runs, as fields of a `Runtime`, and why it cannot work, if so."""
+        if self.runtime is None:
             return {}, self.problem
-        where = self.plan.device
-        name = f"{torch.cuda.get_device_name(where)} (Ray)" if where.type == "cuda" else "cpu (Ray)"
-        return {"precision": self.plan.precision, "batch_size": self.plan.batch_size, "elsewhere": name}, None
+        device = self.runtime.device
+        name = f"{torch.cuda.get_device_name(device)} (Ray)" if device.type == "cuda" else "cpu (Ray)"
+        return {"precision": self.runtime.precision, "batch_size": self.runtime.batch_size, "elsewhere": name}, None
 
-    def make(
-        self, target: tuple[str, int], file: Path, part_rows: int, parts: Sequence[int], encoder: str
-    ) -> dict[str, Any]:
-        """Make some parts of one split.
-
-        Args:
-            target: split and view.
-            file: the feature file to publish.
-            part_rows: images in a part.
-            parts: which to make.
-            encoder: hash of the encoder's identity, which must be the same for all.
+    def make(self, assignment: Assignment, parts: Sequence[int]) -> tuple[dict[str, float], str | None]:
+        """Make some parts of an assignment.
 
         Returns:
-            ``busy``, seconds by stage, and ``problem``, None when all went well.
+            Seconds by stage, and the problem, None when all went well.
         """
-        if self.plan is None:
-            return {"busy": {}, "problem": self.problem}
-        busy, problem, dataset = Busy(), None, self.job.open(*target)
-        size = {"rows": len(dataset), "dim": self.job.encoder.dim, "dtype": self.job.encoder.dtype}
-        writer = store.PartWriter(file, **size, part_rows=part_rows, writer=self.name)
+        meter = Meter()
+        if self.runtime is None:
+            return {}, self.problem
         try:
-            if identity_hash(self.job.encoder, self.plan) != encoder:
-                raise RequestError(
-                    "a worker's encoder differs from this process's: give all the same weights and data, "
-                    f"and name the --precision (the worker's is {self.plan.precision})"
-                )
-            embed_parts(dataset, self.job.encoder, writer, parts, self.plan, busy, lambda *_: None)
+            assignment.make(self.job, self.runtime, self.name, parts, meter)
         except RequestError as error:  # raised, it would arrive wrapped in Ray's own
-            problem = str(error)
-        return {"busy": dict(busy.seconds), "problem": problem}
+            return {}, str(error)
+        return dict(meter.seconds), None
 
 
 def processors_each(nodes: Sequence[Mapping[str, float]], count: int, *, gpus: int) -> int:
@@ -177,7 +158,7 @@ def processors_each(nodes: Sequence[Mapping[str, float]], count: int, *, gpus: i
 
 
 class Cluster:
-    """Hands groups of parts to Ray workers as they become free.
+    """Starts Ray workers, each of which makes ``parts[number::count]``, and replaces those that die.
 
     Args:
         job: with whole paths.
@@ -193,7 +174,7 @@ class Cluster:
         self.gpus = 1 if gpus else 0
         if gpus and self.count > gpus:
             raise RequestError(
-                f"--ray-workers {self.count}: the cluster has {gpus} GPUs; one worker a GPU, or --device cpu"
+                f"--ray-workers {self.count}: the cluster has {gpus} GPUs; use one worker per GPU, or --device cpu"
             )
         self.cpus = processors_each(nodes, self.count, gpus=self.gpus)
         self.workers = [self.start() for _ in range(self.count)]
@@ -207,7 +188,7 @@ class Cluster:
         return remote.remote(self.job, f"ray-{os.getpid()}-{self.started}")
 
     def settings(self) -> dict[str, Any]:
-        """How the workers run, as fields of a `Plan`: what the first one says.
+        """How the workers run, as fields of a `Runtime`: what the first one says.
 
         Raises:
             RequestError: the worker cannot start.
@@ -232,47 +213,33 @@ class Cluster:
             cause = error.cause if isinstance(error.cause, RequestError) else error
             raise RequestError(f"a Ray worker failed: {' '.join(str(cause).split())[-300:]}") from error
 
-    def work(
-        self,
-        dataset: EODataset,
-        encoder: Encoder,
-        writer: store.PartWriter,
-        parts: Sequence[int],
-        plan: Plan,
-        busy: Busy,
-        advance: Callable[..., None],
-    ) -> None:
-        """See `featurize.pipeline.embed_parts`."""
-        target = (dataset.split, (dataset.altered or {}).get("view", 0))
-        hashed, deaths = identity_hash(encoder, plan), dict.fromkeys(parts, 0)
-        size = max(1, min(PARTS_A_GROUP, len(parts) // (self.count * GROUPS_A_WORKER)))
-        waiting = deque([*parts[at : at + size]] for at in range(0, len(parts), size))
-        free, running = list(self.workers), {}
-        while waiting or running:
-            while waiting and free:
-                worker, group = free.pop(), waiting.popleft()
-                running[worker.make.remote(target, writer.file, writer.part_rows, group, hashed)] = (worker, group)
-            (done, *_), _ = self.ray.wait(list(running), num_returns=1)
-            worker, group = running.pop(done)
-            try:
-                outcome = self.result(done)
-            except self.ray.exceptions.RayActorError as error:
-                self.workers.remove(worker)
-                worker = self.start()
-                self.workers.append(worker)
-                lost = [part for part in writer.missing() if part in group]
-                for part in lost:
-                    deaths[part] += 1
-                if worst := [part for part in lost if deaths[part] == TRIES]:
-                    raise RequestError(
-                        f"{TRIES} Ray workers died on part {worst[0]} of {writer.file}; finished parts are kept; "
-                        "look for the reason (out of memory?) in Ray's logs"
-                    ) from error
-                waiting.extendleft([part] for part in lost)  # alone: a part that kills its worker takes no other along
-                group, outcome = [part for part in group if part not in lost], {"busy": {}, "problem": None}
-            if outcome["problem"]:
-                raise RequestError(outcome["problem"])
-            for stage, seconds in outcome["busy"].items():
-                busy.seconds[stage] += seconds / self.count
-            advance(sum(stop - start for start, stop in map(writer.bounds, group)), busy.bottleneck())
-            free.append(worker)
+    def work(self, task: Task, writer: store.PartWriter, parts: Sequence[int], meter: Meter) -> None:
+        """Make parts: each worker its share; see `featurize.pipeline.embed_parts`."""
+        assignment, deaths, done = Assignment.of(task, writer, parts), Counter[int](), set[int]()
+        shares = {number: list(parts[number :: self.count]) for number in range(self.count)}
+        running = {self.workers[number].make.remote(assignment, share): number for number, share in shares.items()}
+        while running:
+            ended, _ = self.ray.wait(list(running), num_returns=1, timeout=POLL_S)
+            for part in (recorded := writer.recorded() & {*parts}) - done:
+                start, stop = writer.bounds(part)
+                meter.advance(stop - start)
+            done |= recorded
+            for reference in ended:
+                number = running.pop(reference)
+                try:
+                    seconds, problem = self.result(reference)
+                except self.ray.exceptions.RayActorError as error:
+                    missing = [part for part in writer.missing() if part in shares[number]]
+                    deaths.update(missing[:1])  # a worker makes its parts in order: it died on the first one missing
+                    if missing and deaths[missing[0]] == TRIES:
+                        raise RequestError(
+                            f"{TRIES} Ray workers died on part {missing[0]} of {writer.file}; finished parts are kept; "
+                            "look for the reason (out of memory?) in Ray's logs"
+                        ) from error
+                    self.workers[number] = self.start()
+                    running[self.workers[number].make.remote(assignment, missing)] = number
+                    continue
+                if problem:
+                    raise RequestError(problem)
+                for stage in seconds:  # workers run side by side: what counts is the slowest
+                    meter.seconds[stage] = max(meter.seconds[stage], seconds[stage])

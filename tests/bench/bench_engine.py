@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from data.store import PartWriter
 from featurize.encoder import EncoderRequest, build_encoder
 from featurize.pipeline import featurize_split
-from featurize.plan import Plan, choose_batch_size
+from featurize.runtime import Runtime, choose_batch_size
+from featurize.task import Task
 from tests.bench.pairs import PROJECT, SHARED, paired, seconds
 from tests.opening import open_split
 
@@ -32,7 +33,8 @@ def bench_overlap() -> dict:
 
     dataset = PixelDataset(rows=BATCHES)
     encoder = build_encoder("stats", dataset, "B04", EncoderRequest((), dataset.statistics, lambda: dataset))
-    plan = Plan(torch.device("cpu"), "fp32", 1, 0, 1)
+    runtime = Runtime(torch.device("cpu"), "fp32", 1, 0, 1)
+    task = Task(dataset=dataset, encoder=encoder, runtime=runtime)
     images, features = torch.rand(1, 1, 48, 48), np.zeros((1, encoder.dim), np.float32)
     read, embed, write = PixelDataset.read, type(encoder).embed, PartWriter.write_part
     results = {}
@@ -62,9 +64,7 @@ def bench_overlap() -> dict:
                 "write": lambda row, writer=writer: writer.write_part(row, features),
             }[slow]
             alone = seconds(lambda one_batch=one_batch: [one_batch(row) for row in range(BATCHES)])
-            whole = seconds(
-                lambda folder=folder: featurize_split(dataset, encoder, Path(folder) / "train.h5", plan, limit=None)
-            )
+            whole = seconds(lambda folder=folder: featurize_split(task, Path(folder) / "train.h5"))
         results[slow] = {"whole_s": round(whole, 2), "alone_s": round(alone, 2), "ratio": round(alone / whole, 3)}
     return results | {"one_after_the_other_s": BATCHES * (SLOW_S + 2 * QUICK_S)}
 
@@ -89,7 +89,8 @@ def bench_plain_loop() -> dict:
     encoder = build_encoder(
         "dinov2", dataset, None, EncoderRequest((), dataset.statistics, lambda: dataset, **settings)
     )
-    plan = Plan(cpu := torch.device("cpu"), "fp32", choose_batch_size(cpu), None, 1024)
+    runtime = Runtime(cpu := torch.device("cpu"), "fp32", choose_batch_size(cpu), None, 1024)
+    task = Task(dataset=dataset, encoder=encoder, runtime=runtime)
     processor = BitImageProcessor(
         size={"height": 224, "width": 224}, do_center_crop=False, image_mean=[0.485, 0.456, 0.406],
         image_std=[0.229, 0.224, 0.225],
@@ -114,7 +115,7 @@ def bench_plain_loop() -> dict:
 
     def ours() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            featurize_split(dataset, encoder, Path(folder) / "test.h5", plan, limit=None)
+            featurize_split(task, Path(folder) / "test.h5")
 
     images = torch.randn(BATCH, 3, 224, 224)
 

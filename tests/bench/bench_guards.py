@@ -136,14 +136,14 @@ def bench_guards() -> dict:
 def _embed(dataset: EODataset, encoder: torch.nn.Module) -> np.ndarray:
     from featurize.batches import collate
     from featurize.embedder import Embedder
-    from featurize.plan import Plan
-    from featurize.stages import Busy
+    from featurize.runtime import Runtime
+    from featurize.stages import Meter
 
-    plan = Plan(torch.device("cpu"), "fp32", 16, 0, 1024)
+    plan = Runtime(torch.device("cpu"), "fp32", 16, 0, 1024)
     embedder, found = Embedder(encoder, plan), []
     for start in range(0, len(dataset), 16):
         rows = range(start, min(start + 16, len(dataset)))
         batch = collate([dataset.read(row, encoder.request.bands) for row in rows])
         lonlat = None if dataset.lonlat is None else torch.from_numpy(dataset.lonlat[rows.start : rows.stop])
-        found.append(embedder.embed(batch, len(rows), lonlat, Busy()).features.numpy())
+        found.append(embedder.embed(batch, len(rows), lonlat, Meter()).features.numpy())
     return np.concatenate(found).astype(encoder.dtype)

@@ -46,12 +46,12 @@ def _ours(name: str, *, bands: str | None = None, **settings):
     from featurize.batches import collate
     from featurize.embedder import Embedder
     from featurize.encoder import EncoderRequest, build_encoder
-    from featurize.plan import Plan
-    from featurize.stages import Busy
+    from featurize.runtime import Runtime
+    from featurize.stages import Meter
 
     dataset = PixelDataset(rows=IMAGES)
     encoder = build_encoder(name, dataset, bands, EncoderRequest((), dataset.statistics, lambda: dataset, **settings))
     raw = collate([dataset.read(row, encoder.request.bands) for row in range(IMAGES)])
     lonlat = torch.from_numpy(dataset.lonlat)
-    embedder = Embedder(encoder, Plan(torch.device("cpu"), "fp32", IMAGES, 0, 1024))
-    return encoder, lambda: embedder.embed(raw, IMAGES, lonlat, Busy())
+    embedder = Embedder(encoder, Runtime(torch.device("cpu"), "fp32", IMAGES, 0, 1024))
+    return encoder, lambda: embedder.embed(raw, IMAGES, lonlat, Meter())

@@ -15,7 +15,7 @@ IMAGES_WORTH_WORKERS = 2000
 
 
 @dataclass(frozen=True)
-class Plan:
+class Runtime:
     """How to run, none of which decides the values beyond rounding.
 
     Args:

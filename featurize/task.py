@@ -1,0 +1,57 @@
+"""One task: a split of a dataset embedded by an encoder into one feature file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from data import store
+from data.bands import Band
+from data.dataset import EODataset
+from featurize.encoder import Encoder
+from featurize.runtime import Runtime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What every step from reading to the finished file needs to know.
+
+    Args:
+        dataset: one split.
+        encoder: on any device; it is moved to the runtime's.
+        runtime: how to run.
+        limit: ``--limit``, for the identity.
+        asked: the flags given, recorded so that damage can be repaired without asking for them again.
+    """
+
+    dataset: EODataset
+    encoder: Encoder
+    runtime: Runtime
+    limit: int | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """All that decides the values; see `data.store.make_identity`."""
+        return store.make_identity(self.dataset, self.encoder.identity(self.runtime.precision), limit=self.limit)
+
+    @property
+    def bands(self) -> tuple[Band, ...]:
+        """The bands that are read."""
+        return self.encoder.request.bands
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """Rows, dimension and type of the features, as `data.store.PartWriter` takes them."""
+        return {"rows": len(self.dataset), "dim": self.encoder.dim, "dtype": self.encoder.dtype}
+
+    def part_writer(self, file: Path, part_rows: int, name: str) -> store.PartWriter:
+        """Writes parts of a file that another process plans and publishes.
+
+        Args:
+            file: the feature file.
+            part_rows: images per part.
+            name: of this process's journal.
+        """
+        return store.PartWriter(file, **self.shape, part_rows=part_rows, writer=name)
