@@ -79,6 +79,10 @@ class Assignment:
         embed_parts(task, task.part_writer(Path(self.file), self.part_rows, name), parts, meter)
 
 
+class DidNotStartError(RequestError):
+    """A process of the run was waited for in vain."""
+
+
 class RunEndedError(Exception):
     """The first process has ended: there is nothing left to do."""
 
@@ -113,7 +117,7 @@ class Ranks:
                 self._find_session()
                 write_text(self.session / f"{self.name}.here", "")
         except BaseException:
-            self.lock.release()
+            self._leave()
             raise
         return self
 
@@ -126,10 +130,7 @@ class Ranks:
             elif error is not None and not isinstance(error, RunEndedError):
                 text = f"{self.name} on {socket.gethostname()} failed: {error!r}; finished parts are kept"
                 write_text(self.session / f"{self.name}.failed", text)
-            self._remove_dead()
-        self.lock.release()
-        if not any(self.folder.glob("*.lock")):  # the last one out
-            shutil.rmtree(self.folder, ignore_errors=True)
+        self._leave()
 
     def work(self, task: Task, writer: store.PartWriter, parts: Sequence[int], meter: Meter) -> None:
         """Make parts together with the other processes; see `featurize.pipeline.embed_parts`. For the first process."""
@@ -218,6 +219,13 @@ class Ranks:
     def _lock_file(self, rank: int) -> Path:
         return self.folder / f"rank-{rank}.lock"
 
+    def _leave(self) -> None:
+        with suppress(OSError):
+            self._remove_dead()
+        self.lock.release()
+        if not any(self.folder.glob("*.lock")):  # the last one out
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def _remove_dead(self) -> None:
         """Remove locks of dead processes, which would keep the folder, or look like deaths in the next run."""
         for lock in self.folder.glob("rank-*.lock"):
@@ -233,7 +241,7 @@ def _text(file: Path) -> str:
         return ""
 
 
-def _did_not_start(rank: int) -> RequestError:
-    return RequestError(
+def _did_not_start(rank: int) -> DidNotStartError:
+    return DidNotStartError(
         f"the process of rank {rank} did not start within {START_S:.0f} s; finished parts are kept: start all ranks"
     )

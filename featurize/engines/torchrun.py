@@ -20,7 +20,7 @@ from data.errors import RequestError
 from data.files import short_hash
 from featurize.engines.local import make_files, prepare
 from featurize.job import Job
-from featurize.ranks import Ranks, RunEndedError
+from featurize.ranks import DidNotStartError, Ranks, RunEndedError
 
 POLL_S = 0.1
 GRACE_S = 60.0  # for ranks to end when another has died, before they are interrupted, terminated and killed
@@ -47,10 +47,10 @@ def run(job: Job) -> int:
                 ranks.follow(job, runtime)
     except RunEndedError:
         pass
-    except RequestError:
-        if rank == 0:  # which reports what went wrong in any of them
+    except RequestError as error:
+        if rank == 0 or isinstance(error, DidNotStartError):
             raise
-        return 2
+        return 2  # the first rank reports it
     return 0
 
 
