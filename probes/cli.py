@@ -185,6 +185,37 @@ def predict(
 
 
 @app.command
+def suggest(
+    run: Path,
+    *,
+    to: Path,
+    count: int = 20,
+    n_jobs: Annotated[int, Parameter(name="--n-jobs")] = -1,
+    overwrite: Annotated[bool, Switch] = False,
+) -> None:
+    """Choose windows of a scene to label next: those that a run is least sure of, unlike each other.
+
+    The file has a point for each window and an empty column for its class. Fill it in, add the points to the file of
+    --labels, and run probe again: nothing is embedded again.
+
+    Args:
+        run: Folder of a run of --protocol map.
+        to: The file to write: .gpkg, .geojson, .parquet or .csv.
+        count: How many windows.
+        n_jobs: Blocks of windows scored at a time, -1 for one per core; does not change the result.
+        overwrite: Replace the file where it exists.
+    """
+    if to.exists() and not overwrite:
+        raise RequestError(f"{to} exists; give --overwrite to replace it, or another name")
+
+    from data import runs  # deferred, as below: h5py and scikit-learn
+    from probes import suggest as suggesting
+
+    written = suggesting.suggest(runs.read_run(run), to, count=count, n_jobs=n_jobs)
+    print(f"wrote {to} ({written} windows to label)")
+
+
+@app.command
 def compare(
     run: Path,
     other: Path,

@@ -108,3 +108,50 @@ def test_train_and_test_windows_do_not_touch(mapped):
     val, test = ([place[name] for name in run.predictions(split).ids] for split in ("val", "test"))
     apart = np.abs(np.array(val)[:, None] - np.array(test)[None]).max(axis=2)
     assert apart.min() >= 32
+
+
+def test_suggestions_are_unlabelled_apart_reproducible_and_ready_to_be_filled_in(mapped, tmp_path):
+    import geopandas
+
+    folder, _, run = mapped
+    for name in ("next.gpkg", "again.csv"):
+        assert command.run(probe, ["suggest", str(run.folder), "--to", str(tmp_path / name), "--count", "8"]) == 0
+    frame = geopandas.read_file(tmp_path / "next.gpkg")
+    assert len(frame) == 8
+    assert frame["class"].isna().all()
+    again = geopandas.read_file(tmp_path / "again.csv")
+    assert list(frame["window"]) == list(again["window"])
+    features = store.read_features(folder / "runs" / "features" / run.dataset / run.encoder / "test.h5")
+    place = dict(zip(features.ids, features.footprint[:, 1:].tolist(), strict=True))
+    labelled = np.array([place[name] for split in ("val", "test") for name in run.predictions(split).ids])
+    chosen = np.array([place[name] for name in frame["window"]])
+    assert np.abs(chosen[:, None] - labelled[None]).max(axis=2).min() >= 32
+    assert np.abs(chosen[:, None] - chosen[None]).max(axis=2)[~np.eye(8, dtype=bool)].min() >= 32
+
+
+def test_choices_are_doubtful_and_unlike_what_is_known():
+    from probes.suggest import choose
+
+    features = np.array([[0.0], [0.1], [5.0], [5.1], [9.0]])
+    scores = np.array([[0.5, 0.5], [0.5, 0.5], [0.6, 0.4], [0.55, 0.45], [1.0, 0.0]])
+    footprint = np.array([[0, 0, k * 10] for k in range(5)])
+    labelled = np.array([True, False, False, False, False])
+    chosen = choose(features, scores, footprint, labelled, count=2, tile=10)
+    assert chosen.tolist() == [3, 1]  # far and doubtful; then the doubtful near one before the sure or the like one
+
+
+def test_wrong_requests_for_maps_are_one_clear_line(mapped, tmp_path, capsys):
+    folder, _, run = mapped
+    cases = [
+        (["predict", run.folder, "--to", tmp_path / "map.xyz"], ".tif"),
+        (["predict", run.folder, "--to", folder / "map.tif"], "--overwrite"),
+        (["suggest", run.folder, "--to", tmp_path / "next.gpkg", "--count", "0"], "--count 0"),
+        (["suggest", run.folder, "--to", tmp_path / "next.xyz"], ".gpkg"),
+        (["--kind", "linear", "--protocol", "map", "--split-by", "cells", "--out", folder / "runs"], "--split-by"),
+    ]
+    for words, fact in cases:
+        capsys.readouterr()
+        assert command.run(probe, [str(word) for word in words]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and fact in error
+    assert not list(tmp_path.iterdir())
