@@ -187,19 +187,19 @@ class ImportFlags:
     """How to import embeddings.
 
     Args:
-        name: Name of the dataset, as --dataset will know it.
-        model: Name of the model. Default: what the file says.
-        format: clay, earth-index, geovibes or major-tom. Default: by the columns.
+        name: Name of the new dataset, to use with --dataset.
+        model: Name of the model. Default: the one recorded in the file.
+        format: clay, earth-index, geovibes or major-tom. Default: recognized by the columns.
         table: CSV or Parquet with labels, splits or locations, joined by id.
-        embedding: Column of the vectors, or the prefix of the names of their columns.
+        embedding: Column of the vectors, or the common prefix of one column per dimension.
         id: Column of the ids.
         label: Column of the class names; lists, or names separated by ';', are multi-label.
-        split: Column with train, val and test. Default: 60/20/20 drawn by class, or all test if unlabelled.
+        split: Column with train, val or test. Default: 60/20/20 % drawn per class, or all test if unlabelled.
         lon: Column of the longitudes in degrees.
         lat: Column of the latitudes in degrees.
-        drop: Leave out rows that cannot be used, and record how many.
-        seed: Seed of the splits that are drawn.
-        overwrite: Replace an unfinished import of other contents.
+        drop: Skip rows that cannot be used, and record how many.
+        seed: Seed for drawing the splits.
+        overwrite: Replace an unfinished import with other contents.
     """
 
     name: str

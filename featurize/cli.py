@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 app = command.new_app(
     "featurize",
-    "Run satellite patches once through a frozen foundation model and keep the embeddings in HDF5.\n\n"
+    "Run satellite patches once through a frozen foundation model and store the embeddings in HDF5.\n\n"
     f"Models: {', '.join(MODELS.names())}.\nDatasets: {', '.join(DATASETS.names())}.",
 )
 
@@ -40,16 +40,17 @@ def featurize(
     out: Path = paths.DEFAULT_OUT,
     overwrite: Annotated[bool, Switch] = False,
 ) -> int:
-    """Extract features, or reuse them where they were made with the same settings; a killed run goes on.
+    """Extract features, or reuse them if they exist with the same settings; an interrupted run resumes.
 
     Args:
         model: Which encoder.
         data: Which samples.
         run: How to run.
         labels: Labels of a scene.
-        augment: Views of each training image: itself and N - 1 turned, flipped and recoloured, for probe --augment.
-        out: Where results are kept.
-        overwrite: Make the features anew where they exist.
+        augment: Views of each training image for probe --augment: the image and N - 1 rotated, flipped and
+            color-jittered copies.
+        out: Output folder.
+        overwrite: Compute the features again even if they exist.
     """
     job = Job(model=model, data=data, run=run, augment=augment, out=out, overwrite=overwrite)
     job.check()
@@ -68,14 +69,14 @@ def pack(
     workers: int | None = None,
     overwrite: Annotated[bool, Switch] = False,
 ) -> int:
-    """Write a dataset's bands once into one packed file that featurize --packed reads many times faster.
+    """Write the bands of a dataset to one packed file, which featurize --packed reads many times faster.
 
     Args:
-        to: The packed file; its name ends in .h5.
+        to: Packed file to write; its name ends in .h5.
         data: Which samples.
-        bands: rgb, s2-9, s2-10, s2-12, s2-13, s1, s1s2, all, or names such as B04,B08.
-        workers: Reader processes. Default: chosen by the number of images.
-        overwrite: Replace a packed file of other contents.
+        bands: Band set (rgb, s2-9, s2-10, s2-12, s2-13, s1, s1s2, all) or names such as B04,B08.
+        workers: Number of reader processes. Default: depends on the number of images.
+        overwrite: Replace a packed file with other contents.
     """
     opened = data.open(bands=[bands])
 
@@ -95,16 +96,16 @@ def pack(
 
 @app.command
 def bench(*, model: ModelFlags, data: DataFlags = ANY, run: RunFlags = HERE, out: Path = paths.DEFAULT_OUT) -> int:
-    """Measure images/s of models here, alone and from files to features, beside what the hardware allows.
+    """Benchmark models on this machine: images/s of the model alone, end to end, and the upper bound of the hardware.
 
-    --model, --device and --precision may be lists, such as --model dinov2,dofa --device cpu,cuda; --compile measures
-    with and without. Weights are random where none are named: they do not change the speed.
+    --model, --device and --precision accept lists, such as --model dinov2,dofa --device cpu,cuda; --compile measures
+    both with and without. Weights are random unless --weights is given: they do not affect the speed.
 
     Args:
         model: Which encoders.
         data: Which samples; all of the first split asked for are read.
         run: How to run.
-        out: Where results are kept; analyze speed makes tables and pictures of them.
+        out: Output folder; analyze speed makes tables and figures of the results.
     """
     if run.engine or run.ray_address or run.ray_workers:
         raise RequestError("featurize bench measures one process; leave --engine and --ray-... out")
@@ -119,24 +120,25 @@ def bench(*, model: ModelFlags, data: DataFlags = ANY, run: RunFlags = HERE, out
 
 @app.command(name="list")
 def list_(*name: str) -> None:
-    """Show models and datasets: variants, dimensions, bands, sizes, licences, citations and where weights come from.
+    """List models and datasets with variants, dimensions, bands, input sizes, weights, licences and citations.
 
     Args:
-        name: Models or datasets. Default: all.
+        name: Models or datasets to show. Default: all.
     """
     print(listing(name))
 
 
 @app.command
 def verify(*path: Path, out: Path = paths.DEFAULT_OUT, repair: Annotated[bool, Switch] = False) -> int:
-    """Check feature files (checksums, row counts, ids, NaN, collapse) and runs; exit 1 when anything is wrong.
+    """Verify feature files (checksums, row counts, ids, NaN, collapse) and runs; exits with 1 if a problem is found.
 
-    Unfinished splits are listed with their progress; a damaged part of one is wrong too.
+    Unfinished splits are listed with their progress, and their parts are verified too.
 
     Args:
-        path: Feature files, packed files, probe runs, or folders of them. Default: all features and runs below --out.
-        out: Where results are kept.
-        repair: Make damaged images again, and only those.
+        path: Feature files, packed files, run folders, or folders that contain them. Default: all features and runs
+            below --out.
+        out: Output folder.
+        repair: Compute the features of damaged images again, and only those.
     """
     from data import runs, store  # deferred: numpy and h5py
 
@@ -199,12 +201,12 @@ def _verified(file: Path) -> "tuple[VerifiedFeatures, bool]":
 
 @app.command(name="import")
 def import_(file: Path, *, flags: ImportFlags, out: Path = paths.DEFAULT_OUT) -> None:
-    """Make a feature set of embeddings from elsewhere, so that probe and analyze can use them.
+    """Import embeddings computed elsewhere as a feature set for probe and analyze.
 
     Args:
         file: Parquet or GeoParquet (a list column, or one column for each dimension), .npy, .npz or HDF5.
         flags: How to read it.
-        out: Where results are kept.
+        out: Output folder.
     """
     from data.store.exchange.importing import import_features  # deferred: numpy, pandas, pyarrow
 
@@ -214,11 +216,11 @@ def import_(file: Path, *, flags: ImportFlags, out: Path = paths.DEFAULT_OUT) ->
 
 @app.command
 def export(path: Path, *, to: str = "parquet") -> None:
-    """Write a feature file as a table for other tools, beside it.
+    """Export a feature file for other tools; the export is written beside it.
 
     Args:
         path: Feature file.
-        to: parquet (id, label columns and one column a dimension) or npz (the arrays).
+        to: parquet (id, labels and one column per dimension) or npz (the arrays).
     """
     if to not in ("parquet", "npz"):
         raise unknown("format", to, ("parquet", "npz"))
