@@ -1,4 +1,4 @@
-"""Models and probes across datasets: normalised scores, their interquartile mean, ranks and how stable they are.
+"""Models and probes across datasets: normalized scores, their interquartile mean, ranks and how stable they are.
 
 Scores of a dataset are normalised to 0 for the worst and 1 for the best of those compared, and the interquartile mean
 over datasets leaves out the lowest and highest quarter (Agarwal et al. 2021; GEO-Bench, Lacoste et al. 2023). Its
@@ -20,16 +20,19 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from analysis import figures, frames, tables
-from analysis.contract import Output
+from analysis.contract import Output, Table
 from analysis.ranking import COMPARED, Contender, name_of
+from analysis.writing import write_view
 from data.files import canonical_json, short_hash
 
 BLOCK_ENTRIES = 4_000_000  # of the largest array of the bootstrap
 OF_DATASET = {"candidates", "shrinkage", "selection"}  # arguments that follow from the dataset (`select` is asked for)
 NOTHING = (
-    "No normalised scores: fewer than two models and probes ran on every dataset with the same settings; run the same "
+    "No normalized scores: fewer than two models and probes ran on every dataset with the same settings; run the same "
     "probe commands on each."
 )
+OVERALL = "Ranks within each dataset; mean rank of those that ran on all datasets."
+SOME_SIMULATED = "Some of the data are simulated."
 LEAST_RANKED = 3  # models, for a test of ranks
 
 
@@ -99,7 +102,7 @@ def match_key(contender: Contender) -> str:
 
 def _design(contender: Contender) -> str:
     """How its splits were made, without the seed."""
-    return frames.split_words(contender.run).partition(", seed ")[0]
+    return frames.split_words(contender.run, seed=False)
 
 
 def named(frame: pd.DataFrame, contenders: Sequence[Contender]) -> pd.DataFrame:
@@ -118,7 +121,7 @@ def named(frame: pd.DataFrame, contenders: Sequence[Contender]) -> pd.DataFrame:
     for key, part in frame.groupby("key", sort=False):
         words = str(part["name"].iloc[0])
         if len(set(part["seeds"])) > 1:
-            words = words.rpartition(", mean of ")[0] or words
+            words = words.removesuffix(frames.seeds_words("", int(part["seeds"].iloc[0])))
         names[str(key)] = (words, str(part["dataset"].iloc[0]))
     counts = Counter(words for words, _ in names.values())
     told = {key: words if counts[words] == 1 else f"{words} ({first})" for key, (words, first) in names.items()}
@@ -247,8 +250,8 @@ def overall(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values(["rule", "mean_rank"], kind="stable", ignore_index=True)
 
 
-def readable(found: Across) -> tuple[list[str], list[list[str]]]:
-    """Header and cells, the best first."""
+def readable(found: Across) -> Table:
+    """The table, the best first."""
     datasets = list(found.scores.columns)
     rows = []
     for row in found.table.to_dict("records"):
@@ -258,42 +261,36 @@ def readable(found: Across) -> tuple[list[str], list[list[str]]]:
             + [f"{row['first']:.0%}", f"{row['rank_low']} to {row['rank_high']}"]
             + [f"{row['lowest_rank']} to {row['highest_rank']}"]
         )
-    return ["Model and probe", *datasets, "IQM", "First", "Rank, 95 %", "Rank, one dataset left out"], rows
+    return Table(["Model and probe", *datasets, "IQM", "First", "Rank, 95%", "Rank, leave one dataset out"], rows)
 
 
 def _write(found: Across, rule: str, simulated: bool, resamples: int, stem: Path, design: str) -> Output:
     datasets = list(found.scores.columns)
     note = (
         "Scores of each dataset from 0, the worst of these, to 1, the best; IQM: interquartile mean over "
-        f"{len(datasets)} datasets (the mean of fewer than four) and 95 % interval, {resamples:,} resamples "
-        "stratified by dataset. First: share of resamples in which it has the highest IQM."
+        f"{len(datasets)} datasets (the mean of fewer than four) with 95% CI, {resamples:,} resamples stratified by "
+        "dataset. First: share of resamples in which it has the highest IQM."
     )
     if found.friedman:
         statistic, p = found.friedman
         note += f" Friedman's test over datasets: chi squared {statistic:.2f}, p = {p:.3g}"
-        note += "; with few datasets it finds little." if len(datasets) < 10 else "."
+        note += "; with few datasets its power is low." if len(datasets) < 10 else "."
     if found.left_out:
-        note += f" Left out, not on every dataset: {'; '.join(found.left_out)}."
+        note += f" Omitted, not on every dataset: {'; '.join(found.left_out)}."
     if simulated:
-        note += " Some of the data are simulated."
-    title = f"Normalised scores over {len(datasets)} datasets, {frames.RULE_WORDS[rule]}"
-    title = frames.with_split(title, design)
+        note += f" {SOME_SIMULATED}"
+    title = frames.with_split(f"Normalized scores over {len(datasets)} datasets, {frames.RULE_WORDS[rule]}", design)
     own = stem.with_name(f"{stem.name}__all__{rule}__normalised")
-    header, rows = readable(found)
-    frame = found.table.join(found.scores, on="name").assign(simulated=simulated)
-    files = [*figures.save(_draw(found, title, simulated, note), own)]
-    files += tables.write_all(frame, own, title, header, rows, left=1, note=note)
+    files = []
     if found.nemenyi is not None:
-        files.append(
-            tables.write_csv(found.nemenyi.rename_axis("name").reset_index(), own.with_name(f"{own.name}__nemenyi"))
-        )
-    return Output(
-        title=title,
-        files=tuple(files),
-        caption=note,
-        alt=f"Interquartile means of {len(rows)} models and probes, and which of their ranks differ.",
-        tables=((header, rows),),
-    )
+        named = found.nemenyi.rename_axis("name").reset_index()
+        files.append(tables.write_csv(named, own.with_name(f"{own.name}__nemenyi")))
+    return write_view(
+        found.table.join(found.scores, on="name").assign(simulated=simulated),
+        lambda _: _draw(found, title, simulated, note), own, title=title, shown=[readable(found)], note=note, of=(),
+        alt=f"Interquartile means of {len(found.table)} models and probes, and which of their ranks differ.",
+        files=files,
+    )  # fmt: skip
 
 
 def _draw(found: Across, title: str, simulated: bool, note: str) -> Figure:
@@ -320,14 +317,14 @@ def draw(table: pd.DataFrame, ax: Axes) -> None:
         ax.plot(row["iqm"], y, "o", color=figures.PALETTE[0], ms=5)
     ax.set_yticks(range(len(table)), [figures.wrapped(name, 60) for name in table["name"]])
     ax.set_ylim(len(table) - 0.4, -0.6)
-    ax.set_xlabel("Interquartile mean of normalised scores")
+    ax.set_xlabel("Interquartile mean of normalized scores")
     ax.grid(axis="x")
     ax.set_axisbelow(True)
     figures.without_frame(ax)
 
 
 def draw_ranks(found: Across, ax: Axes) -> None:
-    """The critical-difference diagram: mean ranks over datasets; a bar joins those that do not differ.
+    """The critical-difference diagram: mean ranks over datasets; bars join those that do not differ significantly.
 
     Args:
         found: with Nemenyi's p values.
@@ -343,41 +340,32 @@ def draw_ranks(found: Across, ax: Axes) -> None:
         ranks.rename(index=labels), p_values, ax=ax, left_only=True, label_props={"fontsize": 8},
         label_fmt_left="{label}  ({rank:.1f})", crossbar_props={"color": figures.INK},
     )  # fmt: skip
-    ax.set_title("Mean rank over datasets; a bar joins those that do not differ (Nemenyi, 5 %)", fontsize=8.5)
+    ax.set_title(
+        "Mean rank over datasets; bars join those that do not differ significantly (Nemenyi, 5%)", fontsize=8.5
+    )
 
 
 def _write_overall(frame: pd.DataFrame, stem: Path) -> list[Output]:
     ranks, datasets = overall(frame), list(dict.fromkeys(frame["dataset"]))
     outputs = []
     for rule, part in ranks.groupby("rule", sort=False):
-        header = ["Model and probe", *datasets, "Mean rank"]
         rows = [
             [row["name"], *("–" if pd.isna(row[d]) else f"{int(row[d])}" for d in datasets)]
             + [figures.number(row["mean_rank"], 1)]
             for row in part.to_dict("records")
         ]
-        simulated = " Some of the data are simulated." if any(part["simulated"]) else ""
         matched = [_matched(group, str(rule))[0] for _, group in frame.groupby("design", sort=False)]
-        nothing = "" if max(map(len, matched)) > 1 else f" {NOTHING}"
-        note = f"Ranks within each dataset; a mean where it ran on all of them. {COMPARED}{nothing}{simulated}"
+        nothing = "" if max(map(len, matched)) > 1 else NOTHING
+        note = " ".join(filter(None, [OVERALL, COMPARED, nothing, SOME_SIMULATED if any(part["simulated"]) else ""]))
         title = f"Ranks over {len(datasets)} datasets, {frames.RULE_WORDS[str(rule)]}"
-        own = stem.with_name(f"{stem.name}__all__{rule}")
-        text = f"# {title}\n\n{note}\n\n" + tables.markdown_table(header, rows, left=1)
         outputs.append(
-            Output(
-                title=title,
-                files=(
-                    *figures.save(_draw_overall(part, datasets, title, note), own),
-                    tables.write_csv(part, own),
-                    tables.write_markdown(text, own),
-                    tables.write_latex(tables.latex_table(header, rows, left=1, caption=f"{title}. {note}"), own),
-                ),
-                caption=note,
-                alt=f"Ranks of {len(rows)} models and probes on {len(datasets)} datasets.",
-                tables=((header, rows),),
-                summary=nothing.strip(),
+            write_view(
+                part, lambda part, title=title, note=note: _draw_overall(part, datasets, title, note),
+                stem.with_name(f"{stem.name}__all__{rule}"), title=title,
+                shown=[Table(["Model and probe", *datasets, "Mean rank"], rows)], note=note, of=(),
+                alt=f"Ranks of {len(rows)} models and probes on {len(datasets)} datasets.", summary=nothing,
             )
-        )
+        )  # fmt: skip
     return outputs
 
 

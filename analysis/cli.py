@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from analysis.card import VIEWS
 from analysis.contract import Rule, Style, ViewRequest, run_view, together
 from data import command, paths
 from data.flags import ANY, DataFlags
-from data.registry import VIEWS
 
 HELP = "Tables, figures and a report from probe runs and features."
 
@@ -42,8 +42,8 @@ def new_app() -> App:
 def _subcommand(name: str) -> Any:
     """A function with the flags that the view's card asks for."""
     card = VIEWS.card(name)
-    options = card.get("options", {})
-    common = [flag for flag, (_, _, _, inputs) in COMMON.items() if card["input"] in inputs]
+    options = card.options
+    common = [flag for flag, (_, _, _, inputs) in COMMON.items() if card.input in inputs]
 
     def subcommand(**given: Any) -> int:
         request = ViewRequest(**{flag: value for flag, value in given.items() if flag in common})
@@ -54,7 +54,7 @@ def _subcommand(name: str) -> Any:
             print(together(output.files))
         return int(any(output.wrong for output in outputs))
 
-    flags = [_flag(option, type(spec["default"]), spec["default"], spec["help"]) for option, spec in options.items()]
+    flags = [_flag(name, type(option.default), option.default, option.help) for name, option in options.items()]
     flags += [_flag(flag, *COMMON[flag][:3]) for flag in common]
     subcommand.__signature__ = inspect.Signature(flags)  # type: ignore[attr-defined]
     return subcommand

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from analysis.card import VIEWS
 from data import paths
 from data.errors import RequestError
 from data.flags import ANY, DataFlags
-from data.registry import VIEWS
 from data.rules import RULES
 from probes.card import PROBES
 
@@ -155,7 +155,7 @@ def check_seed(seed: int) -> None:
 
 def default_options(name: str) -> dict[str, Any]:
     """A view's own options at their defaults."""
-    return {option: spec["default"] for option, spec in VIEWS.card(name).get("options", {}).items()}
+    return {option: spec.default for option, spec in VIEWS.card(name).options.items()}
 
 
 def run_view(name: str, request: ViewRequest, **options: Any) -> list[Output]:

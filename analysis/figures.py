@@ -17,6 +17,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from analysis.fonts import families, report_missing_letters
+from analysis.words import with_simulated
 from data.files import published
 from probes.card import PROBES
 
@@ -136,11 +137,10 @@ def put_title(figure: Figure, what: str, where: str, *, simulated: bool, note: s
         note: how to read it.
     """
     width = max(30, int(figure.get_figwidth() * 11))
-    title = f"{what} (simulated data)" if simulated else what
-    lines = [*textwrap.wrap(title, width), *textwrap.wrap(where, width)]
+    lines = [*textwrap.wrap(with_simulated(what, simulated), width), *textwrap.wrap(where, width)]
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10.5, linespacing=1.35)
     note = "   ".join(
-        part for part in ("SIMULATED DATA: not a result about the Earth." if simulated else "", note) if part
+        part for part in ("SIMULATED DATA: not a result about real imagery." if simulated else "", note) if part
     )
     if note:
         wrapped_note = "\n".join(textwrap.wrap(note, int(figure.get_figwidth() * 14.5)))
@@ -192,6 +192,20 @@ def write_values(ax: Axes, shares: np.ndarray, texts: Sequence[Sequence[str]], *
             ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=fontsize, color=colour)
 
 
+def draw_sample(ax: Axes, pixels: np.ndarray, text: str, *, colour: str = INK) -> None:
+    """One image with lines of text below.
+
+    Args:
+        ax: where to draw.
+        pixels: (H, W, 3) uint8.
+        text: what is said of it.
+        colour: of the text.
+    """
+    ax.imshow(pixels, interpolation="nearest")
+    ax.set_axis_off()
+    ax.set_title(text, fontsize=7.5, color=colour, loc="left", y=0, va="top", pad=-4, linespacing=1.25)
+
+
 def number(value: float, digits: int = 3) -> str:
     """A rate as text; an undefined one as a dash."""
     return "–" if np.isnan(value) else f"{value:.{digits}f}"
@@ -202,9 +216,10 @@ def with_count(share: float, count: int) -> str:
     return "–" if np.isnan(share) else f"{share:.3f} ({count:,})"
 
 
-def with_interval(value: float, low: float, high: float) -> str:
-    """A rate and, where there is one, its interval in brackets."""
-    return number(value) if np.isnan(low) else f"{number(value)} [{number(low)}, {number(high)}]"
+def with_interval(value: float, low: float, high: float, *, bold: bool = False) -> str:
+    """A rate, perhaps in ``**bold**``, and its interval in brackets if there is one."""
+    text = f"**{number(value)}**" if bold else number(value)
+    return text if np.isnan(low) else f"{text} [{number(low)}, {number(high)}]"
 
 
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:

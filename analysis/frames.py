@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.errors import RequestError
+from data.errors import RequestError, unknown
 from data.runs import Predictions, Run
 from probes import pooling, protocols
 from probes.intervals import Interval
@@ -29,10 +29,10 @@ MULTILABEL_METRICS = {
     "f1_micro": "F1 micro",
     "map_micro": "mAP micro",
     "subset_accuracy": "Subset accuracy",
-    "f2_macro_occurring": "F2 macro, occurring",
-    "f1_macro_occurring": "F1 macro, occurring",
-    "precision_macro_occurring": "Precision macro, occurring",
-    "recall_macro_occurring": "Recall macro, occurring",
+    "f2_macro_occurring": "F2 macro (present classes)",
+    "f1_macro_occurring": "F1 macro (present classes)",
+    "precision_macro_occurring": "Precision macro (present classes)",
+    "recall_macro_occurring": "Recall macro (present classes)",
     **PROBABILITY_METRICS,
 }
 SINGLE_LABEL_METRICS = {
@@ -42,9 +42,9 @@ SINGLE_LABEL_METRICS = {
     "f1_macro": "F1 macro",
     "precision_macro": "Precision macro",
     "recall_macro": "Recall macro",
-    "f2_macro_occurring": "F2 macro, occurring",
-    "f1_macro_occurring": "F1 macro, occurring",
-    "precision_macro_occurring": "Precision macro, occurring",
+    "f2_macro_occurring": "F2 macro (present classes)",
+    "f1_macro_occurring": "F1 macro (present classes)",
+    "precision_macro_occurring": "Precision macro (present classes)",
     **PROBABILITY_METRICS,
 }
 OCCURRING = "_occurring"  # macro averages over the classes that occur in test
@@ -65,8 +65,20 @@ def metric_names(multilabel: bool) -> dict[str, str]:
     return MULTILABEL_METRICS if multilabel else SINGLE_LABEL_METRICS
 
 
+def metric_of(frame: pd.DataFrame) -> str:
+    """The name to show of the one metric of a frame with ``metric`` and ``multilabel``."""
+    return metric_names(bool(frame["multilabel"].iloc[0]))[str(frame["metric"].iloc[0])]
+
+
+def check_metric(metric: str, runs: Sequence[Run]) -> None:
+    """Raise a RequestError for a metric, if one is given, that none of the runs can be compared by."""
+    choices = list(dict.fromkeys(name for run in runs for name in metric_names(run.multilabel) if name != "ece"))
+    if metric and metric not in choices:
+        raise unknown("metric", metric, choices)
+
+
 def rule_words(rule: str, multilabel: bool) -> str:
-    """How a decision rule is called in a figure."""
+    """A decision rule as figures and tables name it."""
     return RULE_WORDS[rule] if multilabel else "argmax"
 
 
@@ -76,7 +88,7 @@ def metrics_frame(runs: Sequence[Run]) -> pd.DataFrame:
     Returns:
         A row per run x split x rule x metric: the columns of `run_columns`, then ``split rule metric value low high by
         reason``; ``low`` and ``high`` bound the 95 % interval and are NaN where there is none; ``by`` says what it
-        takes as independent, such as ``by image`` or ``by 43 spatial cells``, ``reason`` why there is none.
+        takes as independent, such as ``over images`` or ``over 43 spatial cells``, ``reason`` why there is none.
     """
     rows = []
     for run in runs:
@@ -95,7 +107,7 @@ def interval_columns(found: Interval | None) -> dict[str, Any]:
     if found is None:
         return {"low": None, "high": None, "by": "", "reason": ""}
     low, high = found.interval or (None, None)
-    by = "by image" if found.by == "image" else f"by {found.units:,} spatial cells"
+    by = "over images" if found.by == "image" else f"over {found.units:,} spatial cells"
     return {"low": low, "high": high, "by": by, "reason": found.reason or ""}
 
 
@@ -138,13 +150,13 @@ def run_columns(run: Run) -> dict[str, Any]:
     }
 
 
-def split_words(run: Run) -> str:
+def split_words(run: Run, *, seed: bool = True) -> str:
     """How the splits of a run were made: `ORIGINAL`, or such as ``split by cells, 10 km apart, seed 0``."""
     how = resplit(run)
     if not how:
         return ORIGINAL
     apart = f", {how['buffer_km']:g} km apart" if how.get("buffer_km") else ""
-    return f"split by {how['by']}{apart}, seed {how.get('seed', 0)}"
+    return f"split by {how['by']}{apart}" + (f", seed {how.get('seed', 0)}" if seed else "")
 
 
 def split_suffix(split: str) -> str:
@@ -260,13 +272,13 @@ def seeds_words(probe: str, seeds: int) -> str:
 
 
 def interval_words(frame: pd.DataFrame) -> str:
-    """How the intervals of a frame are made, such as ``95 % interval, by 43 spatial cells``; which there are none of.
+    """How the intervals of a frame are made, such as ``95% CI over 43 spatial cells``, or that there are none.
 
     Args:
         frame: with the columns of `metrics_frame`, of test.
     """
     made = list(dict.fromkeys(by for by in frame["by"] if by))
-    return f"95 % interval, {' or '.join(made)}" if made else "no intervals"
+    return f"95% CI {' or '.join(made)}" if made else "no confidence intervals"
 
 
 def without_interval(frame: pd.DataFrame) -> list[str]:
@@ -281,7 +293,7 @@ def without_interval(frame: pd.DataFrame) -> list[str]:
         name = words.get(metric) or metric
         if reason and name not in (known := reasons.setdefault(reason, [])):
             known.append(name)
-    return [f"No interval for {', '.join(metrics)}: {reason}." for reason, metrics in reasons.items()]
+    return [f"No confidence interval for {', '.join(metrics)}: {reason}." for reason, metrics in reasons.items()]
 
 
 def with_names(frame: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:

@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
-from analysis import figures, frames, tables
-from analysis.contract import Output
+from analysis import figures, frames
+from analysis.contract import Output, Table
 from analysis.ranking import HEADLINE
+from analysis.writing import write_view
 from data.errors import RequestError
 from data.files import canonical_json
 from data.runs import Run
@@ -33,15 +34,15 @@ def compute(runs: Sequence[Run]) -> pd.DataFrame:
     """
     models = frames.encoder_labels(runs)
     curves = [group for group in _curves(runs) if len({_size(run) for run in group}) > 1]
-    places = [(group[0].dataset, group[0].encoder, group[0].kind) for group in curves]
+    keys = [(group[0].dataset, group[0].encoder, group[0].kind) for group in curves]
     parts = []
-    for number, (group, place) in enumerate(zip(curves, places, strict=True)):
+    for number, (group, key) in enumerate(zip(curves, keys, strict=True)):
         _check_seeds(group)
-        alike = places.count(place) > 1
+        alike = keys.count(key) > 1
         about = {
-            "model": models[place[:2]],
+            "model": models[key[:2]],
             "multilabel": group[0].multilabel,
-            "curve": f"{place[2]}, settings {places[: number + 1].count(place)}" if alike else place[2],
+            "curve": f"{key[2]}, settings {keys[: number + 1].count(key)}" if alike else key[2],
         }
         parts.append(pd.DataFrame(sweep.summary(group)).assign(**about))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
@@ -74,7 +75,7 @@ def _check_seeds(group: Sequence[Run]) -> None:
         if other is not run:
             raise RequestError(
                 f"{other.folder} and {run.folder} are the same point of a learning curve, with the same seed; a mean "
-                "over seeds takes each once: move one of them away"
+                "over seeds counts each once: move one of them away"
             )
 
 
@@ -100,8 +101,8 @@ def headline(frame: pd.DataFrame) -> pd.DataFrame:
     return shown.sort_values(["model", "curve", "train_rows"], kind="stable", ignore_index=True)
 
 
-def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of one dataset's curves.
+def readable(frame: pd.DataFrame) -> Table:
+    """The table of one dataset's curves.
 
     Args:
         frame: of `headline`.
@@ -114,30 +115,24 @@ def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         part = f"{fraction:g} of train" if fraction == fraction and fraction else part
         value = figures.with_interval(*(float("nan") if row[c] is None else row[c] for c in ("mean", "low", "high")))
         rows.append([row["model"], row["curve"], part, f"{row['train_rows']:,.0f}", str(row["seeds"]), value])
-    return ["Model", "Probe", "Train", "Samples", "Seeds", f"{name} [95 %]"], rows
+    return Table(["Model", "Probe", "Train", "Samples", "Seeds", f"{name} [95% CI]"], rows)
 
 
 def write(runs: Sequence[Run], folder: Path) -> list[Output]:
     """A figure and a table for each dataset that has curves."""
-    frame = compute(runs)
-    outputs = []
+    frame, outputs = compute(runs), []
     for dataset, part in frame.groupby("dataset", sort=False) if len(frame) else ():
-        shown = headline(part)
-        header, rows = readable(shown)
-        words = interval_words(shown)
-        stem = folder / f"curves__{dataset}__learning"
-        title = f"Learning curves, {dataset}" + (" (simulated data)" if bool(part["simulated"].any()) else "")
-        drawn = figures.save(draw_figure(shown), stem)
+        drawn = headline(part)
+        words = interval_words(drawn)
+        curves = drawn[["model", "curve"]].drop_duplicates().shape[0]
         outputs.append(
-            Output(
-                title="Learning curves",
-                files=(*drawn, *tables.write_all(part, stem, title, header, rows, left=3, note=words)),
-                dataset=str(dataset),
-                caption=f"Mean over seeds by size of train. {words}",
-                alt=f"Learning curves of {shown[['model', 'curve']].drop_duplicates().shape[0]} probes.",
-                tables=((header, rows),),
+            write_view(
+                part, lambda _, drawn=drawn: draw_figure(drawn), folder / f"curves__{dataset}__learning",
+                title="Learning curves", heading=f"Learning curves, {dataset}", shown=[readable(drawn)], left=3,
+                note=words, caption=f"Mean over seeds by size of train. {words}", of=["dataset"],
+                alt=f"Learning curves of {curves} probes.",
             )
-        )
+        )  # fmt: skip
     return outputs
 
 

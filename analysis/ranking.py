@@ -18,9 +18,8 @@ from probes.pooling import Judged, Pooled
 HEADLINE = {True: "f2_macro", False: "accuracy"}
 PAIR_VALUES = ["difference", "low", "high", "p", "p_holm", "significant"]
 LEVEL = 0.05
-COMPARED = (
-    "A pair differs where p of its paired difference, corrected for all pairs of the dataset by Holm, is below 0.05."
-)
+RANK = "Rank: 1 plus the number of runs that are significantly better."
+COMPARED = "Significant: p of the paired difference below 0.05 after Holm's correction for all pairs of the dataset."
 
 
 @dataclass(frozen=True)
@@ -69,9 +68,9 @@ def rankings(
 
     Returns:
         A row per dataset x rule x setting, best first: the columns of `frames.run_columns`, then ``probe seeds rule
-        metric samples value low high by reason few_cells rank tied published protocol``. ``rank`` is 1 and the
+        metric samples value low high by reason few_cells rank tied published``. ``rank`` is 1 plus the
         number of settings that are significantly better; ``tied`` says that it does not differ significantly from
-        the best; ``published`` lists `protocol.matching`, ``protocol`` how each differs; ``few_cells`` is a warning
+        the best; ``published`` is `protocol.matching`; ``few_cells`` is a warning
         or empty. A row per pair of them, the better first: ``dataset rule test_split a b difference low high p p_holm
         significant simulated``. And the contenders, in the order of the rows.
 
@@ -101,6 +100,17 @@ def rankings(
     return frame, table.assign(**{side: [names[key] for key in table[side]] for side in ("a", "b")}), all_contenders
 
 
+def worded(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame of `rankings` for a file: published numbers as text, and in ``protocol`` how each one differs."""
+    return frame.assign(
+        published=["; ".join(match.words() for match in found) for found in frame["published"]],
+        protocol=[
+            " | ".join(f"{match.published.value:.3f}: {'; '.join(match.differences)}" for match in found)
+            for found in frame["published"]
+        ],
+    )
+
+
 def name_of(row: dict[str, Any]) -> str:
     """Model and probe of a row, as they are shown."""
     return f"{row['model']}; {row['probe']}"
@@ -113,7 +123,7 @@ def _contend(runs: Sequence[Run], rule: str, metric: str, without: Set[str]) -> 
     if not shared:
         raise RequestError(f"the runs on {runs[0].dataset} share no test samples; {_advice(runs, sets)}")
     if not (shared := [name for name in shared if name not in without]):
-        raise RequestError(f"every test sample that the runs on {runs[0].dataset} share would be left out")
+        raise RequestError(f"all test samples that the runs on {runs[0].dataset} share would be excluded")
     judged, lonlat, first = {}, None, None
     for run in runs:
         given = predictions[run.folder]
@@ -146,7 +156,7 @@ def _advice(runs: Sequence[Run], sets: Sequence[Set[str]]) -> str:
             return f"choose some with {flag}: {', '.join(by)}"
     first = [run.folder.name for run, ids in zip(runs, sets, strict=True) if not ids & sets[0]]
     return (
-        f"{', '.join(first) or 'some'} of them have none of the samples of {runs[0].folder.name}: move the runs of one "
+        f"{', '.join(first) or 'some'} of them share no samples with {runs[0].folder.name}: move the runs of one "
         "version of the data to another folder and name it with --out"
     )
 
@@ -189,13 +199,11 @@ def _ranked(contenders: list[Contender]) -> tuple[list[Contender], list[dict[str
         pairs.append(about | dict(zip(PAIR_VALUES, values, strict=True)) | {"simulated": contenders[i].run.simulated})
     rows = []
     for row, one in enumerate(contenders):
-        published = protocol.matching(one.run.record, metric)
         rows.append(
             frames.run_columns(one.run)
             | {"seeds": len(one.runs), "rule": one.rule, "value": one.value}
             | frames.interval_columns(one.interval)
             | {"few_cells": one.pooled.units.warning or "", "rank": 1 + int(better[row]), "tied": bool(tied[row])}
-            | {"published": "; ".join(match.words() for match in published)}
-            | {"protocol": " | ".join(f"{m.published.value:.3f}: {'; '.join(m.differences)}" for m in published)}
+            | {"published": tuple(protocol.matching(one.run.record, metric))}
         )
     return contenders, rows, pairs

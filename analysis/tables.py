@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.contract import Output, Table
 from data.files import published, write_text
 
 TEX = str.maketrans(
@@ -36,34 +37,38 @@ def write_latex(text: str, stem: Path) -> Path:
     return file
 
 
-def write_all(
-    frame: pd.DataFrame,
-    stem: Path,
-    title: str,
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    left: int,
-    note: str = "",
-) -> tuple[Path, Path, Path]:
-    """Write a table as CSV, Markdown and LaTeX.
+def write_documents(shown: Sequence[Table], stem: Path, title: str, *, left: int, note: str = "") -> tuple[Path, Path]:
+    """Write tables as Markdown and LaTeX.
 
     Args:
-        frame: with full precision, for the CSV.
+        shown: the tables.
         stem: of the files.
         title: heading, and caption in LaTeX.
-        header: column names, as read.
-        rows: cells, as read.
         left: see `markdown_table`.
         note: a sentence below the heading and at the end of the caption.
     """
-    lead = f"# {title}\n\n" + (f"{note}\n\n" if note else "")
+    parts = [f"# {title}\n", *([f"{note}\n"] if note else []), *(markdown_table(*table, left=left) for table in shown)]
     caption = f"{title}. {note}" if note else title
-    return (
-        write_csv(frame, stem),
-        write_markdown(lead + markdown_table(header, rows, left=left), stem),
-        write_latex(latex_table(header, rows, left=left, caption=caption), stem),
-    )
+    tex = "".join(latex_table(*table, left=left, caption=caption) for table in shown)
+    return write_markdown("\n".join(parts), stem), write_latex(tex, stem)
+
+
+def markdown_page(outputs: Sequence[Output], with_tables: Sequence[Output], notes: Sequence[str]) -> str:
+    """Sections of a page that shows outputs: figure, caption and for some their tables; then what is missing.
+
+    Args:
+        outputs: with figures that lie beside the page.
+        with_tables: those of them whose tables are shown too.
+        notes: what is missing, and why.
+    """
+    text = ""
+    for output in outputs:
+        png = output.file("png")
+        assert png is not None
+        text += f"\n## {output.title}\n\n![{output.alt}]({png.name})\n\n{output.caption}\n"
+        if output in with_tables:
+            text += "".join("\n" + markdown_table(*table, left=1) for table in output.tables)
+    return text + ("\n## Missing\n\n" + "".join(f"- {note}\n" for note in notes) if notes else "")
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:

@@ -123,4 +123,3 @@ class DatasetCard:
 
 MODELS = Registry("featurize.models", "model")
 DATASETS = Registry("data.sources", "dataset", DatasetCard)
-VIEWS = Registry("analysis.views", "view")

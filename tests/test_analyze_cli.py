@@ -9,10 +9,9 @@ import pytest
 from helpers import make_features
 from made_runs import made_up, make_run
 
-from analysis import cli
-from analysis.views import umap
+from analysis import cli, projection
+from analysis.card import VIEWS
 from data import command
-from data.registry import VIEWS
 
 PROJECT = Path(__file__).parent.parent
 HEAVY = ("torch", "sklearn", "matplotlib", "umap", "pandas", "seaborn", "scipy")
@@ -66,7 +65,7 @@ def test_one_rule_draws_one_rule(out, capsys):
     ("words", "message"),
     [
         (["umpa"], 'Did you mean "umap"?'),
-        (["f2", "--model", "nothing"], "no fitting probe runs under"),
+        (["f2", "--model", "nothing"], "probe runs under"),
         (["f2", "--rule", "hal"], 'Did you mean "half"?'),
         (["table", "--neighbors", "5"], "--neighbors"),
         (["umap"], "make them with featurize"),
@@ -83,7 +82,7 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(words, message, out, capsys
 
 
 def test_several_feature_sets_are_listed(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(umap, "layout", lambda features, **_: features[:, :2])  # umap itself takes long to start
+    monkeypatch.setattr(projection, "project", lambda features, **_: features[:, :2])  # umap itself takes long to start
     for model in ("stats", "rcf"):
         make_features(tmp_path, multilabel=True, rows=(20, 20, 20), model=model)
     assert analyze("umap", "--out", tmp_path) == 2

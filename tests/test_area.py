@@ -98,7 +98,7 @@ def test_a_table_without_its_columns_or_cells_is_refused(tmp_path):
     with pytest.raises(RequestError, match="no column reference; it has map, truth"):
         area(tmp_path, sample=str(file), design="simple")
     file.write_text("map,reference\na,b\na,\n")
-    with pytest.raises(RequestError, match="1 rows lack a value, first row 3"):
+    with pytest.raises(RequestError, match="1 rows .* row 3"):
         area(tmp_path, sample=str(file), design="simple")
     with pytest.raises(RequestError, match="no table at"):
         area(tmp_path, sample=str(tmp_path / "absent.csv"), design="simple")

@@ -81,14 +81,12 @@ def test_a_seed_counts_once(runs):
 
 def test_the_view_writes_the_curves(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "LEAST_DPI", 60)
-    monkeypatch.setattr("analysis.views.curves.all_runs", lambda *_, **__: runs)
-    (output,) = run_view("curves", ViewRequest(out=tmp_path))
+    (output,) = run_view("curves", ViewRequest(out=tmp_path, runs=tuple(runs)))
     assert {".png", ".svg", ".csv", ".md", ".tex"} == {file.suffix for file in output.files}
     assert "simulated" in output.file("md").read_text() and len(output.tables[0][1]) == 6
 
 
-def test_without_curves_of_either_sort_the_request_says_how_to_make_some(runs, tmp_path, monkeypatch):
+def test_without_curves_of_either_sort_the_request_says_how_to_make_some(runs, tmp_path):
     whole = [run for run in runs if run.record["arguments"]["shots"] is None]
-    monkeypatch.setattr("analysis.views.curves.all_runs", lambda *_, **__: whole)
     with pytest.raises(RequestError, match="probe --kind head or probe sweep"):
-        run_view("curves", ViewRequest(out=tmp_path))
+        run_view("curves", ViewRequest(out=tmp_path, runs=tuple(whole)))

@@ -7,10 +7,11 @@ from typing import Literal
 
 import pytest
 
+from analysis.card import VIEWS
 from data.cards import read_card
 from data.errors import RequestError
 from data.flags import DataFlags
-from data.registry import DATASETS, MODELS, VIEWS
+from data.registry import DATASETS, MODELS
 from probes.card import PROBES
 
 REGISTRIES = [MODELS, DATASETS, PROBES, VIEWS]

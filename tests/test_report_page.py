@@ -173,7 +173,7 @@ def test_a_class_chosen_is_drawn_against_the_rest(page, out):
     run = all_runs(out, dataset="ben")[0]
     support = run.record["per_class"]["half"][8]["support"]
     choose(page, lambda: page.select_option("#class", label=BIGEARTHNET[8]))
-    assert keys(page) == {BIGEARTHNET[8]: support, "the rest": ROWS - support}
+    assert keys(page) == {BIGEARTHNET[8]: support, "all other samples": ROWS - support}
     assert BIGEARTHNET[8] in page.inner_text("#curves-title")
     assert page.locator(".panel:visible tr.chosen th").first.inner_text() == BIGEARTHNET[8]
     # the key's names choose too
@@ -187,7 +187,7 @@ def test_right_missed_and_false_alarms_are_those_the_run_recorded(page, out, num
     run = all_runs(out, dataset="ben")[number]
     choose(page, lambda: page.select_option("#run", label=run.kind))
     choose(page, lambda: page.select_option("#class", label="Arable land"))
-    choose(page, lambda: page.get_by_text("Right or wrong").click())
+    choose(page, lambda: page.get_by_text("Correct or wrong").click())
     counts = run.record["per_class"]["half"][BIGEARTHNET.index("Arable land")]
     words = {
         "true positive (TP)": "tp",
@@ -202,9 +202,9 @@ def test_the_other_dataset_has_right_and_wrong(page, out):
     run = all_runs(out, dataset="eurosat-rgb")[0]
     title = page.locator("#set option").all_inner_texts()[1]
     choose(page, lambda: page.select_option("#set", label=title))
-    choose(page, lambda: page.get_by_text("Right or wrong").click())
+    choose(page, lambda: page.get_by_text("Correct or wrong").click())
     right = round(run.record["metrics"]["test"]["half"]["accuracy"] * ROWS)
-    assert keys(page) == {"right": right, "wrong": ROWS - right}
+    assert keys(page) == {"correct": right, "wrong": ROWS - right}
 
 
 def test_a_sample_pointed_at_shows_its_picture_id_labels_and_scores(page, out):

@@ -13,7 +13,6 @@ from analysis.contract import ViewRequest, run_view
 from analysis.studies import reference, seminar
 from data import command
 from data.errors import RequestError
-from data.registry import VIEWS
 from data.runs import all_runs
 
 KINDS = ("rf", "linear", "mlp")
@@ -76,10 +75,10 @@ def test_the_readable_table_shows_the_published_digits_and_signed_differences(ou
     assert rows[0] == ["rf", "published (threshold 0.5)", "0.214", "0.358", "0.123", "0.52", "0.72"]
     ours = runs[0].record["metrics"]["test"]["half"]["f2_macro"]
     assert rows[1][1] == "ours, threshold 0.5" and rows[1][2].startswith(f"{ours:.3f}")
-    assert rows[2][1] == "ours less published, threshold 0.5"
+    assert rows[2][1] == "ours minus published, threshold 0.5"
     assert rows[2][2] == f"{ours - 0.214:+.3f}".replace("-", "\u2212")
     assert [row[1] for row in rows[3:]] == [
-        "ours, thresholds tuned on val", "ours less published, thresholds tuned on val",
+        "ours, thresholds tuned on val", "ours minus published, thresholds tuned on val",
     ]  # fmt: skip
 
 
@@ -112,7 +111,7 @@ def test_a_run_on_part_of_train_is_not_compared_although_another_run_may_be(out)
     frame = seminar.compute([whole, part])
     why = frame.groupby("run")["caveats"].first()
     assert why[whole.folder.name] == "" and why[part.folder.name] == "other samples"
-    lines = [row[1] for row in seminar.readable(frame)[1] if row[1].startswith("ours less")]
+    lines = [row[1] for row in seminar.readable(frame)[1] if row[1].startswith("ours minus")]
     assert sum("not comparable: other samples" in line for line in lines) == len(lines) / 2
 
 
@@ -129,9 +128,9 @@ def test_a_run_on_part_of_train_is_not_compared_although_another_run_may_be(out)
 )
 def test_a_difference_to_other_data_or_models_says_so_wherever_it_stands(about, reason, tmp_path):
     make_runs(tmp_path, kinds=("rf",), **about)
-    output = seminar.run(ViewRequest(out=tmp_path))[0]
+    output = seminar.write(ViewRequest(out=tmp_path))[0]
     header, rows = output.tables[0]
-    differences = [row for row in rows if row[1].startswith("ours less published")]
+    differences = [row for row in rows if row[1].startswith("ours minus published")]
     assert len(differences) == 2
     assert all("not comparable: " in row[1] and reason in row[1] for row in differences)
     for suffix in ("md", "tex"):
@@ -176,7 +175,7 @@ def test_the_command_writes_table_panels_and_bars(tmp_path, capsys):
 
 
 def test_without_features_the_panels_are_missing_and_it_says_so(out, tmp_path, capsys):
-    outputs = seminar.run(ViewRequest(out=out, folder=tmp_path))
+    outputs = seminar.write(ViewRequest(out=out, folder=tmp_path))
     assert [output.title for output in outputs] == ["The seminar's table, and ours", "F2 per class"]
     assert "no UMAP panels" in capsys.readouterr().err
     bars = pd.read_csv(outputs[1].file("csv"))
@@ -184,7 +183,7 @@ def test_without_features_the_panels_are_missing_and_it_says_so(out, tmp_path, c
 
 
 def test_the_bars_show_the_recorded_f2(out, tmp_path):
-    outputs = seminar.run(ViewRequest(out=out, folder=tmp_path))
+    outputs = seminar.write(ViewRequest(out=out, folder=tmp_path))
     bars = pd.read_csv(outputs[1].file("csv"), float_precision="round_trip").set_index(["run", "rule", "class"])["f2"]
     for run in all_runs(out):
         for rule, values in run.record["per_class"].items():
@@ -195,7 +194,7 @@ def test_the_bars_show_the_recorded_f2(out, tmp_path):
 @pytest.mark.parametrize("count", [1, 43])
 def test_one_class_and_forty_three_are_drawn(count, tmp_path):
     make_runs(tmp_path, names=[f"{BIGEARTHNET[k % 19]} {k}" for k in range(count)], rows=60)
-    for output in seminar.run(ViewRequest(out=tmp_path)):
+    for output in seminar.write(ViewRequest(out=tmp_path)):
         with Image.open(output.file("png")) as image:
             assert image.width > 250 and image.height > 80
 
@@ -206,7 +205,7 @@ def test_a_run_without_val_and_without_positives_in_test_is_drawn(tmp_path):
     with h5py.File(run.folder / "predictions.h5", "r+") as file:
         del file["val"]
     rewrite(run)
-    outputs = seminar.run(ViewRequest(out=tmp_path))
+    outputs = seminar.write(ViewRequest(out=tmp_path))
     assert len(outputs) == 2 and "val" not in seminar.statement(run).split("samples")[0]
 
 
@@ -223,7 +222,3 @@ def test_what_it_cannot_show_is_one_line(tmp_path, capsys):
     make_runs(tmp_path / "two", kinds=("rf",), model="stats")
     with pytest.raises(RequestError, match="runs of 2 feature sets fit; choose with --model and --dataset"):
         run_view("seminar", ViewRequest(out=tmp_path / "two"))
-
-
-def test_its_card_says_what_labels_it_is_for():
-    assert VIEWS.card("seminar")["labels"] == "multi-label" and VIEWS.card("eurosat")["labels"] == "single-label"

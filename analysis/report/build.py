@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from analysis.card import VIEWS
 from analysis.contract import Output, ViewRequest, default_options, run_view
 from analysis.report import explorer, inventory, page
 from analysis.report.commands import report_command
@@ -18,7 +19,6 @@ from data.errors import RequestError
 from data.files import write_text
 from data.folders import clear_left, published_folder
 from data.lock import Lock
-from data.registry import VIEWS
 from data.runs import Predictions, Run
 
 
@@ -76,8 +76,8 @@ def _write(request: ViewRequest, found: list[EncoderResults], folder: Path, opti
 
 def report_views() -> list[str]:
     """The views whose figures or tables the report shows as they are, in order."""
-    shown = [name for name in VIEWS.names() if "report" in VIEWS.card(name)]
-    return sorted(shown, key=lambda name: VIEWS.card(name)["report"]["order"])
+    sections = {name: section for name in VIEWS.names() if (section := VIEWS.card(name).section)}
+    return sorted(sections, key=lambda name: sections[name].order)
 
 
 def _draw_views(
@@ -88,7 +88,7 @@ def _draw_views(
     failures: list[str] = []
     for name in report_views():
         requests, options = [replace(request, folder=folder / name)], {}
-        if VIEWS.card(name)["input"] == "features":
+        if VIEWS.card(name).input == "features":
             requests = [_of_test(requests[0], one) for one in found if "test" in one.present]
             options = layouts
         elif not request.runs:

@@ -1,4 +1,4 @@
-// The report's interactive part: samples as points, coloured by truth or by what a run made of them; one run's tables.
+// The report's interactive part: samples as points, coloured by true class or by a run's predictions; one run's tables.
 // Plotly draws. What is counted was counted in Python (analysis/report/explorer.py); here values are looked up and shown.
 "use strict";
 
@@ -87,27 +87,27 @@
       for (let row = 0; row < count; row++) number[row] = !isTested(row) ? 4 : has(row, k) ? (predicted(row, k) ? 1 : 2) : predicted(row, k) ? 3 : 0;
       return outcomes(grouped(number, [
         { name: "true negative (TN)", colour: style("--rest"), dim: true },
-        { name: "true positive (TP)", colour: style("--has"), tag: "right" },
-        { name: "false negative (FN)", colour: style("--missed"), tag: "missed", symbol: "triangle-up" },
-        { name: "false positive (FP)", colour: style("--alarm"), tag: "alarm", symbol: "diamond" },
+        { name: "true positive (TP)", colour: style("--has"), tag: "tp" },
+        { name: "false negative (FN)", colour: style("--fn"), tag: "fn", symbol: "triangle-up" },
+        { name: "false positive (FP)", colour: style("--fp"), tag: "fp", symbol: "diamond" },
         UNTESTED(),
       ]));
     }
     if (outcome) {
       for (let row = 0; row < count; row++) {
-        let missed = 0, alarm = 0;
+        let missing = 0, extra = 0;
         for (let byte = row * now.width; byte < (row + 1) * now.width; byte++) {
-          missed |= now.labels[byte] & ~now.decisions[byte];
-          alarm |= now.decisions[byte] & ~now.labels[byte];
+          missing |= now.labels[byte] & ~now.decisions[byte];
+          extra |= now.decisions[byte] & ~now.labels[byte];
         }
-        number[row] = !isTested(row) ? (one.multilabel ? 4 : 2) : one.multilabel ? (missed ? 1 : 0) + (alarm ? 2 : 0) : missed ? 1 : 0;
+        number[row] = !isTested(row) ? (one.multilabel ? 4 : 2) : one.multilabel ? (missing ? 1 : 0) + (extra ? 2 : 0) : missing ? 1 : 0;
       }
-      const right = { name: one.multilabel ? "every class right" : "right", colour: style("--has") };
-      if (!one.multilabel) return outcomes(grouped(number, [right, { name: "wrong", colour: style("--missed"), symbol: "triangle-up" }, UNTESTED()]));
+      const right = { name: one.multilabel ? "all classes correct" : "correct", colour: style("--has") };
+      if (!one.multilabel) return outcomes(grouped(number, [right, { name: "wrong", colour: style("--fn"), symbol: "triangle-up" }, UNTESTED()]));
       return outcomes(grouped(number, [
         right,
-        { name: "false negatives only", colour: style("--missed"), symbol: "triangle-up" },
-        { name: "false positives only", colour: style("--alarm"), symbol: "diamond" },
+        { name: "false negatives only", colour: style("--fn"), symbol: "triangle-up" },
+        { name: "false positives only", colour: style("--fp"), symbol: "diamond" },
         { name: "false negatives and false positives", colour: style("--soft"), symbol: "x" },
         UNTESTED(),
       ]));
@@ -115,7 +115,7 @@
     if (k !== ALL) {
       for (let row = 0; row < count; row++) number[row] = has(row, k);
       return byRarity(grouped(number, [
-        { name: "the rest", colour: style("--rest"), dim: true },
+        { name: "all other samples", colour: style("--rest"), dim: true },
         { name: one.classes[k], colour: style("--has") },
       ]));
     }
@@ -223,7 +223,7 @@
       const target = group.cls === undefined ? item : document.createElement("button");
       if (target !== item) {
         target.type = "button";
-        target.title = "This class against the rest";
+        target.title = "Show this class against the rest";
         target.addEventListener("click", () => choose({ cls: group.cls }));
         item.append(target);
       }
@@ -261,7 +261,7 @@
     current = row;
     const one = set(), panel = byId("sample");
     if (row === null) {
-      panel.replaceChildren(element("p", "Point at a sample, or step through them with the arrow keys, to see it here.", "hint"));
+      panel.replaceChildren(element("p", "Hover over a sample, or move between samples with the arrow keys, to see it here.", "hint"));
       return;
     }
     const parts = [];
@@ -271,17 +271,17 @@
       picture.style.setProperty("--x", slot % one.pictures.columns);
       picture.style.setProperty("--y", Math.floor(slot / one.pictures.columns));
       picture.setAttribute("role", "img");
-      picture.setAttribute("aria-label", "The sample in true colour");
+      picture.setAttribute("aria-label", "Thumbnail of the sample");
       parts.push(picture);
     } else {
-      parts.push(element("p", one.pictures ? `No picture: ${one.pictures.count.toLocaleString("en")} of ${one.count.toLocaleString("en")} samples have one.` : "No picture: see what this part leaves out.", "hint"));
+      parts.push(element("p", one.pictures ? `No thumbnail: ${one.pictures.count.toLocaleString("en")} of ${one.count.toLocaleString("en")} samples have one.` : "No thumbnails: see 'Not shown here' below.", "hint"));
     }
     parts.push(element("h4", now.ids[row]));
     const classes = one.classes.map((name, k) => ({ name, k, has: has(row, k), predicted: isTested(row) && predicted(row, k), score: now.scores ? now.scores[row * one.classes.length + k] / 255 : null }));
     const true_ = classes.filter((cls) => cls.has);
-    parts.push(element("span", "True", "hint"), list(true_.map((cls) => cls.name)));
+    parts.push(element("span", one.multilabel ? "True classes" : "True class", "hint"), list(true_.map((cls) => cls.name)));
     if (isTested(row)) {
-      const words = (cls) => (cls.has ? (cls.predicted ? ["right", "TP"] : ["missed", "FN"]) : ["alarm", "FP"]);
+      const words = (cls) => (cls.has ? (cls.predicted ? ["tp", "TP"] : ["fn", "FN"]) : ["fp", "FP"]);
       parts.push(element("span", `${run().label}, ${rule().words}`, "hint"));
       const items = classes.filter((cls) => cls.has || cls.predicted).map((cls) => {
         const [tag, word] = words(cls), item = element("li", ` ${cls.name}`);
@@ -364,13 +364,13 @@
     const marks = [];
     if (one.multilabel && k !== ALL) for (const by of run().rules) marks.push([by.thresholds[k], by.words]);
     const text = { color: style("--ink"), size: 12 };
-    const traces = [["Precision", "--alarm", "dot"], ["Recall", "--missed", "dash"], ["F2", "--has", "solid"]].map(([name, colour, dash], number) => (
+    const traces = [["Precision", "--fp", "dot"], ["Recall", "--fn", "dash"], ["F2", "--has", "solid"]].map(([name, colour, dash], number) => (
       { x, y: line(number), name, mode: "lines", line: { color: style(colour), dash, width: 2.2 }, hovertemplate: `${name} %{y:.3f} at %{x:.2f}<extra></extra>` }
     ));
-    byId("curves-title").textContent = `Thresholds: ${k === ALL ? "mean of all classes" : one.classes[k]}, ${run().label}`;
-    byId("curves-note").textContent = (k === ALL ? "Every class at the same threshold. Choose a class to see its own curves. " : "")
-      + (one.multilabel ? marks.map(([at, words]) => `${words}: ${at.toFixed(3)}`).join("; ") : "The class is predicted where its score reaches the threshold; the run itself predicts by argmax.")
-      + ` Counted on all ${one.total.toLocaleString("en")} test samples.`;
+    byId("curves-title").textContent = `Precision, recall and F2 by threshold: ${k === ALL ? "mean over all classes" : one.classes[k]}, ${run().label}`;
+    byId("curves-note").textContent = (k === ALL ? "All classes at the same threshold. Select a class to see its own curves. " : "")
+      + (one.multilabel ? marks.map(([at, words]) => `${words}: ${at.toFixed(3)}`).join("; ") : "A class counts as predicted where its score reaches the threshold; the run itself predicts the argmax.")
+      + ` Computed on all test samples of the run.`;
     return Plotly.react(curves, traces, {
       margin: { l: 44, r: 12, t: 8, b: 42 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: text,
       xaxis: { title: { text: "Threshold" }, range: [0, 1], gridcolor: style("--line"), zeroline: false, fixedrange: true },
@@ -403,8 +403,8 @@
     radio("colour", state.colour).checked = true;
     radio("place", state.place).checked = true;
     const shown = one.count === one.total ? `${one.total.toLocaleString("en")} test samples` : `${one.count.toLocaleString("en")} of ${one.total.toLocaleString("en")} test samples`;
-    const what = one.multilabel && state.cls === ALL && state.colour === "truth" ? " Each is coloured by its rarest class." : "";
-    const less = gl || one.count <= FEW ? "" : ` This browser has no WebGL: only every ${Math.ceil(one.count / FEW)}th is drawn.`;
+    const what = one.multilabel && state.cls === ALL && state.colour === "truth" ? " Multi-label samples are coloured by their rarest class." : "";
+    const less = gl || one.count <= FEW ? "" : ` This browser has no WebGL: one in ${Math.ceil(one.count / FEW)} is drawn.`;
     byId("what").textContent = `${shown}${one.simulated ? ", simulated" : ""}.${what}${less}`;
   }
 
@@ -451,7 +451,7 @@
       if (!wanted) return;
       let row = now.ids.findIndex((id) => id.toLowerCase() === wanted);
       if (row < 0) row = now.ids.findIndex((id) => id.toLowerCase().includes(wanted));
-      event.target.setCustomValidity(row < 0 ? "No sample shown here has this id" : "");
+      event.target.setCustomValidity(row < 0 ? "No sample with this id is shown" : "");
       event.target.reportValidity();
       if (row >= 0) keep(row, true);
     });

@@ -291,7 +291,7 @@ def _panel(run: Run, one: Shown, rule: str, label: str, key: str) -> Panel:
         square=not run.multilabel,
         cases={
             case: chosen.loc[chosen["case"] == case].assign(picture=None).to_dict("records")
-            for case in (cases.RIGHT, cases.MISTAKE)
+            for case in (cases.CORRECT, cases.ERROR)
         },
     )
 

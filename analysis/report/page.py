@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from analysis.card import VIEWS
 from analysis.contract import Output, ViewRequest, together
 from analysis.report import thumbnails
 from analysis.report.commands import commands, missing
@@ -21,19 +22,18 @@ from analysis.report.explorer import Explorer
 from analysis.report.folder import MARK
 from analysis.report.inventory import EncoderResults
 from data.dataset import SPLITS
-from data.registry import VIEWS
 
 PLOTLY = Path("package_data", "plotly.min.js")
 PACKAGES = ("frozen-earth", "numpy", "pandas", "scikit-learn", "umap-learn", "matplotlib", "plotly", "torch")
 
 
 @dataclass
-class Section:
+class ViewSection:
     """One view of one dataset: its outputs, by encoder."""
 
     view: str
     heading: str
-    show: str
+    table: bool
     outputs: dict[str, list[Output]] = field(default_factory=dict)
 
 
@@ -107,13 +107,13 @@ def render(
     )
 
 
-def _sections(dataset: str, outputs: Iterable[tuple[str, Output]]) -> list[Section]:
-    sections: dict[str, Section] = {}
+def _sections(dataset: str, outputs: Iterable[tuple[str, Output]]) -> list[ViewSection]:
+    sections: dict[str, ViewSection] = {}
     for view, output in outputs:
-        if output.dataset == dataset:
-            place = VIEWS.card(view)["report"]
-            section = sections.setdefault(view, Section(view, place["heading"], place["show"]))
-            section.outputs.setdefault(output.encoder or "", []).append(output)
+        section = VIEWS.card(view).section
+        if output.dataset == dataset and section:
+            found = sections.setdefault(view, ViewSection(view, section.heading, section.table))
+            found.outputs.setdefault(output.encoder or "", []).append(output)
     return list(sections.values())
 
 

@@ -6,34 +6,28 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis import figures, frames, tables
-from analysis.contract import Output
-from analysis.studies import protocol, reference
+from analysis import figures, frames
+from analysis.contract import Output, Table
+from analysis.studies import reference
+from analysis.writing import is_simulated, write_view
 from data.runs import Run
 
 NOTE = (
-    "Published: one image each, its class and the predicted class. Ours: all test samples of that class, and the share "
-    "of them that got the predicted class of the published case."
+    "Published: one image each, with its true and predicted class. Ours: the share of all test samples of the true "
+    "class that are predicted as in the published case."
 )
-
-
-def protocol_note(run: Run) -> str:
-    """How a run's protocol differs from the class project's."""
-    unlike = protocol.differences(run.record, reference.CLASS_PROJECT_PROTOCOL)
-    if not unlike:
-        return "Same model, training and input as the class project's; its images are not known."
-    return f"Nearest protocol, not the class project's own: {'; '.join(unlike)}."
 
 
 def compute(run: Run) -> pd.DataFrame:
     """The published cases whose classes this run has.
 
     Returns:
-        A row a case: ``case true published samples correct as_published mostly simulated``; ``correct`` and
-        ``as_published`` are shares of the run's test samples of the true class, ``mostly`` the class that most of them
-        got.
+        A row per case: ``case true published samples correct as_published mostly simulated``; ``correct`` and
+        ``as_published`` are shares of the run's test samples of the true class, ``mostly`` the class predicted for most
+        of them.
     """
     names, predictions = run.class_names, run.predictions("test")
     truth = frames.truth(predictions, len(names))
@@ -45,50 +39,52 @@ def compute(run: Run) -> pd.DataFrame:
         ours = predicted[truth[:, names.index(case.true)]]
         shares = np.bincount(ours, minlength=len(names)) / max(1, len(ours))
         about = {"case": number, "true": case.true, "published": case.predicted, "samples": len(ours)}
-        told = {"correct": shares[names.index(case.true)], "as_published": shares[names.index(case.predicted)]}
-        rows.append(about | told | {"mostly": names[int(shares.argmax())], "simulated": run.simulated})
+        shown = {"correct": shares[names.index(case.true)], "as_published": shares[names.index(case.predicted)]}
+        rows.append(about | shown | {"mostly": names[int(shares.argmax())], "simulated": run.simulated})
     return pd.DataFrame(rows)
 
 
-def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and cells: a row a case."""
+def readable(frame: pd.DataFrame) -> Table:
+    """A row per case."""
     rows = [
         [f"{row['case']}", row["true"], row["published"], f"{row['samples']:,}", f"{row['correct']:.0%}"]
         + [f"{row['as_published']:.0%}", row["mostly"]]
         for row in frame.to_dict("records")
     ]
     header = ["Case", "True class", "Published prediction", "Our samples", "Ours correct", "Ours as published"]
-    return [*header, "Ours most often"], rows
+    return Table([*header, "Ours most often"], rows)
 
 
 def write(runs: Sequence[Run], folder: Path) -> list[Output]:
-    """Table 3 of every run that has at least two of the cases' classes."""
+    """Table 3 of every run that has at least one of the cases' classes."""
     outputs = []
     labels = frames.with_names(pd.DataFrame([frames.run_columns(run) for run in runs]), runs)
     for run, about in zip(runs, labels.to_dict("records"), strict=True):
         frame = compute(run)
         if frame.empty:
             continue
-        stem = folder / f"eurosat__{run.dataset}__table3__{run.encoder}__{run.folder.name}"
-        title = f"Table 3: published cases; {about['model']}, {about['probe']}"
-        heading = f"{title}, {run.dataset}{' (simulated data)' if run.simulated else ''}"
-        header, rows = readable(frame)
-        figure = figures.new_figure(9.5, 1.9 + 0.3 * len(frame))
-        draw(frame, figure.subplots())
-        where = f"{run.dataset}: {about['model']}, {about['probe']}"
-        figures.put_title(figure, "Table 3: the published cases", where, simulated=run.simulated, note=NOTE)
-        files = (
-            *figures.save(figure, stem),
-            *tables.write_all(frame, stem, heading, header, rows, left=3),
-        )
-        alt = f"{len(frame)} published cases with the share of our test samples that were predicted alike."
-        shown = ((header, rows),)
-        outputs.append(Output(title=title, files=files, dataset=run.dataset, caption=NOTE, alt=alt, tables=shown))
+        words = f"{about['model']}, {about['probe']}"
+
+        def drawn(frame: pd.DataFrame, where: str = f"{run.dataset}: {words}") -> Figure:
+            figure = figures.new_figure(9.5, 1.9 + 0.3 * len(frame))
+            draw(frame, figure.subplots())
+            figures.put_title(figure, "Table 3: the published cases", where, simulated=is_simulated(frame), note=NOTE)
+            return figure
+
+        title = f"Table 3: published cases; {words}"
+        outputs.append(
+            write_view(
+                frame, drawn, folder / f"eurosat__{run.dataset}__table3__{run.encoder}__{run.folder.name}", title=title,
+                heading=f"{title}, {run.dataset}", shown=[readable(frame)], left=3, note=NOTE, of=(),
+                dataset=run.dataset,
+                alt=f"{len(frame)} published cases with the share of our test samples that were predicted alike.",
+            )
+        )  # fmt: skip
     return outputs
 
 
 def draw(frame: pd.DataFrame, ax: Axes) -> None:
-    """A bar a case: the share of our samples of its class that got the published case's prediction.
+    """A bar per case: the share of our samples of its class that are predicted as in the published case.
 
     Args:
         frame: of `compute`.
@@ -107,6 +103,6 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
     ax.grid(axis="x")
     ax.set_axisbelow(True)
     handles = [Patch(color=figures.RIGHT), Patch(color=figures.WRONG)]
-    words = ["published: right", "published: a mistake"]
+    words = ["published: correct", "published: error"]
     ax.legend(handles, words, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figures.without_frame(ax)

@@ -13,31 +13,34 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from analysis import figures, frames, tables
-from analysis.contract import Output, ViewRequest, run_view
+from analysis.contract import Output, Table, ViewRequest, run_view
 from analysis.studies import protocol, reference
 from analysis.views import f2
+from analysis.words import with_simulated
+from analysis.writing import write_view
 from data import paths
 from data.errors import RequestError
-from data.runs import Run, all_runs
+from data.runs import Run
 
 BARS = ("linear", "mlp")  # the probes whose F2 per class the seminar shows
-STUDY = reference.STUDIES["seminar"]
+PUBLISHED = f"Published: {reference.STUDIES['seminar'].text()}"
+TITLE = "The seminar's table, published and ours"
 
 
 def write(request: ViewRequest) -> list[Output]:
     """Write the table and the figures of one model on one dataset, and a page that holds them together."""
-    fitting = all_runs(request.out, model=request.model, dataset=request.dataset, kind=request.kind)
+    fitting = request.all_runs()
     runs = [one for one in fitting if one.multilabel]
     if not runs:
         raise RequestError(
-            f"the seminar is about samples with several labels; {fitting[0].dataset} has one each (see analyze eurosat)"
+            f"the seminar is about multi-label data; {fitting[0].dataset} is single-label (see analyze eurosat)"
         )
     runs = [one for one in frames.only_group(runs) if one.kind in reference.SEMINAR]
     if not runs:
         raise RequestError("no run of the seminar's probes; make them with probe --kind rf,linear,mlp")
     folder = request.target("seminar")
     frame = compute(runs, request.rules)
-    shown = max(runs, key=lambda one: len(caveats(one)))  # what keeps one from the comparison is said of all
+    shown = max(runs, key=lambda one: len(caveats(one)))  # caveats of one run are stated for all
     outputs, notes = [_write_table(frame, shown, folder)], []
     outputs += _umap(request, runs[0], folder, notes)
     outputs += _bars(runs, request, folder, notes)
@@ -54,27 +57,27 @@ def write(request: ViewRequest) -> list[Output]:
 
 
 def caveats(run: Run) -> dict[str, str]:
-    """Why a run's numbers are not to be held against the seminar's: a short name and a sentence for each reason."""
+    """Why a run's numbers are not comparable with the seminar's: a short name and a sentence for each reason."""
     dataset, encoder = run.record["features"]["dataset"], run.record["features"]["encoder"]
     found = {}
     if dataset["name"] != reference.SEMINAR_DATASET:
-        found["other data"] = f"made on {run.dataset}, not on BigEarthNet"
+        found["other data"] = f"on {run.dataset}, not on BigEarthNet"
     if run.simulated:
         found["simulated data"] = "the samples are simulated"
     if encoder["name"] != reference.SEMINAR_MODEL:
         found["other model"] = f"features of {frames.model_words(encoder)}, not of DOFA"
     if encoder["weights"]["source"] == "random":
-        found["random weights"] = "the encoder's weights are random, it was never trained"
+        found["random weights"] = "the encoder has random weights"
     rows = protocol.rows_of(run.record)
     whole = reference.BIGEARTHNET_SPLITS.get(dataset["variant"])
     if "other data" not in found and rows != whole:
-        wanted = f"{dataset['variant']} has {_rows(whole)}" if whole else "those of BigEarthNet are others"
-        found["other samples"] = f"splits of {_rows(rows)} samples, where {wanted}"
+        wanted = f"; {dataset['variant']} has {_rows(whole)}" if whole else ", not those of BigEarthNet"
+        found["other samples"] = f"splits of {_rows(rows)} samples{wanted}"
     plain = {"weights": ..., "limit": ..., "shots": ..., "fraction": ..., "only_classes": ..., "per_class": ...}
-    if unlike := protocol.differences(run.record, plain):  # what is left out is told by the samples above
+    if unlike := protocol.differences(run.record, plain):  # missing samples are reported above
         found["other protocol"] = "; ".join(unlike)
     if (classes := len(run.class_names)) != reference.SEMINAR_CLASSES:
-        found["other classes"] = f"{classes} classes, where the seminar's table has {reference.SEMINAR_CLASSES}"
+        found["other classes"] = f"{classes} classes; the seminar's table has {reference.SEMINAR_CLASSES}"
     return found
 
 
@@ -86,8 +89,8 @@ def compute(runs: Sequence[Run], rules: Sequence[str] = ("half", "tuned")) -> pd
         rules: ``half`` is the seminar's.
 
     Returns:
-        A row a run x rule x metric: the columns of `frames.run_columns`, then ``probe rule metric value low high
-        published difference caveats``; ``difference`` is ours less the published; ``caveats`` lists the short names
+        A row per run x rule x metric: the columns of `frames.run_columns`, then ``probe rule metric value low high
+        published difference caveats``; ``difference`` is ours minus the published; ``caveats`` lists the short names
         of `caveats`, empty where data and model are the seminar's.
     """
     frame = frames.with_names(frames.metrics_frame(runs), runs)
@@ -102,8 +105,8 @@ def compute(runs: Sequence[Run], rules: Sequence[str] = ("half", "tuned")) -> pd
     return frame.drop(columns="split").reset_index(drop=True)
 
 
-def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and cells: for each probe a row published, then for each rule ours and the difference."""
+def readable(frame: pd.DataFrame) -> Table:
+    """The table: for each probe a row published, then for each rule ours and the difference."""
     metrics, rows = list(reference.SEMINAR_METRICS), []
     for _, part in frame.groupby("run", sort=False):
         reasons = part["caveats"].iloc[0]
@@ -119,8 +122,8 @@ def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
             cells = [figures.with_interval(row["value"], row["low"], row["high"]) for row in ours]
             rows.append([probe, f"ours, {words}", *cells])
             differences = [_signed(row["difference"]) for row in ours]
-            rows.append([probe, f"ours less published, {words}{unlike}", *differences])
-    return ["Probe", "", *(frames.MULTILABEL_METRICS[metric] for metric in metrics)], rows
+            rows.append([probe, f"ours minus published, {words}{unlike}", *differences])
+    return Table(["Probe", "", *(frames.MULTILABEL_METRICS[metric] for metric in metrics)], rows)
 
 
 def _signed(value: float) -> str:
@@ -128,14 +131,12 @@ def _signed(value: float) -> str:
 
 
 def statement(run: Run) -> str:
-    """What our numbers were really made on: data, splits, model; and what keeps them from the seminar's."""
+    """What our numbers are of: data, splits, model; and why they are not comparable with the seminar's."""
     splits = _rows(protocol.rows_of(run.record))
     ours = f"Ours: {run.dataset} ({splits} samples), {frames.model_words(run.record['features']['encoder'])}; on test."
     reasons = caveats(run)
     if not reasons:
-        return (
-            f"{ours} Same data set and kind of model as the seminar's; its release, bands and variant are not stated."
-        )
+        return f"{ours} Same dataset and model family as the seminar's; its release, bands and variant are not stated."
     return f"NOT COMPARABLE with the published numbers: {'; '.join(reasons.values())}. {ours}"
 
 
@@ -147,29 +148,11 @@ def _rows(rows: dict[str, int]) -> str:
 
 
 def _write_table(frame: pd.DataFrame, run: Run, folder: Path) -> Output:
-    stem = folder / f"seminar__{run.dataset}__{run.encoder}"
-    header, rows = readable(frame)
-    note = statement(run)
-    title = f"The seminar's table{' (simulated data)' if run.simulated else ''}"
-    text = f"# {title}\n\n{note}\n\n{_protocol()}\n\n" + tables.markdown_table(header, rows, left=2)
-    return Output(
-        title="The seminar's table, and ours",
-        files=(
-            *figures.save(draw_figure(frame, run), stem),
-            tables.write_csv(frame, stem),
-            tables.write_markdown(text, stem),
-            tables.write_latex(tables.latex_table(header, rows, left=2, caption=f"{title}. {note}"), stem),
-        ),
-        dataset=run.dataset,
-        encoder=run.encoder,
-        caption=f"{note} {_protocol()}",
+    return write_view(
+        frame, lambda frame: draw_figure(frame, run), folder / f"seminar__{run.dataset}__{run.encoder}", title=TITLE,
+        shown=[readable(frame)], left=2, note=f"{statement(run)} {PUBLISHED}",
         alt="Five metrics of each probe, published and ours.",
-        tables=((header, rows),),
-    )
-
-
-def _protocol() -> str:
-    return f"Published: {STUDY.text()}"
+    )  # fmt: skip
 
 
 def _umap(request: ViewRequest, run: Run, folder: Path, notes: list[str]) -> list[Output]:
@@ -177,9 +160,9 @@ def _umap(request: ViewRequest, run: Run, folder: Path, notes: list[str]) -> lis
     if not paths.feature_file(features, "test").exists():
         notes.append(f"no UMAP panels: {features} has no test features; make them with featurize")
         return []
-    place = replace(request, folder=folder, features=features, model=None, dataset=None, split="test")
+    of_test = replace(request, folder=folder, features=features, model=None, dataset=None, split="test")
     try:
-        return run_view("umap", place)
+        return run_view("umap", of_test)
     except RequestError as error:
         notes.append(f"no UMAP panels: {error}")
         return []
@@ -196,16 +179,9 @@ def _bars(runs: Sequence[Run], request: ViewRequest, folder: Path, notes: list[s
 
 def _write_page(frame: pd.DataFrame, run: Run, outputs: list[Output], notes: list[str], folder: Path) -> None:
     """One Markdown page with the table and the figures."""
-    header, rows = readable(frame)
-    simulated = " (simulated data)" if run.simulated else ""
-    text = f"# The seminar on DOFA and BigEarthNet, ours beside it{simulated}\n\n{statement(run)}\n\n{_protocol()}\n\n"
-    text += tables.markdown_table(header, rows, left=2)
-    for output in outputs:
-        png = output.file("png")
-        assert png is not None
-        text += f"\n## {output.title}\n\n![{output.alt}]({png.name})\n\n{output.caption}\n"
-    if notes:
-        text += "\n## Not here\n\n" + "".join(f"- {note}\n" for note in notes)
+    title = with_simulated("The seminar on DOFA and BigEarthNet, published and ours", run.simulated)
+    text = f"# {title}\n\n{statement(run)}\n\n{PUBLISHED}\n\n{tables.markdown_table(*readable(frame), left=2)}"
+    text += tables.markdown_page(outputs, [], notes)
     tables.write_markdown(text, folder / f"seminar__{run.dataset}__{run.encoder}__page")
 
 
@@ -213,7 +189,7 @@ def _write_page(frame: pd.DataFrame, run: Run, outputs: list[Output], notes: lis
 
 
 def draw_figure(frame: pd.DataFrame, run: Run) -> Figure:
-    """A panel a metric, published and ours.
+    """One panel per metric, published and ours.
 
     Args:
         frame: of `compute`.
@@ -234,7 +210,7 @@ def draw_figure(frame: pd.DataFrame, run: Run) -> Figure:
         handles.append(Line2D([], [], marker="o", lw=1.6, ms=6, mfc=fill, mew=1.4, color=figures.RIGHT))
         words.append(f"ours, {frames.RULE_WORDS[rule]}")
     figure.legend(handles, words, loc="outside upper right", ncols=3, frameon=False)
-    what = "The seminar's table, and ours"
+    what = TITLE
     if caveats(run):
         what += f" (not comparable: {', '.join(caveats(run))})"
     where = f"{run.dataset}: {frames.model_words(run.record['features']['encoder'])}"
@@ -244,7 +220,7 @@ def draw_figure(frame: pd.DataFrame, run: Run) -> Figure:
 
 
 def draw(frame: pd.DataFrame, ax: Axes) -> None:
-    """One metric: a row a probe.
+    """One metric: a row per probe.
 
     Args:
         frame: of `compute`, one metric.
@@ -260,7 +236,7 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
             ax.plot([row["low"], row["high"]], [y, y], color=figures.RIGHT, lw=1.6, solid_capstyle="butt")
         fill = "white" if row["rule"] == "half" else figures.RIGHT
         ax.plot(row["value"], y, "o", ms=5, mew=1.4, mfc=fill, color=figures.RIGHT)
-    ax.set_yticks([place + 0.1 for place in range(len(probes))], probes)
+    ax.set_yticks([row + 0.1 for row in range(len(probes))], probes)
     ax.set_ylim(len(probes) - 0.4, -0.4)
     ax.xaxis.set_major_locator(MaxNLocator(3))
     ax.grid(axis="x")

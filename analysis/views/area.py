@@ -1,4 +1,4 @@
-"""Accuracy of a map and error-adjusted area of each class, with 95 % intervals, from a reference sample.
+"""Accuracy of a map and error-adjusted area of each class, with 95% CI, from a reference sample.
 
 Estimators: `analysis.map_accuracy`. The sample is a table with the columns ``map`` and ``reference``, and ``stratum``
 where it was not drawn by map class; without one, the test samples of a single-label run stand in for it.
@@ -14,33 +14,35 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import figures, tables
-from analysis.contract import Output, ViewRequest
+from analysis.card import Option, ViewCard
+from analysis.contract import Output, Table, ViewRequest
 from analysis.map_accuracy import Estimate, MapAccuracy, allocate, estimate, sample_size
+from analysis.words import with_simulated
+from analysis.writing import write_view
 from data.errors import RequestError, unknown
-from data.runs import Run, all_runs
+from data.runs import Run
 
-CARD = {
-    "input": "runs",
-    "labels": "single-label",
-    "options": {
-        "sample": {"default": "", "help": "Reference sample: CSV or Parquet with the columns map, reference, stratum."},
-        "areas": {
-            "default": "",
-            "help": "Mapped area of each class, or size of each stratum: CSV with name and area, or A=200,B=150.",
-        },
-        "design": {"default": "stratified", "help": "How the sample was drawn: stratified or simple (random)."},
-        "unit": {"default": "", "help": "Unit of the areas, such as ha."},
-        "finite": {"default": False, "help": "Areas are numbers of pixels: correct for the share that was sampled."},
-        "plan": {"default": False, "help": "Plan a sample instead: how many to draw for --target-se, and where."},
-        "target_se": {"default": 0.01, "help": "Standard error of overall accuracy that --plan aims at."},
-        "expected": {"default": "", "help": "Expected user's accuracies for --plan, such as A=0.7,B=0.9. [0.8 each]"},
-        "least": {"default": 50, "help": "Samples of the smallest classes in --plan."},
+CARD = ViewCard(
+    input="runs",
+    options={
+        "sample": Option(default="", help="Reference sample: CSV or Parquet with the columns map, reference, stratum."),
+        "areas": Option(
+            default="",
+            help="Mapped area of each class, or size of each stratum: CSV with name and area, or A=200,B=150.",
+        ),
+        "design": Option(default="stratified", help="How the sample was drawn: stratified or simple (random)."),
+        "unit": Option(default="", help="Unit of the areas, such as ha."),
+        "finite": Option(default=False, help="Areas are numbers of pixels: correct for the share that was sampled."),
+        "plan": Option(default=False, help="Plan a sample instead: how many to draw for --target-se, and where."),
+        "target_se": Option(default=0.01, help="Standard error of overall accuracy that --plan aims at."),
+        "expected": Option(default="", help="Expected user's accuracies for --plan, such as A=0.7,B=0.9. [0.8 each]"),
+        "least": Option(default=50, help="Samples of the smallest classes in --plan."),
     },
-}
+)
 
 DESIGNS = ("stratified", "simple")
 NO_PROBABILITY_SAMPLE = (
-    "The run's test samples are not a probability sample of the map: the intervals hold only for places like them."
+    "The run's test samples are not a probability sample of the map: the intervals hold only for locations like them."
 )
 
 
@@ -66,8 +68,7 @@ def run(
         return [_write_plan(planned(sizes, expected, target_se, least), folder)]
     if sample:
         return [_write(_from_table(Path(sample), sizes, design, unit, finite=finite), folder, simulated=False)]
-    runs = all_runs(request.out, model=request.model, dataset=request.dataset, kind=request.kind)
-    single = [one for one in runs if not one.multilabel]
+    single = [one for one in request.all_runs() if not one.multilabel]
     if not single:
         raise RequestError("analyze area: the runs found are multi-label; name a reference sample with --sample")
     return [_write(_from_run(one, sizes, unit), folder, simulated=one.simulated) for one in single]
@@ -170,48 +171,39 @@ def compute(result: Result) -> pd.DataFrame:
 
 def _write(result: Result, folder: Path, *, simulated: bool) -> Output:
     frame, stem = compute(result).assign(simulated=simulated), folder / f"area__{result.name}"
-    overall = _plus_minus(result.found.overall)
-    of = f" ({result.unit})" if result.unit else " (share)"
-    header = [
-        "Class",
-        f"Mapped area{of}",
-        f"Adjusted area{of}",
-        "95 % interval",
-        "User's accuracy",
-        "Producer's accuracy",
-    ]
-    area = result.found.area.scaled(result.total)
-    bounds = result.found.area_interval * result.total
-    rows = [
-        [
-            name,
-            _amount(result.mapped[k] * result.total, result.total),
-            f"{_amount(area.value[k], result.total)} ± {_amount(area.half_width[k], result.total)}",
-            f"{_amount(bounds[k, 0], result.total)} to {_amount(bounds[k, 1], result.total)}",
-            _plus_minus(result.found.users, k),
-            _plus_minus(result.found.producers, k),
-        ]
-        for k, name in enumerate(result.found.classes)
-    ]
-    title = f"Map accuracy and area, {result.title}" + (" (simulated data)" if simulated else "")
-    note = f"Overall accuracy {overall} (95 %). {result.note} ± is 1.96 standard errors; for a class that is rare in a "
-    note += "large stratum trust the interval instead."
+    shown = readable(result)
+    title = f"Map accuracy and area, {result.title}"
+    note = (
+        f"Overall accuracy {_plus_minus(result.found.overall)} (95% CI). {result.note} ± is 1.96 standard errors; for "
+        "a class that is rare in a large stratum use the interval instead."
+    )
     matrix = pd.DataFrame(result.found.matrix, columns=list(result.found.classes))
     matrix.insert(0, "map", list(result.found.classes))
-    return Output(
-        title=title,
-        files=(
-            *figures.save(draw_figure(result, simulated=simulated), stem),
-            *tables.write_all(frame, stem, title, header, rows, left=1, note=note),
-            tables.write_csv(matrix, stem.with_name(f"{stem.name}__matrix")),
-        ),
-        dataset=result.dataset,
-        encoder=result.encoder,
-        caption=note,
-        alt=f"Mapped and error-adjusted area of {len(frame)} classes with 95 % intervals.",
-        tables=((header, rows),),
-        summary=f"{title}\n{note}\n{tables.markdown_table(header, rows, left=1)}",
-    )
+    heading = with_simulated(title, simulated)
+    return write_view(
+        frame, lambda _: draw_figure(result, simulated=simulated), stem, title=heading, heading=title, shown=[shown],
+        note=note, of=(), dataset=result.dataset, encoder=result.encoder,
+        alt=f"Mapped and error-adjusted area of {len(frame)} classes with 95% CI.",
+        summary=f"{heading}\n{note}\n{tables.markdown_table(*shown, left=1)}",
+        files=[tables.write_csv(matrix, stem.with_name(f"{stem.name}__matrix"))],
+    )  # fmt: skip
+
+
+def readable(result: Result) -> Table:
+    """The table: a row per class."""
+    of, total = f" ({result.unit})" if result.unit else " (share)", result.total
+    header = ["Class", f"Mapped area{of}", f"Adjusted area{of}", "95% CI", "User's accuracy", "Producer's accuracy"]
+    area, bounds = result.found.area.scaled(total), result.found.area_interval * total
+    rows = [
+        [
+            name, _amount(result.mapped[k] * total, total),
+            f"{_amount(area.value[k], total)} ± {_amount(area.half_width[k], total)}",
+            f"{_amount(bounds[k, 0], total)} to {_amount(bounds[k, 1], total)}",
+            _plus_minus(result.found.users, k), _plus_minus(result.found.producers, k),
+        ]
+        for k, name in enumerate(result.found.classes)
+    ]  # fmt: skip
+    return Table(header, rows)
 
 
 def _plus_minus(estimate: Estimate, k: int | None = None) -> str:
@@ -220,15 +212,9 @@ def _plus_minus(estimate: Estimate, k: int | None = None) -> str:
 
 
 def _amount(value: float, total: float) -> str:
-    return (
-        "–"
-        if np.isnan(value)
-        else f"{value:,.0f}"
-        if total >= 1000
-        else f"{value:.4g}"
-        if total > 1
-        else f"{value:.3f}"
-    )
+    if np.isnan(value):
+        return "–"
+    return f"{value:,.0f}" if total >= 1000 else f"{value:.4g}" if total > 1 else f"{value:.3f}"
 
 
 def draw_figure(result: Result, *, simulated: bool) -> Figure:
@@ -241,7 +227,7 @@ def draw_figure(result: Result, *, simulated: bool) -> Figure:
 
 
 def draw(frame: pd.DataFrame, ax: Axes, *, unit: str) -> None:
-    """One bar per class, the first above.
+    """One bar per class, the first on top.
 
     Args:
         frame: of `compute`.
@@ -251,7 +237,7 @@ def draw(frame: pd.DataFrame, ax: Axes, *, unit: str) -> None:
     rows = np.arange(len(frame))
     # The interval of a rare class may lie above an estimate of 0.
     reach = np.maximum([frame["area"] - frame["area_low"], frame["area_high"] - frame["area"]], 0)
-    ax.barh(rows, frame["area"], height=0.6, color=figures.PALETTE[4], label="error-adjusted, 95 % interval")
+    ax.barh(rows, frame["area"], height=0.6, color=figures.PALETTE[4], label="error-adjusted, 95% CI")
     ax.errorbar(frame["area"], rows, xerr=reach, fmt="none", ecolor=figures.INK, capsize=3, linewidth=1)
     mapped = frame["mapped_area"].to_numpy()
     if not np.isnan(mapped).all():
@@ -292,11 +278,11 @@ def planned(sizes: dict[str, float] | None, expected: str, target_se: float, lea
 def _write_plan(frame: pd.DataFrame, folder: Path) -> Output:
     header = ["Class", "Share of the map", "Expected user's accuracy", "Samples"]
     rows = [[row[0], f"{row[1]:.4f}", f"{row[2]:.2f}", f"{row[3]:,}"] for row in frame.itertuples(index=False)]
-    title = f"Sample of {frame['samples'].sum():,} places, stratified by map class"
-    note = "Draw each class's places at random within it. Sample size: Olofsson et al. 2014, equation 13."
-    files = tables.write_all(frame, folder / "plan", title, header, rows, left=1, note=note)
-    summary = f"{title}. {note}\n{tables.markdown_table(header, rows, left=1)}"
-    return Output(title=title, files=files, caption=note, tables=((header, rows),), summary=summary)
+    shown = Table(header, rows)
+    title = f"Sample of {frame['samples'].sum():,} locations, stratified by map class"
+    note = "Draw each class's locations at random within it. Sample size: Olofsson et al. 2014, equation 13."
+    summary = f"{title}. {note}\n{tables.markdown_table(*shown, left=1)}"
+    return write_view(frame, None, folder / "plan", title=title, shown=[shown], note=note, of=(), summary=summary)
 
 
 # --------------------------------------------------------------------------------------------- reading
@@ -319,7 +305,9 @@ def read_table(file: Path, wanted: Sequence[str]) -> pd.DataFrame:
     used = [*wanted, *(["stratum"] if "stratum" in frame else [])]
     empty = frame[used].isna().to_numpy().any(axis=1)
     if empty.any():
-        raise RequestError(f"{file}: {int(empty.sum())} rows lack a value, first row {int(np.argmax(empty)) + 2}")
+        raise RequestError(
+            f"{file}: {int(empty.sum())} rows have empty cells, the first is row {int(np.argmax(empty)) + 2}"
+        )
     if not len(frame):
         raise RequestError(f"{file} has no rows")
     return frame.assign(**{name: frame[name].astype(str).str.strip() for name in used})

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from analysis import leaks, tables
-from analysis.contract import Output, ViewRequest
+from analysis.card import Option, ViewCard
+from analysis.contract import Output, Table, ViewRequest
+from analysis.words import with_simulated
 from data import paths, store
 from data.bands import Band, choose_bands
 from data.command import progress
@@ -16,16 +18,16 @@ from data.dataset import EODataset
 from data.errors import RequestError
 from probes import spatial
 
-CARD = {
-    "input": "dataset",
-    "options": {
-        "pixels": {"default": True, "help": "Read every image and look for identical ones."},
-        "bands": {"default": "all", "help": "Bands to read: a set such as rgb or s2-12, or names such as B04,B08."},
+CARD = ViewCard(
+    input="dataset",
+    options={
+        "pixels": Option(default=True, help="Read all images and look for identical ones."),
+        "bands": Option(default="all", help="Bands to read: a set such as rgb or s2-12, or names such as B04,B08."),
     },
-}
+)
 
-# What a finding means. Anything WRONG makes the command exit with 1: a score on these splits does not say what a score
-# should. A NOTE is worth knowing and often intended; UNKNOWN could not be looked at.
+# What a finding means. Anything WRONG makes the command exit with 1: scores on these splits are not what they claim to
+# be. A NOTE is worth knowing and often intended; UNKNOWN could not be checked.
 WRONG, NOTE, GOOD, UNKNOWN = "wrong", "note", "good", "unknown"
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 DISTANCE_COLUMNS = [f"km_{quantile}" for quantile in QUANTILES]
@@ -66,35 +68,29 @@ class Material:
 def run(request: ViewRequest, *, pixels: bool, bands: str) -> list[Output]:
     """Audit the splits of a dataset, of a feature set, or of both."""
     splits, slug, simulated = gather(request, bands=bands)
-    findings, labels = compute(splits, pixels=pixels), label_counts(splits)
-    title = f"Audit of {slug}" + (" (simulated data)" if simulated else "")
-    stem = request.target("audit") / f"audit__{slug}"
-    header, rows = readable(findings)
-    label_header, label_rows = readable_labels(labels)
-    text = f"# {title}\n\n{_sizes(splits)}\n\n" + tables.markdown_table(header, rows, left=5)
-    text += "\n## Labels\n\n" + tables.markdown_table(label_header, label_rows, left=1)
-    far = distances(splits)
+    frames = {"audit": compute(splits, pixels=pixels), "audit-labels": label_counts(splits)}
+    found, far = readable(frames["audit"]), distances(splits)
+    shown = {"": (found, 5), "Labels": (readable_labels(frames["audit-labels"]), 1)}
     if len(far):
-        text += "\n## Kilometres to the nearest training sample, by quantile\n\n"
-        text += tables.markdown_table(*readable_distances(far), left=1)
-    wrong, unknown = (list(findings["verdict"]).count(verdict) for verdict in (WRONG, UNKNOWN))
-    verdict = f"{wrong} of {len(findings)} checks found something wrong" if wrong else "nothing wrong was found"
+        frames["audit-distances"] = far
+        shown["Distance to the nearest training sample in km, by quantile"] = readable_distances(far), 1
+    title, folder = with_simulated(f"Audit of {slug}", simulated), request.target("audit")
+    text = f"# {title}\n\n{_sizes(splits)}\n"
+    for heading, (table, left) in shown.items():
+        text += (f"\n## {heading}\n" if heading else "") + "\n" + tables.markdown_table(*table, left=left)
+    wrong, unknown = (list(frames["audit"]["verdict"]).count(verdict) for verdict in (WRONG, UNKNOWN))
+    verdict = f"{wrong} of {len(found.rows)} checks found something wrong" if wrong else "nothing wrong was found"
     verdict += f"; {unknown} could not be made" if unknown else ""
-    findings, labels = findings.assign(simulated=simulated), labels.assign(simulated=simulated)
-    far = far.assign(simulated=simulated)
+    stems = {name: folder / f"{name}__{slug}" for name in frames}
+    csv = [tables.write_csv(frame.assign(simulated=simulated), stems[name]) for name, frame in frames.items()]
     return [
         Output(
             title=title,
-            files=(
-                tables.write_markdown(text, stem),
-                tables.write_csv(findings, stem),
-                tables.write_csv(labels, stem.with_name(f"audit-labels__{slug}")),
-                *([tables.write_csv(far, stem.with_name(f"audit-distances__{slug}"))] if len(far) else []),
-            ),
+            files=(tables.write_markdown(text, stems["audit"]), *csv),
             dataset=slug,
-            caption="Wrong: scores on these splits do not say what they should. Note: often intended.",
-            tables=((header, rows), (label_header, label_rows), *([readable_distances(far)] if len(far) else [])),
-            summary="\n".join([f"{title}: {_sizes(splits)}", *summary(findings), verdict]),
+            caption="Wrong: scores on these splits are not what they claim to be. Note: often intended.",
+            tables=tuple(table for table, _ in shown.values()),
+            summary="\n".join([f"{title}: {_sizes(splits)}", *summary(frames["audit"]), verdict]),
             wrong=bool(wrong),
         )
     ]
@@ -147,7 +143,7 @@ def compute(splits: Sequence[Material], *, pixels: bool = True) -> pd.DataFrame:
         pixels: read every image.
 
     Returns:
-        A row a check and split, or pair of splits: ``verdict check where count of example``; ``count`` of ``of``
+        A row per check and split, or pair of splits: ``verdict check where count of example``; ``count`` of ``of``
         samples, classes or dimensions were found, and ``example`` names the first.
     """
     rows = [*_ids(splits), *_pixels(splits, wanted=pixels), *_places(splits), *_scenes(splits), *_classes(splits)]
@@ -173,20 +169,20 @@ def distances(splits: Sequence[Material]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["split", "samples", *DISTANCE_COLUMNS])
 
 
-def readable_distances(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of `distances`."""
+def readable_distances(frame: pd.DataFrame) -> Table:
+    """The table of `distances`."""
     rows = [
         [row["split"], f"{row['samples']:,}", *(f"{row[column]:,.2f}" for column in DISTANCE_COLUMNS)]
         for row in frame.to_dict("records")
     ]
-    return ["Split", "Samples", *(f"{quantile} %" for quantile in QUANTILES)], rows
+    return Table(["Split", "Samples", *(f"{quantile}%" for quantile in QUANTILES)], rows)
 
 
 def label_counts(splits: Sequence[Material]) -> pd.DataFrame:
     """Samples of each class.
 
     Returns:
-        A row a class: ``class``, then for every split ``<split>`` and ``<split>_share``, of all its samples.
+        A row per class: ``class``, then for every split ``<split>`` and ``<split>_share``, of all its samples.
     """
     columns = {"class": list(splits[0].class_names)}
     for split in splits:
@@ -236,7 +232,7 @@ def _ids(splits: Sequence[Material]) -> Iterator[Row]:
 
 def _pixels(splits: Sequence[Material], *, wanted: bool) -> Iterator[Row]:
     if not wanted or any(split.dataset is None for split in splits):
-        why = "left out by --no-pixels" if not wanted else "name the dataset with --dataset"
+        why = "skipped by --no-pixels" if not wanted else "name the dataset with --dataset"
         yield UNKNOWN, "identical pixels", "all splits", None, None, why
         return
     hashed = {}
@@ -270,7 +266,7 @@ def _repeats(check: str, split: Material, digests: np.ndarray) -> Row:
 
 def _places(splits: Sequence[Material]) -> Iterator[Row]:
     if any(split.lonlat is None for split in splits):
-        yield UNKNOWN, "overlapping footprints", "all splits", None, None, "no locations known"
+        yield UNKNOWN, "overlapping footprints", "all splits", None, None, "no locations"
         return
     size_m = leaks.footprint_m(splits[0].dataset, splits[0].bands) if splits[0].dataset else None
     for earlier, later, where in _pairs(splits):
@@ -288,7 +284,7 @@ def _places(splits: Sequence[Material]) -> Iterator[Row]:
         else:
             yield UNKNOWN, "overlapping footprints", where, None, None, "size unknown: name the dataset with --dataset"
         few, half, most = np.quantile(spatial.nearest_km(later.lonlat, earlier.lonlat), [0.05, 0.5, 0.95])
-        words = f"5 % are within {few:,.2f} km of one, half within {half:,.2f}, 95 % within {most:,.2f}"
+        words = f"5% are within {few:,.2f} km of one, half within {half:,.2f} km, 95% within {most:,.2f} km"
         yield NOTE, "nearest centre", where, None, None, words
 
 
@@ -343,8 +339,8 @@ def _features(splits: Sequence[Material]) -> Iterator[Row]:
 # ------------------------------------------------------------------------------------------------ tables
 
 
-def readable(findings: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the findings, the wrong ones first."""
+def readable(findings: pd.DataFrame) -> Table:
+    """The table of the findings, the wrong ones first."""
     order = {verdict: place for place, verdict in enumerate((WRONG, NOTE, UNKNOWN, GOOD))}
     rows = []
     for verdict, check, where, count, of, example in zip(*(findings[name].tolist() for name in COLUMNS), strict=True):
@@ -353,11 +349,11 @@ def readable(findings: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
             found = f"{count:,} of {of:,}" + (f" ({count / of:.1%})" if count else "")
         rows.append([verdict, check, where, found, example])
     rows.sort(key=lambda row: order[row[0]])
-    return ["Verdict", "Check", "Where", "Found", "First, or why"], rows
+    return Table(["Verdict", "Check", "Where", "Found", "Example or reason"], rows)
 
 
 def summary(findings: pd.DataFrame) -> list[str]:
-    """What the command prints: a line a finding, then what was looked for and not found, in one."""
+    """What the command prints: a line per finding, then one line of the checks that found nothing."""
     _, rows = readable(findings)
     lines = []
     for verdict, check, where, found, example in rows:
@@ -367,18 +363,18 @@ def summary(findings: pd.DataFrame) -> list[str]:
     clean = [
         check for check in dict.fromkeys(row[1] for row in rows) if {r[0] for r in rows if r[1] == check} == {GOOD}
     ]
-    return [*lines, f"{GOOD:7}  none of: {', '.join(clean)}"] if clean else lines
+    return [*lines, f"{GOOD:7}  not found: {', '.join(clean)}"] if clean else lines
 
 
-def readable_labels(labels: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the label counts, with the share of a split's images that have the class."""
+def readable_labels(labels: pd.DataFrame) -> Table:
+    """The table of the label counts, with the share of a split's images that have the class."""
     splits = [column for column in labels.columns if f"{column}_share" in labels]
     cells = [
         [f"{count:,} ({share:.1%})" for count, share in zip(labels[split], labels[f"{split}_share"], strict=True)]
         for split in splits
     ]
     rows = [list(row) for row in zip(labels["class"], *cells, strict=True)]
-    return ["Class", *splits], rows
+    return Table(["Class", *splits], rows)
 
 
 def _sizes(splits: Sequence[Material]) -> str:

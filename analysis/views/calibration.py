@@ -1,5 +1,6 @@
-"""Reliability diagrams: how often a probe's scores come true, with calibration error, Brier score and log loss."""
+"""Reliability diagrams: observed frequency against predicted score, with ECE, Brier score and log loss."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import figures, frames, tables
-from analysis.contract import Output, ViewRequest
-from data.runs import Run, all_runs
+from analysis import figures, frames
+from analysis.card import ViewCard
+from analysis.contract import Output, Table, ViewRequest
+from analysis.writing import stem_of, write_view
+from data.runs import Run
 from probes import probabilities
 
-CARD = {"input": "runs", "options": {}}
+CARD = ViewCard(
+    input="runs",
+)
 
-TOP = "argmax"  # the question that single-label runs are asked: is the class with the highest score right?
+TOP = "argmax"  # the one curve of single-label runs: is the class with the highest score correct?
 COLUMNS = 4  # panels side by side
 MOST_PANELS = 24  # the rest is in the table
 FEW = 10  # a bin with fewer samples is drawn hollow
@@ -24,7 +29,7 @@ BIN_COLUMNS = ["low", "high", "count", "confidence", "frequency"]
 
 def run(request: ViewRequest) -> list[Output]:
     """Write a reliability diagram and its table for each run."""
-    runs = all_runs(request.out, model=request.model, dataset=request.dataset, kind=request.kind)
+    runs = request.all_runs()
     named = frames.with_names(pd.DataFrame([frames.run_columns(one) for one in runs]), runs).to_dict("records")
     folder = request.target("calibration")
     return [_write(one, compute(one).assign(**about), folder) for one, about in zip(runs, named, strict=True)]
@@ -52,8 +57,8 @@ def compute(run: Run) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and cells: of multi-label runs a row per class, of single-label runs a row per bin.
+def readable(frame: pd.DataFrame) -> Table:
+    """Of multi-label runs a row per class, of single-label runs a row per bin.
 
     Args:
         frame: of `compute`.
@@ -66,12 +71,12 @@ def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
             ece, support = (float(part[column].to_numpy(float)[0]) for column in ("ece", "support"))
             rates = (support / counts.sum(), mean, ece)
             rows.append([str(name), f"{int(support):,}", *(figures.number(value) for value in rates)])
-        return ["Class", "Support", "Frequency", "Mean score", "ECE"], rows
+        return Table(["Class", "Support", "Frequency", "Mean score", "ECE"], rows)
     rows = [
         [f"{low:.2f} to {high:.2f}", f"{count:,}", figures.number(confidence), figures.number(frequency)]
         for low, high, count, confidence, frequency in frame[BIN_COLUMNS].itertuples(index=False)
     ]
-    return ["Score", "Samples", "Mean score", "Accuracy"], rows
+    return Table(["Score", "Samples", "Mean score", "Accuracy"], rows)
 
 
 def summary(run: Run) -> str:
@@ -88,26 +93,14 @@ def summary(run: Run) -> str:
 
 
 def _write(run: Run, frame: pd.DataFrame, folder: Path) -> Output:
-    first: Any = frame.iloc[0]
-    stem = folder / "__".join(["calibration", *(str(first[key]) for key in ("dataset", "encoder", "run"))])
-    header, rows = readable(frame)
-    said = summary(run)
-    title = f"Calibration, {first['dataset']}, {first['model']}, {first['probe']}"
-    if first["simulated"]:
-        title += " (simulated data)"
-    return Output(
-        title=str(first["probe"]),
-        files=(
-            *figures.save(draw_figure(frame, said), stem),
-            *tables.write_all(frame, stem, title, header, rows, left=1, note=f"Test split. {said}."),
-        ),
-        dataset=first["dataset"],
-        encoder=first["encoder"],
-        caption=f"Test split, {probabilities.BINS} bins of equal width. On the diagonal scores come true. {said}.",
-        alt=f"Reliability diagram of {first['probe']}: {said}.",
-        tables=((header, rows),),
-        summary=f"{first['probe']}: {said}",
-    )
+    first, said = frame.iloc[0], summary(run)
+    return write_view(
+        frame, partial(draw_figure, said=said), stem_of(folder, "calibration", first, "dataset", "encoder", "run"),
+        title=str(first["probe"]), heading=f"Calibration, {first['dataset']}, {first['model']}, {first['probe']}",
+        shown=[readable(frame)], note=f"Test split. {said}.",
+        caption=f"Test split, {probabilities.BINS} bins of equal width. Dotted: perfect calibration. {said}.",
+        alt=f"Reliability diagram of {first['probe']}: {said}.", summary=f"{first['probe']}: {said}",
+    )  # fmt: skip
 
 
 def draw_figure(frame: pd.DataFrame, said: str) -> Figure:
@@ -119,7 +112,7 @@ def draw_figure(frame: pd.DataFrame, said: str) -> Figure:
     """
     first: Any = frame.iloc[0]
     parts: list[tuple[Any, pd.DataFrame]] = list(frame.groupby("class", sort=False))
-    note = f"Test split, {probabilities.BINS} bins, hollow with fewer than {FEW} samples. {said}."
+    note = f"Test split, {probabilities.BINS} bins, open circles: fewer than {FEW} samples. {said}."
     if first["multilabel"]:
         shown = sorted(parts, key=lambda pair: -pair[1]["support"].iloc[0])[:MOST_PANELS]
         columns = min(COLUMNS, len(shown))
@@ -133,8 +126,8 @@ def draw_figure(frame: pd.DataFrame, said: str) -> Figure:
             ax.set_box_aspect(1)
             ax.set_title(figures.wrapped(str(name), 30), fontsize=8, loc="left")
             ax.tick_params(labelbottom=number + columns >= len(shown))
-        figure.supylabel("Share of samples that show the class", fontsize=9)
-        note = f"Horizontal: mean score of the class in a bin. Larger points: more samples. By falling support. {note}"
+        figure.supylabel("Observed frequency", fontsize=9)
+        note = f"Horizontal: mean score in the bin. Larger points: more samples. By decreasing support. {note}"
         if len(parts) > len(shown):
             note = f"The {len(shown)} most frequent of {len(parts)} classes. {note}"
     else:

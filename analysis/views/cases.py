@@ -1,6 +1,7 @@
-"""Case study: the surest right decisions and the worst mistakes, each image with its true and predicted classes."""
+"""Case study: the most confident correct predictions and the worst errors, with true and predicted classes."""
 
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +10,22 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import figures, frames, samples, tables
-from analysis.contract import Output, ViewRequest
+from analysis import figures, frames, samples
+from analysis.card import Option, ViewCard
+from analysis.contract import Output, Table, ViewRequest
+from analysis.writing import stem_of, write_view
 from data.errors import RequestError
-from data.runs import Run, all_runs
+from data.runs import Run
 
-CARD = {
-    "input": "runs",
-    "images": True,
-    "options": {
-        "count": {"default": 10, "help": "Right decisions, and as many mistakes, to show."},
-        "data_root": {"default": "", "help": "Folder of the images. Default: EO_DATA_ROOT, then datasets."},
+CARD = ViewCard(
+    input="runs",
+    options={
+        "count": Option(default=10, help="Correct predictions to show, and as many errors."),
+        "data_root": Option(default="", help="Folder of the images. Default: EO_DATA_ROOT, then datasets."),
     },
-}
+)
 
-RIGHT, MISTAKE = "right", "mistake"
+CORRECT, ERROR = "correct", "error"
 COLUMNS = 5
 NAME_WIDTH = 27  # letters of a class name below a picture
 SHOWN = 3  # classes listed below a picture; the rest is counted
@@ -33,18 +35,15 @@ def run(request: ViewRequest, *, count: int, data_root: str) -> list[Output]:
     """Write the cases of every run and rule asked for; single-label runs have one rule."""
     if count < 1:
         raise RequestError(f"--count {count}: must be at least 1")
-    runs = all_runs(request.out, model=request.model, dataset=request.dataset, kind=request.kind)
-    folder, outputs = request.target("cases"), []
+    runs, folder, outputs = request.all_runs(), request.target("cases"), []
     for one in runs:
         rules = request.rules if one.multilabel else ("half",)
         chosen = [frames.with_names(compute(one, rule, count=count), runs) for rule in rules]
         ids = list(dict.fromkeys(name for frame in chosen for name in frame["id"]))
         identity = one.record["features"]["dataset"]
         source = samples.open_samples(identity, "test", data_root=Path(data_root) if data_root else None, ids=ids)
-        pictures = {name: samples.picture(source, name) for name in ids}
-        for rule, frame in zip(rules, chosen, strict=True):
-            stem = folder / f"cases__{one.dataset}__{one.encoder}__{one.folder.name}__{rule}"
-            outputs.append(_write(frame, pictures, stem))
+        images = {name: samples.picture(source, name) for name in ids}
+        outputs += [_write(frame, images, folder) for frame in chosen]
     return outputs
 
 
@@ -57,11 +56,11 @@ def compute(run: Run, rule: str = "half", *, count: int = 10) -> pd.DataFrame:
         count: of each sort.
 
     Returns:
-        A row a case: the columns of `frames.run_columns`, then ``rule case place id true predicted score loss``.
-        ``true`` and ``predicted`` are class names, several separated by ``; ``. ``loss`` is the negative logarithm of
-        the probability that the run gave to the truth (mean over classes for multi-label data); ``score`` is that of
-        the highest predicted class, NaN where none was predicted. Right decisions come by rising loss, of single-label
-        data one a class before any class comes again; mistakes by falling loss. There may be fewer than `count`.
+        A row per case: the columns of `frames.run_columns`, then ``rule case rank id true predicted score loss``.
+        ``true`` and ``predicted`` are class names, several separated by ``; ``. ``loss`` is the negative log-likelihood
+        of the true labels (mean over classes for multi-label data); ``score`` is that of the highest predicted class,
+        NaN where none was predicted. Correct predictions come by rising loss, of single-label data one per class before
+        any class comes again; errors by falling loss. There may be fewer than `count`.
     """
     predictions, names = run.predictions("test"), np.array(run.class_names, dtype=object)
     truth, decided = frames.truth(predictions, len(names)), frames.decisions(run, predictions, rule)
@@ -73,69 +72,61 @@ def compute(run: Run, rule: str = "half", *, count: int = 10) -> pd.DataFrame:
     highest = np.where(decided, predictions.scores, -np.inf).max(axis=1)
     right = (truth == decided).all(axis=1)
     by_id = np.argsort(np.array(predictions.ids))  # ties: the same choice whatever the order of the rows
-    rights = by_id[np.argsort(loss[by_id], kind="stable")]
-    rights = rights[right[rights]]
+    corrects = by_id[np.argsort(loss[by_id], kind="stable")]
+    corrects = corrects[right[corrects]]
     if not run.multilabel:
-        turn = pd.Series(truth[rights].argmax(axis=1)).groupby(truth[rights].argmax(axis=1)).cumcount()
-        rights = rights[np.argsort(turn.to_numpy(), kind="stable")]
-    mistakes = by_id[np.lexsort((-highest[by_id], -loss[by_id]))]
-    mistakes = mistakes[~right[mistakes]]
+        turn = pd.Series(truth[corrects].argmax(axis=1)).groupby(truth[corrects].argmax(axis=1)).cumcount()
+        corrects = corrects[np.argsort(turn.to_numpy(), kind="stable")]
+    errors = by_id[np.lexsort((-highest[by_id], -loss[by_id]))]
+    errors = errors[~right[errors]]
     columns, rows = frames.run_columns(run) | {"rule": rule}, []
-    for case, chosen in ((RIGHT, rights[:count]), (MISTAKE, mistakes[:count])):
-        for place, row in enumerate(chosen, 1):
-            about = {"case": case, "place": place, "id": predictions.ids[row]}
+    for case, chosen in ((CORRECT, corrects[:count]), (ERROR, errors[:count])):
+        for rank, row in enumerate(chosen, 1):
+            about = {"case": case, "rank": rank, "id": predictions.ids[row]}
             about |= {"true": "; ".join(names[truth[row]]), "predicted": "; ".join(names[decided[row]])}
             score = float(highest[row]) if decided[row].any() else np.nan
             rows.append(columns | about | {"score": score, "loss": float(loss[row])})
     return pd.DataFrame(rows)
 
 
-def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of one run's cases."""
+def readable(frame: pd.DataFrame) -> Table:
+    """The table of one run's cases."""
     rows = [
         [row["id"], row["case"], row["true"] or "none", row["predicted"] or "none"]
         + [figures.number(row[value]) for value in ("score", "loss")]
         for row in frame.to_dict("records")
     ]
-    return ["Sample", "Case", "True", "Predicted", "Score", "Loss"], rows
+    return Table(["Sample", "Case", "True", "Predicted", "Score", "Loss"], rows)
 
 
-def _write(frame: pd.DataFrame, pictures: dict[str, np.ndarray], stem: Path) -> Output:
+def _write(frame: pd.DataFrame, images: dict[str, np.ndarray], folder: Path) -> Output:
     first = frame.iloc[0]
-    header, rows = readable(frame)
     words = frames.rule_words(first["rule"], first["multilabel"])
-    title = f"Cases, {first['dataset']}, {first['model']}, {first['probe']}, {words}"
-    if first["simulated"]:
-        title += " (simulated data)"
-    return Output(
-        title=f"{first['probe']}, {words}",
-        files=(
-            *figures.save(draw_figure(frame, pictures), stem),
-            *tables.write_all(frame, stem, title, header, rows, left=4),
-        ),
-        dataset=first["dataset"],
-        encoder=first["encoder"],
-        caption="Test samples, surest right decisions and worst mistakes by the run's own probabilities.",
+    return write_view(
+        frame, partial(draw_figure, images=images),
+        stem_of(folder, "cases", first, "dataset", "encoder", "run", "rule"), title=f"{first['probe']}, {words}",
+        heading=f"Cases, {first['dataset']}, {first['model']}, {first['probe']}, {words}", shown=[readable(frame)],
+        left=4,
+        note="Test samples: the most confident correct predictions and the errors with the highest loss.",
         alt=f"{len(frame)} images with their true and predicted classes.",
-        tables=((header, rows),),
-    )
+    )  # fmt: skip
 
 
-def draw_figure(frame: pd.DataFrame, pictures: dict[str, np.ndarray]) -> Figure:
-    """Right decisions above, mistakes below.
+def draw_figure(frame: pd.DataFrame, images: dict[str, np.ndarray]) -> Figure:
+    """Correct predictions above, errors below.
 
     Args:
         frame: of `compute`, `frames.with_names`, one run and rule.
-        pictures: by id, (H, W, 3) uint8.
+        images: by id, (H, W, 3) uint8.
     """
     first = frame.iloc[0]
-    groups = [(case, frame.loc[frame["case"] == case]) for case in (RIGHT, MISTAKE)]
+    groups = [(case, frame.loc[frame["case"] == case]) for case in (CORRECT, ERROR)]
     lines = [max(1, -(-len(part) // COLUMNS)) for _, part in groups]
     figure = figures.new_figure(10.5, 1.45 + sum((3.3 if first["multilabel"] else 2.45) * n + 0.25 for n in lines))
     blocks: Any = figure.subfigures(2, 1, height_ratios=lines)
     headings = {
-        RIGHT: "Surest right decisions" + ("" if first["multilabel"] else ", classes in turn"),
-        MISTAKE: "Worst mistakes",
+        CORRECT: "Most confident correct predictions" + ("" if first["multilabel"] else ", one per class in turn"),
+        ERROR: "Errors with the highest loss",
     }
     for block, (case, part), count in zip(blocks, groups, lines, strict=True):
         block.suptitle(headings[case] if len(part) else f"{headings[case]}: none", x=0.01, ha="left", fontweight="bold")
@@ -143,10 +134,10 @@ def draw_figure(frame: pd.DataFrame, pictures: dict[str, np.ndarray]) -> Figure:
         for ax in axes:
             ax.set_axis_off()
         for ax, row in zip(axes, part.to_dict("records"), strict=False):
-            draw(row, pictures[row["id"]], ax)
+            draw(row, images[row["id"]], ax)
     words = frames.rule_words(first["rule"], first["multilabel"])
     note = (
-        "Test samples; in brackets the probability of the predicted class. Mistakes: least probable true class first."
+        "Test samples; in parentheses: the score of the predicted class. Errors: lowest score of the true class first."
     )
     where = f"{first['dataset']}: {first['model']}"
     figures.put_title(figure, f"Cases: {first['probe']}, {words}", where, simulated=bool(first["simulated"]), note=note)
@@ -161,26 +152,23 @@ def draw(row: dict, pixels: np.ndarray, ax: Axes) -> None:
         pixels: (H, W, 3) uint8.
         ax: where to draw.
     """
-    ax.imshow(pixels, interpolation="nearest")
-    ax.set_axis_off()
-    colour = figures.RIGHT if row["case"] == RIGHT else figures.WRONG
     score = "" if np.isnan(row["score"]) else f" ({row['score']:.2f})"
     if row["multilabel"]:
         true, predicted = (set(filter(None, row[side].split("; "))) for side in ("true", "predicted"))
-        parts = [
-            ("true positives", true & predicted), ("false negatives", true - predicted),
-            ("false positives", predicted - true),
-        ]  # fmt: skip
-        text = "\n".join(line for what, names in parts for line in _listed(what, sorted(names)))
+        outcomes = {
+            "true positives": true & predicted, "false negatives": true - predicted,
+            "false positives": predicted - true,
+        }  # fmt: skip
+        text = "\n".join(line for what, names in outcomes.items() for line in _listed(what, sorted(names)))
         text = text or "no class, none predicted"
-    elif row["case"] == RIGHT:
+    elif row["case"] == CORRECT:
         text = f"{figures.wrapped(row['true'], NAME_WIDTH)}{score}"
     else:
         text = (
             f"true: {figures.wrapped(row['true'], NAME_WIDTH)}\n"
             f"predicted: {figures.wrapped(row['predicted'], NAME_WIDTH)}{score}"
         )
-    ax.set_title(text, fontsize=7.5, color=colour, loc="left", y=0, va="top", pad=-4, linespacing=1.25)
+    figures.draw_sample(ax, pixels, text, colour=figures.RIGHT if row["case"] == CORRECT else figures.WRONG)
 
 
 def _listed(what: str, names: list[str]) -> list[str]:

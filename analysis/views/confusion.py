@@ -9,14 +9,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import figures, frames, tables
-from analysis.contract import Output, ViewRequest
-from data.runs import Run, all_runs
+from analysis import figures, frames
+from analysis.card import ViewCard
+from analysis.contract import Output, Table, ViewRequest
+from analysis.writing import stem_of, write_view
+from data.runs import Run
 
-CARD = {"input": "runs", "options": {}}
+CARD = ViewCard(
+    input="runs",
+)
 
 NUMBERS_UP_TO, NAMES_UP_TO = 60, 120  # classes whose counts are written into the cells, and whose names beside them
 LARGEST = 100  # pairs in the table of a matrix too large to be read as one
+SHARES = "Share and count of the test samples that have the class (left two columns) or lack it (right two)."
 OUTCOMES = {
     "tp": "True positive (TP)", "fn": "False negative (FN)", "fp": "False positive (FP)", "tn": "True negative (TN)",
 }  # fmt: skip
@@ -24,13 +29,13 @@ OUTCOMES = {
 
 def run(request: ViewRequest) -> list[Output]:
     """Write a matrix for each run and rule; single-label runs have one rule."""
-    runs = all_runs(request.out, model=request.model, dataset=request.dataset, kind=request.kind)
-    folder = request.target("confusion")
-    outputs = []
+    runs, folder, outputs = request.all_runs(), request.target("confusion"), []
     for one in runs:
         for rule in request.rules if one.multilabel else ("half",):
-            stem = folder / f"confusion__{one.dataset}__{one.encoder}__{one.folder.name}__{rule}"
-            outputs.append(_write(frames.with_names(compute(one, rule), runs), one, rule, stem))
+            frame = frames.with_names(compute(one, rule), runs)
+            outputs.append(
+                _write(frame, stem_of(folder, "confusion", frame.iloc[0], "dataset", "encoder", "run", "rule"))
+            )
     return outputs
 
 
@@ -38,8 +43,8 @@ def compute(run: Run, rule: str = "half") -> pd.DataFrame:
     """The confusion of one run on test.
 
     Returns:
-        Single-label: a row a true class x predicted class with ``true predicted count share``, predicted by
-        argmax. Multi-label: a row a class x outcome with ``class outcome count share``, from the recorded
+        Single-label: a row per true class x predicted class with ``true predicted count share``, predicted by
+        argmax. Multi-label: a row per class x outcome with ``class outcome count share``, from the recorded
         counts. ``share`` is of the samples that truly have (``tp fn``) or lack (``fp tn``) the class; NaN where
         there are none. Both are led by the columns of `frames.run_columns` and ``rule``.
     """
@@ -74,39 +79,27 @@ def _outcomes(run: Run, rule: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _write(frame: pd.DataFrame, run: Run, rule: str, stem: Path) -> Output:
-    words = f", {frames.rule_words(rule, True)}" if run.multilabel else ""
-    shares = (
-        "Shares of the samples that truly have the class (left two columns) or lack it (right two)."
-        if run.multilabel
-        else "Counts of the true class (row) and the predicted one (column)."
-    )
-    many = not run.multilabel and len(run.class_names) > NUMBERS_UP_TO
-    header, rows = largest(frame) if many else readable(frame)
-    if many:
-        shares = f"The {len(rows)} most frequent confusions; the CSV has every pair, the figure all as an image."
-    left = 3 if many else 1
-    title = f"Confusion: {run.dataset}, {frame['model'].iloc[0]}, {frame['probe'].iloc[0]}{words}"
-    title += " (simulated data)" if run.simulated else ""
-    text = f"# {title}\n\nTest split. {shares}\n\n{tables.markdown_table(header, rows, left=left)}"
-    return Output(
-        title=f"{frame['probe'].iloc[0]}{words}",
-        files=(
-            *figures.save(draw_figure(frame, run, rule), stem),
-            tables.write_csv(frame, stem),
-            tables.write_markdown(text, stem),
-            tables.write_latex(tables.latex_table(header, rows, left=left, caption=title), stem),
-        ),
-        dataset=run.dataset,
-        encoder=run.encoder,
-        caption=f"Test split. {shares}",
-        alt=f"Confusion matrix of {len(run.class_names)} classes.",
-        tables=((header, rows),),
-    )
+def _write(frame: pd.DataFrame, stem: Path) -> Output:
+    first, multilabel = frame.iloc[0], "outcome" in frame
+    classes = len(set(frame["class" if multilabel else "true"]))
+    words = f", {frames.rule_words(first['rule'], True)}" if multilabel else ""
+    many = not multilabel and classes > NUMBERS_UP_TO
+    shown = largest(frame) if many else readable(frame)
+    if multilabel:
+        note = SHARES
+    elif many:
+        note = f"The {len(shown.rows)} most frequent confusions; the CSV has every pair, the figure all as an image."
+    else:
+        note = "Counts by true class (row) and predicted class (column)."
+    return write_view(
+        frame, draw_figure, stem, title=f"{first['probe']}{words}",
+        heading=f"Confusion: {first['dataset']}, {first['model']}, {first['probe']}{words}", shown=[shown],
+        left=3 if many else 1, note=f"Test split. {note}", alt=f"Confusion matrix of {classes} classes.",
+    )  # fmt: skip
 
 
-def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of a frame of `compute`: a row a true class."""
+def readable(frame: pd.DataFrame) -> Table:
+    """The table of a frame of `compute`: a row per true class."""
     outcomes = "outcome" in frame
     row, column = ("class", "outcome") if outcomes else ("true", "predicted")
     heads = list(dict.fromkeys(frame[column]))
@@ -116,11 +109,11 @@ def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     ]
     names = list(dict.fromkeys(frame[row]))
     rows = [[name, *texts[i * len(heads) : (i + 1) * len(heads)]] for i, name in enumerate(names)]
-    return ["Class" if outcomes else "True", *(OUTCOMES[head] if outcomes else head for head in heads)], rows
+    return Table(["Class" if outcomes else "True", *(OUTCOMES[head] if outcomes else head for head in heads)], rows)
 
 
-def largest(frame: Any) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the most frequent confusions: a row per pair of a true and another predicted class."""
+def largest(frame: Any) -> Table:
+    """The most frequent confusions: a row per pair of a true and another predicted class."""
     wrong = frame[(frame["true"] != frame["predicted"]) & (frame["count"] > 0)]
     numbers = {name: k + 1 for k, name in enumerate(frame["true"].unique())}
     rows = [
@@ -130,33 +123,34 @@ def largest(frame: Any) -> tuple[list[str], list[list[str]]]:
         .head(LARGEST)
         .to_dict("records")
     ]
-    return ["Numbers", "True", "Predicted", "Count", "Share of the true class"], rows
+    return Table(["Numbers", "True", "Predicted", "Count", "Share of the true class"], rows)
 
 
-def draw_figure(frame: pd.DataFrame, run: Run, rule: str) -> Figure:
+def draw_figure(frame: pd.DataFrame) -> Figure:
     """The matrix with its title.
 
     Args:
-        frame: of `compute`, `frames.with_names`.
-        run: the run it is of.
-        rule: the decision rule it was made by.
+        frame: of `compute`, `frames.with_names`, one run and rule.
     """
-    classes, model, probe = len(run.class_names), frame["model"].iloc[0], frame["probe"].iloc[0]
-    if run.multilabel:
-        figure = figures.new_figure(8.2, 1.9 + 0.34 * classes)
-        what = f"Confusion: {probe}, {frames.rule_words(rule, True)}"
-        note = (
-            "Share and number of the test samples that truly have the class (first two columns) or lack it (last two)."
-        )
+    first: Any = frame.iloc[0]
+    what = f"Confusion: {first['probe']}"
+    if "outcome" in frame:
+        figure = figures.new_figure(8.2, 1.9 + 0.34 * len(set(frame["class"])))
+        what += f", {frames.rule_words(first['rule'], True)}"
+        note = SHARES
     else:
+        names = list(frame["true"].unique())
+        classes = len(names)
         side = max(2.0, 0.5 * classes if classes <= 20 else min(0.38 * classes, 14.0))
-        figure = figures.new_figure(side + 3.2, side + (1.9 if _numbered(run.class_names) else 2.9))
-        what = f"Confusion: {probe}"
-        note = "Number of test samples; colour: share of the row."
+        figure = figures.new_figure(side + 3.2, side + (1.9 if _numbered(names) else 2.9))
+        note = "Counts of test samples; colour: share of the true class (row)."
         if classes > NUMBERS_UP_TO:
-            note = "Colour: root of the share of the row; blue: correct, orange: wrong. Numbers: order in the CSV."
+            note = (
+                "Colour: square root of the share of the row; blue: correct, orange: errors. Numbers: order in the CSV."
+            )
     draw(frame, figure.subplots())
-    figures.put_title(figure, what, f"{run.dataset}: {model}", simulated=run.simulated, note=note)
+    where = f"{first['dataset']}: {first['model']}"
+    figures.put_title(figure, what, where, simulated=bool(first["simulated"]), note=note)
     return figure
 
 
@@ -204,15 +198,15 @@ def _draw_matrix(frame: pd.DataFrame, ax: Axes) -> None:
     if not _numbered(names):
         for label in ax.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")
-    for place in range(len(names) + 1):  # to follow a row or a column through empty cells
-        ax.axhline(place, color=figures.FAINT, lw=0.5, zorder=3)
-        ax.axvline(place, color=figures.FAINT, lw=0.5, zorder=3)
+    for edge in range(len(names) + 1):  # to follow a row or a column through empty cells
+        ax.axhline(edge, color=figures.FAINT, lw=0.5, zorder=3)
+        ax.axvline(edge, color=figures.FAINT, lw=0.5, zorder=3)
     ax.set_xlabel("Predicted", fontweight="bold")
     ax.set_ylabel("True", fontweight="bold")
 
 
 def _draw_image(shares: np.ndarray, names: Sequence[str], ax: Axes) -> None:
-    """Hundreds of classes as an image without numbers; colours follow the root of the share, else few would show."""
+    """Hundreds of classes as an image without numbers; colours by the square root of the share, or few show."""
     count = len(names)
     right = np.eye(count, dtype=bool)[..., None]
     visible = np.sqrt(shares)
@@ -241,7 +235,7 @@ def _heatmap(
     shares: np.ndarray, texts: list[list[str]], columns: Sequence[str], rows: Sequence[str], ax: Axes, *,
     wrong: np.ndarray, fontsize: float,
 ) -> None:  # fmt: skip
-    """Right decisions in blue, wrong ones (`wrong`, as `shares`) in orange."""
+    """Correct predictions in blue, errors (`wrong`, as `shares`) in orange."""
     heads = [figures.wrapped(name, 26) for name in columns]
     names = [figures.wrapped(name, 46) for name in rows]
     for shown, colour in ((~wrong, figures.RIGHT), (wrong, figures.WRONG)):

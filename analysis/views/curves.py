@@ -8,34 +8,36 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis import figures, frames, learning, tables
-from analysis.contract import Output, ViewRequest
+from analysis import figures, frames, learning
+from analysis.card import ViewCard
+from analysis.contract import Output, Table, ViewRequest
+from analysis.writing import stem_of, write_view
 from data.errors import RequestError
-from data.runs import Run, all_runs
+from data.runs import Run
 
-CARD = {"input": "runs", "needs": "curves", "options": {}}
+CARD = ViewCard(
+    input="runs",
+)
 
 QUANTITIES = {"loss": "Loss (cross-entropy)", "accuracy": "Accuracy"}
 SPLITS = ("train", "val")
 
 
 def run(request: ViewRequest) -> list[Output]:
-    """Write the epochs of every run that kept them, and the learning curves of runs on growing parts of train."""
-    runs = all_runs(request.out, model=request.model, dataset=request.dataset, kind=request.kind)
-    folder = request.target("curves")
-    grown = learning.write(runs, folder)
-    if grown and not any(run.record.get("history", {}).get("curves") for run in runs):
-        return grown
-    frame = compute(runs)
-    parts = [part.reset_index(drop=True) for _, part in frame.groupby(["dataset", "encoder", "run"], sort=False)]
-    return grown + [_write(part, folder) for part in parts]
+    """Write the epochs of every run that recorded them, and learning curves of runs on growing parts of train."""
+    runs, folder = request.all_runs(), request.target("curves")
+    outputs = learning.write(runs, folder)
+    if not outputs or any(run.record.get("history", {}).get("curves") for run in runs):
+        parts = compute(runs).groupby(["dataset", "encoder", "run"], sort=False)
+        outputs += [_write(part.reset_index(drop=True), folder) for _, part in parts]
+    return outputs
 
 
 def compute(runs: Sequence[Run]) -> pd.DataFrame:
     """The epochs that runs recorded.
 
     Returns:
-        A row a run x epoch x split: the columns of `frames.run_columns`, then ``epoch chosen split loss accuracy``;
+        A row per run x epoch x split: the columns of `frames.run_columns`, then ``epoch chosen split loss accuracy``;
         ``chosen`` marks the epoch whose weights the run kept.
 
     Raises:
@@ -52,43 +54,33 @@ def compute(runs: Sequence[Run]) -> pd.DataFrame:
     if not rows:
         kinds = ", ".join(sorted({run.kind for run in runs}))
         raise RequestError(
-            f"no run recorded its epochs, nor are there runs on parts of train (found: {kinds}); "
-            "make some with probe --kind head or probe sweep"
+            f"no run recorded epochs, and none was fitted on part of train (kinds found: {kinds}); make some with "
+            "probe --kind head or probe sweep"
         )
     return frames.with_names(pd.DataFrame(rows), runs)
 
 
-def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of one run: a row an epoch, the chosen one in bold."""
+def readable(frame: pd.DataFrame) -> Table:
+    """The table of one run: a row per epoch, the chosen one in bold."""
     rows = []
     for epoch, part in frame.groupby("epoch"):
         values = {row["split"]: row for row in part.to_dict("records")}
         cells = [figures.number(values[split][quantity]) for quantity in QUANTITIES for split in SPLITS]
         chosen = values["train"]["chosen"]
         rows.append([f"**{epoch}**" if chosen else f"{epoch}", *cells])
-    return ["Epoch", *(f"{quantity.capitalize()}, {split}" for quantity in QUANTITIES for split in SPLITS)], rows
+    header = ["Epoch", *(f"{quantity.capitalize()}, {split}" for quantity in QUANTITIES for split in SPLITS)]
+    return Table(header, rows)
 
 
 def _write(frame: pd.DataFrame, folder: Path) -> Output:
     first = frame.iloc[0]
-    stem = folder / "__".join(["curves", *(first[key] for key in ("dataset", "encoder", "run"))])
-    header, rows = readable(frame)
-    title = f"Epochs, {first['dataset']}, {first['model']}, {first['probe']}"
-    if first["simulated"]:
-        title += " (simulated data)"
-    note = "Bold: the epoch chosen on val."
-    return Output(
-        title=str(first["probe"]),
-        files=(
-            *figures.save(draw_figure(frame), stem),
-            *tables.write_all(frame, stem, title, header, rows, left=0, note=note),
-        ),
-        dataset=first["dataset"],
-        encoder=first["encoder"],
-        caption="Mean over the samples of a split after each epoch. The dotted line marks the epoch chosen on val.",
+    return write_view(
+        frame, draw_figure, stem_of(folder, "curves", first, "dataset", "encoder", "run"), title=str(first["probe"]),
+        heading=f"Epochs, {first['dataset']}, {first['model']}, {first['probe']}", shown=[readable(frame)], left=0,
+        note="Bold: the epoch chosen on val.",
+        caption="Mean over the samples of a split after each epoch. Dotted line: the epoch chosen on val.",
         alt=f"Loss and accuracy of {frame['epoch'].nunique()} epochs on train and val.",
-        tables=((header, rows),),
-    )
+    )  # fmt: skip
 
 
 def draw_figure(frame: pd.DataFrame) -> Figure:
@@ -102,7 +94,7 @@ def draw_figure(frame: pd.DataFrame) -> Figure:
     for ax, quantity in zip(figure.subplots(1, 2), QUANTITIES, strict=True):
         draw(frame, ax, quantity)
     figure.get_layout_engine().set(wspace=0.08)  # type: ignore[union-attr]
-    of_labels = " Accuracy: share of right decisions over all classes of all samples." if first["multilabel"] else ""
+    of_labels = " Accuracy: share of correct decisions over all classes of all samples." if first["multilabel"] else ""
     note = f"Dotted: the epoch chosen on val.{of_labels}"
     where = f"{first['dataset']}: {first['model']}"
     figures.put_title(
@@ -112,7 +104,7 @@ def draw_figure(frame: pd.DataFrame) -> Figure:
 
 
 def draw(frame: pd.DataFrame, ax: Axes, quantity: str) -> None:
-    """One quantity of one run, a line a split, named at its end.
+    """One quantity of one run, a line per split.
 
     Args:
         frame: of `compute`, one run.

@@ -1,4 +1,4 @@
-"""Score against the distance to the nearest training sample: how far from train a probe still does well."""
+"""Metric by distance to the nearest training sample: how well a probe transfers in space."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,26 +6,29 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from analysis import figures, frames, tables
-from analysis.contract import Output, ViewRequest
+from analysis import figures, frames
+from analysis.card import Option, ViewCard
+from analysis.contract import Output, Table, ViewRequest
+from analysis.writing import is_simulated, write_view
 from data import paths, store
-from data.errors import RequestError, unknown
-from data.runs import Predictions, Run, all_runs
+from data.errors import RequestError
+from data.rules import rule_name
+from data.runs import Predictions, Run
 from probes import pooling, spatial
 
-CARD = {
-    "input": "runs",
-    "needs": "locations",
-    "options": {
-        "metric": {"default": "", "help": "What to draw. Default: f2_macro_occurring or accuracy."},
-        "bins": {"default": 5, "help": "Groups of test samples, from the nearest to the farthest, of equal size."},
+CARD = ViewCard(
+    input="runs",
+    options={
+        "metric": Option(default="", help="Metric to draw. Default: f2_macro_occurring or accuracy."),
+        "bins": Option(default=5, help="Groups of test samples, from the nearest to the farthest, of equal size."),
     },
-}
+)
 
 
-# Of the classes that occur in the group: else the groups differ by how many classes are absent, which count as 0.
+# Over the classes present in a group; absent classes would count as 0, in some groups more than in others.
 HEADLINE = {True: "f2_macro_occurring", False: "accuracy"}
 
 
@@ -33,13 +36,11 @@ def run(request: ViewRequest, *, metric: str, bins: int) -> list[Output]:
     """Write a curve for every run, one figure per dataset and rule."""
     if not 2 <= bins <= 50:
         raise RequestError(f"--bins {bins}: must be from 2 to 50")
-    runs = all_runs(request.out, model=request.model, dataset=request.dataset, kind=request.kind)
-    choices = list(dict.fromkeys(name for one in runs for name in frames.metric_names(one.multilabel) if name != "ece"))
-    if metric and metric not in choices:
-        raise unknown("metric", metric, choices)
+    runs = request.all_runs()
+    frames.check_metric(metric, runs)
     frame = compute(runs, request.rules, out=request.out, metric=metric, bins=bins)
-    folder = request.target("distance")
-    return [_write(part.reset_index(drop=True), folder) for _, part in frame.groupby(["dataset", "rule"], sort=False)]
+    parts = frame.groupby(["dataset", "rule"], sort=False)
+    return [_write(part.reset_index(drop=True), request.target("distance")) for _, part in parts]
 
 
 def compute(runs: Sequence[Run], rules: Sequence[str], *, out: Path, metric: str = "", bins: int = 5) -> pd.DataFrame:
@@ -54,7 +55,7 @@ def compute(runs: Sequence[Run], rules: Sequence[str], *, out: Path, metric: str
 
     Returns:
         A row per run x rule x group: the columns of `frames.run_columns`, then ``rule metric from_km to_km samples
-        value low high by reason model probe``.
+        value cells low high by reason model probe``.
 
     Raises:
         RequestError: no run has locations.
@@ -80,7 +81,9 @@ def compute(runs: Sequence[Run], rules: Sequence[str], *, out: Path, metric: str
                 lonlat = None if given.lonlat is None else given.lonlat[inside]
                 rows.append(frames.run_columns(one) | about | _judged(one, part, lonlat, chosen))
     if not rows:
-        raise RequestError("no run knows where its samples lie; featurize a georeferenced dataset, then probe again")
+        raise RequestError(
+            "no run has locations of its samples; featurize a georeferenced dataset, then run probe again"
+        )
     numbers = dict.fromkeys(("value", "low", "high"), "float64")
     return frames.with_names(pd.DataFrame(rows).astype(numbers), runs)
 
@@ -103,12 +106,13 @@ def distances(run: Run, given: Predictions, out: Path) -> np.ndarray | None:
 def _judged(run: Run, part: pooling.Judged, lonlat: np.ndarray | None, metric: str) -> dict:
     units = spatial.units(lonlat, len(part.truth))
     pooled = pooling.pool([run], [part], units, only=metric)
-    return {"value": pooled.estimates[metric].value} | frames.interval_columns(pooled.interval(metric))
+    interval = pooled.interval(metric)
+    cells = units.count if interval.interval and units.by != "image" else 0
+    return {"value": pooled.estimates[metric].value, "cells": cells} | frames.interval_columns(interval)
 
 
-def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and cells: a row per run, a column per group of samples, the nearest first."""
-    metric = frames.metric_names(bool(frame["multilabel"].iloc[0]))[frame["metric"].iloc[0]]
+def readable(frame: pd.DataFrame) -> Table:
+    """A row per run and group of samples, the nearest group first."""
     rows = [
         [
             row["model"], row["probe"], f"{row['from_km']:,.2f} to {row['to_km']:,.2f}", f"{row['samples']:,}",
@@ -116,42 +120,38 @@ def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         ]
         for row in frame.to_dict("records")
     ]  # fmt: skip
-    return ["Model", "Probe", "Kilometres", "Samples", metric], rows
+    return Table(["Model", "Probe", "Distance (km)", "Samples", frames.metric_of(frame)], rows)
 
 
 def _interval_words(frame: pd.DataFrame) -> str:
-    """How the intervals are made: groups lie in as many cells as they do."""
-    counts = [int(word.split()[1].replace(",", "")) for word in frame["by"] if word.endswith("cells")]
-    if not counts:
+    """How the intervals are made: groups differ in how many cells they lie in."""
+    cells = frame.loc[frame["cells"] > 0, "cells"]
+    if cells.empty:
         return frames.interval_words(frame)
-    return f"95 % interval, by {min(counts):,} to {max(counts):,} spatial cells per group"
+    return f"95% CI over {cells.min():,} to {cells.max():,} spatial cells per group"
 
 
 def _write(frame: pd.DataFrame, folder: Path) -> Output:
-    first = frame.iloc[0]
-    multilabel, simulated = bool(first["multilabel"]), bool(frame["simulated"].any())
-    metric, words = frames.metric_names(multilabel)[first["metric"]], frames.rule_words(first["rule"], multilabel)
-    title = f"{metric} against the distance to train"
+    first, metric = frame.iloc[0], frames.metric_of(frame)
+    words = frames.rule_words(first["rule"], bool(first["multilabel"]))
+    title, where = f"{metric} by distance to train", f"{first['dataset']}, {words}"
     note = f"Groups of test samples of equal size; bars: {_interval_words(frame)}."
     if first["metric"].endswith(frames.OCCURRING):
-        note += " Macro averages are over the classes that occur in a group; these may differ."
+        note += " Macro averages are over the classes present in a group, which may differ between groups."
     if reasons := frames.without_interval(frame):
         note += f" {reasons[0]}"
-    stem = folder / f"distance__{first['dataset']}__{first['rule'] if multilabel else 'argmax'}"
-    figure = figures.new_figure(9, 5)
-    draw(frame, figure.subplots())
-    subtitle = f"{first['dataset']}, {words}"
-    figures.put_title(figure, title, subtitle, simulated=simulated, note=note)
-    header, rows = readable(frame)
-    heading = f"{title}, {subtitle}" + (" (simulated data)" if simulated else "")
-    return Output(
-        title=f"{title}, {words}",
-        files=(*figures.save(figure, stem), *tables.write_all(frame, stem, heading, header, rows, left=2, note=note)),
-        dataset=str(first["dataset"]),
-        caption=note,
-        alt=f"{metric} of {frame['run'].nunique()} runs by kilometres to the nearest training sample.",
-        tables=((header, rows),),
-    )
+
+    def drawn(frame: pd.DataFrame) -> Figure:
+        figure = figures.new_figure(9, 5)
+        draw(frame, figure.subplots())
+        figures.put_title(figure, title, where, simulated=is_simulated(frame), note=note)
+        return figure
+
+    return write_view(
+        frame, drawn, folder / f"distance__{first['dataset']}__{rule_name(first['rule'], first['multilabel'])}",
+        title=f"{title}, {words}", heading=f"{title}, {where}", shown=[readable(frame)], left=2, note=note,
+        of=["dataset"], alt=f"{metric} of {frame['run'].nunique()} runs by distance to the nearest training sample.",
+    )  # fmt: skip
 
 
 def draw(frame: pd.DataFrame, ax: Axes) -> None:
@@ -173,8 +173,8 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
     if far.max() > 20 * max(float(np.median(near)), 1e-9):
         ax.set_xscale("symlog", linthresh=max(float(far.min()), 0.1))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda km, _: f"{km:,g}"))
-    ax.set_xlabel("Kilometres to the nearest training sample")
-    ax.set_ylabel(frames.metric_names(bool(frame["multilabel"].iloc[0]))[frame["metric"].iloc[0]])
+    ax.set_xlabel("Distance to the nearest training sample (km)")
+    ax.set_ylabel(frames.metric_of(frame))
     ax.grid(axis="y")
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     figures.without_frame(ax)

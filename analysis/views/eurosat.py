@@ -1,17 +1,17 @@
 """The class project on DINOv2 and EuroSAT: its tables, curves, confusion, cases, CPU and GPU, DINOv2 and a CNN."""
 
+from analysis.card import Option, ViewCard
 from analysis.contract import Output, ViewRequest
 from analysis.studies import class_project
 
-CARD = {
-    "input": "runs",
-    "labels": "single-label",
-    "options": {
-        "count": {"default": 10, "help": "Correct predictions, and as many mistakes, in the case study."},
-        "data_root": {"default": "", "help": "Folder of the images. Default: EO_DATA_ROOT, then datasets."},
-        "other_out": {"default": "", "help": "A second output folder, with features made on another device."},
+CARD = ViewCard(
+    input="runs",
+    options={
+        "count": Option(default=10, help="Correct predictions, and as many mistakes, in the case study."),
+        "data_root": Option(default="", help="Folder of the images. Default: EO_DATA_ROOT, then datasets."),
+        "other_out": Option(default="", help="A second output folder, with features made on another device."),
     },
-}
+)
 
 
 def run(request: ViewRequest, *, count: int, data_root: str, other_out: str) -> list[Output]:

@@ -9,28 +9,31 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis import figures, frames, tables
-from analysis.contract import Output, ViewRequest
-from data.runs import Run, all_runs
+from analysis import figures, frames
+from analysis.card import Section, ViewCard
+from analysis.contract import Output, Table, ViewRequest
+from analysis.writing import write_view
+from data.runs import Run
 
-CARD = {"input": "runs", "report": {"order": 20, "heading": "F2 per class", "show": "figure"}, "options": {}}
+CARD = ViewCard(
+    input="runs",
+    section=Section(order=20, heading="F2 per class"),
+)
 
 MACRO = "All classes (macro mean)"
-PROBES_A_FIGURE = 8  # more bars a class than colours that can be told apart
+PROBES_PER_FIGURE = 8  # as many bars per class as there are distinguishable colours
 
 
 def run(request: ViewRequest) -> list[Output]:
     """Write bars and a table for each feature set that has runs."""
-    runs = all_runs(request.out, model=request.model, dataset=request.dataset, kind=request.kind)
-    folder = request.target("f2")
-    outputs = []
+    runs, outputs = request.all_runs(), []
     frame = compute(runs, request.rules)
     for dataset, encoder in frames.grouped(runs):
         part = frame.loc[(frame["dataset"] == dataset) & (frame["encoder"] == encoder)]
         probes = list(part["probe"].unique())
-        for page, start in enumerate(range(0, len(probes), PROBES_A_FIGURE)):
-            stem = folder / f"f2__{dataset}__{encoder}{f'__{page + 1}' if page else ''}"
-            outputs.append(write(part.loc[part["probe"].isin(probes[start : start + PROBES_A_FIGURE])], stem))
+        for page, start in enumerate(range(0, len(probes), PROBES_PER_FIGURE)):
+            stem = request.target("f2") / f"f2__{dataset}__{encoder}{f'__{page + 1}' if page else ''}"
+            outputs.append(write(part.loc[part["probe"].isin(probes[start : start + PROBES_PER_FIGURE])], stem))
     return outputs
 
 
@@ -38,8 +41,8 @@ def compute(runs: Sequence[Run], rules: Sequence[str] = ("half", "tuned")) -> pd
     """F2 of every class and their macro mean, as the runs recorded them, on test.
 
     Returns:
-        A row a run x rule x class with ``model probe rule class support f2``; the macro mean comes first, then
-        the classes by falling support, so that what rare classes suffer can be seen.
+        A row per run x rule x class with ``model probe rule class support f2``; the macro mean comes first, then
+        the classes by decreasing support, so that the effect on rare classes is visible.
     """
     classes = frames.per_class_frame(runs)
     macro = frames.metrics_frame(runs)
@@ -47,25 +50,13 @@ def compute(runs: Sequence[Run], rules: Sequence[str] = ("half", "tuned")) -> pd
     macro = macro.assign(**{"class": MACRO, "index": -1, "f2": macro["value"]})
     classes = classes.sort_values(["support", "index"], ascending=[False, True], kind="stable")
     frame = frames.with_names(pd.concat([macro, classes], ignore_index=True), runs)
-    columns = [
-        "dataset",
-        "encoder",
-        "model",
-        "run",
-        "kind",
-        "probe",
-        "multilabel",
-        "simulated",
-        "rule",
-        "class",
-        "support",
-        "f2",
-    ]
+    columns = ["dataset", "encoder", "model", "run", "kind", "probe", "multilabel", "simulated"]
+    columns += ["rule", "class", "support", "f2"]
     return frames.under_rules(frame, rules).loc[:, columns].astype({"support": "Int64"}).reset_index(drop=True)
 
 
-def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and cells: a row a class, a column a probe and rule."""
+def readable(frame: pd.DataFrame) -> Table:
+    """A row per class, a column per probe and rule."""
     multilabel = bool(frame["multilabel"].iloc[0])
     columns = list(dict.fromkeys(zip(frame["probe"], frame["rule"], strict=True)))
     columns.sort(key=lambda column: list(frame["rule"].unique()).index(column[1]))
@@ -75,32 +66,22 @@ def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         + [figures.number(values.get((name, probe, rule), np.nan)) for probe, rule in columns]
         for name, support in _supports(frame).items()
     ]
-    return ["Class", "Support", *(f"{p}, {frames.rule_words(r, multilabel)}" for p, r in columns)], rows
+    return Table(["Class", "Support", *(f"{p}, {frames.rule_words(r, multilabel)}" for p, r in columns)], rows)
 
 
 def write(frame: pd.DataFrame, stem: Path) -> Output:
     """Write the bars and the table of one feature set (of `compute`) as ``<stem>.*``."""
-    header, rows = readable(frame)
-    first = frame.iloc[0]
-    title = f"F2 per class, {first['dataset']}, {first['model']}"
-    if first["simulated"]:
-        title += " (simulated data)"
-    return Output(
-        title="F2 per class",
-        files=(
-            *figures.save(draw_figure(frame), stem),
-            *tables.write_all(frame, stem, title, header, rows, left=1),
-        ),
-        dataset=first["dataset"],
-        encoder=first["encoder"],
-        caption="Test split, classes by falling number of samples n. F2 counts recall four times as much as precision.",
-        alt=f"Bars of the F2 of {len(rows) - 1} classes for {frame['probe'].nunique()} probe runs.",
-        tables=((header, rows),),
-    )
+    first, shown = frame.iloc[0], readable(frame)
+    return write_view(
+        frame, draw_figure, stem, title="F2 per class", heading=f"F2 per class, {first['dataset']}, {first['model']}",
+        shown=[shown],
+        note="Test split, classes by decreasing support n. F2 weighs recall four times as much as precision.",
+        alt=f"Bars of the F2 of {len(shown.rows) - 1} classes for {frame['probe'].nunique()} probe runs.",
+    )  # fmt: skip
 
 
 def draw_figure(frame: pd.DataFrame) -> Figure:
-    """One panel a rule, probes side by side.
+    """One panel per rule, probes side by side.
 
     Args:
         frame: of `compute`, one feature set.
@@ -117,7 +98,7 @@ def draw_figure(frame: pd.DataFrame) -> Figure:
     handles = [Patch(color=colour) for colour in _colours(frame)]
     figure.legend(handles, probes, loc="outside upper right", ncols=min(4, len(probes)), frameon=False)
     where = f"{frame['dataset'].iloc[0]}: {frame['model'].iloc[0]}"
-    note = "n: samples of the class in test, rarest last. No bar: F2 is 0."
+    note = "n: support in test, rarest last. No bar: F2 is 0."
     figures.put_title(figure, "F2 per class", where, simulated=simulated, note=note)
     return figure
 
@@ -159,5 +140,5 @@ def _supports(frame: pd.DataFrame) -> dict[str, int | None]:
 
 
 def _colours(frame: pd.DataFrame) -> list[str]:
-    """One a probe, in the order of the frame."""
+    """One per probe, in the order of the frame."""
     return figures.kind_colours(list(frame.drop_duplicates("probe")["kind"]))

@@ -1,6 +1,7 @@
 """Suspected labels: samples whose label disagrees with out-of-fold predictions, and ranks of models without them."""
 
 from collections.abc import Sequence, Set
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,30 +11,33 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import figures, frames, ranking, samples, tables
-from analysis.contract import Output, ViewRequest
+from analysis import figures, frames, ranking, samples
+from analysis.card import Option, ViewCard
+from analysis.contract import Output, Table, ViewRequest
+from analysis.writing import write_view
 from data import paths, store
 from data.errors import RequestError
 from data.runs import Run, find_runs
 from probes import metrics, spatial
 from probes.out_of_fold import out_of_fold
 
-CARD = {
-    "input": "features",
-    "images": True,
-    "options": {
-        "count": {"default": 20, "help": "Images to show, the most suspect first; the table has all."},
-        "folds": {"default": 5, "help": "Parts of all labelled samples; each is scored by a probe of the others."},
-        "seed": {"default": 0, "help": "Seed of the division into folds."},
-        "data_root": {"default": "", "help": "Folder of the images. Default: EO_DATA_ROOT, then datasets."},
+CARD = ViewCard(
+    input="features",
+    options={
+        "count": Option(default=20, help="Images to show, lowest quality first; the table has all."),
+        "folds": Option(
+            default=5, help="Folds of all labelled samples; each is scored by a probe fitted on the others."
+        ),
+        "seed": Option(default=0, help="Seed of the folds."),
+        "data_root": Option(default="", help="Folder of the images. Default: EO_DATA_ROOT, then datasets."),
     },
-}
+)
 
 COLUMNS = 5
 NAME_WIDTH = 26
 METHOD = (
     "Confident learning (Northcutt et al. 2021, cleanlab) on out-of-fold probabilities of logistic regression. A "
-    "suspected label may be right, and weak features suspect more: look at the image."
+    "suspected label may be correct, and weak features raise more suspicions: inspect the image."
 )
 
 
@@ -43,9 +47,7 @@ def run(request: ViewRequest, *, count: int, folds: int, seed: int, data_root: s
         raise RequestError("analyze labels needs cleanlab; install it with: pip install 'frozen-earth[labels]'")
     if count < 1 or folds < 2 or not 0 <= seed < 2**32:
         raise RequestError("--count must be at least 1, --folds at least 2, --seed from 0 to 4294967295")
-    if request.features and (request.model or request.dataset):
-        raise RequestError("--features names the folder already; drop --model and --dataset")
-    where = request.features or store.find_features(request.out, model=request.model, dataset=request.dataset)
+    where = request.feature_folder()
     present = store.splits_in(where)
     if request.split != "all" and request.split not in present:
         raise RequestError(f"no {request.split} features in {where}; make them with featurize")
@@ -62,15 +64,15 @@ def run(request: ViewRequest, *, count: int, folds: int, seed: int, data_root: s
     }
     stem = request.target("labels") / f"labels__{dataset}__{encoder}__{request.split}"
     shown = frame.loc[frame["suspected"]].head(count)
-    pictures, note = _pictures(shown, sets[0], data_root)
-    outputs = [_write(frame.assign(**about), shown, pictures, stem, note=note, split=request.split)]
+    images, note = _images(shown, sets[0], data_root)
+    outputs = [_write(frame.assign(**about), shown, images, stem, note=note, split=request.split)]
     runs = [one for one in find_runs(request.out, dataset=dataset) if one.class_names == list(sets[0].class_names)]
     for split in dict.fromkeys(map(frames.split_words, runs)):
         members = [one for one in runs if frames.split_words(one) == split]
         tested = every["suspected"] & ((every["split"] == "test") | (split != frames.ORIGINAL))  # of any split there
         if suspected := set(every.loc[tested, "id"]):
-            place = stem.with_name(f"{stem.name}__ranks{frames.split_suffix(split)}")
-            outputs.append(_write_ranks(ranks(members, suspected), place, dataset, split))
+            own = stem.with_name(f"{stem.name}__ranks{frames.split_suffix(split)}")
+            outputs.append(_write_ranks(ranks(members, suspected), own, split))
     return outputs
 
 
@@ -180,57 +182,52 @@ def ranks(runs: Sequence[Run], suspected: Set[str]) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------------------ write
 
 
-def _pictures(shown: pd.DataFrame, first: store.FeatureSet, data_root: str) -> tuple[dict[str, np.ndarray], str]:
-    """Images by id, and why there are none where they cannot be opened: the table is worth having without."""
-    pictures: dict[str, np.ndarray] = {}
+def _images(shown: pd.DataFrame, first: store.FeatureSet, data_root: str) -> tuple[dict[str, np.ndarray], str]:
+    """Images by id, and why there are none where they cannot be opened: the table is useful without."""
+    images: dict[str, np.ndarray] = {}
+    root = Path(data_root) if data_root else None
     try:
         for split, part in shown.groupby("split"):
-            root = Path(data_root) if data_root else None
             ids = list(part["id"])
             source = samples.open_samples(first.identity["dataset"], str(split), data_root=root, ids=ids)
-            pictures |= {name: samples.picture(source, name) for name in ids}
+            images |= {name: samples.picture(source, name) for name in ids}
     except RequestError as error:
         if data_root:
             raise
         return {}, f"no images: {error}"
-    return pictures, ""
+    return images, ""
 
 
-def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the suspected samples."""
+def readable(frame: pd.DataFrame) -> Table:
+    """The table of the suspected samples."""
     rows = [
         [row["id"], row["split"], row["given"] or "none", row["suggested"] or "none", figures.number(row["quality"])]
         for row in frame.loc[frame["suspected"]].to_dict("records")
     ]
-    return ["Sample", "Split", "Given label", "Suggested", "Quality"], rows
+    return Table(["Sample", "Split", "Given label", "Suggested", "Quality"], rows)
 
 
 def _write(
-    frame: pd.DataFrame, shown: pd.DataFrame, pictures: dict[str, np.ndarray], stem: Path, *, note: str, split: str
+    frame: pd.DataFrame, shown: pd.DataFrame, images: dict[str, np.ndarray], stem: Path, *, note: str, split: str
 ) -> Output:
     first: Any = frame.iloc[0]
-    header, rows = readable(frame)
     found = int(np.count_nonzero(frame["suspected"]))
     where = "all splits" if split == "all" else split
     said = f"{found:,} of {len(frame):,} labels suspected in {where} of {first['dataset']}"
     if unable := np.count_nonzero(frame["quality"].isna()):
-        said += f"; {unable:,} not checked (a class that no other fold shows)"
-    title = f"Suspected labels, {first['dataset']}, {first['model']}" + (" (simulated data)" * bool(first["simulated"]))
-    drawn = figures.save(draw_figure(shown, pictures, frame), stem) if len(shown) and pictures else ()
-    return Output(
-        title="Suspected labels",
-        files=(*drawn, *tables.write_all(frame, stem, title, header, rows, left=4, note=f"{said}. {METHOD}")),
-        dataset=str(first["dataset"]),
-        encoder=str(first["encoder"]),
-        caption=f"{said}, the most suspect first. {METHOD}",
+        said += f"; {unable:,} not checked (a class that no other fold has)"
+    return write_view(
+        frame, partial(draw_figure, shown=shown, images=images) if len(shown) and images else None, stem,
+        title="Suspected labels", heading=f"Suspected labels, {first['dataset']}, {first['model']}",
+        shown=[readable(frame)], left=4, note=f"{said}, lowest quality first. {METHOD}",
         alt=f"{len(shown)} images with the given and the suggested label.",
-        tables=((header, rows),),
         summary=said + (f"; {note}" if note else ""),
-    )
+    )  # fmt: skip
 
 
-def _write_ranks(frame: pd.DataFrame, place: Path, dataset: str, split: str) -> Output:
-    metric = frames.metric_names(bool(frame["multilabel"].iloc[0]))[str(frame["metric"].iloc[0])]
+def _write_ranks(frame: pd.DataFrame, stem: Path, split: str) -> Output:
+    first = frame.iloc[0]
+    metric = frames.metric_names(bool(first["multilabel"]))[str(first["metric"])]
     header = ["Model", "Probe", metric, "Rank", f"{metric}, without suspected", "Rank, without suspected"]
     rows = [
         [row["model"], row["probe"], figures.number(row["value"]), str(row["rank"])]
@@ -239,50 +236,37 @@ def _write_ranks(frame: pd.DataFrame, place: Path, dataset: str, split: str) -> 
     ]
     moved = int(np.count_nonzero(frame["rank"] != frame["rank_without"]))
     note = (
-        f"Test samples: {split}. {frame['left_out'].max()} suspected test samples left out; {moved} of {len(frame)} "
-        "runs change their rank. "
-        "The encoder whose features found the samples gains most: they are those it gets wrong. "
-        f"Rank: 1 and the number of runs significantly better. {ranking.COMPARED}"
+        f"Test samples: {split}. {frame['left_out'].max()} suspected test samples excluded; the rank of {moved} of "
+        f"{len(frame)} runs changes. The encoder whose features found the suspected labels gains most, since they are "
+        f"samples that it gets wrong. {ranking.RANK} {ranking.COMPARED}"
     )
-    title = f"Ranks without suspected labels, {frames.with_split(dataset, split)}"
-    if bool(frame["simulated"].any()):
-        title += " (simulated data)"
-    return Output(
-        title=frames.with_split("Ranks without suspected labels", split),
-        files=tables.write_all(frame, place, title, header, rows, left=2, note=note),
-        dataset=dataset,
-        caption=note,
+    return write_view(
+        ranking.worded(frame), None, stem, title=frames.with_split("Ranks without suspected labels", split),
+        heading=f"Ranks without suspected labels, {frames.with_split(str(first['dataset']), split)}",
+        shown=[Table(header, rows)], left=2, note=note, of=["dataset"], summary=note,
         alt=f"Table of {len(frame)} runs with and without suspected labels.",
-        tables=((header, rows),),
-        summary=note,
-    )
+    )  # fmt: skip
 
 
-def draw_figure(shown: pd.DataFrame, pictures: dict[str, np.ndarray], frame: pd.DataFrame) -> Figure:
+def draw_figure(frame: pd.DataFrame, shown: pd.DataFrame, images: dict[str, np.ndarray]) -> Figure:
     """The most suspect samples with their given and suggested labels.
 
     Args:
-        shown: the rows to draw.
-        pictures: by id, (H, W, 3) uint8.
         frame: of `compute`, with ``dataset model simulated``.
+        shown: the rows to draw.
+        images: by id, (H, W, 3) uint8.
     """
     first: Any = frame.iloc[0]
     lines = -(-len(shown) // COLUMNS)
-    deep = 3.5 if shown["given"].str.contains("; ").any() else 2.75
-    figure = figures.new_figure(10.5, 1.2 + deep * lines)
+    height = 3.5 if shown["given"].str.contains("; ").any() else 2.75
+    figure = figures.new_figure(10.5, 1.2 + height * lines)
     axes = figure.subplots(lines, COLUMNS, squeeze=False).ravel()
     for ax in axes:
         ax.set_axis_off()
     for ax, row in zip(axes, shown.to_dict("records"), strict=False):
-        draw(row, pictures[row["id"]], ax)
-    where = f"{first['dataset']}: {first['model']}"
-    figures.put_title(
-        figure,
-        f"Suspected labels: the {len(shown)} most suspect",
-        where,
-        simulated=bool(first["simulated"]),
-        note=METHOD,
-    )
+        draw(row, images[row["id"]], ax)
+    what, where = f"Suspected labels: the {len(shown)} of lowest quality", f"{first['dataset']}: {first['model']}"
+    figures.put_title(figure, what, where, simulated=bool(first["simulated"]), note=METHOD)
     return figure
 
 
@@ -294,21 +278,19 @@ def draw(row: dict, pixels: np.ndarray, ax: Axes) -> None:
         pixels: (H, W, 3) uint8.
         ax: where to draw.
     """
-    ax.imshow(pixels, interpolation="nearest")
     given, suggested = (set(filter(None, row[side].split("; "))) for side in ("given", "suggested"))
     if len(given) == len(suggested) == 1:
-        parts = [("label", given), ("suggested", suggested)]
+        parts = {"label": given, "suggested": suggested}
     else:
-        parts = [("label, doubted", given - suggested), ("not in the label", suggested - given)]
+        parts = {"suspected": given - suggested, "suggested": suggested - given}
     lines = []
-    for what, names in parts:
+    for what, names in parts.items():
         if names:
+            short = [figures.wrapped(name, NAME_WIDTH).replace("\n", "\n  ") for name in sorted(names)[:2]]
             lines += [
                 f"{what}:",
-                *("  " + figures.wrapped(name, NAME_WIDTH).replace("\n", "\n  ") for name in sorted(names)[:2]),
+                *(f"  {name}" for name in short),
+                *[f"  and {len(names) - 2} more"] * (len(names) > 2),
             ]
-            lines += [f"  and {len(names) - 2} more"] * (len(names) > 2)
-    text = "\n".join(lines) or "label doubted"
-    ax.set_title(
-        f"{text}\nquality {row['quality']:.3f}", fontsize=7.5, loc="left", y=0, va="top", pad=-4, linespacing=1.25
-    )
+    text = "\n".join([*(lines or ["label suspected"]), f"quality {row['quality']:.3f}"])
+    figures.draw_sample(ax, pixels, text)

@@ -1,9 +1,12 @@
 """The seminar on DOFA and BigEarthNet: its table with ours and the difference, UMAP panels, F2 per class."""
 
+from analysis.card import ViewCard
 from analysis.contract import Output, ViewRequest
 from analysis.studies import seminar
 
-CARD = {"input": "runs", "labels": "multi-label", "options": {}}
+CARD = ViewCard(
+    input="runs",
+)
 
 
 def run(request: ViewRequest) -> list[Output]:

@@ -1,4 +1,4 @@
-"""Images/s that featurize bench measured, model by model, beside what the hardware allows."""
+"""Images/s that featurize bench measured, by model, and what the hardware allows."""
 
 import json
 from pathlib import Path
@@ -9,16 +9,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from analysis import figures, tables
-from analysis.contract import Output, ViewRequest
+from analysis import figures
+from analysis.card import ViewCard
+from analysis.contract import Output, Table, ViewRequest
+from analysis.writing import write_view
 from data import paths
 from data.errors import RequestError
 
-CARD = {"input": "speed", "options": {}}
+CARD = ViewCard(
+    input="speed",
+)
 
 NOTE = (
-    "Alone: images that are on the device already. Whole: from the dataset's files to a feature file. Bound: what one "
-    "large matrix product's rate and the reading rate would allow."
+    "Forward only: images that are on the device already. End to end: from the dataset's files to a feature file. "
+    "Upper bound: the smaller of what the device's rate for one large matrix product and the reading rate allow."
 )
 
 
@@ -26,7 +30,7 @@ def run(request: ViewRequest) -> list[Output]:
     """A table and a bar chart for every machine measured."""
     files = sorted(paths.bench_file(request.out, "any").parent.glob("*.json"))
     if not files:
-        raise RequestError(f"nothing measured under {request.out}; measure with featurize bench --out {request.out}")
+        raise RequestError(f"no benchmark results under {request.out}; run featurize bench --out {request.out}")
     return [_write(read(file), file.stem, request) for file in files]
 
 
@@ -42,7 +46,7 @@ def read(file: Path) -> dict[str, Any]:
         found["frame"]["way"] = [_way(rate) for rate in found["rates"]]
         return found
     except (KeyError, TypeError, ValueError) as error:
-        raise RequestError(f"{file} is not what featurize bench writes; delete it") from error
+        raise RequestError(f"{file} is not a result of featurize bench; delete it") from error
 
 
 def _way(rate: dict[str, Any]) -> str:
@@ -50,10 +54,10 @@ def _way(rate: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
-def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and cells, a row a rate."""
-    header = ["Model", "Side", "Bands", "GFLOP/image", "Alone, images/s", "TFLOP/s", "Of peak"]
-    header += ["Whole, images/s", "Held up by", "Bound, images/s", "Of bound"]
+def readable(frame: pd.DataFrame) -> Table:
+    """The table, a row per rate."""
+    header = ["Model", "Image size", "Bands", "GFLOP/image", "Forward only, images/s", "TFLOP/s", "Of peak"]
+    header += ["End to end, images/s", "Bottleneck", "Upper bound, images/s", "Of bound"]
     rows = [
         [
             rate["way"],
@@ -70,11 +74,11 @@ def readable(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         ]
         for rate in frame.to_dict("records")
     ]
-    return header, rows
+    return Table(header, rows)
 
 
 def draw_figure(frame: pd.DataFrame, where: str) -> Figure:
-    """Two bars a model, on a logarithmic axis, with the bound as a mark.
+    """Two bars per model, on a logarithmic axis, with the upper bound as a mark.
 
     Args:
         frame: of `read`.
@@ -84,8 +88,8 @@ def draw_figure(frame: pd.DataFrame, where: str) -> Figure:
     ax = figure.subplots()
     rows = np.arange(len(frame))
     for offset, column, colour, label in (
-        (-0.19, "forward", figures.GREY, "alone"),
-        (0.19, "whole", figures.RIGHT, "from files to features"),
+        (-0.19, "forward", figures.GREY, "forward only"),
+        (0.19, "whole", figures.RIGHT, "end to end"),
     ):
         ax.barh(rows + offset, frame[column], 0.36, color=colour, label=label)
         for row, value in zip(rows, frame[column], strict=True):
@@ -93,7 +97,7 @@ def draw_figure(frame: pd.DataFrame, where: str) -> Figure:
                 f"{value:,.1f}" if value < 100 else f"{value:,.0f}",
                 (value, row + offset), (4, 0), textcoords="offset points", va="center", fontsize=7,
             )  # fmt: skip
-    ax.plot(frame["bound"], rows, "|", ms=16, mew=1.5, color="black", label="bound", ls="none")
+    ax.plot(frame["bound"], rows, "|", ms=16, mew=1.5, color="black", label="upper bound", ls="none")
     ax.set(xscale="log", xlabel="Images/s (logarithmic)", ylim=(len(frame) - 0.5, -0.5))
     ax.xaxis.set_major_formatter(LogFormatter())  # plain numbers: texts are not read as mathematics
     ax.xaxis.set_minor_formatter(LogFormatter())
@@ -108,16 +112,14 @@ def draw_figure(frame: pd.DataFrame, where: str) -> Figure:
 
 
 def _write(found: dict[str, Any], name: str, request: ViewRequest) -> Output:
-    frame, machine, data = found["frame"], found["machine"], found["dataset"]
-    stem = request.target("speed") / f"speed__{name}"
-    header, rows = readable(frame)
+    machine, data = found["machine"], found["dataset"]
     where = (
         f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores; {data['images']:,} images of {data['name']}, "
         f"{machine['date']}"
     )
-    title = f"Speed of feature extraction on {where}"
-    files = (
-        *figures.save(draw_figure(frame, where), stem),
-        *tables.write_all(frame.drop(columns="way"), stem, title, header, rows, left=1, note=NOTE),
-    )
-    return Output(title=title, files=files, caption=NOTE, alt=f"Images/s of {len(frame)} models.")
+    frame = found["frame"]
+    return write_view(
+        frame.drop(columns="way"), lambda _: draw_figure(frame, where), request.target("speed") / f"speed__{name}",
+        title=f"Speed of feature extraction on {where}", shown=[readable(frame)], note=NOTE, of=(),
+        alt=f"Images per second of {len(frame)} models.",
+    )  # fmt: skip

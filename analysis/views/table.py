@@ -12,24 +12,26 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from analysis import figures, frames, tables
-from analysis.contract import Output, ViewRequest
-from data.runs import Run, all_runs
+from analysis.card import Section, ViewCard
+from analysis.contract import Output, Table, ViewRequest
+from data.runs import Run
 from probes import pooling
 
-CARD = {"input": "runs", "report": {"order": 10, "heading": "Results", "show": "both"}, "options": {}}
+CARD = ViewCard(
+    input="runs",
+    section=Section(order=10, heading="Results", table=True),
+)
 
 HEADLINE = 6
-SIMULATED = "Simulated data: not a result about the Earth."
+SIMULATED = "Simulated data: not a result about real imagery."
 BEST = "Bold: best on these test samples."
 
 
 def run(request: ViewRequest) -> list[Output]:
     """Write one table of every run, and a dot plot for each dataset."""
-    runs = all_runs(request.out, model=request.model, dataset=request.dataset, kind=request.kind)
-    frame = compute(runs, request.rules)
+    frame = compute(request.all_runs(), request.rules)
     folder = request.target("table")
-    stem = folder / "table"
-    files = (tables.write_csv(wide(frame), stem), *_documents(frame, stem))
+    files = (tables.write_csv(wide(frame), folder / "table"), *_documents(frame, folder / "table"))
     outputs = []
     for (dataset, split), part in _by_split(frame):
         drawn = figures.save(draw_figure(part), folder / f"table__{dataset}{frames.split_suffix(split)}")
@@ -116,12 +118,12 @@ def notes(frame: pd.DataFrame) -> str:
     if (test["seeds"] > 1).any():
         lines.append("Intervals of means over seeds include the spread between seeds.")
     if any(metric.endswith(frames.OCCURRING) for metric in shown):
-        lines.append("Occurring: the mean over the classes that occur in test.")
+        lines.append("Present classes: the mean over the classes that occur in test.")
     return " ".join([*lines, *frames.without_interval(test.loc[test["metric"].isin(shown)])])
 
 
 def wide(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row a run x split x rule, with ``<metric>``, ``<metric>_low`` and ``<metric>_high`` for every metric."""
+    """A row per run x split x rule, with ``<metric>``, ``<metric>_low`` and ``<metric>_high`` for every metric."""
     keys = [c for c in frame.columns if c not in ("metric", "value", "low", "high", "by", "reason")]
     rows = []
     for _, part in frame.groupby(keys, sort=False, dropna=False):
@@ -133,8 +135,8 @@ def wide(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def readable(frame: pd.DataFrame, metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of one dataset's test metrics, the best of a column in ``**bold**``.
+def readable(frame: pd.DataFrame, metrics: Sequence[str]) -> Table:
+    """The table of one dataset's test metrics, the best of a column in ``**bold**``.
 
     Args:
         frame: of `compute`, one dataset.
@@ -150,7 +152,7 @@ def readable(frame: pd.DataFrame, metrics: Sequence[str]) -> tuple[list[str], li
         values = part.set_index("metric")
         cells = [_cell(values, metric, best[metric]) for metric in metrics]
         rows.append([model, probe, frames.rule_words(rule, multilabel), *cells])
-    return ["Model", "Probe", "Decision", *(words[metric] for metric in metrics)], rows
+    return Table(["Model", "Probe", "Decision rule", *(words[metric] for metric in metrics)], rows)
 
 
 def shown_metrics(frame: pd.DataFrame) -> list[list[str]]:
@@ -179,9 +181,9 @@ def _documents(frame: pd.DataFrame, stem: Path) -> tuple[Path, Path]:
         note = f"{SIMULATED} {note}" if any(part["simulated"]) else note
         text += f"\n## {where}\n\n{note}\n"
         for metrics in shown_metrics(part):
-            header, rows = readable(part, metrics)
-            text += "\n" + tables.markdown_table(header, rows, left=3)
-            tex += tables.latex_table(header, rows, left=3, caption=f"Test metrics on {where}. {note}") + "\n"
+            shown = readable(part, metrics)
+            text += "\n" + tables.markdown_table(*shown, left=3)
+            tex += tables.latex_table(*shown, left=3, caption=f"Test metrics on {where}. {note}") + "\n"
     return tables.write_markdown(text, stem), tables.write_latex(tex, stem)
 
 
@@ -196,13 +198,11 @@ def _cell(values: pd.DataFrame, metric: str, best: str) -> str:
     if metric not in values.index:
         return "–"
     value, low, high = (float(values.loc[metric, column]) for column in ("value", "low", "high"))  # type: ignore[arg-type]
-    text = figures.number(value)
-    text = f"**{text}**" if text == best else text
-    return text if np.isnan(low) else f"{text} [{figures.number(low)}, {figures.number(high)}]"
+    return figures.with_interval(value, low, high, bold=figures.number(value) == best)
 
 
 def draw_figure(frame: pd.DataFrame) -> Figure:
-    """One dataset's headline metrics side by side, a row a run.
+    """One dataset's headline metrics side by side, a row per run.
 
     Args:
         frame: of `compute`, one dataset.
@@ -237,7 +237,7 @@ def draw_figure(frame: pd.DataFrame) -> Figure:
 
 
 def draw(frame: pd.DataFrame, ax: Axes) -> None:
-    """One metric of one dataset: a row a run, a dot a rule, its interval as a line.
+    """One metric of one dataset: a row per run, a dot per rule, its interval as a line.
 
     Args:
         frame: of `compute`: one dataset, split and metric.
@@ -262,7 +262,7 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
             ax.plot([row["low"], row["high"]], [centre, centre], color=colour, lw=1.6, solid_capstyle="butt")
         fill = "white" if row["rule"] == "half" and two_rules else colour
         ax.plot(row["value"], centre, "o", color=colour, mfc=fill, ms=5, mew=1.4)
-    ax.set_yticks([place for place, _, _ in labels], [text for _, text, _ in labels])
+    ax.set_yticks([height for height, _, _ in labels], [text for _, text, _ in labels])
     for tick, (_, _, is_model) in zip(ax.get_yticklabels(), labels, strict=False):
         tick.set_fontweight("bold" if is_model else "normal")
     ax.set_ylim(y - 0.5, -0.7)

@@ -1,6 +1,7 @@
-"""UMAP of the features: one layout, a panel a class against the rest, and for single-label data one by class."""
+"""UMAP of the features: one panel per class against the rest, and for single-label data one by class."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,91 +12,87 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import figures, frames, projection, tables
-from analysis.contract import Output, ViewRequest
+from analysis import figures, frames, projection
+from analysis.card import Option, Section, ViewCard
+from analysis.contract import Output, ViewRequest, check_seed
+from analysis.writing import stem_of, write_view
 from data import paths, store
 from data.errors import RequestError
 
-CARD = {
-    "input": "features",
-    "report": {"order": 50, "heading": "UMAP of the features", "show": "figure"},
-    "options": {
-        "points": {"default": 20_000, "help": "Draw at most this many samples, chosen at random."},
-        "seed": {"default": 0, "help": "Seed of the choice of samples and of the layout."},
-        "neighbors": {"default": 15, "help": "UMAP's neighbourhood size."},
-        "min_dist": {"default": 0.1, "help": "UMAP's least distance between points."},
-        "fit_on": {"default": 0, "help": "Fit on so many of them and place the others among these; 0 fits on all."},
-        "fast": {"default": False, "help": "Use every core: sooner done, but never twice the same layout."},
+CARD = ViewCard(
+    input="features",
+    section=Section(order=50, heading="UMAP of the features"),
+    options={
+        "points": Option(default=20_000, help="Draw at most this many samples, chosen at random."),
+        "seed": Option(default=0, help="Seed of the choice of samples and of UMAP."),
+        "neighbors": Option(default=15, help="UMAP's n_neighbors."),
+        "min_dist": Option(default=0.1, help="UMAP's min_dist."),
+        "fit_on": Option(default=0, help="Fit UMAP on so many samples and transform the others; 0 fits on all."),
+        "fast": Option(default=False, help="Run UMAP on all cores: faster, but not reproducible."),
     },
-}
+)
 
 FIGURE_SPACE = "\u2007"  # as wide as a digit
 UNLABELLED = "#c3c9cf"  # and the rest beside one class
-APART = 0.05  # of the layout's width, between the numbers of two classes
+APART = 0.05  # of the plot's width, between the numbers of two classes
 CLASS = "class: "  # so that a class named "x" or "id" is no trouble
 
 
 def run(request: ViewRequest, **options: Any) -> list[Output]:
-    """Lay out one feature set and draw it."""
+    """Project one feature set and draw it."""
     sets, frame = project(request, **options)
     return _write(frame, sets, request)
 
 
 def project(
-    request: ViewRequest, *, points: int, seed: int, neighbors: int, min_dist: float, fit_on: int, fast: bool
+    request: ViewRequest, *, points: int, seed: int, **settings: Any
 ) -> tuple[list[store.FeatureSet], pd.DataFrame]:
-    """The features asked for and their places, as `compute` gives them."""
+    """The features asked for and their UMAP coordinates, as `compute` gives them.
+
+    Args:
+        request: which features.
+        points: see `compute`.
+        seed: likewise.
+        settings: ``neighbors min_dist fit_on fast`` of `analysis.projection.project`.
+
+    Raises:
+        RequestError: an option is out of range, there are no such features, or their splits do not match.
+    """
+    neighbors, min_dist, fit_on = (settings[name] for name in ("neighbors", "min_dist", "fit_on"))
     if points < 1 or neighbors < 2 or not 0 <= min_dist <= 1 or fit_on < 0:
         raise RequestError(
             "--points must be at least 1, --neighbors at least 2, --min-dist from 0 to 1, --fit-on at least 0"
         )
-    if not 0 <= seed < 2**32:
-        raise RequestError(f"--seed {seed}: must be from 0 to {2**32 - 1}")
-    if request.features and (request.model or request.dataset):
-        raise RequestError("--features names the folder already; drop --model and --dataset")
-    where = request.features or store.find_features(request.out, model=request.model, dataset=request.dataset)
+    check_seed(seed)
+    where = request.feature_folder()
     splits = store.splits_in(where) if request.split == "all" else [request.split]
     if not splits:
         raise RequestError(f"no features in {where}; make them with featurize")
     sets = [store.read_features(paths.feature_file(where, split)) for split in splits]
-    settings = {"neighbors": neighbors, "min_dist": min_dist, "fit_on": fit_on, "fast": fast}
     return sets, compute(sets, points=points, seed=seed, cache=paths.layout_cache(request.out), **settings)
 
 
-def compute(
-    sets: Sequence[store.FeatureSet],
-    *,
-    points: int,
-    seed: int,
-    neighbors: int,
-    min_dist: float,
-    cache: Path,
-    fit_on: int = 0,
-    fast: bool = False,
-) -> pd.DataFrame:
-    """Place samples in the plane.
+def compute(sets: Sequence[store.FeatureSet], *, points: int, seed: int, cache: Path, **settings: Any) -> pd.DataFrame:
+    """UMAP coordinates of samples.
 
     Args:
-        sets: splits of one feature set, laid out together.
+        sets: splits of one feature set, projected together.
         points: at most this many samples, drawn without replacement.
-        seed: see `analysis.projection.project`.
-        neighbors: likewise.
-        min_dist: likewise.
-        cache: likewise.
-        fit_on: likewise.
-        fast: likewise.
+        seed: of the choice of samples, and see `analysis.projection.project`.
+        cache: see `analysis.projection.project`.
+        settings: likewise.
 
     Returns:
-        A row a sample: ``id split x y simulated``, then a column ``class: <name>`` of 0 and 1 for every class.
+        A row per sample: ``id split x y simulated``, then a column ``class: <name>`` of 0 and 1 for every class.
 
     Raises:
-        RequestError: the splits were not made alike.
+        RequestError: the splits' features differ in length.
     """
     widths = {s.identity["split"]["name"]: s.features.shape[1] for s in sets}
     if len(set(widths.values())) > 1:
         each = ", ".join(f"{split} {width}" for split, width in widths.items())
         raise RequestError(
-            f"features of different lengths cannot be laid out together ({each}); choose one --split, or make them "
+            f"features of different lengths cannot be projected together ({each}); choose one --split, or make them "
             "again with featurize --overwrite"
         )
     labels = np.concatenate([s.labels for s in sets])
@@ -103,83 +100,89 @@ def compute(
     if len(rows) > points:
         rows = np.sort(np.random.default_rng(seed).choice(rows, points, replace=False))
     features = np.concatenate([s.features for s in sets])[rows]
-    placed = projection.project(
-        features, neighbors=neighbors, min_dist=min_dist, seed=seed, cache=cache, fit_on=fit_on, fast=fast
-    )
+    xy = projection.project(features, seed=seed, cache=cache, **settings)
     names = list(sets[0].class_names)
     member = labels[rows] if labels.ndim == 2 else labels[rows, None] == np.arange(len(names))
     ids = np.array([name for s in sets for name in s.ids], dtype=object)[rows]
     splits = np.array([s.identity["split"]["name"] for s in sets for _ in s.ids], dtype=object)[rows]
-    frame = pd.DataFrame(
-        {"id": ids, "split": splits, "x": placed[:, 0], "y": placed[:, 1], "simulated": sets[0].simulated}
-    )
-    return pd.concat(
-        [frame, pd.DataFrame(member.astype(np.uint8), columns=[f"{CLASS}{name}" for name in names])], axis=1
-    )
+    frame = pd.DataFrame({"id": ids, "split": splits, "x": xy[:, 0], "y": xy[:, 1], "simulated": sets[0].simulated})
+    return frame.join(pd.DataFrame(member.astype(np.uint8), columns=[f"{CLASS}{name}" for name in names]))
 
 
 def _write(frame: pd.DataFrame, sets: Sequence[store.FeatureSet], request: ViewRequest) -> list[Output]:
     first = sets[0]
-    dataset, encoder = store.dataset_slug(first.identity), store.encoder_slug(first.identity)
-    names = list(first.class_names)
-    total = sum(len(s.ids) for s in sets)
-    count = f"{len(frame):,}" if len(frame) == total else f"{len(frame):,} of {total:,}"
-    where = f"{dataset}: {frames.model_words(first.identity['encoder'])}, {encoder.rpartition('_')[2]}"
-    note = f"{count} samples, split: {request.split}."
-    stem = request.target("umap") / f"umap__{dataset}__{encoder}__{request.split}"
-    csv = tables.write_csv(frame, stem)
+    names, total = list(first.class_names), sum(len(s.ids) for s in sets)
+    about: dict[str, Any] = {
+        "dataset": store.dataset_slug(first.identity),
+        "encoder": store.encoder_slug(first.identity),
+    }
+    shown = f"{len(frame):,}" if len(frame) == total else f"{len(frame):,} of {total:,}"
+    note = f"{shown} samples, split: {request.split}."
+    model = f"{frames.model_words(first.identity['encoder'])}, {about['encoder'].rpartition('_')[2]}"
+    stem = stem_of(request.target("umap"), "umap", about | {"split": request.split}, "dataset", "encoder", "split")
+
+    def titled(figure: Figure, what: str, note: str) -> Figure:
+        figures.put_title(figure, what, f"{about['dataset']}: {model}", simulated=first.simulated, note=note)
+        return figure
+
     if not names:
-        return [_write_unlabelled(frame, stem, dataset, encoder, where, note)]
-    panels = draw_panels(frame, names)
-    reading = "Coloured: samples with the class; grey: the rest. The rarer of the two is on top."
-    figures.put_title(
-        panels, "UMAP, each class against the rest", where, simulated=first.simulated, note=f"{note} {reading}"
-    )
+        note = f"{note} The samples have no labels."
+        plain = write_view(
+            frame, lambda frame: titled(draw_unlabelled(frame), "UMAP", note), stem, title="UMAP", note=note, of=(),
+            alt="Scatter plot of all samples.", **about,
+        )  # fmt: skip
+        return [plain]
+    what, reading = "UMAP, one class vs. rest", "Coloured: samples with the class; grey: the rest. The rarer is on top."
     outputs = [
-        Output(
-            title="UMAP, each class against the rest",
-            files=(*figures.save(panels, stem), csv),
-            dataset=dataset,
-            encoder=encoder,
-            caption=f"{note} {reading} All panels show one layout; distances between far groups mean little.",
-            alt=f"{len(names)} panels of one scatter plot, a class coloured in each.",
+        write_view(
+            frame, lambda frame: titled(draw_panels(frame, names), what, f"{note} {reading}"), stem, title=what, of=(),
+            note=f"{note} {reading} All panels show one projection; distances between distant groups mean little.",
+            alt=f"{len(names)} panels of one scatter plot, one class coloured in each.", **about,
         )
-    ]
+    ]  # fmt: skip
     if not first.multilabel:
-        figure = figures.new_figure(10, 6.4)
-        draw(frame, figure.subplots(), names)
-        figures.put_title(figure, "UMAP by class", where, simulated=first.simulated, note=note)
-        stem = stem.with_name(f"{stem.name}__by-class")
-        single = Output(
-            title="UMAP by class",
-            files=(*figures.save(figure, stem), csv),
-            dataset=dataset,
-            encoder=encoder,
-            caption=f"{note} A number stands where its class is densest.",
-            alt=f"Scatter plot of {len(names)} classes.",
+        single = titled(draw_classes(frame, names), "UMAP by class", note)
+        outputs.insert(
+            0,
+            replace(
+                outputs[0],
+                title="UMAP by class",
+                files=(*figures.save(single, stem.with_name(f"{stem.name}__by-class")), outputs[0].files[-1]),
+                caption=f"{note} The number of a class stands where the class is densest.",
+                alt=f"Scatter plot of {len(names)} classes.",
+            ),
         )
-        outputs.insert(0, single)
     return outputs
 
 
-def _write_unlabelled(frame: pd.DataFrame, stem: Path, dataset: str, encoder: str, where: str, note: str) -> Output:
-    """One plain scatter plot, where no sample has a class."""
+def draw_classes(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
+    """All classes in one scatter plot.
+
+    Args:
+        frame: of `compute`, of single-label data.
+        names: the classes.
+    """
+    figure = figures.new_figure(10, 6.4)
+    draw(frame, figure.subplots(), names)
+    return figure
+
+
+def draw_unlabelled(frame: pd.DataFrame) -> Figure:
+    """One scatter plot without classes.
+
+    Args:
+        frame: of `compute`.
+    """
     figure = figures.new_figure(6.4, 6.4)
     ax = figure.subplots()
     size = 2 * _size(len(frame), len(frame))
     ax.scatter(frame["x"], frame["y"], s=size, c=figures.PALETTE[0], linewidths=0, rasterized=True)
     _bare(ax)
-    note = f"{note} The samples have no labels."
-    simulated = bool(frame["simulated"].any())
-    figures.put_title(figure, "UMAP", where, simulated=simulated, note=note)
-    files = (*figures.save(figure, stem), tables.write_csv(frame, stem))
-    return Output(
-        title="UMAP", files=files, dataset=dataset, encoder=encoder, caption=note, alt="Scatter plot of all samples."
-    )
+    return figure
 
 
 def draw_panels(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
-    """One panel a class, all with the same places.
+    """One panel per class, all with the same coordinates.
 
     Args:
         frame: of `compute`.
@@ -250,7 +253,7 @@ def draw(frame: pd.DataFrame, ax: Axes, names: Sequence[str]) -> None:
 
 
 def _size(total: int, members: int) -> float:
-    """Area of a dot in square points: large where few are drawn, and for a class of few samples among many."""
+    """Area of a dot in square points: large where few are drawn, and for a class with few samples."""
     # three specks among thousands would not be seen
     return max(float(np.clip(9000 / total, 0.35, 14)), min(12.0, 400 / max(members, 1)))
 

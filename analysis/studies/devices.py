@@ -1,0 +1,119 @@
+"""The class project's comparison of CPU and GPU: images per second that featurize recorded."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import figures, frames
+from analysis.contract import Output, Table
+from analysis.writing import write_view
+from data import paths, store
+from data.errors import RequestError
+from data.runs import Run
+
+DEVICE_COLUMNS = ("dataset", "model", "precision", "device", "gpu", "images", "images_per_s", "simulated")
+
+
+def compute(runs: Sequence[Run], outs: Sequence[Path]) -> pd.DataFrame:
+    """Images per second that featurize recorded, of every feature set of these runs' dataset.
+
+    Args:
+        runs: of one dataset.
+        outs: output folders to look in.
+
+    Returns:
+        A row per model x precision x device: ``dataset model precision device gpu images images_per_s simulated``;
+        of several splits the largest counts. No rows where there are no features.
+    """
+    rows = []
+    for out in outs:
+        for folder in paths.feature_folders(out):
+            if folder.parent.name != runs[0].dataset:
+                continue
+            for split in store.splits_in(folder):
+                identity, environment = store.read_identity(paths.feature_file(folder, split))
+                if not environment.get("images_per_s"):
+                    continue
+                device = str(environment.get("device", "unknown"))
+                rows.append(
+                    {
+                        "dataset": runs[0].dataset,
+                        "model": frames.model_words(identity["encoder"]),
+                        "precision": identity["encoder"]["precision"],
+                        "device": device,
+                        "gpu": device != "cpu",
+                        "images": identity["split"]["rows"],
+                        "images_per_s": float(environment["images_per_s"]),
+                        "simulated": runs[0].simulated,
+                    }
+                )
+    frame = pd.DataFrame(rows, columns=list(DEVICE_COLUMNS))
+    largest = frame.sort_values("images", ascending=False, kind="stable")
+    return largest.drop_duplicates(["model", "precision", "device"]).sort_values(
+        ["model", "gpu", "precision", "device"], ignore_index=True
+    )
+
+
+def readable(frame: pd.DataFrame) -> Table:
+    """The table; the last column is the ratio to the model's slowest CPU rate."""
+    slowest = frame.loc[~frame["gpu"].astype(bool)].groupby("model")["images_per_s"].min()
+    rows = []
+    for row in frame.to_dict("records"):
+        times = row["images_per_s"] / slowest[row["model"]] if row["model"] in slowest else np.nan
+        times = "–" if np.isnan(times) else f"{times:.1f}"
+        rate = f"{row['images_per_s']:,.1f}"
+        rows.append([row["model"], row["device"], row["precision"], f"{row['images']:,}", rate, times])
+    return Table(["Model", "Device", "Precision", "Images", "Images/s", "Speedup over CPU"], rows)
+
+
+def write(runs: Sequence[Run], out: Path, other_out: str, folder: Path, notes: list[str]) -> list[Output]:
+    """Write the table and its figure; what is missing is added to `notes`."""
+    if other_out and not Path(other_out).is_dir():
+        raise RequestError(f"--other-out {other_out}: no such folder")
+    frame = compute(runs, [out, *([Path(other_out)] if other_out else [])])
+    if frame.empty:
+        notes.append("no comparison of CPU and GPU: the features, which record the rates, are missing")
+        return []
+    note = "Images per second end to end, as featurize recorded them."
+    if absent := [name for name, gpu in (("a CPU", False), ("a GPU", True)) if gpu not in set(frame["gpu"])]:
+        note += f" No features were made on {absent[0]}, so nothing is compared."
+        notes.append(f"no features made on {absent[0]}; make them there and name that output folder with --other-out")
+    title, dataset = "CPU and GPU", runs[0].dataset
+
+    def drawn(frame: pd.DataFrame) -> Figure:
+        figure = figures.new_figure(9, 1.9 + 0.36 * len(frame))
+        draw(frame, figure.subplots())
+        figures.put_title(figure, title, dataset, simulated=runs[0].simulated, note=note)
+        return figure
+
+    return [
+        write_view(
+            frame, drawn, folder / f"eurosat__{dataset}__devices", title=title, heading=f"{title}, {dataset}",
+            shown=[readable(frame)], note=note, of=["dataset"], alt=f"Images per second of {len(frame)} feature sets.",
+        )
+    ]  # fmt: skip
+
+
+def draw(frame: pd.DataFrame, ax: Axes) -> None:
+    """A bar per model and device.
+
+    Args:
+        frame: of `compute`.
+        ax: where to draw.
+    """
+    rates = frame["images_per_s"].to_numpy()
+    colours = [figures.PALETTE[2] if gpu else figures.GREY for gpu in frame["gpu"]]
+    ax.barh(range(len(frame)), rates, color=colours, height=0.66)
+    for y, rate in enumerate(rates):
+        ax.text(rate, y, f" {rate:,.1f}", va="center", fontsize=8)
+    words = [f"{row['model']}\n{row['device']}, {row['precision']}" for row in frame.to_dict("records")]
+    ax.set_yticks(range(len(frame)), words)
+    ax.set_ylim(len(frame) - 0.4, -0.6)
+    ax.set(xlabel="Images per second", xlim=(0, rates.max() * 1.15))
+    ax.grid(axis="x")
+    ax.set_axisbelow(True)
+    figures.without_frame(ax)

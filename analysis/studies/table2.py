@@ -1,0 +1,77 @@
+"""The class project's Table 2: counts and rates of every class, ours and published."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import figures, frames
+from analysis.contract import Output, Table
+from analysis.studies import reference
+from analysis.studies.about import is_eurosat, protocol_note, said
+from analysis.views import classes
+from analysis.writing import write_view
+from data.runs import Run
+
+TABLE2 = ["Class", "TP", "FP", "TN", "FN", "Precision", "Recall", "Specificity", "F1"]
+TABLE2_RATES = ["precision", "recall", "specificity", "f1"]
+
+
+def write(runs: Sequence[Run], folder: Path) -> list[Output]:
+    """Write the table and its figure for every run."""
+    frame = classes.compute(runs, ("half",))
+    outputs = []
+    for run in runs:
+        part = frame.loc[(frame["run"] == run.folder.name) & (frame["encoder"] == run.encoder)].reset_index(drop=True)
+        shown, note = [readable(part)], f"Ours: {said(run)}."
+        if is_eurosat(run):
+            shown.append(readable(published()))
+            right, total = sum(row.tp for row in reference.CLASS_PROJECT), reference.CLASS_PROJECT_IMAGES
+            note += f" Below: the class project's, {right} of {total} correct. {reference.CLASS_PROJECT_NOTE}"
+        title = f"Table 2: {part['model'].iloc[0]}, {part['probe'].iloc[0]}"
+        outputs.append(
+            write_view(
+                part, draw_figure, folder / f"eurosat__{run.dataset}__table2__{run.encoder}__{run.folder.name}",
+                title=title, heading=f"{title}, {run.dataset}", shown=shown, note=f"{note} {protocol_note(run)}",
+                of=["dataset"], alt=f"Counts and rates of {len(part)} classes, ours and published.",
+            )
+        )  # fmt: skip
+    return outputs
+
+
+def published() -> pd.DataFrame:
+    """The class project's table, rates worked out from its counts, in the columns that `classes.draw` asks for."""
+    frame = pd.DataFrame(reference.class_project_rows())
+    tp, fp, fn = frame["tp"], frame["fp"], frame["fn"]
+    return frame.assign(f2=5 * tp / (5 * tp + 4 * fn + fp))
+
+
+def readable(frame: pd.DataFrame) -> Table:
+    """The table of one run, or the published one."""
+    rows = [
+        [row["class"], *(f"{row[c]:,}" for c in frames.COUNTS), *(figures.number(row[r]) for r in TABLE2_RATES)]
+        for row in frame.to_dict("records")
+    ]
+    return Table(TABLE2, rows)
+
+
+def draw_figure(frame: pd.DataFrame) -> Figure:
+    """Our table above the published one, where the classes are EuroSAT's.
+
+    Args:
+        frame: of `analysis.views.classes.compute`, one run.
+    """
+    first, parts = frame.iloc[0], {"Ours": frame}
+    if set(frame["class"]) == {row.name for row in reference.CLASS_PROJECT}:
+        parts["Class project (published)"] = published()
+    lines = sum(len(part) for part in parts.values())
+    figure = figures.new_figure(10.5, 1.7 + 0.29 * lines + 0.5 * len(parts))
+    axes = figure.subplots(len(parts), 1, squeeze=False, height_ratios=[len(part) for part in parts.values()]).ravel()
+    for ax, (heading, part) in zip(axes, parts.items(), strict=True):
+        classes.draw(part, ax)
+        ax.set_title(heading, loc="left", fontweight="bold")
+    where = f"{first['dataset']}: {first['model']}, {first['probe']}"
+    note = f"One-vs-rest, on test. {reference.CLASS_PROJECT_NOTE if len(parts) > 1 else ''}"
+    figures.put_title(figure, "Table 2: counts and rates", where, simulated=bool(first["simulated"]), note=note)
+    return figure
