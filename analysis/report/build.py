@@ -1,38 +1,25 @@
 """Draw everything there is and write the page that shows it, in place of an older report."""
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from analysis.card import VIEWS
 from analysis.contract import Output, ViewRequest, default_options, run_view
 from analysis.report import explorer, inventory, page
-from analysis.report.commands import report_command
 from analysis.report.folder import LISTED, check_replaceable, written_files
 from analysis.report.inventory import EncoderResults
 from analysis.views import umap
 from data import paths
+from data.asked import current_command
 from data.errors import RequestError
 from data.files import write_text
 from data.folders import clear_left, published_folder
 from data.lock import Lock
-from data.runs import Predictions, Run
-
-
-@dataclass(frozen=True)
-class OpenedRun(Run):
-    """A run that keeps its predictions once they are read: several views and the page ask for them."""
-
-    kept: dict[str, Predictions] = field(default_factory=dict, repr=False, compare=False)
-
-    def predictions(self, split: str) -> Predictions:
-        """See `Run.predictions`."""
-        if split not in self.kept:
-            self.kept[split] = super().predictions(split)
-        return self.kept[split]
 
 
 def build(request: ViewRequest, options: dict[str, Any]) -> Path:
@@ -48,7 +35,7 @@ def build(request: ViewRequest, options: dict[str, Any]) -> Path:
     if options["points"] < 1 or options["pictures"] < 0:
         raise RequestError("--points must be at least 1, --pictures at least 0")
     folder = request.folder.resolve() if request.folder else paths.report_folder(request.out)  # "." has no name
-    runs = [OpenedRun(run.folder, run.record) for run in request.find_runs()]
+    runs = request.find_runs()
     found = inventory.find(request, runs)
     with Lock(folder.with_name(f".{folder.name}.lock"), what=folder):
         clear_left(folder, ours=written_files)  # the lock says that nobody is at work
@@ -67,7 +54,7 @@ def _write(request: ViewRequest, found: list[EncoderResults], folder: Path, opti
         shown, request.rules, pictures=options["pictures"],
         root=Path(options["data_root"]) if options["data_root"] else None, cache=paths.layout_cache(request.out),
     )  # fmt: skip
-    command = report_command(request, options)
+    command = current_command() or shlex.join(["analyze", "report", "--out", str(request.out)])
     text = page.render(request, found, outputs, interactive, [*failures, *more], folder, command=command)
     write_text(folder / "index.html", text)
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())

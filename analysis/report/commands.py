@@ -1,115 +1,29 @@
 """The commands that make what a report shows again, or what it lacks."""
 
-import dataclasses
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis import frames
-from analysis.contract import ViewRequest, default_options
 from analysis.report.inventory import EncoderResults
 from data import paths
 from data.asked import recorded_command
 from data.dataset import SPLITS
+from data.runs import Run
 from probes import protocols
 from probes.card import PROBES
-from probes.flags import FitFlags
 
 
 def commands(one: EncoderResults, out: Path) -> list[str]:
-    """The commands that make these features and runs again."""
-    lines = [featurize_command(one, out)]
-    alike: dict[str, tuple[dict[str, Any], dict[str, set[int]]]] = {}
-    for run in one.runs:
-        settings = probe_flags(run.record["arguments"], run.kind, frames.resplit(run))
-        key = json.dumps([settings, frames.resplit(run)])
-        alike.setdefault(key, (settings, {}))[1].setdefault(run.kind, set()).add(run.record["seed"])
-    for key, (settings, seeds_of) in alike.items():
-        for seeds in dict.fromkeys(tuple(sorted(seeds)) for seeds in seeds_of.values()):
-            kinds = sorted(kind for kind, own in seeds_of.items() if tuple(sorted(own)) == seeds)
-            for which in _seed_flags(seeds, json.loads(key)[1], settings["protocol"]):
-                lines.append(probe_command(one, out, kinds, which | settings))
-    return lines
+    """The commands that make these features and runs again: as recorded, or the flags that are known."""
+    made = [run.command or _known_flags(one, run, out) for run in one.runs]
+    return [featurize_command(one, out), *dict.fromkeys(made)]
 
 
-def _seed_flags(seeds: Sequence[int], resplit: dict[str, Any], protocol: str | None) -> list[dict[str, Any]]:
-    """``--seed`` and ``--seeds`` of the commands that make runs of all these seeds (sorted).
-
-    ``--split-by`` draws its splits by ``--seed``, so that its runs start there; some protocols set how many seeds.
-    """
-    fixed = protocols.PROTOCOLS[protocol].seeds if protocol in protocols.PROTOCOLS else None
-    if resplit:
-        first = resplit.get("seed", 0)
-        spans = [(first, max(seeds) - first + 1)]
-    else:
-        spans = []
-        for seed in seeds:
-            start, count = spans[-1] if spans else (seed, 0)
-            if not fixed and count and seed == start + count:
-                spans[-1] = (start, count + 1)
-            elif seed >= start + count:
-                spans.append((seed, fixed or 1))
-    return [{"seed": start or None, "seeds": None if fixed or count == 1 else count} for start, count in spans]
-
-
-def probe_flags(arguments: dict[str, Any], kind: str, resplit: dict[str, Any]) -> dict[str, Any]:
-    """The flags of probe that a run was made with, without its seed; None or False where the default was taken.
-
-    Args:
-        arguments: as the run recorded them.
-        kind: of probe.
-        resplit: how its splits were drawn anew, empty for the dataset's own.
-    """
-    name = arguments.get("protocol") or "default"
-    sets = protocols.PROTOCOLS[name].sets(kind) if name in protocols.PROTOCOLS else set()
-    given = {setting: value for setting, value in arguments.items() if setting not in sets}
-    views, device, standardise = given.get("views", 1), given.get("device", "cpu"), given.get("standardise")
-    possible = {field.name for field in dataclasses.fields(FitFlags)}
-    options = {option: value for option, value in arguments.get("options", {}).items() if option not in sets}
-    return {
-        "protocol": None if name == "default" else name,
-        "shots": given.get("shots"),
-        "val": "all" if arguments.get("shots") and "val" not in arguments else None,
-        "train-fraction": _exact(given.get("fraction")),
-        "select": given.get("select"),
-        "folds": given.get("folds"),
-        "refit": given.get("refit", False),
-        "standardize": standardise is True,
-        "no-standardize": standardise is False,
-        "beta": None if given.get("beta", 2) == 2 else _exact(given["beta"]),
-        "balanced": given.get("balanced", False),
-        "oversample": given.get("oversample"),
-        "calibrate": given.get("calibrate"),
-        "budget": None if given.get("budget_s") is None else f"{_exact(given['budget_s'])}s",
-        "device": None if device == "cpu" else device,
-        "augment": None if views == 1 else views,
-        "split-by": resplit.get("by"),
-        "buffer-km": _exact(resplit.get("buffer_km") or None),
-        **{option.replace("_", "-"): _exact(value) for option, value in options.items() if option in possible},
-    }
-
-
-def _exact(value: float | None) -> str | None:
-    """A number in few digits that reads back as the same number."""
-    if value is None:
-        return None
-    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-
-
-def report_command(request: ViewRequest, options: dict[str, Any]) -> str:
-    """The command that makes this report again.
-
-    Args:
-        request: as it was given.
-        options: the report's own, by name.
-    """
-    default = ViewRequest()
-    given = {name: getattr(request, name) for name in ("model", "dataset", "kind", "rule", "style", "out", "folder")}
-    changed = {name: value for name, value in given.items() if value != getattr(default, name)}
-    changed |= {name: value for name, value in options.items() if value != default_options("report")[name]}
-    return shlex.join(["analyze", "report", *_flags({name.replace("_", "-"): v for name, v in changed.items()})])
+def _known_flags(one: EncoderResults, run: Run, out: Path) -> str:
+    protocol = run.record["arguments"].get("protocol")
+    settings = {"protocol": None if protocol == "default" else protocol, "seed": run.record["seed"] or None}
+    return probe_command(one, out, [run.kind], settings)
 
 
 def missing(one: EncoderResults, out: Path) -> list[tuple[str, str]]:
