@@ -10,7 +10,7 @@ import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,13 @@ DAMAGED = (
 )
 
 
-def unpacked(archive: Path, *, cache_dir: Path | None, more: Sequence[Path] = ()) -> Path:
+def unpacked(
+    archive: Path,
+    *,
+    cache_dir: Path | None,
+    more: Sequence[Path] = (),
+    extract: Callable[[Sequence[Path], Path], None] | None = None,
+) -> Path:
     """Folder that holds the archive's files, unpacked now if they are not already.
 
     The folder's name carries a hash of the archive's name, size and time of change, and a marker inside repeats
@@ -44,6 +50,7 @@ def unpacked(archive: Path, *, cache_dir: Path | None, more: Sequence[Path] = ()
         more: the files that go on where the archive stops, if it was cut into several.
         cache_dir: where to unpack; None means beside the archive or, where that folder is read-only, in
             ``$XDG_CACHE_HOME/frozen-earth`` (``~/.cache`` if unset).
+        extract: writes the contents of all these files into a new folder, where they are no plain archive.
 
     Raises:
         RequestError: the archive is damaged or unsafe, the disk is full, or no folder can be written to.
@@ -52,6 +59,8 @@ def unpacked(archive: Path, *, cache_dir: Path | None, more: Sequence[Path] = ()
     identity: dict = {"archive": archive.name, "size": about.st_size, "mtime_ns": about.st_mtime_ns}
     if more:
         identity["more"] = [[part.name, part.stat().st_size, part.stat().st_mtime_ns] for part in more]
+    if extract:
+        identity["extract"] = extract.__name__
     name = f"{archive.stem}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:10]}"
     for folder in [cache_dir] if cache_dir else [archive.parent, user_cache()]:
         if _is_unpacked(folder / name, identity):
@@ -66,7 +75,7 @@ def unpacked(archive: Path, *, cache_dir: Path | None, more: Sequence[Path] = ()
             raise RequestError(f"{target} exists but was not unpacked by this program; move it away and try again")
         if not cache_dir and target.parent != archive.parent:
             print(f"{archive.parent} is read-only: unpacking {archive.name} into {target}", file=sys.stderr)
-        _unpack([archive, *more], target, identity)
+        _unpack([archive, *more], target, identity, extract)
     return target
 
 
@@ -143,11 +152,15 @@ def _writable(folder: Path, *, create: bool) -> bool:
     return True
 
 
-def _unpack(parts: Sequence[Path], target: Path, identity: dict) -> None:
+def _unpack(
+    parts: Sequence[Path], target: Path, identity: dict, extract: Callable[[Sequence[Path], Path], None] | None
+) -> None:
     archive = parts[0]
     temporary = target.with_name(f"{target.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        if archive.suffix == ".zip":
+        if extract:
+            extract(parts, temporary)
+        elif archive.suffix == ".zip":
             extract_zip(archive, temporary)
         else:
             extract_tar(parts, temporary)

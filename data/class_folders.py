@@ -7,7 +7,7 @@ from pathlib import Path
 from data.command import note
 from data.errors import RequestError
 from data.images import SUFFIXES
-from data.listing import SPLIT_NAMES, Listing, check_class_names, make_labels, path_hash
+from data.listing import SPLIT_NAMES, Listing, check_class_names, cut, make_labels
 
 # Formats that users have and that are not read: skipping them silently would change the dataset.
 FOREIGN = (".jp2", ".webp", ".bmp", ".gif", ".npy", ".npz", ".heic", ".avif", ".hdf", ".nc", ".img")
@@ -68,8 +68,8 @@ def read_class_folders(listed: Directories) -> Listing:
         _check_stray(listed, split_folder)
         for folder in within:
             of_class = _images(listed, folder)
-            cut = dict.fromkeys(of_class, split) if as_splits else _cut(of_class)
-            images |= {path: (os.path.basename(folder), split) for path, split in cut.items()}
+            splits = [split] * len(of_class) if as_splits else cut(of_class, [[folder]] * len(of_class))
+            images |= {path: (os.path.basename(folder), of) for path, of in zip(of_class, splits, strict=True)}
     if not images:
         raise RequestError(f"no images ({', '.join(SUFFIXES)}) in class folders in {root}; {LAYOUT}")
     labels, class_names = make_labels(
@@ -118,11 +118,3 @@ def _is_image(name: str) -> bool:
 
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
-
-
-def _cut(images: list[str]) -> dict[str, str]:
-    """Split the images of one class, by the order of their paths' hashes; returned in the order of the paths."""
-    by_hash = sorted(images, key=path_hash)
-    first, second = round(0.6 * len(images)), round(0.8 * len(images))
-    train, val = set(by_hash[:first]), set(by_hash[first:second])
-    return {path: "train" if path in train else "val" if path in val else "test" for path in images}

@@ -1,7 +1,9 @@
 """Label tables of a user's images: which columns mean what, labels in every form, and wrong rows named by line.
 
 ``labels.csv`` or ``labels.parquet``, or one table per split as the common EuroSAT downloads have them: ``train.csv``,
-``validation.csv``, ``test.csv`` with columns such as ``Filename, Label, ClassName`` and a ``label_map.json``.
+``validation.csv``, ``test.csv`` with columns such as ``Filename, Label, ClassName`` and a ``label_map.json``. Or
+``metadata.csv``, ``.jsonl`` or ``.parquet`` in the folder or its split folders, as Hugging Face's ``imagefolder`` has
+them: paths are relative to the table, and splits may be told by folders or not at all.
 """
 
 import json
@@ -20,9 +22,10 @@ import pandas as pd
 from data.command import note
 from data.csvfile import SHOWN, read_csv
 from data.errors import RequestError
-from data.listing import SPLIT_NAMES, Listing, folded, make_labels
+from data.listing import SPLIT_NAMES, Listing, cut, folded, make_labels
 
 TABLES = ("labels.csv", "labels.parquet")
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 LABEL_MAP = "label_map.json"
 # Headers by what they mean, in any case; the first of each goes before the others where a table has several.
 COLUMNS = {
@@ -50,6 +53,8 @@ def find_tables(root: Path) -> dict[Path, str | None]:
         raise RequestError(f"{root} holds both {TABLES[0]} and {TABLES[1]}; keep one of them")
     if found:
         return {found[0]: None}
+    if metadata := _find_metadata(root):
+        return metadata
     by_split: dict[str, Path] = {}
     for name, split in SPLIT_NAMES.items():
         file = root / f"{name}.csv"
@@ -64,7 +69,35 @@ def find_tables(root: Path) -> dict[Path, str | None]:
     return {file: split for split, file in by_split.items()}
 
 
+def _find_metadata(root: Path) -> dict[Path, str | None]:
+    """Tables of Hugging Face's ``imagefolder`` that hold labels: one for all, or one in each split folder."""
+    homes: dict[Path, str | None] = {root: None}
+    homes |= {path: SPLIT_NAMES[path.name.lower()] for path in sorted(root.iterdir()) if _is_split_folder(path)}
+    found: dict[Path, str | None] = {}
+    for home, split in homes.items():
+        tables = [home / name for name in METADATA if (home / name).is_file()]
+        if len(tables) > 1 or (tables and root in [table.parent for table in found]):
+            first = next(iter(found), tables[0])
+            raise RequestError(f"{root} holds both {first.name} and {tables[-1].relative_to(root)}; keep one of them")
+        labelled = [table for table in tables if _lists_images(table)]
+        if tables and not labelled:
+            note(f"{tables[0]} is left out: it has no column file_name, or none with labels")
+        found |= dict.fromkeys(labelled, split)
+    splits = [split for split in homes.values() if split]
+    if found and root not in [table.parent for table in found] and len(found) < len(splits):
+        lacking = [home for home in homes if home not in [root, *(table.parent for table in found)]]
+        raise RequestError(f"{lacking[0]} has no {METADATA[0]} although other split folders have one; add it")
+    return found
+
+
+def _is_split_folder(path: Path) -> bool:
+    return path.is_dir() and path.name.lower() in SPLIT_NAMES
+
+
 def _lists_images(file: Path) -> bool:
+    if file.suffix != ".csv":
+        header = {str(name).lower() for name in _rows(file).columns}
+        return bool(header & set(COLUMNS["path"])) and bool(header & {*COLUMNS["label"], *COLUMNS["labels"]})
     try:
         with file.open(encoding="utf-8-sig", errors="replace") as text:
             header = {name.strip().strip('"').lower() for name in re.split("[,;\t|]", text.readline())}
@@ -108,6 +141,9 @@ def read_tables(root: Path, tables: dict[Path, str | None]) -> Listing:
         "have no label although others of their split have; label them, or give unlabelled images a split of their own",
     )
     _check_spelling(joined)
+    how = ", ".join(dict.fromkeys(table.name for table in tables))
+    if not any(splits):
+        splits, how = cut(paths, names), f"{how}; each class 60/20/20 by sha256 of the relative path"
     labels, class_names = make_labels(names, several=several)
     if several and class_names and all(len(chosen) < 2 for chosen in names):
         note(f"{read[0].table}: no row has more than one of its labels; separate several by ';'")
@@ -118,7 +154,7 @@ def read_tables(root: Path, tables: dict[Path, str | None]) -> Listing:
         labels=labels,
         class_names=class_names,
         lonlat=_lonlat(joined),
-        how=", ".join(table.name for table in tables),
+        how=how,
         unlabelled=unlabelled,
     )
 
@@ -154,7 +190,8 @@ def _read(root: Path, table: Path, split: str | None) -> _Part:
     roles = _roles(table, rows, split)
     for key in {"id", "lon", "lat"} & roles.keys():
         part.columns[key] = [value if key != "id" else str(value).strip() for value in rows[roles[key]]]
-    part.columns["path"] = [str(value).strip() for value in rows[roles["path"]]]
+    base = table.parent.relative_to(root).as_posix() + "/" if table.parent != root else ""
+    part.columns["path"] = [f"{base}{str(value).strip()}" for value in rows[roles["path"]]]
     found = [_on_disk(root, path) for path in part.columns["path"]]
     part.refuse([path == "" for path in found], f"name a file outside {root}; move it inside", column="path")
     part.refuse([path is None for path in found], f"name a file that is not in {root}", column="path")
@@ -163,7 +200,9 @@ def _read(root: Path, table: Path, split: str | None) -> _Part:
         path if os.path.normpath(path) == str(one) else str(one) for path, one in zip(written, found, strict=True)
     ]
     part.columns["path"] = found
-    if split is None:
+    if split is None and "split" not in roles:
+        part.columns["split"] = _splits_of_folders(part, found)
+    elif split is None:
         part.columns["written"] = [str(value).strip() for value in rows[roles["split"]]]
         part.columns["split"] = [SPLIT_NAMES.get(value.lower()) for value in part.columns["written"]]
         strange = [of is None for of in part.columns["split"]]
@@ -176,9 +215,17 @@ def _read(root: Path, table: Path, split: str | None) -> _Part:
     else:
         several = "labels" in roles
         names = _from_cells(part, rows[roles["labels" if several else "label"]], several=several)
-        names = _through_map(root, names) if not several and split is not None else names
+        names = _through_map(root, names) if not several and split is not None and not base else names
     part.columns["names"] = names
     return _Part(table, several, part.where, part.columns)
+
+
+def _splits_of_folders(part: _Part, paths: Sequence[str | None]) -> list[str]:
+    """The split that each path's first folder is named after; empty texts where none is."""
+    splits = [SPLIT_NAMES.get(str(path).partition("/")[0].lower(), "") for path in paths]
+    if any(splits):
+        part.refuse([not split for split in splits], "lie in no split folder although others do", column="path")
+    return splits
 
 
 # --- columns
@@ -189,7 +236,7 @@ def _rows(table: Path) -> pd.DataFrame:
         rows = read_csv(table)
     else:
         try:
-            rows = pd.read_parquet(table)
+            rows = pd.read_json(table, lines=True, dtype=object) if table.suffix == ".jsonl" else pd.read_parquet(table)
         except (ValueError, OSError) as error:  # pyarrow's parsing errors are ValueErrors
             expected = "expected columns path, labels or label, split"
             raise RequestError(f"cannot read {table} ({error}); {expected}") from error
@@ -213,7 +260,8 @@ def _roles(table: Path, rows: pd.DataFrame, split: str | None) -> dict[str, Any]
         raise RequestError(f"{table} has the column {twice[0]} twice; keep one of them")
     if {"labels", "label"} <= roles.keys():
         raise RequestError(f"{table} has both labels (multi-label) and label (one class); keep one of them")
-    absent = [name for name in ("path", "split") if name not in roles and not (name == "split" and split)]
+    needed = ("path",) if split or table.name in METADATA else ("path", "split")
+    absent = [name for name in needed if name not in roles]
     if not absent and not {"labels", "label"} & roles.keys():
         others = [name for name in rows.columns if name and name not in roles.values()]
         if len(set(others)) > 1 and len(set(others)) == len(others) and all(_is_binary(rows[name]) for name in others):

@@ -25,6 +25,15 @@ CSV files are UTF-8, or UTF-16 with a byte order mark, and separated by commas, 
 (``train.csv``, ``validation.csv``, ``test.csv`` with ``Filename,Label,ClassName``) beside the class folders is read
 too: it comes with EuroSAT as Kaggle and others offer it.
 
+``metadata.csv``, ``metadata.jsonl`` or ``metadata.parquet`` with a column ``file_name`` and labels, in DIR or its
+split folders, are read as Hugging Face's ``imagefolder`` does; without a column ``split`` and split folders each class
+is cut as above.
+
+Containers: Hugging Face ``datasets`` folders (``data/train-00000-of-00001.parquet`` from the hub, or what
+``save_to_disk`` wrote), and WebDataset shards (``train-0000.tar`` or ``train/0000.tar`` with ``KEY.jpg``, ``.png`` or
+``.tif`` and ``KEY.cls`` or ``KEY.json``; ``classnames.txt`` gives numbers their names). A file's split is the first
+word of its path that names one. Their images are written out once, into ``--cache-dir`` or beside the first file.
+
 Images without labels have empty cells in ``label`` (all of their split), or lie in DIR or DIR/test without class
 folders: ``featurize --split test`` makes features of them that ``probe predict`` scores.
 
@@ -50,6 +59,7 @@ import numpy as np
 
 from data.bands import Band
 from data.class_folders import Directories, read_class_folders
+from data.containers import unpacked_containers
 from data.dataset import EODataset, Statistic, check_utf8, measured_statistics
 from data.declared import Values
 from data.errors import RequestError
@@ -91,7 +101,10 @@ def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
         raise RequestError("--download: folder cannot be downloaded; pass the folder of your images as --data-root")
     if not root.is_dir():
         raise RequestError(f"no folder {root}; pass the folder of your images as --data-root")
-    listed, tables = Directories(root), find_tables(root)
+    tables = find_tables(root)
+    if not tables and (written := unpacked_containers(root, cache_dir=options.cache_dir)):
+        root, tables = written, find_tables(written)
+    listed = Directories(root)
     listing = with_val(read_tables(root, tables) if tables else read_class_folders(listed))
     check_utf8(listing.class_names + listing.paths, root)
     wanted = {split: listing.of(split) for split in request.splits}
@@ -104,6 +117,7 @@ def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
     measured_on = listing.of("train") if "train" in listing.splits else listing
     how = options.nodata or "refuse"
     statistics = measured_statistics(Folder(root, measured_on, layout, how=how))
+    variant = re.sub(r"[^A-Za-z0-9_]+", "-", request.root.resolve().name).strip("-") or None
     cache = options.cache_dir or user_cache()
     return {
         split: Folder(
@@ -111,6 +125,7 @@ def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
             chosen,
             layout,
             how=how,
+            variant=variant,
             split=split,
             statistics=statistics,
             inspection=inspect(listed, chosen, layout, cache=cache),
@@ -128,6 +143,7 @@ class Folder(EODataset):
         listing: the samples.
         layout: how they hold their bands.
         how: what becomes of pixels without a measurement, see `data.declared.NODATA`.
+        variant: name of the folder that was given.
         split: train, val or test.
         statistics: of the bands.
         inspection: of all files; None for samples that only statistics are measured on.
@@ -143,6 +159,7 @@ class Folder(EODataset):
         layout: Layout,
         *,
         how: str,
+        variant: str | None = None,
         split: str = "train",
         statistics: dict[str, Statistic] | None = None,
         inspection: Inspection | None = None,
@@ -152,7 +169,7 @@ class Folder(EODataset):
         inferred = inspection.lonlat if inspection else None
         super().__init__(
             name="folder",
-            variant=re.sub(r"[^A-Za-z0-9_]+", "-", root.resolve().name).strip("-") or None,
+            variant=variant,
             split=split,
             ids=listing.ids,
             labels=listing.labels,
