@@ -197,9 +197,7 @@ def _make_header(
         "splits": {
             name: {
                 "rows": len(samples),
-                "ids_sha256": store.digest_ids(samples.ids),
-                "labels_sha256": store.digest_array(samples.labels),
-                "lonlat_sha256": None if samples.lonlat is None else store.digest_array(samples.lonlat),
+                **store.sample_digests(samples.ids, samples.labels, samples.lonlat),
                 "files_sha256": samples.files_digest,
                 **({"nodata": samples.nodata} if samples.nodata else {}),
                 **({"scaled": True} if samples.scaled else {}),

@@ -132,7 +132,7 @@ def plan_probe(
         inputs.check_classes(train.labels[rows], classes, f"the subset of {len(rows)} train samples")
     candidates = candidates_of(kind, len(train.labels) if rows is None else len(rows), settings)
     if store.is_fused(train.identity):
-        candidates = inputs.for_joined(candidates, settings.standardise)
+        candidates = inputs.for_fused(candidates, settings.standardise)
     name = runs.run_name(kind, features, recorded(train.multilabel, settings, candidates), seed)
     folder = paths.run_folder(out, store.dataset_slug(train.identity), store.encoder_slug(train.identity), name)
     folds = None if settings.folds is None else _folds(splits, rows, val_rows, settings.folds, seed)
@@ -264,7 +264,7 @@ def _samples(plan: RunPlan, splits: dict[str, store.FeatureSet]) -> Samples:
     own_val = splits.get("val")
     pool = None
     if plan.folds is not None or plan.settings.refit:
-        pool = inputs.joined(splits["train"], plan.rows, own_val)
+        pool = inputs.train_and_val(splits["train"], plan.rows, own_val)
     if plan.folds is not None and pool is not None:
         splits = splits | {"val": pool}
     labels = {split: features.labels for split, features in splits.items()}

@@ -1,12 +1,12 @@
-"""Feature files as probes read them: three splits checked once, rows read in blocks, subsets of train."""
+"""Feature files as probes read them: three splits checked once, rows read in blocks."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Integer
 
 from data import paths, store
 from data.asked import recorded_command
@@ -32,16 +32,7 @@ def read_splits(folder: Path, *, views: int = 1, val: bool = True) -> dict[str, 
     if not present:
         raise RequestError(f"no features in {folder}; make them with featurize")
     if absent := [split for split in SPLITS if split not in present and (val or split != "val")]:
-        identity, environment = store.read_identity(paths.feature_file(folder, present[0]))
-        split = absent[0] if len(absent) == 1 else "all"
-        asked = environment.get("asked")
-        how = f"make them as {present[0]}.h5 was made, with --split {split}"
-        if again := recorded_command(asked, identity, folder, split):
-            how = f"run: {again}"
-        elif "imported" in identity["dataset"]["provenance"]:
-            how = f"import them with labels and all three splits ({present[0]}.h5: {asked or 'featurize import'})"
-        folds = "; or give --folds 5 to choose by folds of train" if absent == ["val"] else ""
-        raise RequestError(f"no {' and '.join(absent)} features in {folder}; {how}{folds}")
+        raise _incomplete(folder, present[0], absent)
     wanted = [split for split in SPLITS if split in present]
     splits = {split: store.read_features(paths.feature_file(folder, split), lazy=True) for split in wanted}
     train = splits["train"]
@@ -60,6 +51,19 @@ def read_splits(folder: Path, *, views: int = 1, val: bool = True) -> dict[str, 
             )
     check_classes(train.labels, len(train.class_names), str(train.file))
     return splits | {"train": replace(train, views=read_views(folder, train, views))}
+
+
+def _incomplete(folder: Path, present: str, absent: list[str]) -> RequestError:
+    """The error for splits that are missing, with the command that makes them where it was recorded."""
+    identity, environment = store.read_identity(paths.feature_file(folder, present))
+    split, asked = absent[0] if len(absent) == 1 else "all", environment.get("asked")
+    how = f"make them as {present}.h5 was made, with --split {split}"
+    if again := recorded_command(asked, identity, folder, split):
+        how = f"run: {again}"
+    elif "imported" in identity["dataset"]["provenance"]:
+        how = f"import them with labels and all three splits ({present}.h5: {asked or 'featurize import'})"
+    folds = "; or give --folds 5 to choose by folds of train" if absent == ["val"] else ""
+    return RequestError(f"no {' and '.join(absent)} features in {folder}; {how}{folds}")
 
 
 def read_views(folder: Path, train: store.FeatureSet, views: int) -> tuple[store.FeatureSet, ...]:
@@ -93,39 +97,42 @@ def check_rows(features: store.FeatureSet, *, labelled: bool = True) -> None:
     """Raise a RequestError unless rows line up and every value can be used.
 
     Args:
-        features: of one split.
+        features: one split.
         labelled: whether every sample must have a label; an unlabelled one has -1.
     """
-    file, classes = features.file, len(features.class_names)
+    file, labels, classes = features.file, features.labels, len(features.class_names)
     verify = f"see featurize verify {file}"
-    counts = {"features": len(features.features), "labels": len(features.labels), "ids": len(features.ids)}
-    if len(set(counts.values())) > 1:
-        told = ", ".join(f"{count} {noun}" for noun, count in counts.items())
-        raise RequestError(f"{file} has {told}: rows do not line up; {verify}")
-    bad = features.not_finite  # counted when the file was opened
-    if bad is None:
-        bad = sum(int((~np.isfinite(block).all(axis=1)).sum()) for block in blocks(features.features))
-    if bad:
-        raise RequestError(f"{file}: {bad} of {len(features.features)} rows hold NaN or infinity; {verify}")
-    if features.labels.ndim == 1 and (unlabelled := int((features.labels == -1).sum())):
+    rows = {"features": len(features.features), "labels": len(labels), "ids": len(features.ids)}
+    if len(set(rows.values())) > 1:
+        counts = ", ".join(f"{count} {noun}" for noun, count in rows.items())
+        raise RequestError(f"{file} has {counts}: rows do not line up; {verify}")
+    if features.not_finite:
+        raise RequestError(f"{file}: {features.not_finite} of {len(labels)} rows hold NaN or infinity; {verify}")
+    if labels.ndim == 1 and (unlabelled := int((labels == -1).sum())):
         if not labelled:
             return
         raise RequestError(
-            f"{file}: {unlabelled} of {len(features.labels)} images have no label, which fitting and scoring a probe "
-            "need; label them, or score them with probe predict"
+            f"{file}: {unlabelled} of {len(labels)} images have no label, which fitting and scoring a probe need; "
+            "label them, or score them with probe predict"
         )
-    if features.multilabel and features.labels.shape[1] != classes:
-        raise RequestError(f"{file} has {features.labels.shape[1]} label columns for {classes} classes; {verify}")
+    if features.multilabel and labels.shape[1] != classes:
+        raise RequestError(f"{file} has {labels.shape[1]} label columns for {classes} classes; {verify}")
     top = 1 if features.multilabel else classes - 1
-    if features.labels.min() < 0 or features.labels.max() > top:
+    if labels.min() < 0 or labels.max() > top:
         raise RequestError(f"{file} has labels outside 0 ... {top}; {verify}")
 
 
-def check_classes(labels: np.ndarray, classes: int, told: str) -> None:
-    """Raise a RequestError if there is nothing to tell apart in labels (N, K) or (N,)."""
+def check_classes(labels: Integer[np.ndarray, "samples ..."], classes: int, what: str) -> None:
+    """Raise a RequestError if all samples have the same single class.
+
+    Args:
+        labels: (N, K) or (N,).
+        classes: K.
+        what: the samples, for the message.
+    """
     constant = (labels == labels[:1]).all()
     if constant and (labels.ndim == 1 or classes == 1):
-        raise RequestError(f"{told} has samples of one class only; a probe needs at least two to tell apart")
+        raise RequestError(f"{what} has samples of one class only; a probe needs at least two classes")
 
 
 def shared(identity: dict[str, Any]) -> dict[str, Any]:
@@ -134,25 +141,19 @@ def shared(identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def split_identity(features: store.FeatureSet) -> dict[str, Any]:
-    """What is particular to one split, with a digest of the values: an encoder may be mended."""
-    digest = features.features_sha256  # the values matched it when the file was opened
-    if digest is None or isinstance(features.features, np.ndarray):  # of part of a file, perhaps
-        hashed = hashlib.sha256()
-        for block in blocks(features.features):
-            hashed.update(np.ascontiguousarray(block).tobytes())
-        digest = hashed.hexdigest()
+    """What is particular to one split, with the digest of its features: an encoder may have been corrected."""
     views = {"views": [split_identity(view) for view in features.views]} if features.views else {}
-    return features.identity["split"] | {"features_sha256": digest} | views
+    return features.identity["split"] | {"features_sha256": features.digest} | views
 
 
-def blocks(features: Any, rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
-    """Features (N, D), in memory or on disk, a block of rows at a time, in their own type."""
+def blocks(features: Any, rows: int = BLOCK_ROWS) -> Iterator[Float[np.ndarray, "rows dim"]]:
+    """Yield blocks of rows of features (N, D), in memory or on disk, in their own type."""
     for start in range(0, len(features), rows):
         yield features[start : start + rows]
 
 
-def only_rows(features: store.FeatureSet, rows: np.ndarray) -> store.FeatureSet:
-    """A part of a split, in memory.
+def only_rows(features: store.FeatureSet, rows: Integer[np.ndarray, " chosen"]) -> store.FeatureSet:
+    """Some samples of a split, in memory.
 
     Args:
         features: of N samples.
@@ -164,10 +165,13 @@ def only_rows(features: store.FeatureSet, rows: np.ndarray) -> store.FeatureSet:
         labels=features.labels[rows],
         ids=[features.ids[row] for row in rows],
         lonlat=None if features.lonlat is None else features.lonlat[rows],
+        features_sha256=None,
     )
 
 
-def joined(train: store.FeatureSet, rows: np.ndarray | None, val: store.FeatureSet | None) -> store.FeatureSet:
+def train_and_val(
+    train: store.FeatureSet, rows: Integer[np.ndarray, " chosen"] | None, val: store.FeatureSet | None
+) -> store.FeatureSet:
     """Train and val as one set, in memory.
 
     Args:
@@ -178,20 +182,22 @@ def joined(train: store.FeatureSet, rows: np.ndarray | None, val: store.FeatureS
     first = only_rows(train, np.arange(len(train.labels)) if rows is None else rows)
     if val is None:
         return replace(first, views=())
-    places = None
+    lonlat = None
     if first.lonlat is not None and val.lonlat is not None:
-        places = np.concatenate([first.lonlat, val.lonlat])
+        lonlat = np.concatenate([first.lonlat, val.lonlat])
     return replace(
         first,
         features=np.concatenate([first.features, in_memory([val.features], dtype=first.features.dtype)]),
         labels=np.concatenate([first.labels, val.labels]),
         ids=[*first.ids, *val.ids],
-        lonlat=places,
+        lonlat=lonlat,
         views=(),
     )
 
 
-def in_memory(views: Sequence[Any], chosen: np.ndarray | None = None, *, dtype: Any = np.float32) -> np.ndarray:
+def in_memory(
+    views: Sequence[Any], chosen: Integer[np.ndarray, " chosen"] | None = None, *, dtype: Any = np.float32
+) -> Float[np.ndarray, "rows dim"]:
     """Features as one new array, read in blocks, so that only one copy is ever in memory.
 
     Args:
@@ -213,15 +219,15 @@ def in_memory(views: Sequence[Any], chosen: np.ndarray | None = None, *, dtype: 
     return result.reshape(-1, dim)
 
 
-def for_joined(candidates: list[dict[str, Any]], standardise: bool | None) -> list[dict[str, Any]]:
-    """The candidates that joined features can have: without standardization, their encoders have no common scale.
+def for_fused(candidates: list[dict[str, Any]], standardise: bool | None) -> list[dict[str, Any]]:
+    """The candidates that standardize: without it the joined encoders have no common scale.
 
     Raises:
-        RequestError: standardizing was switched off.
+        RequestError: standardization was switched off.
     """
     if standardise is False:
         raise RequestError(
-            "joined features (--model A+B) are standardized, so that the encoders count alike; drop "
-            "--no-standardize, or the --protocol that leaves features as they are"
+            "joined features (--model A+B) are standardized so that the encoders weigh the same; remove "
+            "--no-standardize, or the --protocol that leaves features unscaled"
         )
     return [one for one in candidates if one.get("zscore", True)]

@@ -14,7 +14,6 @@ from data.errors import RequestError
 from data.runs import Run
 from data.scene.grid import SceneGrid, grids_of
 from data.scene.labels import label_windows, record_of, remembered
-from data.store.identity import digest_array, digest_ids
 from probes import inputs, spatial
 from probes.blocks import Blocks, divide_blocks
 from probes.models import load_model
@@ -55,7 +54,9 @@ def map_splits(folder: Path, out: Path, *, buffer_km: float | None, seed: int) -
     splits = {}
     for number, name in enumerate(SPLITS):
         part = inputs.only_rows(labelled, rows[blocks.splits == number])
-        splits[name] = replace(part, footprint=None, identity=part.identity | {"split": _identity(name, part) | about})
+        digests = store.sample_digests(part.ids, part.labels, part.lonlat)
+        split = {"name": name, "rows": len(part.ids)} | digests | about
+        splits[name] = replace(part, footprint=None, identity=part.identity | {"split": split})
     counts = ", ".join(f"{name} {len(part.ids)}" for name, part in splits.items())
     dropped = int((blocks.splits < 0).sum())
     divided = f"{blocks.count} blocks of {blocks.block_km:.2g} km"
@@ -82,17 +83,6 @@ def ground_km(grid: SceneGrid) -> float:
     windows = np.array([[0, 0], [0, grid.tile]])
     lonlat = grid.lonlat(windows)
     return float(spatial.nearest_km(lonlat[:1], lonlat[1:])[0])
-
-
-def _identity(name: str, part: store.FeatureSet) -> dict[str, Any]:
-    assert part.lonlat is not None
-    return {
-        "name": name,
-        "rows": len(part.ids),
-        "ids_sha256": digest_ids(part.ids),
-        "labels_sha256": digest_array(part.labels),
-        "lonlat_sha256": digest_array(part.lonlat.astype(np.float64)),
-    }
 
 
 def _record(blocks: Blocks, seed: int) -> dict[str, Any]:

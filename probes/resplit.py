@@ -11,14 +11,12 @@ Samples of train nearer than the buffer to one of val or test are dropped, and t
 """
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from data.dataset import SPLITS
 from data.errors import RequestError, unknown
-from data.store import FeatureSet
-from data.store.identity import digest_array, digest_ids
+from data.store import FeatureSet, sample_digests
 from probes import spatial
 
 WAYS = ("cells", "longitude", "region")
@@ -65,29 +63,13 @@ def resplit(splits: dict[str, FeatureSet], by: str, *, buffer_km: float = 0, see
     how = {"by": by, "buffer_km": float(buffer_km), "seed": seed, "dropped": int((~kept).sum())}
     features = np.concatenate([np.asarray(one.features[:]) for one in sets])
     labels = np.concatenate([one.labels for one in sets])
-    return {
-        name: replace(
-            one,
-            features=features[chosen],
-            labels=labels[chosen],
-            ids=[ids[row] for row in chosen],
-            lonlat=lonlat[chosen],
-            identity=one.identity
-            | {"split": _identity(name, [ids[row] for row in chosen], labels[chosen], lonlat[chosen], how)},
-            features_sha256=None,
-        )
-        for name, one, chosen in zip(present, sets, rows, strict=True)
-    }
-
-
-def _identity(name: str, ids: list[str], labels: np.ndarray, lonlat: np.ndarray, how: dict[str, Any]) -> dict[str, Any]:
-    """What is particular to a new split, as `data.store.make_identity` has it."""
-    digests = {
-        "ids_sha256": digest_ids(ids),
-        "labels_sha256": digest_array(labels),
-        "lonlat_sha256": digest_array(lonlat.astype(np.float64)),
-    }
-    return {"name": name, "rows": len(ids), **digests, "resplit": how}
+    found = {}
+    for name, one, chosen in zip(present, sets, rows, strict=True):
+        about = [ids[row] for row in chosen], labels[chosen], lonlat[chosen]
+        split = {"name": name, "rows": len(chosen), **sample_digests(*about), "resplit": how}
+        part = replace(one, features=features[chosen], identity=one.identity | {"split": split}, features_sha256=None)
+        found[name] = replace(part, ids=about[0], labels=about[1], lonlat=about[2])
+    return found
 
 
 def draw(lonlat: np.ndarray, shares: np.ndarray, by: str, seed: int) -> np.ndarray:

@@ -1,8 +1,10 @@
 """Every probe kind from features to a run on disk, and the inputs that must stop it."""
 
+import itertools
 import json
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -14,6 +16,7 @@ from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from data import runs, store
 from data.dataset import SPLITS
 from data.errors import RequestError
+from data.store import reader
 from probes import fit, inputs, metrics, models, probabilities
 from probes.card import PROBES
 from probes.kinds import rf
@@ -471,9 +474,7 @@ def test_labels_out_of_range_are_refused(tmp_path):
 def test_an_absent_split_is_told_with_the_command_that_makes_it(tmp_path):
     folder = _three(tmp_path, _random_labels())
     (folder / "val.h5").unlink()
-    with pytest.raises(
-        RequestError, match="no val features .* featurize --model stats --dataset simulated --split val"
-    ):
+    with pytest.raises(RequestError, match="no val features .* --split val"):
         inputs.read_splits(folder)
     with pytest.raises(RequestError, match="make them with featurize"):
         inputs.read_splits(tmp_path / "nowhere")
@@ -537,10 +538,29 @@ def test_a_run_on_other_feature_values_or_with_a_file_gone_is_not_reused(folders
     run = _run(folders[True], tmp_path, "knn", n_jobs=1)
     splits = inputs.read_splits(folders[True])
     assert fit.finished(fit.plan_probe("knn", splits, tmp_path, seed=0)) == run
-    changed = splits | {"train": replace(splits["train"], features=splits["train"].features[:] + 1)}
+    changed = splits | {
+        "train": replace(splits["train"], features=splits["train"].features[:] + 1, features_sha256=None)
+    }
     assert fit.finished(fit.plan_probe("knn", changed, tmp_path, seed=0)) is None
     (run.folder / "predictions.h5").unlink()
     assert fit.finished(fit.plan_probe("knn", splits, tmp_path, seed=0)) is None
+
+
+def test_features_are_hashed_once_for_all_probes_seeds_and_shots(folders, monkeypatch):
+    """Those of whole files not at all: their digest is stored with them."""
+    hashed = []
+    monkeypatch.setattr(reader, "_digest", lambda features: hashed.append(len(features)) or "0" * 64)
+
+    def plan_all(splits):
+        for kind, seed, shots in itertools.product(("linear", "knn"), (0, 1), (None, 5)):
+            fit.plan_probe(kind, splits, Path("out"), seed=seed, settings=Settings(shots=shots))
+
+    splits = inputs.read_splits(folders[True])
+    plan_all(splits)
+    assert hashed == []
+    rows = {name: np.arange(len(features.ids)) for name, features in splits.items()}
+    plan_all({name: inputs.only_rows(features, rows[name]) for name, features in splits.items()})
+    assert hashed == [len(one) for one in rows.values()]
 
 
 @pytest.mark.parametrize("content", ["[]", '{"schema": 1}', "{"])

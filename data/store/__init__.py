@@ -22,6 +22,7 @@ from data.store.identity import (
     digest_ids,
     encoder_slug,
     make_identity,
+    sample_digests,
 )
 from data.store.reader import (
     CHUNK_ROWS,

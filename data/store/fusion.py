@@ -165,7 +165,15 @@ def joined(sets: Sequence[FeatureSet]) -> FeatureSet:
     for other in sets[1:]:
         orders.append(_order(first, other))
     features: Any = Joined([one.features for one in sets], orders)
-    return replace(first, features=features, identity=_identity(sets), environment={}, views=())
+    return replace(
+        first,
+        features=features,
+        identity=_identity(sets),
+        environment={},
+        views=(),
+        features_sha256=None,
+        not_finite=max(one.not_finite for one in sets),
+    )
 
 
 def _order(first: FeatureSet, other: FeatureSet) -> np.ndarray | None:

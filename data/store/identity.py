@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Integer, Shaped
 
 from data.dataset import EODataset
 from data.files import canonical_json, short_hash
@@ -37,10 +38,8 @@ def make_identity(dataset: EODataset, encoder: dict[str, Any], *, limit: int | N
         "split": {
             "name": dataset.split,
             "rows": len(dataset),
-            "ids_sha256": digest_ids(dataset.ids),
-            "labels_sha256": digest_array(dataset.labels),
+            **sample_digests(dataset.ids, dataset.labels, dataset.lonlat),
             "files_sha256": _files_digest(dataset, encoder.get("bands", ())),
-            "lonlat_sha256": None if dataset.lonlat is None else digest_array(dataset.lonlat.astype(np.float64)),
             **({"nodata": dataset.nodata} if dataset.nodata else {}),
             **({"scaled": True} if dataset.scaled else {}),  # v0.1 took the values as stored
             **({"altered": dataset.altered} if dataset.altered else {}),
@@ -59,12 +58,23 @@ def _files_digest(dataset: EODataset, bands: Sequence[str]) -> Any:
     return kept if len(kept) > 1 else next(iter(kept.values()))
 
 
+def sample_digests(
+    ids: Sequence[str], labels: Integer[np.ndarray, "samples ..."], lonlat: Float[np.ndarray, "samples 2"] | None
+) -> dict[str, str | None]:
+    """Digests of what describes the samples of a split, as its identity holds them."""
+    return {
+        "ids_sha256": digest_ids(ids),
+        "labels_sha256": digest_array(labels),
+        "lonlat_sha256": None if lonlat is None else digest_array(lonlat.astype(np.float64)),
+    }
+
+
 def digest_ids(ids: Sequence[str]) -> str:
     """sha256 of the ordered ids."""
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
 
 
-def digest_array(array: np.ndarray) -> str:
+def digest_array(array: Shaped[np.ndarray, "..."]) -> str:
     """sha256 of an array's bytes."""
     return hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"").hexdigest()
 

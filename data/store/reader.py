@@ -1,8 +1,10 @@
 """Reading feature files, and finding the one that a command means."""
 
 import copy
+import hashlib
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from data.store.child import Damaged, inspected, signature
 from data.store.identity import dataset_slug
 
 CHUNK_ROWS = 1024
+BLOCK_ROWS = 8 * CHUNK_ROWS  # hashed at a time
 REPLACED_AT_MOST = 10  # times, while it is opened
 MEND = "featurize verify --repair {file} keeps what is sound and makes the rest again"
 
@@ -36,7 +39,8 @@ class FeatureSet:
         identity: what decided the values.
         environment: what was recorded with them.
         views: the same images altered, where a probe learns from them too.
-        features_sha256: checksum of the features in the file, which they matched when it was opened.
+        features_sha256: digest stored with the file, which the features matched when it was opened; None for features
+            that are not those of a whole file.
         not_finite: rows of the file that hold NaN or infinity.
         footprint: (N, 3) int32 scene, row and column of each window (`data.scene.grid`); None for other samples.
     """
@@ -51,8 +55,13 @@ class FeatureSet:
     environment: dict[str, Any]
     views: tuple["FeatureSet", ...] = ()
     features_sha256: str | None = None
-    not_finite: int | None = None
+    not_finite: int = 0
     footprint: np.ndarray | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the features: the one stored with the file, else computed once."""
+        return self.features_sha256 or _digest(self.features)
 
     @property
     def multilabel(self) -> bool:
@@ -63,6 +72,13 @@ class FeatureSet:
     def simulated(self) -> bool:
         """Whether the samples were generated, not observed; results must say so."""
         return bool(self.identity["dataset"]["provenance"].get("simulated"))
+
+
+def _digest(features: Any) -> str:
+    found = hashlib.sha256()
+    for start in range(0, len(features), BLOCK_ROWS):
+        found.update(np.ascontiguousarray(features[start : start + BLOCK_ROWS]).tobytes())
+    return found.hexdigest()
 
 
 def open_hdf5(file: Path) -> Any:
