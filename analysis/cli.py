@@ -18,16 +18,21 @@ EVERY = ("runs", "features", "dataset", "speed")
 
 # name: (type, default, help, the inputs whose views have it)
 COMMON: dict[str, tuple[Any, Any, str, tuple[str, ...]]] = {
-    "model": (str | None, None, "Only this model.", ("runs", "features")),
-    "dataset": (str | None, None, "Only this dataset.", ("runs", "features")),
-    "kind": (str | None, None, "Only this kind of probe.", ("runs",)),
-    "rule": (Rule, "both", "Decisions at 0.5 (half), at thresholds chosen on val (tuned), or both.", ("runs",)),
-    "features": (Path | None, None, "A feature folder, where several would fit.", ("features", "dataset")),
-    "split": (Literal["train", "val", "test", "all"], "test", "Split to draw.", ("features",)),
-    "style": (Style, "paper", "Pictures for paper, or with larger letters for slides.", ("runs", "features", "speed")),
+    "model": (str | None, None, "Use only this model.", ("runs", "features")),
+    "dataset": (str | None, None, "Use only this dataset.", ("runs", "features")),
+    "kind": (str | None, None, "Use only this probe kind.", ("runs",)),
+    "rule": (Rule, "both", "Decision rule: half (threshold 0.5), tuned (thresholds chosen on val) or both.", ("runs",)),
+    "features": (
+        Path | None,
+        None,
+        "Feature folder to use, instead of --model and --dataset.",
+        ("features", "dataset"),
+    ),
+    "split": (Literal["train", "val", "test", "all"], "test", "Split to use.", ("features",)),
+    "style": (Style, "paper", "Figure style: paper, or slides with larger text.", ("runs", "features", "speed")),
     "data": (DataFlags, ANY, "Which samples.", ("dataset",)),
-    "out": (Path, paths.DEFAULT_OUT, "Folder that holds everything the commands write.", EVERY),
-    "folder": (Path | None, None, "Write here instead of below --out.", EVERY),
+    "out": (Path, paths.DEFAULT_OUT, "Output folder of all commands.", EVERY),
+    "folder": (Path | None, None, "Write to this folder instead of OUT/analysis.", EVERY),
 }
 
 
@@ -61,7 +66,7 @@ def _subcommand(name: str) -> Any:
 
 
 def _flag(name: str, kind: Any, default: Any, text: str) -> inspect.Parameter:
-    annotation = Annotated[kind, Parameter(help=text)]
+    annotation = Annotated[kind, Parameter(help=text, show_default=default != "")]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 

@@ -193,17 +193,17 @@ def suggest(
     n_jobs: Annotated[int, Parameter(name="--n-jobs")] = -1,
     overwrite: Annotated[bool, Switch] = False,
 ) -> None:
-    """Choose windows of a scene to label next: those that a run is least sure of, unlike each other.
+    """Suggest windows of a scene to label next: the least certain ones that differ from each other.
 
-    The file has a point for each window and an empty column for its class. Fill it in, add the points to the file of
-    --labels, and run probe again: nothing is embedded again.
+    The file has one point per window and an empty column for the class. Fill it in, add the points to the file of
+    --labels and run probe again; features are not computed again.
 
     Args:
         run: Folder of a run of --protocol map.
-        to: The file to write: .gpkg, .geojson, .parquet or .csv.
-        count: How many windows.
+        to: File to write: .gpkg, .geojson, .parquet or .csv.
+        count: Number of windows.
         n_jobs: Blocks of windows scored at a time, -1 for one per core; does not change the result.
-        overwrite: Replace the file where it exists.
+        overwrite: Replace the file if it exists.
     """
     if to.exists() and not overwrite:
         raise RequestError(f"{to} exists; give --overwrite to replace it, or another name")

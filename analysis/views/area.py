@@ -1,4 +1,4 @@
-"""Accuracy of a map and error-adjusted area of each class, with 95% CI, from a reference sample.
+"""Map accuracy and error-adjusted area of each class with 95 % intervals, from a reference sample.
 
 Estimators: `analysis.map_accuracy`. The sample is a table with the columns ``map`` and ``reference``, and ``stratum``
 where it was not drawn by map class; without one, the test samples of a single-label run stand in for it.
@@ -25,18 +25,24 @@ from data.runs import Run
 CARD = ViewCard(
     input="runs",
     options={
-        "sample": Option(default="", help="Reference sample: CSV or Parquet with the columns map, reference, stratum."),
+        "sample": Option(
+            default="", help="Reference sample: CSV or Parquet with the columns map, reference and stratum."
+        ),
         "areas": Option(
             default="",
             help="Mapped area of each class, or size of each stratum: CSV with name and area, or A=200,B=150.",
         ),
-        "design": Option(default="stratified", help="How the sample was drawn: stratified or simple (random)."),
+        "design": Option(default="stratified", help="Sampling design: stratified or simple (random)."),
         "unit": Option(default="", help="Unit of the areas, such as ha."),
-        "finite": Option(default=False, help="Areas are numbers of pixels: correct for the share that was sampled."),
-        "plan": Option(default=False, help="Plan a sample instead: how many to draw for --target-se, and where."),
-        "target_se": Option(default=0.01, help="Standard error of overall accuracy that --plan aims at."),
-        "expected": Option(default="", help="Expected user's accuracies for --plan, such as A=0.7,B=0.9. [0.8 each]"),
-        "least": Option(default=50, help="Samples of the smallest classes in --plan."),
+        "finite": Option(default=False, help="Areas are pixel counts: apply the finite population correction."),
+        "plan": Option(
+            default=False, help="Plan a sample instead: its size for --target-se and its allocation to strata."
+        ),
+        "target_se": Option(default=0.01, help="Target standard error of overall accuracy for --plan."),
+        "expected": Option(
+            default="", help="Expected user's accuracies for --plan, such as A=0.7,B=0.9. Default: 0.8 each."
+        ),
+        "least": Option(default=50, help="Minimum number of samples per class for --plan."),
     },
 )
 

@@ -1,4 +1,4 @@
-"""Leaks between splits, labels per split, classes absent from one, constant or duplicate features."""
+"""Audit a dataset: leaks between splits, labels per split, missing classes, constant or duplicate features."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ from probes import spatial
 CARD = ViewCard(
     input="dataset",
     options={
-        "pixels": Option(default=True, help="Read all images and look for identical ones."),
-        "bands": Option(default="all", help="Bands to read: a set such as rgb or s2-12, or names such as B04,B08."),
+        "pixels": Option(default=True, help="Read all images and search for identical ones."),
+        "bands": Option(default="all", help="Band set such as rgb or s2-12, or names such as B04,B08."),
     },
 )
 

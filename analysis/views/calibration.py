@@ -1,4 +1,4 @@
-"""Reliability diagrams: observed frequency against predicted score, with ECE, Brier score and log loss."""
+"""Reliability diagrams: observed frequency against predicted probability, with ECE, Brier score and log loss."""
 
 from functools import partial
 from pathlib import Path

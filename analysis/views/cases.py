@@ -20,8 +20,8 @@ from data.runs import Run
 CARD = ViewCard(
     input="runs",
     options={
-        "count": Option(default=10, help="Correct predictions to show, and as many errors."),
-        "data_root": Option(default="", help="Folder of the images. Default: EO_DATA_ROOT, then datasets."),
+        "count": Option(default=10, help="Number of correct predictions to show, and of errors."),
+        "data_root": Option(default="", help="Folder of the images. Default: EO_DATA_ROOT, else datasets."),
     },
 )
 

@@ -1,4 +1,4 @@
-"""Counts and rates of every class: TP, FP, TN, FN, precision, recall, specificity, F1, F2, support."""
+"""Counts and rates per class: TP, FP, TN, FN, precision, recall, specificity, F1, F2, support."""
 
 from collections.abc import Sequence
 from pathlib import Path

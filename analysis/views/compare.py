@@ -1,4 +1,4 @@
-"""Runs against each other on shared test samples: paired differences, ranks that may tie; models across datasets."""
+"""Compare runs on the same test samples: paired differences, ranks with ties; models across datasets."""
 
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ CARD = ViewCard(
     input="runs",
     options={
         "metric": Option(default="", help="Metric to rank by. Default: f2_macro for multi-label data, else accuracy."),
-        "resamples": Option(default=2000, help="Bootstrap resamples of the means over several datasets."),
-        "seed": Option(default=0, help="Seed of these resamples."),
+        "resamples": Option(default=2000, help="Bootstrap resamples for means over several datasets."),
+        "seed": Option(default=0, help="Seed of the bootstrap."),
     },
 )
 

@@ -1,4 +1,4 @@
-"""Confusion matrix: classes against classes, or for multi-label data the four outcomes of every class."""
+"""Confusion matrix; for multi-label data TP, FP, FN and TN per class."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Learning curves: metrics by size of train, pooled over seeds; and loss and accuracy by epoch of `head` runs."""
+"""Learning curves: metrics by training set size, pooled over seeds; loss and accuracy by epoch for `head`."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Metric by distance to the nearest training sample: how well a probe transfers in space."""
+"""Metric by distance to the nearest training sample: how well a probe transfers to other places."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +22,8 @@ from probes import pooling, spatial
 CARD = ViewCard(
     input="runs",
     options={
-        "metric": Option(default="", help="Metric to draw. Default: f2_macro_occurring or accuracy."),
-        "bins": Option(default=5, help="Groups of test samples, from the nearest to the farthest, of equal size."),
+        "metric": Option(default="", help="Metric to draw. Default: accuracy; f2_macro_occurring for multi-label."),
+        "bins": Option(default=5, help="Number of distance groups with the same number of test samples."),
     },
 )
 

@@ -1,4 +1,4 @@
-"""The class project on DINOv2 and EuroSAT: its tables, curves, confusion, cases, CPU and GPU, DINOv2 and a CNN."""
+"""Class project on DINOv2 and EuroSAT: tables, curves, confusion matrix, cases, CPU and GPU, DINOv2 and CNN."""
 
 from analysis.card import Option, ViewCard
 from analysis.contract import Output, ViewRequest
@@ -7,9 +7,9 @@ from analysis.studies import class_project
 CARD = ViewCard(
     input="runs",
     options={
-        "count": Option(default=10, help="Correct predictions, and as many mistakes, in the case study."),
-        "data_root": Option(default="", help="Folder of the images. Default: EO_DATA_ROOT, then datasets."),
-        "other_out": Option(default="", help="A second output folder, with features made on another device."),
+        "count": Option(default=10, help="Number of correct predictions in the case study, and of errors."),
+        "data_root": Option(default="", help="Folder of the images. Default: EO_DATA_ROOT, else datasets."),
+        "other_out": Option(default="", help="Second output folder, with features computed on another device."),
     },
 )
 

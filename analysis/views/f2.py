@@ -1,4 +1,4 @@
-"""F2 of every class, probes side by side: bars and a table."""
+"""F2 per class for all probes: bar chart and table."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Suspected labels: samples whose label disagrees with out-of-fold predictions, and ranks of models without them."""
+"""Suspected label errors, found by out-of-fold predictions, and the ranking of models without them."""
 
 from collections.abc import Sequence, Set
 from functools import partial
@@ -24,12 +24,12 @@ from probes.out_of_fold import out_of_fold
 CARD = ViewCard(
     input="features",
     options={
-        "count": Option(default=20, help="Images to show, lowest quality first; the table has all."),
+        "count": Option(default=20, help="Number of images to show, lowest label quality first; the table lists all."),
         "folds": Option(
             default=5, help="Folds of all labelled samples; each is scored by a probe fitted on the others."
         ),
         "seed": Option(default=0, help="Seed of the folds."),
-        "data_root": Option(default="", help="Folder of the images. Default: EO_DATA_ROOT, then datasets."),
+        "data_root": Option(default="", help="Folder of the images. Default: EO_DATA_ROOT, else datasets."),
     },
 )
 

@@ -1,4 +1,4 @@
-"""One self-contained page of every run found: samples to explore, tables, figures, and how to repeat it all."""
+"""Self-contained HTML report of all runs: interactive samples, tables, figures and the commands to reproduce them."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from analysis.report.build import build
 CARD = ViewCard(
     input="runs",
     options={
-        "points": Option(default=20_000, help="Show at most this many test samples per dataset, chosen at random."),
-        "pictures": Option(default=2000, help="Include thumbnails of so many of them; 0 includes none."),
-        "data_root": Option(default="", help="Folder of the images. Default: EO_DATA_ROOT, then datasets."),
-        "fit_on": Option(default=0, help="Fit UMAP on so many samples and transform the others; 0 fits on all."),
+        "points": Option(default=20_000, help="Maximum number of test samples per dataset, chosen at random."),
+        "pictures": Option(default=2000, help="Number of thumbnails; 0 for none."),
+        "data_root": Option(default="", help="Folder of the images. Default: EO_DATA_ROOT, else datasets."),
+        "fit_on": Option(default=0, help="Fit UMAP on this many samples and transform the others; 0 fits on all."),
         "fast": Option(default=False, help="Run UMAP on all cores: faster, but not reproducible."),
     },
 )

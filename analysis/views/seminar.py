@@ -1,4 +1,4 @@
-"""The seminar on DOFA and BigEarthNet: its table with ours and the difference, UMAP panels, F2 per class."""
+"""Seminar on DOFA and BigEarthNet: published and own results with differences, UMAP panels, F2 per class."""
 
 from analysis.card import ViewCard
 from analysis.contract import Output, ViewRequest

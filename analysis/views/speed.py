@@ -1,4 +1,4 @@
-"""Images/s that featurize bench measured, by model, and what the hardware allows."""
+"""Throughput measured by featurize bench, by model, and the upper bound of the hardware."""
 
 import json
 from pathlib import Path

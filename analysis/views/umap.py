@@ -1,4 +1,4 @@
-"""UMAP of the features: one panel per class against the rest, and for single-label data one by class."""
+"""UMAP of the features: one panel per class against the rest; for single-label data also one panel with all classes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,11 +23,11 @@ CARD = ViewCard(
     input="features",
     section=Section(order=50, heading="UMAP of the features"),
     options={
-        "points": Option(default=20_000, help="Draw at most this many samples, chosen at random."),
-        "seed": Option(default=0, help="Seed of the choice of samples and of UMAP."),
+        "points": Option(default=20_000, help="Maximum number of samples, chosen at random."),
+        "seed": Option(default=0, help="Seed for choosing samples and for UMAP."),
         "neighbors": Option(default=15, help="UMAP's n_neighbors."),
         "min_dist": Option(default=0.1, help="UMAP's min_dist."),
-        "fit_on": Option(default=0, help="Fit UMAP on so many samples and transform the others; 0 fits on all."),
+        "fit_on": Option(default=0, help="Fit UMAP on this many samples and transform the others; 0 fits on all."),
         "fast": Option(default=False, help="Run UMAP on all cores: faster, but not reproducible."),
     },
 )
