@@ -21,11 +21,11 @@ from rasterio._err import CPLE_BaseError  # what damage raises that rasterio doe
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from data import tiff
+from data import tiff, tiff_limits
 from data.bands import Band
 from data.declared import Declared, Header, Values, declare, filled, honoured
 from data.errors import RequestError
-from data.tiff import layout_of, pixels_of
+from data.tiff import pixels_of, plain_tiff
 
 FAILURES = (RasterioError, CPLE_BaseError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 PICTURES = (".jpg", ".jpeg", ".png")
@@ -148,8 +148,8 @@ def _stored(path: Path | str, indices: Sequence[int], count: int, alpha: bool, b
     declared = None
     try:
         data = _contents(path)
-        if not beside and (layout := layout_of(data)):
-            pixels, declared = pixels_of(data, layout), layout.declared
+        if not beside and (plain := plain_tiff(data)):
+            pixels, declared = pixels_of(data, plain), plain.declared
         elif tiff.is_tiff(data) or _is_deep_png(data):
             return _through_gdal(path, indices, count)
         else:
@@ -268,10 +268,10 @@ def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
     Raises:
         ValueError: its directory is damaged, or its values are of a kind that is not read.
     """
-    deep, allowed = _is_deep_png(_first_bytes(path)), tiff.ALWAYS_ALLOWED
+    deep, allowed = _is_deep_png(_first_bytes(path)), tiff_limits.ALWAYS_ALLOWED
     if not deep:
         with _mapped(path) as data:
-            allowed = tiff.check_sizes(data)
+            allowed = tiff_limits.check_sizes(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path, driver="PNG" if deep else "GTiff", sharing=False) as source:
@@ -294,7 +294,7 @@ def _check_kind(source: rasterio.DatasetReader, allowed: int) -> None:
     if source.colorinterp[0] == ColorInterp.palette:
         raise ValueError("its values are palette indices, not measurements; save it as RGB")
     size = os.path.getsize(source.name)
-    tiff.check_declared(source.width, source.height, source.count, np.dtype(kind).itemsize, size, allowed)
+    tiff_limits.check_declared(source.width, source.height, source.count, np.dtype(kind).itemsize, size, allowed)
 
 
 def _gdal_header(source: rasterio.DatasetReader) -> Header:

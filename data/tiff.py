@@ -1,7 +1,7 @@
 """Plain GeoTIFFs read straight from their bytes: GDAL spends a millisecond on opening a file of a few kilobytes.
 
 Plain are those that EuroSAT, BigEarthNet and GDAL's defaults have: one image in strips, not compressed or by deflate,
-with tags that are known here. Header and pixels come from one reading of the tags (`layout_of`). Where anything is
+with tags that are known here. Header and pixels come from one reading of the tags (`plain_tiff`). Where anything is
 strange, whole or damaged, that is None: GDAL then reads both. (Adobe, TIFF revision 6.0, 1992; OGC 19-008r4, GeoTIFF
 1.1; GDAL's tags 42112 and 42113.)
 """
@@ -11,7 +11,6 @@ import mmap
 import struct
 import xml.etree.ElementTree as ElementTree
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +21,7 @@ Bytes = bytes | mmap.mmap
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, OFFSETS, SAMPLES = 256, 257, 258, 259, 262, 273, 277
 SUBFILE, FILL_ORDER, ORIENTATION, STRIP_ROWS, LENGTHS, PLANAR, PREDICTOR = 254, 266, 274, 278, 279, 284, 317
-TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_LENGTHS, EXTRA, SAMPLE_FORMAT = 322, 323, 324, 325, 338, 339
+EXTRA, SAMPLE_FORMAT = 338, 339
 PIXEL_SCALE, TIEPOINT, MATRIX, GEO_KEYS, GEO_NUMBERS, GEO_WORDS = 33550, 33922, 34264, 34735, 34736, 34737
 GDAL_METADATA, GDAL_NODATA = 42112, 42113
 NUMBERS = (3, 4)  # unsigned short and long
@@ -46,17 +45,11 @@ MODEL_TYPE, RASTER_TYPE, GEOGRAPHIC, PROJECTED = 1024, 1025, 2048, 3072
 LARGEST_CODE = 32766  # of EPSG's in GeoTIFF; 32767 is user-defined, and beyond are ESRI's
 # Geo keys that leave the place to the code: citations, and units in degrees (9102) and metres (9001).
 GEO_IGNORED, GEO_UNITS = {1026, 2049, 2057, 2059, 3073}, {2054: 9102, 3076: 9001}
-# What a file may declare: deflate shrinks at most 1,032 times and LZW 1,362, and a small file may hold a larger empty
-# image. Zstandard shrinks 32,768 times, LZMA 7,000, and of LERC, WebP and JPEG XL a block of one value is a header;
-# blocks that were never written need no bytes: for these there is a limit that is not of the file's size.
-LARGEST_RATIO, ALWAYS_ALLOWED = 1400, 2**26
-LARGEST_SMALL_RATIO, LARGEST_SMALL = 33_000, 2**31
-SHRINKS_MORE = {34887, 34925, 34926, 50000, 50001, 50002}
 
 
 @dataclass(frozen=True)
-class Layout:
-    """What the tags of a plain TIFF say.
+class PlainTiff:
+    """What the tags of a plain TIFF declare.
 
     Args:
         dtype: of a value, in the file's byte order.
@@ -85,7 +78,7 @@ class Layout:
 
 # Parsing the tags takes longer than all else, and the files of a dataset differ in little but their pixels: what the
 # tags said is kept by the files' size.
-_KNOWN: dict[int, Layout] = {}
+_KNOWN: dict[int, PlainTiff] = {}
 KEEP = 1000
 
 
@@ -94,8 +87,8 @@ def is_tiff(start: bytes) -> bool:
     return start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def layout_of(data: Bytes) -> Layout | None:
-    """Layout of a plain TIFF; None where GDAL has to read it.
+def plain_tiff(data: Bytes) -> PlainTiff | None:
+    """PlainTiff of a plain TIFF; None where GDAL has to read it.
 
     Raises:
         ValueError: it is cut short.
@@ -115,7 +108,7 @@ def layout_of(data: Bytes) -> Layout | None:
     return learnt
 
 
-def pixels_of(data: bytes, layout: Layout) -> np.ndarray:
+def pixels_of(data: bytes, layout: PlainTiff) -> np.ndarray:
     """(H, W, C) stored values of a plain TIFF.
 
     Raises:
@@ -137,7 +130,7 @@ def pixels_of(data: bytes, layout: Layout) -> np.ndarray:
     return np.moveaxis(values.cumsum(axis=2, dtype=values.dtype) if layout.differences else values, 0, -1)
 
 
-def _piece(stored: bytes, layout: Layout, rows: int) -> bytes:
+def _piece(stored: bytes, layout: PlainTiff, rows: int) -> bytes:
     """The values of a strip.
 
     Raises:
@@ -159,7 +152,7 @@ def _piece(stored: bytes, layout: Layout, rows: int) -> bytes:
 # ------------------------------------------------------------------------------------------------ tags
 
 
-def _learn(data: Bytes) -> Layout | None:
+def _learn(data: Bytes) -> PlainTiff | None:
     if (found := _tags(data)) is None or not found[1].keys() >= NEEDED:
         return None
     order, tags, places, (start, stop) = found
@@ -204,7 +197,7 @@ def _learn(data: Bytes) -> Layout | None:
         return None
     lists = [(at, struct.calcsize(layout)) for tag, (layout, at) in places.items() if tag in DECIDING]
     outside = [(at, at + size) for at, size in lists if size > 4]  # the others are in the directory itself
-    return Layout(
+    return PlainTiff(
         dtype=dtype,
         shape=(height, width, count),
         planar=planar,
@@ -321,7 +314,7 @@ def header_of(data: Bytes) -> Header | None:
     Raises:
         ValueError: it is cut short.
     """
-    if (layout := layout_of(data)) is None:
+    if (layout := plain_tiff(data)) is None:
         return None
     kind = layout.dtype.newbyteorder("=").name
     return Header(layout.shape[2], kind, layout.names, declared=layout.declared)
@@ -366,89 +359,3 @@ def _geo_keys(tags: dict[int, tuple]) -> dict[int, int | None] | None:
             return None
         keys[key] = None if where else value
     return keys
-
-
-# ------------------------------------------------------------------------------------------------ damage
-
-
-def check_sizes(data: Bytes) -> int:
-    """Raise a ValueError where a TIFF of any kind declares more than its bytes can hold.
-
-    GDAL believes what is declared: one flipped bit in the width of a small file costs minutes and gigabytes.
-
-    Returns:
-        How many bytes its values may take.
-    """
-    entries = dict(_entries(data))
-    values = {tag: first for tag, (_, _, first) in entries.items()}
-    width, height, count = values.get(WIDTH, 0), values.get(HEIGHT, 0), values.get(SAMPLES, 1)
-    bits = values.get(BITS, 1)
-    tiled = TILE_WIDTH in values
-    across, down = (
-        (values[TILE_WIDTH], values.get(TILE_HEIGHT, 0)) if tiled else (width, values.get(STRIP_ROWS, height))
-    )
-    down = down if tiled else min(down, height)
-    if not (across and down and width and height):
-        raise ValueError("its directory is damaged: it declares an image or a block without pixels")
-    planes = count if values.get(PLANAR) == 2 else 1
-    blocks = -(-width // across) * -(-height // down) * planes
-    offsets, lengths = (TILE_OFFSETS, TILE_LENGTHS) if tiled else (OFFSETS, LENGTHS)
-    allowed = max(ALWAYS_ALLOWED, LARGEST_RATIO * len(data))
-    if _never_written(data, entries, blocks, offsets, lengths):
-        allowed = max(allowed, LARGEST_SMALL)
-    elif values.get(COMPRESSION) in SHRINKS_MORE:
-        allowed = max(allowed, min(LARGEST_SMALL, LARGEST_SMALL_RATIO * len(data)))
-    check_declared(width, height, count, -(-bits // 8), len(data), allowed)
-    check_declared(across, down, count // planes, -(-bits // 8), len(data), allowed)
-    listed = entries[offsets][0] if offsets in entries else 0
-    if 0 < listed < blocks:
-        raise ValueError(
-            f"its directory is damaged: it lists {listed:,} blocks of pixels where {blocks:,} make the image"
-        )
-    return allowed
-
-
-def _never_written(data: Bytes, entries: dict[int, tuple[int, tuple[int, int], int]], blocks: int, *lists: int) -> bool:
-    """Whether the lists of a sparse file's blocks are as long as its image needs, and hold nothing but zeros."""
-    for tag in lists:
-        listed, (start, stop), _ = entries.get(tag, (0, (0, 0), 0))
-        if listed != blocks or stop > len(data) or any(data[start:stop]):
-            return False
-    return True
-
-
-def check_declared(
-    width: int, height: int, count: int, value_bytes: int, size: int, allowed: int = ALWAYS_ALLOWED
-) -> None:
-    """Raise a ValueError where so many values cannot be in a file of so many bytes."""
-    declared = width * height * count * value_bytes
-    if declared > max(allowed, LARGEST_RATIO * size):
-        raise ValueError(
-            f"it declares {width:,} x {height:,} pixels of {count:,} bands, {declared / 1e9:,.1f} GB, in a file of "
-            f"{size:,} bytes: its directory is damaged"
-        )
-
-
-def _entries(data: Bytes) -> Iterator[tuple[int, tuple[int, tuple[int, int], int]]]:
-    """How many values the tags of the first image have, where they lie, and the first of each, of any TIFF, whole or
-    damaged.
-    """
-    order = "<" if data[:2] == b"II" else ">"
-    big = data[2:4] in (b"+\0", b"\0+")
-    head, entry, word = (f"{order}Q", f"{order}HHQ", 8) if big else (f"{order}H", f"{order}HHI", 4)
-    pointer = f"{order}Q" if big else f"{order}I"
-    try:
-        (start,) = struct.unpack_from(pointer, data, 8 if big else 4)
-        (number,) = struct.unpack_from(head, data, start)
-        step, first = (20, 8) if big else (12, 2)
-        for at in range(start + first, start + first + step * min(number, 4096), step):
-            tag, kind, count = struct.unpack_from(entry, data, at)
-            if kind not in (1, 3, 4, 16) or not count:
-                continue
-            form = f"{order}{FORMATS[kind]}"
-            value = at + 4 + word
-            if (size := struct.calcsize(form) * count) > word:
-                (value,) = struct.unpack_from(pointer, data, value)
-            yield tag, (count, (value, value + size), struct.unpack_from(form, data, value)[0])
-    except struct.error:
-        return  # GDAL says what is wrong

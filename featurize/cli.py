@@ -80,17 +80,16 @@ def pack(
     """
     opened = data.open(bands=[bands])
 
-    from data import packed  # deferred: numpy and h5py
-    from data.bands import choose_bands
+    from data.bands import choose_bands  # deferred, as these import numpy and h5py
+    from data.packing import pack as write_packed
 
     first = next(iter(opened.values()))
     chosen = choose_bands(first.bands, bands, where=first.where)
-    card, limit = DATASETS.card(first.name), data.recorded_limit()
     try:
-        line = packed.pack(to, opened, chosen, limit=limit, card=card, workers=workers, overwrite=overwrite)
+        done = write_packed(to, opened, chosen, limit=data.recorded_limit(), workers=workers, overwrite=overwrite)
     except KeyboardInterrupt as how:
         return command.stopped("featurize", how, f"{to} was not written")
-    print(line)
+    print(done)
     return 0
 
 

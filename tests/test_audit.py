@@ -14,7 +14,7 @@ from pixels import PixelDataset
 from analysis import cli, leaks
 from analysis.views import audit
 from analysis.views.audit import GOOD, NOTE, UNKNOWN, WRONG, Material
-from data import command, packed
+from data import command, packing
 from data.bands import choose_bands
 
 SPLITS = ("train", "val", "test")
@@ -248,7 +248,7 @@ def test_pixels_that_differ_in_type_or_one_value_are_not_identical():
 
 def test_a_packed_file_is_audited_as_its_source(tmp_path, analyze):
     source = {split: PixelDataset(split, 6, name="simulated") for split in SPLITS}
-    packed.pack(tmp_path / "p.h5", source, source["train"].bands[:3])
+    packing.pack(tmp_path / "p.h5", source, source["train"].bands[:3])
     code, out, _ = analyze("audit", "--packed", tmp_path / "p.h5", "--out", tmp_path)
     # the test data draw a sample's pixels and place from its number alone: each split repeats the others
     assert code == 1 and "identical pixels, val in train: 6 of 6 (100.0%)" in out

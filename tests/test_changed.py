@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from test_bigearthnet import made_v2, v2  # noqa: F401 - fixtures
 
-from data import command, packed, store
+from data import command, packed, packing, store
 from data.seen import PIXELS, STAMP, stamps
 from data.sources import folder as folder_source
 from data.store import makers
@@ -127,14 +127,14 @@ def test_an_image_replaced_between_look_and_read_is_noticed(images, capsys, monk
 
 def test_a_packed_file_does_not_vouch_for_pixels_replaced_between_look_and_read(images, tmp_path, capsys, monkeypatch):
     """Its header carries the digest of the files as they were opened."""
-    header = packed._make_header
+    header = packing._make_header
 
     def then_replace(*about, **more):
         made = header(*about, **more)
         repaint(images / "train/b/01.png", keep_times=False)
         return made
 
-    monkeypatch.setattr(packed, "_make_header", then_replace)
+    monkeypatch.setattr(packing, "_make_header", then_replace)
     file = tmp_path / "images.h5"
     words = ["pack", "--dataset", "folder", "--data-root", str(images), "--bands", "rgb", "--to", str(file)]
     assert command.run(app, words) == 2
@@ -159,8 +159,8 @@ def test_a_finished_part_of_images_that_changed_is_made_again(v2, capsys, monkey
     """BigEarthNet's identity has the content of a few patches and no times."""
     from data.sources import bigearthnet
 
-    look = bigearthnet._look
-    monkeypatch.setattr(bigearthnet, "_look", lambda *about: ("a digest of other patches", look(*about)[1]))
+    look = bigearthnet._sample
+    monkeypatch.setattr(bigearthnet, "_sample", lambda *about: ("a digest of other patches", look(*about)[1]))
     about = {"dataset": "bigearthnet", "bands": "B02", "part_rows": 1}
     interrupted(v2, monkeypatch, **about)
     for file in v2.rglob("*_B02.tif"):
@@ -248,8 +248,8 @@ def test_bigearthnet_pixels_replaced_after_features_were_made_are_noticed(v2, ca
     """By sizes and times: the digest in the identity is of the content of 16 patches, here of none."""
     from data.sources import bigearthnet
 
-    look = bigearthnet._look
-    monkeypatch.setattr(bigearthnet, "_look", lambda *about: ("a digest of other patches", look(*about)[1]))
+    look = bigearthnet._sample
+    monkeypatch.setattr(bigearthnet, "_sample", lambda *about: ("a digest of other patches", look(*about)[1]))
     assert featurize(v2, dataset="bigearthnet", bands="B02") == 0, capsys.readouterr().err
     file = made(v2)
     recorded = store.read_sources(file)

@@ -18,7 +18,8 @@ from data.bands import SENTINEL2
 from data.declared import Header
 from data.errors import RequestError
 from data.images import read_bands, read_header, read_values
-from data.packed import PackedSplit, pack
+from data.packed import PackedSplit
+from data.packing import pack
 from data.sources import bigearthnet
 from data.store import make_identity
 from featurize.cli import app

@@ -15,7 +15,7 @@ import pytest
 import rasterio
 from made_tiffs import constant, write_tif
 
-from data import tiff
+from data import tiff, tiff_limits
 from data.errors import RequestError
 from data.images import read_bands, read_header, read_values
 
@@ -115,7 +115,7 @@ def test_a_constant_image_is_read_however_well_it_is_compressed(tmp_path, compre
 
 def test_a_damaged_tile_is_refused(tmp_path):
     write_tif(tmp_path / "x.tif", constant(1, size=32), tiled=True, blockxsize=16, blockysize=16)
-    content = with_tag((tmp_path / "x.tif").read_bytes(), tiff.TILE_WIDTH, 2**24)
+    content = with_tag((tmp_path / "x.tif").read_bytes(), tiff_limits.TILE_WIDTH, 2**24)
     (tmp_path / "x.tif").write_bytes(content)
     with pytest.raises(RequestError, match="damaged"):
         read_header(tmp_path / "x.tif")
@@ -124,7 +124,7 @@ def test_a_damaged_tile_is_refused(tmp_path):
 def test_reversed_bits_are_for_gdal(tmp_path):
     write_tif(tmp_path / "x.tif", constant(1, size=8, dtype=np.uint8))
     plain = (tmp_path / "x.tif").read_bytes()
-    assert tiff.layout_of(plain) is not None
+    assert tiff.plain_tiff(plain) is not None
     content = bytearray((tmp_path / "x.tif").read_bytes())
     (start,) = struct.unpack_from("<I", content, 4)
     sample = next(at for at in range(start + 2, len(content), 12) if struct.unpack_from("<H", content, at) == (277,))
@@ -132,5 +132,5 @@ def test_reversed_bits_are_for_gdal(tmp_path):
     content[sample : sample + 12] = content[rows : rows + 12]  # one band need not be said: its place is free
     content[rows : rows + 12] = struct.pack("<HHIHH", tiff.FILL_ORDER, 3, 1, 2, 0)
     (tmp_path / "x.tif").write_bytes(content)
-    assert tiff.layout_of(bytes(content)) is None
+    assert tiff.plain_tiff(bytes(content)) is None
     assert (read_bands(tmp_path / "x.tif", [0], count=1)[0] == 128).all()

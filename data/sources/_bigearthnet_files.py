@@ -18,7 +18,7 @@ BANDS = (*SENTINEL1.values(), *(SENTINEL2[name] for name in BAND_SETS["s2-12"]))
 
 
 @dataclass(frozen=True)
-class Layout:
+class FileLayout:
     """A variant on disk.
 
     Args:
@@ -40,7 +40,7 @@ class Layout:
 
 
 LAYOUTS = {
-    "v2": Layout(
+    "v2": FileLayout(
         folders={"S2": "BigEarthNet-S2", "S1": "BigEarthNet-S1"},
         archives={
             sensor: [
@@ -53,7 +53,7 @@ LAYOUTS = {
         scene_ends={"S2": 2, "S1": 3},
         located_by="S2",
     ),
-    "v1": Layout(
+    "v1": FileLayout(
         folders={"S2": "BigEarthNet-v1.0", "S1": "BigEarthNet-S1-v1.0"},
         archives={sensor: [(f"BigEarthNet-{sensor}-v1.0.tar.gz",)] for sensor in ("S2", "S1")},
         scene_ends=None,
@@ -62,7 +62,7 @@ LAYOUTS = {
 }
 
 
-def sensors_for(request: DatasetRequest, layout: Layout) -> list[str]:
+def sensors_for(request: DatasetRequest, layout: FileLayout) -> list[str]:
     """The sensors of the bands that will be read, Sentinel-2 first; of all bands where that is not known."""
     root = request.root
     here = [sensor for sensor in ("S2", "S1") if request.options.download or _is_filled(root / layout.folders[sensor])]
@@ -100,7 +100,7 @@ def _is_filled(folder: Path) -> bool:
         return any(True for _ in entries)
 
 
-def _archive(root: Path, layout: Layout, sensor: str) -> list[Path]:
+def _archive(root: Path, layout: FileLayout, sensor: str) -> list[Path]:
     """The files of the archive of a sensor's folder; none where there is none."""
     for names in layout.archives[sensor]:
         parts = [root / name for name in names]
@@ -112,7 +112,7 @@ def _archive(root: Path, layout: Layout, sensor: str) -> list[Path]:
     return []
 
 
-def sensor_folder(request: DatasetRequest, layout: Layout, sensor: str) -> Path:
+def sensor_folder(request: DatasetRequest, layout: FileLayout, sensor: str) -> Path:
     folder = request.root / layout.folders[sensor]
     if _is_filled(folder):
         return folder
@@ -139,7 +139,9 @@ def download(root: Path, variant: str, sensors: Sequence[str]) -> None:
             fetched(V2.url.format(name), root, **{kind: digest})
 
 
-def absent_patches(splits: Mapping[str, Patches], folders: Mapping[str, Path], layout: Layout) -> dict[str, np.ndarray]:
+def absent_patches(
+    splits: Mapping[str, Patches], folders: Mapping[str, Path], layout: FileLayout
+) -> dict[str, np.ndarray]:
     """(N,) bool for each split: whether a patch has no folder. One listing per scene, not one check per patch."""
     sizes = [len(patches.flagged) for patches in splits.values()]
     absent = np.zeros(sum(sizes), bool)

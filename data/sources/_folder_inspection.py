@@ -23,7 +23,7 @@ from data.images import SIDECARS, read_header
 from data.listing import Listing
 from data.places import lonlat_of
 from data.seen import stamp_of
-from data.sources._folder_layout import Layout, check_like, files_of
+from data.sources._folder_layout import BandLayout, check_like, files_of
 
 VERSION = 1  # of the cache: raise when other facts are taken from headers
 WORTH_KEEPING = 1000  # files whose headers take a noticeable time to read
@@ -53,7 +53,7 @@ class Inspection:
     scaled: bool
 
 
-def inspect(listed: Directories, listing: Listing, layout: Layout, *, cache: Path) -> Inspection:
+def inspect(listed: Directories, listing: Listing, layout: BandLayout, *, cache: Path) -> Inspection:
     """Look at every file: all must be like the first.
 
     Args:
@@ -96,7 +96,7 @@ def inspect(listed: Directories, listing: Listing, layout: Layout, *, cache: Pat
     )
 
 
-def _files(listed: Directories, relative: str, layout: Layout) -> list[str]:
+def _files(listed: Directories, relative: str, layout: BandLayout) -> list[str]:
     """Files of a sample, relative to the folder, in the bands' order, as in the digest of v0.1."""
     if layout.header is not None:
         return [relative]
@@ -122,7 +122,7 @@ def _sidecars(listed: Directories, path: str) -> list[tuple[int, int]]:
 
 
 def _facts(
-    root: Path, headed: Sequence[tuple[int, list[str]]], rows: int, layout: Layout, index: Path, key: str
+    root: Path, headed: Sequence[tuple[int, list[str]]], rows: int, layout: BandLayout, index: Path, key: str
 ) -> np.ndarray:
     """(N, 5) location, and whether a sample lacks measurements, has floats, is scaled; NaN where there is no location.
 

@@ -16,7 +16,7 @@ BANDS_FILE = "dataset.json"
 
 
 @dataclass(frozen=True)
-class Layout:
+class BandLayout:
     """How the samples of a folder hold their bands; the same for all.
 
     Args:
@@ -40,25 +40,25 @@ class Layout:
         return plain and os.path.splitext(path)[1].lower() in PICTURES
 
 
-def layout_of(root: Path, first: str) -> Layout:
+def layout_of(root: Path, first: str) -> BandLayout:
     declared = _declared_bands(root / BANDS_FILE)
     path = root / first
     if path.is_dir():
         bands = declared or _bands_of_folder(path)
-        return Layout(bands, path, None, alpha=False, declared=bool(declared))
+        return BandLayout(bands, path, None, alpha=False, declared=bool(declared))
     alpha = len(declared) == 4
     header = read_header(path, alpha=alpha)
     if not declared:
         bands = _bands_of_file(path, header)
         _check_type(path, header, bands)
-        return Layout(bands, path, header, alpha, declared=False)
+        return BandLayout(bands, path, header, alpha, declared=False)
     if len(declared) != header.count:
         raise RequestError(
             f"{root / BANDS_FILE} names {len(declared)} bands but {path} has {header.count}; name every band, in "
             "file order"
         )
     _check_type(path, header, declared)
-    return Layout(declared, path, header, alpha, declared=True)
+    return BandLayout(declared, path, header, alpha, declared=True)
 
 
 def _check_type(path: Path, header: Header, bands: Sequence[Band]) -> None:
@@ -119,7 +119,7 @@ def _bands_of_folder(folder: Path) -> tuple[Band, ...]:
     return tuple(band for band in KNOWN.values() if band.name in found)
 
 
-def files_of(folder: Path, layout: Layout, names: Iterable[str] | None = None) -> dict[str, Path]:
+def files_of(folder: Path, layout: BandLayout, names: Iterable[str] | None = None) -> dict[str, Path]:
     """File of each band of the layout in a folder of single-band images, which must be like the first.
 
     Args:
@@ -166,7 +166,7 @@ def band_files(folder: Path, declared: Sequence[Band], names: Iterable[str]) -> 
     return found
 
 
-def check_like(path: Path, header: Header, layout: Layout) -> None:
+def check_like(path: Path, header: Header, layout: BandLayout) -> None:
     first = layout.header
     assert first is not None
     if (header.count, header.dtype, header.names) != (first.count, first.dtype, first.names):

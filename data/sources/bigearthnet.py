@@ -40,7 +40,7 @@ from data.places import lonlat_of, warn
 from data.registry import DatasetCard
 from data.sources import _bigearthnet_files as files_of
 from data.sources import _bigearthnet_patches as patches_of
-from data.sources._bigearthnet_files import BANDS, LAYOUTS, Layout
+from data.sources._bigearthnet_files import BANDS, LAYOUTS, FileLayout
 from data.sources._bigearthnet_patches import LISTS, METADATA, Patches
 
 CARD = DatasetCard(
@@ -127,7 +127,7 @@ def _open(
     split: str,
     patches: Patches,
     folders: Mapping[str, Path],
-    layout: Layout,
+    layout: FileLayout,
     *,
     variant: str,
     provenance: Mapping[str, Any],
@@ -162,7 +162,7 @@ class BigEarthNet(EODataset):
     """Patches of single-band GeoTIFFs; the ids are the names of the Sentinel-2 patches, whichever bands are read."""
 
     def __init__(
-        self, *, folders: Mapping[str, Path], layout: Layout, names: Mapping[str, list[str]], how: str, **about: Any
+        self, *, folders: Mapping[str, Path], layout: FileLayout, names: Mapping[str, list[str]], how: str, **about: Any
     ) -> None:
         super().__init__(**about)
         self.how = how
@@ -208,7 +208,7 @@ def _check_classes(variant: str, request: DatasetRequest) -> int:
     return request.options.classes or 19
 
 
-def _sample(folder: Path, layout: Layout, sensor: str, patches: Patches) -> tuple[str, np.ndarray | None]:
+def _sample(folder: Path, layout: FileLayout, sensor: str, patches: Patches) -> tuple[str, np.ndarray | None]:
     """Digest of all bands of some evenly spread patches, and the locations of all patches if the sampled ones agree.
 
     Checking every file would take longer than many a model takes to embed them.

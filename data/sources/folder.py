@@ -71,7 +71,7 @@ from data.nodata import pixels_of, settled
 from data.paths import user_cache
 from data.registry import DatasetCard
 from data.sources._folder_inspection import Inspection, inspect
-from data.sources._folder_layout import Layout, check_like, files_of, layout_of
+from data.sources._folder_layout import BandLayout, check_like, files_of, layout_of
 from data.tables import find_tables, read_tables
 
 CARD = DatasetCard(
@@ -156,7 +156,7 @@ class Folder(EODataset):
         self,
         root: Path,
         listing: Listing,
-        layout: Layout,
+        layout: BandLayout,
         *,
         how: str,
         variant: str | None = None,

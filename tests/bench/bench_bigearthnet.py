@@ -128,7 +128,8 @@ def bench_bigearthnet_reading() -> dict:
     from torch.utils.data import DataLoader
     from torchgeo.datasets import BigEarthNetV2
 
-    from data.packed import PackedSplit, pack
+    from data.packed import PackedSplit
+    from data.packing import pack
     from data.sources import bigearthnet
     from featurize.pipeline import _Reader
 
