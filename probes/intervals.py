@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special  # not scipy.stats, which takes half a second to import
 
 from probes import jackknife
 from probes.jackknife import Estimate
@@ -78,7 +78,7 @@ def wilson(share: float, size: float, quantile: float | None = None) -> tuple[fl
         size: samples, or the effective number of them.
         quantile: of the statistic; None is the normal 97.5 %.
     """
-    z2 = float(stats.norm.ppf((1 + LEVEL) / 2) if quantile is None else quantile) ** 2
+    z2 = float(special.ndtri((1 + LEVEL) / 2) if quantile is None else quantile) ** 2
     middle = (share + z2 / (2 * size)) / (1 + z2 / size)
     half = np.sqrt(z2 * share * (1 - share) / size + z2**2 / (4 * size**2)) / (1 + z2 / size)
     return max(0.0, min(float(middle - half), share)), min(1.0, max(float(middle + half), share))  # but for rounding
@@ -97,7 +97,7 @@ def degrees_of_freedom(estimate: Estimate, units: Units) -> float:
 
 def quantile(estimate: Estimate, units: Units) -> float:
     """97.5 % of Student's t."""
-    return float(stats.t.ppf((1 + LEVEL) / 2, degrees_of_freedom(estimate, units)))
+    return float(special.stdtrit(degrees_of_freedom(estimate, units), (1 + LEVEL) / 2))
 
 
 def around(metric: str, estimate: Estimate, units: Units, *, extra_variance: float = 0.0) -> tuple[float, float]:
@@ -215,7 +215,7 @@ def difference(estimate: Estimate, units: Units, *, extra_variance: float = 0.0)
     if units.count < LEAST or not error > 0:
         return Difference(estimate.value, None, float("nan") if units.count < LEAST else 1.0)
     half = quantile(estimate, units) * error
-    p = 2 * float(stats.t.sf(abs(estimate.value) / error, degrees_of_freedom(estimate, units)))
+    p = 2 * float(special.stdtr(degrees_of_freedom(estimate, units), -abs(estimate.value) / error))
     return Difference(estimate.value, (estimate.value - half, estimate.value + half), p)
 
 

@@ -9,7 +9,6 @@ forests that neighbours share, while a country still has hundreds of cells.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import KDTree
 
 DEGREES = 0.25
 LEAST = 10  # with fewer images or cells there is no interval
@@ -91,6 +90,8 @@ def nearest_km(of: np.ndarray, among: np.ndarray) -> np.ndarray:
         of: (M, 2) longitude and latitude in degrees.
         among: (N, 2) likewise.
     """
+    from scipy.spatial import KDTree  # deferred: most callers need cells only, and it imports much of scipy
+
     chord, _ = KDTree(on_globe(among)).query(on_globe(of))
     return 2 * EARTH_KM * np.arcsin(np.clip(chord / 2, 0, 1))
 

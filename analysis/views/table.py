@@ -149,8 +149,13 @@ def readable(frame: pd.DataFrame, metrics: Sequence[str]) -> Table:
     rows = []
     for _, part in test.groupby(["model", "probe", "rule"], sort=False):
         model, probe, rule = (str(part[column].iloc[0]) for column in ("model", "probe", "rule"))
-        values = part.set_index("metric")
-        cells = [_cell(values, metric, best[metric]) for metric in metrics]
+        values = {row[0]: row[1:] for row in part[["metric", "value", "low", "high"]].itertuples(index=False)}
+        cells = [
+            figures.with_interval(*values[metric], bold=figures.number(values[metric][0]) == best[metric])
+            if metric in values
+            else "–"
+            for metric in metrics
+        ]
         rows.append([model, probe, frames.rule_words(rule, multilabel), *cells])
     return Table(["Model", "Probe", "Decision rule", *(words[metric] for metric in metrics)], rows)
 
@@ -192,13 +197,6 @@ def _best(values: np.ndarray, metric: str) -> str:
     if len(values) < 2:
         return ""
     return figures.number(values.min() if metric in frames.LOWER_IS_BETTER else values.max())
-
-
-def _cell(values: pd.DataFrame, metric: str, best: str) -> str:
-    if metric not in values.index:
-        return "–"
-    value, low, high = (float(values.loc[metric, column]) for column in ("value", "low", "high"))  # type: ignore[arg-type]
-    return figures.with_interval(value, low, high, bold=figures.number(value) == best)
 
 
 def draw_figure(frame: pd.DataFrame) -> Figure:
