@@ -90,7 +90,7 @@ def _write(root: Path, files: Sequence[Path], folder: Path) -> None:
     with progress("writing out images", len(files), "containers") as advance:
         for file in files:
             split = _split_of(file.relative_to(root))
-            times = (file.stat().st_mtime_ns,) * 2
+            changed = file.stat().st_mtime_ns
             read = _of_shard if file.suffix == ".tar" else _of_table
             for number, sample in enumerate(read(file, names)):
                 key = sample.key or f"{file.relative_to(root).with_suffix('').as_posix()}/{number}"
@@ -100,7 +100,7 @@ def _write(root: Path, files: Sequence[Path], folder: Path) -> None:
                 path = Path(split or "all") / f"{len(rows):08}{suffix}"
                 (folder / path.parent).mkdir(exist_ok=True)
                 (folder / path).write_bytes(sample.image)
-                os.utime(folder / path, ns=times)
+                os.utime(folder / path, ns=(changed, changed))
                 label = sample.label if isinstance(sample.label, list) else [sample.label]
                 chosen = [str(one) for one in label if one not in (None, "")]
                 rows.append(

@@ -14,6 +14,9 @@ A folder may be absent where only bands of the other sensor are asked for, or be
 ``BigEarthNet-S2.tar.gzaa`` and ``...ab`` (torchgeo) or ``BigEarthNet-S2.tar.zst`` (Zenodo), v1's
 ``BigEarthNet-S2-v1.0.tar.gz``. Reference maps are not needed.
 
+v2 may also be one LMDB database as rico-hdl encodes it (``data.mdb`` in ``--data-root`` or a folder of it, with
+``metadata.parquet`` beside it): patch names to bands as safetensors. It needs the extra ``lmdb``.
+
 The files of v2 declare 0 to be nodata; as in all that is published, 0 is taken for a value unless ``--nodata fill``
 fills such pixels with the band's published mean. The identity of the features then has these means, but not the number
 of filled pixels, as for other datasets: to count them first would read all patches twice.
@@ -39,6 +42,7 @@ from data.nomenclature import CLASSES_19, CLASSES_43
 from data.places import lonlat_of, warn
 from data.registry import DatasetCard
 from data.sources import _bigearthnet_files as files_of
+from data.sources import _bigearthnet_lmdb as lmdb_of
 from data.sources import _bigearthnet_patches as patches_of
 from data.sources._bigearthnet_files import BANDS, LAYOUTS, FileLayout
 from data.sources._bigearthnet_patches import LISTS, METADATA, Patches
@@ -96,6 +100,8 @@ def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
     options = request.options
     variant = check_variant("bigearthnet", options.dataset_variant, CARD.variants)
     classes = _check_classes(variant, request)
+    if variant == "v2" and (database := lmdb_of.find_database(request.root)):
+        return lmdb_of.open_database(request, database, STATISTICS[variant])
     layout = LAYOUTS[variant]
     sensors = files_of.sensors_for(request, layout)
     if options.download:
