@@ -10,8 +10,8 @@ from data.registry import DATASETS, MODELS
 
 WIDEST = 120
 LABEL = 12  # columns of what a line is about
-MODELS_TITLE = "MODELS (--model; of variants, sizes, pooling, scaling and weights the first is the default)"
-DATASETS_TITLE = "DATASETS (--dataset; of variants the first is the default)"
+MODELS_TITLE = "MODELS (--model; the first variant, input size, pooling, scaling and weights are the defaults)"
+DATASETS_TITLE = "DATASETS (--dataset; the first variant is the default)"
 
 
 def listing(names: Sequence[str] = (), *, width: int | None = None) -> str:

@@ -118,20 +118,20 @@ ONLY = "only "  # "only linear: ..." holds for that kind
 
 PROTOCOLS: dict[str, Protocol] = {
     "default": Protocol(
-        title="every kind on its own grid, chosen on val by the headline metric",
+        title="each kind with its own grid, chosen on val by the headline metric",
         citation="this project",
         any_part=True,
         plain=False,
     ),
     "map": Protocol(
-        title="labelled windows of a scene, split by spatial blocks with a buffer; refitted on train and val",
+        title="labelled windows of a scene, split by spatial blocks with a buffer; refit on train and val",
         citation="this project; Roberts et al. 2017, doi 10.1111/ecog.02881",
         refit=("linear", "rf", "mlp", "knn", "head", "prior"),
         any_part=True,
         plain=False,
     ),
     "torchgeo-bench": Protocol(
-        title="5 neighbours and logistic regression on raw features, 40 values of C, refitted on train and val",
+        title="kNN with k = 5 and logistic regression on raw features, 40 values of C, refit on train and val",
         citation="torchgeo-bench 0.4.0 (pypi.org/project/torchgeo-bench), its default configuration",
         kinds=("knn", "linear"),
         c_values=tuple(log_grid(1e-6, 1e4, 40, digits=17)),
@@ -144,7 +144,7 @@ PROTOCOLS: dict[str, Protocol] = {
         differs=("intervals are this program's, not a percentile bootstrap with 200 resamples",),
     ),
     "copernicus-bench": Protocol(
-        title="one linear layer on normalised features, 50 epochs, three runs",
+        title="one linear layer on normalized features, 50 epochs, three runs",
         citation="Wang et al. 2025, arXiv:2503.11849; github.com/zhu-xlab/Copernicus-FM, Copernicus-Bench",
         kinds=("head",),
         select=("accuracy", "map_macro"),
@@ -158,7 +158,7 @@ PROTOCOLS: dict[str, Protocol] = {
         differs=("Adam at a constant rate, not SGD with a cosine schedule", "features are not augmented"),
     ),
     "geo-bench": Protocol(
-        title="learning curves on 1, 2, 5, 10, 20, 50 and 100 % of train (probe sweep)",
+        title="learning curves with 1, 2, 5, 10, 20, 50 and 100 % of train (probe sweep)",
         citation="Lacoste et al. 2023, arXiv:2306.03831",
         refit=(),
         fractions=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
@@ -183,7 +183,7 @@ PROTOCOLS: dict[str, Protocol] = {
         differs=("hyper-parameters, the 0.5 rule and a frozen encoder are assumed: the source states none of them",),
     ),
     "class-project": Protocol(
-        title="linear head by Adam, learning rate 1e-4, batch 32, 10 epochs, on DINOv2 features of EuroSAT",
+        title="linear head trained with Adam, learning rate 1e-4, batch size 32, 10 epochs; DINOv2 on EuroSAT",
         citation="ICT group 16, class project on DINOv2 and EuroSAT",
         kinds=("head",),
         refit=(),

@@ -1,4 +1,4 @@
-"""EuroSAT in colour: the same patches as 64 x 64 JPEGs, 10 land cover classes.
+"""EuroSAT RGB: the same patches as 64 x 64 JPEGs, 10 land-cover classes.
 
 Files as torchvision has them: ``EuroSAT.zip``, or its unpacked ``2750/<Class>/<Class>_<n>.jpg``, and the split
 files ``eurosat-{train,val,test}.txt`` beside it. ``--download`` fetches what is missing.

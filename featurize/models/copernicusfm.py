@@ -1,4 +1,4 @@
-"""Copernicus-FM: one vision transformer for all Sentinels, told by wavelength, bandwidth and place (torchgeo)."""
+"""Copernicus-FM: one vision transformer for all Sentinels, conditioned on wavelength and location (torchgeo)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""CROMA: radar and optical encoders trained together, alone or joined by cross-attention (torchgeo)."""
+"""CROMA: radar and optical encoders trained jointly, used alone or fused by cross-attention (torchgeo)."""
 
 from typing import Any
 

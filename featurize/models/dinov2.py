@@ -1,4 +1,4 @@
-"""DINOv2: a vision transformer trained on natural images without labels (transformers)."""
+"""DINOv2: self-supervised vision transformer for natural images (transformers)."""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""DOFA: one vision transformer for any bands, told by their wavelengths (torchgeo)."""
+"""DOFA: one vision transformer for any set of bands, conditioned on their wavelengths (torchgeo)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Galileo: a pretrained transformer for Sentinel-1 and Sentinel-2, with one date; small patches, images as they are."""
+"""Galileo: multimodal transformer for Sentinel-1 and Sentinel-2, used with one date and small patches."""
 
 from collections.abc import Sequence
 from functools import lru_cache

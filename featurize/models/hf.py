@@ -1,4 +1,4 @@
-"""Any image encoder of transformers, by its repository or folder: --model hf:REPOSITORY."""
+"""Any image encoder of Hugging Face transformers, by repository or folder: --model hf:REPOSITORY."""
 
 import inspect
 import json

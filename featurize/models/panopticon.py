@@ -1,4 +1,4 @@
-"""Panopticon: DINOv2 over any sensor's channels, told by their wavelengths (torchgeo)."""
+"""Panopticon: DINOv2 for any sensor, conditioned on wavelengths (torchgeo)."""
 
 from typing import Any
 

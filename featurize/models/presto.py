@@ -1,4 +1,4 @@
-"""Presto: a pretrained pixel time-series transformer, read here with one date, a pixel or block at a time."""
+"""Presto: transformer for pixel time series, used with one date on pixels or block means (torchgeo)."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Random convolutional features (MOSAIKS): filters drawn at random or cut from training images (torchgeo)."""
+"""Random convolutional features (MOSAIKS): filters drawn at random or from training images (torchgeo)."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""ResNet: the convolutional network to compare with, with ImageNet's or Sentinel's weights (timm, torchgeo)."""
+"""ResNet: convolutional networks with ImageNet or Sentinel weights (timm, torchgeo)."""
 
 from dataclasses import dataclass
 from typing import Any

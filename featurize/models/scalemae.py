@@ -1,4 +1,4 @@
-"""Scale-MAE: a masked autoencoder whose position embeddings know the scale of the image (torchgeo)."""
+"""Scale-MAE: masked autoencoder with position embeddings that depend on ground resolution (torchgeo)."""
 
 from functools import partial
 from typing import Any

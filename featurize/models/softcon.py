@@ -1,4 +1,4 @@
-"""SoftCon: DINOv2's vision transformer trained further on Sentinel-1 or Sentinel-2 (torchgeo)."""
+"""SoftCon: DINOv2 further pretrained on Sentinel-1 or Sentinel-2 (torchgeo)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Image statistics: each band's mean, standard deviation, minimum and maximum (the baseline to beat)."""
+"""Image statistics: mean, standard deviation, minimum and maximum of each band (baseline)."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Any image encoder of timm, by its name there: --model timm:NAME."""
+"""Any image encoder of timm, by its name: --model timm:NAME."""
 
 import difflib
 import re

@@ -1,4 +1,4 @@
-"""Linear head trained by Adam in small batches, with its loss and accuracy of every epoch; epoch chosen on val."""
+"""Linear head: trained with Adam in small batches, loss and accuracy recorded per epoch; epoch chosen on val."""
 
 import copy
 import time

@@ -1,4 +1,4 @@
-"""Nearest neighbours, exact: k, Euclidean or cosine distance and z-scoring chosen on val."""
+"""k-nearest neighbours, exact: k, Euclidean or cosine distance and z-scoring chosen on val."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Linear probe: logistic regression on z-scored features, C chosen on val over 1e-6 ... 1e4."""
+"""Linear probe: logistic regression on z-scored features, C from 1e-6 to 1e4 chosen on val."""
 
 import time
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""MLP: one hidden layer on z-scored features, Adam; size, alpha and epochs chosen on val."""
+"""MLP: one hidden layer on z-scored features, trained with Adam; size, alpha and epochs chosen on val."""
 
 from typing import Any
 

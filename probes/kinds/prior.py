@@ -1,4 +1,4 @@
-"""Prior: how often each class occurs in train, whatever the image; what a probe must beat."""
+"""Class-frequency baseline: predicts the class frequencies of train for every sample."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Random forest: 100 trees on the features as they are, depth and leaf size chosen on val."""
+"""Random forest: 100 trees on unscaled features, depth and leaf size chosen on val."""
 
 from collections.abc import Callable
 from typing import Any
