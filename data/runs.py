@@ -13,7 +13,8 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +29,7 @@ from data.errors import DamageWarning, RequestError
 from data.files import canonical_json, explained, sha256_of_file, short_hash
 from data.folders import published_folder
 from data.problems import Kind, Problem
-from data.run_schema import check_record
+from data.schema import check_record
 from data.store import Damaged, inspected, open_hdf5
 from data.store.child import Signature, signature
 from data.store.structure import Unfit, check_structure
@@ -121,6 +122,21 @@ class Run:
                 f"{file}: labels and scores of {split} are not of {rows} samples x {classes} classes; {AGAIN}"
             )
         return found
+
+    def check(self, name: str) -> None:
+        """Check that ``predictions.h5`` or ``model.skops`` is what was written.
+
+        Raises:
+            Damaged: it is not.
+            OSError: it cannot be read.
+        """
+        file = self.folder / name
+        expected = self.model_sha256 if name == "model.skops" else (self.checksums or {}).get(name)
+        if expected is None:  # predictions of v0.1, which kept no checksum of them
+            for split in self.record["metrics"]:
+                self.predictions(split)
+        elif sha256_of_file(file) != expected:
+            raise Damaged(f"{file} does not match the checksum in run.json; {AGAIN}")
 
     @property
     def checksums(self) -> dict[str, str] | None:
@@ -295,25 +311,26 @@ class VerifiedRun:
 
 def verify_run(folder: Path) -> VerifiedRun:
     """Find what is wrong with the files of a run."""
-    try:
+    run, problems = None, []
+    with _collected(problems, folder / "run.json"):
         run = read_run(folder)
-    except RequestError as error:
-        return VerifiedRun(folder, (Problem(Kind.DAMAGED, folder / "run.json", str(error)),))
-    except OSError as error:
-        return VerifiedRun(folder, (Problem(Kind.UNREADABLE, folder / "run.json", str(explained(error, folder))),))
-    problems = []
-    for name in FILES[1:]:
-        file = folder / name
-        try:
-            if run.checksums is not None and sha256_of_file(file) != run.checksums[name]:
-                problems.append(Problem(Kind.DAMAGED, file, f"{file} does not match the checksum in run.json; {AGAIN}"))
-        except FileNotFoundError:
-            problems.append(Problem(Kind.MISSING, file, f"{file} is missing; {AGAIN}"))
-        except OSError as error:
-            problems.append(Problem(Kind.UNREADABLE, file, str(explained(error, file))))
-    if run.checksums is None and not problems:
-        problems = _verify_unsigned(run)
+    for name in FILES[1:] if run else ():
+        with _collected(problems, folder / name):
+            run.check(name)
     return VerifiedRun(folder, tuple(problems), run)
+
+
+@contextmanager
+def _collected(problems: list[Problem], file: Path) -> Iterator[None]:
+    """Add what is raised to a list of problems."""
+    try:
+        yield
+    except FileNotFoundError:
+        problems.append(Problem(Kind.MISSING, file, f"{file} is missing; {AGAIN}"))
+    except OSError as error:
+        problems.append(Problem(Kind.UNREADABLE, file, str(explained(error, file))))
+    except RequestError as error:
+        problems.append(Problem(Kind.DAMAGED, file, str(error)))
 
 
 def folders_of_runs(places: Iterable[Path]) -> list[Path]:
@@ -330,19 +347,6 @@ def report_verified(folders: Iterable[Path]) -> int:
         wrong += bool(verified.problems)
         print(verified)
     return wrong
-
-
-def _verify_unsigned(run: Run) -> list[Problem]:
-    """What can be seen of a run of v0.1."""
-    model = run.folder / "model.skops"
-    try:
-        for split in run.record["metrics"]:
-            run.predictions(split)
-        if sha256_of_file(model) != run.model_sha256:
-            return [Problem(Kind.DAMAGED, model, f"{model} is not the model that the run wrote; {AGAIN}")]
-    except (RequestError, OSError) as error:
-        return [Problem(Kind.UNREADABLE, run.folder, str(error))]
-    return []
 
 
 def intact(folder: Path) -> Run | None:

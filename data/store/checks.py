@@ -11,12 +11,14 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import h5py
 import numpy as np
 
 from data.problems import Kind
+from data.schema import IDENTITY, mismatch
 from data.store.child import PATIENCE_S
 from data.store.collapse import collapse, effective_rank
 from data.store.identity import DIGESTED, SCHEMA, digest_ids
@@ -71,19 +73,12 @@ def _kind(source: Any, beat: Beat) -> dict[str, Any]:
     return {"kind": "other"}
 
 
-def _structure(source: Any, beat: Beat) -> dict[str, Any]:
-    for name in source.attrs:
-        read_text(source, name)
-    for array in check_structure(source).values():
-        if array.chunks:  # of a contiguous one nothing but its place is HDF5's
-            for _ in _blocks(array, beat):
-                pass
-    return {}
-
-
-def _foreign(source: Any, beat: Beat) -> dict[str, Any]:
-    for array in check_structure(source, plain=False).values():
-        if array.shape:
+def _structure(source: Any, beat: Beat, *, plain: bool = True) -> dict[str, Any]:
+    if plain:
+        for name in source.attrs:
+            read_text(source, name)
+    for array in check_structure(source, plain=plain).values():
+        if array.chunks or (array.shape and not plain):  # of a contiguous array of ours, HDF5 keeps only its place
             for _ in _blocks(array, beat):
                 pass
     return {}
@@ -137,7 +132,10 @@ def _compared(source: Any, beat: Beat) -> tuple[dict[str, Any], dict[str, Any], 
 def _sound(source: Any, beat: Beat) -> dict[str, Any]:
     """Blocks of rows that HDF5's own checksums tell sound; none where the damage cannot be placed."""
     about = _identity(source, beat)
-    features = check_structure_of(source, "features")
+    arrays = check_structure(source)
+    if "features" not in arrays:
+        raise Unfit("'features' is absent")
+    features = arrays["features"]
     rows, (_, dim) = about["identity"]["split"]["rows"], features.shape
     chunk = features.chunks[0] if features.chunks else SOUND_ROWS
     step = -(-SOUND_ROWS // chunk) * chunk
@@ -157,20 +155,16 @@ def _sound(source: Any, beat: Beat) -> dict[str, Any]:
     if sound == [[0, rows]] and digest.hexdigest() != about["checksums"].get("features"):
         sound = []  # damaged although every chunk reads well
     size = {"rows": rows, "dim": dim, "dtype": features.dtype.name, "step": step}
-    return about | size | {"sound": sound, "sources": _sources_sound(source, about, beat)}
+    return about | size | {"sound": sound, "sources": _sources_sound(arrays.get("sources"), about, beat)}
 
 
-def _sources_sound(source: Any, about: dict[str, Any], beat: Beat) -> bool:
-    """Whether what a feature file was made from is as written; a file that does not say is sound."""
-    array, digest = check_structure(source).get("sources"), hashlib.sha256()
-    if array is None:
-        return "sources" not in about["checksums"]
-    if array.shape != (about["identity"]["split"]["rows"], 2):
-        return False
+def _sources_sound(array: Any | None, about: dict[str, Any], beat: Beat) -> bool:
+    """Whether the record of the images is as written; a file without one is sound."""
+    digest = about["checksums"].get("sources")
+    if array is None or array.shape != (about["identity"]["split"]["rows"], 2):
+        return array is None and digest is None
     with suppress(OSError):  # a chunk that does not match its checksum
-        for block in _blocks(array, beat):
-            digest.update(np.ascontiguousarray(block).tobytes())
-        return digest.hexdigest() == about["checksums"].get("sources")
+        return _digests({"sources": array}, beat)[0]["sources"] == digest
     return False
 
 
@@ -198,7 +192,7 @@ LAYOUT = {
 
 def _digests(arrays: dict[str, Any], beat: Beat) -> tuple[dict[str, str], np.ndarray]:
     """sha256 of every array, and (N,) whether a row of features is finite; read in blocks."""
-    digests, finite = {}, np.ones(len(arrays["features"]), bool)
+    digests, finite = {}, np.ones(len(arrays.get("features", ())), bool)
     for name, array in arrays.items():
         digest, start = hashlib.sha256(), 0
         for block in _blocks(array, beat):
@@ -232,49 +226,16 @@ def _unlike_identity(identity: dict[str, Any], arrays: dict[str, Any], digests: 
 
 
 def check_identity(identity: dict[str, Any]) -> None:
-    """Raise Unfit unless an identity has what readers ask of it, in the type they expect."""
+    """Raise Unfit unless an identity has the fields that readers use, with the types they expect."""
     if identity.get("schema") != SCHEMA:
         raise Unfit(f"it has schema {identity.get('schema')}, this version reads {SCHEMA}")
-    for place, kinds in IDENTITY.items():
-        value: Any = identity
-        for key in place.split("."):
-            if not isinstance(value, dict) or key not in value:
-                raise Unfit(f"its identity has no {place}")
-            value = value[key]
-        if type(value) not in kinds:
-            raise Unfit(f"its identity has {place} of another type than is written there")
-    if not all(isinstance(name, str) for name in identity["dataset"]["class_names"]):
-        raise Unfit("its identity has class names that are no text")
-
-
-TEXT, MAYBE_TEXT = (str,), (str, type(None))
-IDENTITY: dict[str, tuple[type, ...]] = {
-    "dataset.name": TEXT,
-    "dataset.variant": MAYBE_TEXT,
-    "dataset.provenance": (dict,),
-    "dataset.class_names": (list,),
-    "encoder.name": TEXT,
-    "encoder.variant": MAYBE_TEXT,
-    "encoder.weights.source": TEXT,
-    "split.name": TEXT,
-    "split.rows": (int,),
-    "split.ids_sha256": TEXT,
-    "split.labels_sha256": MAYBE_TEXT,
-    "split.lonlat_sha256": MAYBE_TEXT,
-}
+    if why := mismatch(identity, IDENTITY, "its identity"):
+        raise Unfit(why)
 
 
 def digest_attributes(source: Any) -> str:
     """sha256 of what is kept beside the arrays of an open feature file."""
     return hashlib.sha256("\n".join(read_text(source, name) for name in ATTRIBUTES).encode()).hexdigest()
-
-
-def check_structure_of(source: Any, name: str) -> Any:
-    """One array of an open file, after a check of all."""
-    arrays = check_structure(source)
-    if name not in arrays:
-        raise Unfit(f"'{name}' is absent")
-    return arrays[name]
 
 
 def _first_line(error: Exception) -> str:
@@ -284,7 +245,7 @@ def _first_line(error: Exception) -> str:
 QUESTIONS: dict[str, Callable[[Any, Beat], dict[str, Any]]] = {
     "kind": _kind,
     "structure": _structure,
-    "foreign": _foreign,
+    "foreign": partial(_structure, plain=False),
     "identity": _identity,
     "features": _features,
     "verify": _verify,

@@ -1,4 +1,4 @@
-"""What a run's record must look like before anything in it is used."""
+"""What JSON records must look like before anything in them is used: runs, and identities of feature files."""
 
 from types import EllipsisType
 from typing import Any
@@ -11,6 +11,7 @@ Schema = tuple[type, ...] | list[Any] | dict[Any, Any] | None
 
 # Keys of a dict are required, those that end in "?" optional; ... stands for all others. A list has one kind of item.
 MAPPING = {...: ANYTHING}
+DATASET: Schema = {"name": TEXT, "variant": (str, MAYBE), "provenance": MAPPING, "class_names": [TEXT], **MAPPING}
 RECORD: Schema = {
     "schema": WHOLE,
     "dataset": TEXT,
@@ -20,7 +21,7 @@ RECORD: Schema = {
     "multilabel": TRUTH,
     "class_names": [TEXT],
     "features": {
-        "dataset": {"name": TEXT, "variant": (str, MAYBE), "provenance": MAPPING, "class_names": [TEXT], **MAPPING},
+        "dataset": DATASET,
         "encoder": {"name": TEXT, "variant": (str, MAYBE), **MAPPING},
         "splits": {...: {"ids_sha256": TEXT, "labels_sha256": (str, MAYBE), **MAPPING}},
         **MAPPING,
@@ -44,9 +45,21 @@ RECORD: Schema = {
 }
 
 
+IDENTITY: Schema = {
+    "schema": WHOLE,
+    "dataset": DATASET,
+    "encoder": {"name": TEXT, "variant": (str, MAYBE), "weights": {"source": TEXT, **MAPPING}, **MAPPING},
+    "split": {
+        "name": TEXT, "rows": WHOLE, "ids_sha256": TEXT, "labels_sha256": (str, MAYBE), "lonlat_sha256": (str, MAYBE),
+        **MAPPING,
+    },
+    **MAPPING,
+}  # fmt: skip
+
+
 def check_record(record: Any) -> str | None:
-    """Where a record is not what readers expect, in words; None where it is."""
-    if why := _mismatch(record, RECORD, "it"):
+    """Where the record of a run is not what readers expect; None if it is."""
+    if why := mismatch(record, RECORD):
         return why
     names = record["class_names"]
     for rule, rows in record["per_class"].items():
@@ -57,7 +70,14 @@ def check_record(record: Any) -> str | None:
     return None
 
 
-def _mismatch(value: Any, schema: Schema, place: str) -> str | None:
+def mismatch(value: Any, schema: Schema, place: str = "it") -> str | None:
+    """Where a JSON value differs from a schema; None if it does not.
+
+    Args:
+        value: what was read.
+        schema: a tuple of types, a list with the schema of its items, a dict of schemas by key, or None for anything.
+        place: name of the value.
+    """
     if schema is None:
         return None
     if isinstance(schema, tuple):
@@ -65,7 +85,7 @@ def _mismatch(value: Any, schema: Schema, place: str) -> str | None:
     if isinstance(schema, list):
         if not isinstance(value, list):
             return f"{place} is {_kind(value)}"
-        return next((why for at, one in enumerate(value) if (why := _mismatch(one, schema[0], f"{place}[{at}]"))), None)
+        return next((why for at, one in enumerate(value) if (why := mismatch(one, schema[0], f"{place}[{at}]"))), None)
     if not isinstance(value, dict):
         return f"{place} is {_kind(value)}"
     named = {key.removesuffix("?"): kind for key, kind in schema.items() if not isinstance(key, EllipsisType)}
@@ -73,7 +93,7 @@ def _mismatch(value: Any, schema: Schema, place: str) -> str | None:
         if not isinstance(key, EllipsisType) and not key.endswith("?") and key not in value:
             return f"{place} has no {key}"
     for key, one in value.items():
-        if why := _mismatch(one, named.get(key, schema.get(...)), key if place == "it" else f"{place}.{key}"):
+        if why := mismatch(one, named.get(key, schema.get(...)), key if place == "it" else f"{place}.{key}"):
             return why
     return None
 
