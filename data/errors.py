@@ -12,6 +12,10 @@ class RequestError(Exception):
     """A request that cannot be met: the message says what was wrong, what was expected and what to do."""
 
 
+class DiskError(RequestError):
+    """The disk is full or fails. Where a missing part is noted and the rest goes on, this goes through."""
+
+
 def unknown(noun: str, name: str, choices: Iterable[str]) -> RequestError:
     """Word the error for a name that is not among the choices, with the nearest one suggested."""
     choices = sorted(choices)

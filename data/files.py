@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from data.errors import RequestError
+from data.errors import DiskError, RequestError
 from data.processes import names_of_dead, own_name
 
 # What a full disk, a quota and a file-size limit raise.
@@ -76,13 +76,14 @@ def explained(error: OSError, path: Path) -> Exception:
         path: what was written, for errors that name no file.
     """
     if error.errno in NO_SPACE:
-        return RequestError(f"no space left to write {path} ({error.strerror}); free some or choose another --out")
+        return DiskError(f"no space left to write {path} ({error.strerror}); free some or choose another --out")
     if error.errno is None:
         return error
     named = error.filename if isinstance(error.filename, (str, os.PathLike)) else path
     why = (error.strerror or str(error)).partition("(")[0].strip()  # h5py's go on about offsets and addresses
-    remedy = "the disk fails: check it" if error.errno in FAILING else "check the path and its permissions"
-    return RequestError(f"{named}: {why.lower()}; {remedy}")
+    if error.errno in FAILING:
+        return DiskError(f"{named}: {why.lower()}; the disk fails: check it")
+    return RequestError(f"{named}: {why.lower()}; check the path and its permissions")
 
 
 def fsync_folder(folder: Path) -> None:

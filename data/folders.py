@@ -15,7 +15,7 @@ from data.processes import names_of_dead, own_name
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux: renameat2(2)
 
 
-# Relative paths of the files in a folder that may be deleted with it.
+# Relative paths of the files in a folder that may be deleted with it, the list that names them last.
 Ours = Callable[[Path], Collection[str]]
 
 
@@ -112,14 +112,18 @@ def _discard(old: Path, folder: Path, ours: Ours | None) -> None:
         shutil.rmtree(old, ignore_errors=True)
         return
     for name in ours(old):
-        with suppress(OSError):
-            (old / name).unlink()
+        try:
+            (old / name).unlink(missing_ok=True)
+        except OSError:  # the disk fails: whoever clears what dead processes left tries again
+            return
     for path in sorted(old.rglob("*"), reverse=True):
         with suppress(OSError):  # a file that is not ours, or the folder of one
             path.rmdir()
     with suppress(OSError):
         old.rmdir()
         return
+    if not any(path.is_file() or path.is_symlink() for path in old.rglob("*")):
+        return  # as above
     kept = next(at for n in range(1, 10_000) if not (at := folder.with_name(f"{folder.name}.old-{n}")).exists())
     old.rename(kept)
     print(f"note: {kept} holds files that were put into {folder} meanwhile", file=sys.stderr)

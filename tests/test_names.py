@@ -1,7 +1,9 @@
 """Names from data and strangers' records never choose a place; nothing is deleted or replaced that was not ours."""
 
+import errno
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,6 +120,22 @@ def test_a_folder_is_replaced_at_once_and_strangers_files_are_kept(tmp_path, mon
     assert [path.name for path in folder.iterdir()] == ["index"] and (folder / "index").read_text() == "new"
     replace(folder, index="newer")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report", "report.old-1"]
+
+
+def test_what_a_failing_disk_leaves_of_a_replaced_folder_goes_with_the_next_run(tmp_path, monkeypatch):
+    folder = filled(tmp_path / "report", index="old")
+
+    def fail(path, missing_ok=False):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Path, "unlink", fail)
+        replace(folder, index="new")
+    (left,) = {path.name for path in tmp_path.iterdir()} - {"report"}
+    left_by_the_dead = tmp_path / left.replace(str(os.getpid()), "4194303")
+    (tmp_path / left).rename(left_by_the_dead)
+    clear_left(folder, ours=lambda _: ["index"])
+    assert [path.name for path in tmp_path.iterdir()] == ["report"] and (folder / "index").read_text() == "new"
 
 
 @pytest.mark.parametrize("swap", [True, False])

@@ -1,11 +1,14 @@
 """Runs of several settings in one output folder: every view tells them apart, and none fails."""
 
+import errno
+
 import pytest
 from helpers import make_features
 
 from analysis import cli as analyze
 from analysis import frames
 from data import command
+from data.files import explained
 from data.runs import all_runs
 from probes import cli as probe
 
@@ -35,6 +38,21 @@ def test_views_take_runs_of_two_protocols(out, view, tmp_path):
     assert "linear, torchgeo-bench protocol" in "".join(
         file.read_text() for ending in ("md", "html") for file in (tmp_path / view).rglob(f"*.{ending}")
     )
+
+
+def test_a_disk_that_fails_in_one_view_keeps_the_report_that_was_there(out, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "report"
+    words = ["report", "--out", str(out), "--folder", str(folder), "--pictures", "0"]
+    assert command.run(analyze.app, words) == 0
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def full(name, *_, **__):
+        raise explained(OSError(errno.ENOSPC, "No space left on device"), folder / name)
+
+    monkeypatch.setattr("analysis.report.build.run_view", full)
+    capsys.readouterr()
+    assert command.run(analyze.app, words) == 2 and str(folder) in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_settings_are_named_in_words(out):

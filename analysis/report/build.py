@@ -16,7 +16,7 @@ from analysis.report.inventory import EncoderResults
 from analysis.views import umap
 from data import paths
 from data.asked import current_command
-from data.errors import RequestError
+from data.errors import DiskError, RequestError
 from data.files import write_text
 from data.folders import clear_left, published_folder
 from data.lock import Lock
@@ -84,6 +84,8 @@ def _draw_views(
         for one in requests:
             try:
                 outputs += [(name, output) for output in run_view(name, one, **options)]
+            except DiskError:
+                raise
             except RequestError as error:
                 failures.append(f"{name}: {error}")
     return outputs, failures
@@ -107,6 +109,8 @@ def shown_samples(
                 shown.append(explorer.from_features(sets[0], frame, dataset=one.dataset, **about))
                 continue
             note = f"No UMAP: the test features of {one.words} are missing."
+        except DiskError:
+            raise
         except RequestError as error:
             note = f"No UMAP of the features of {one.words}: {error}"
             failures.append(f"{one.dataset}, {one.words}: {error}")

@@ -20,7 +20,7 @@ from analysis import figures, frames
 from analysis.report import coastline, thumbnails
 from analysis.views import cases, classes, confusion
 from data import store
-from data.errors import RequestError
+from data.errors import DiskError, RequestError
 from data.runs import Predictions, Run
 from probes import metrics
 
@@ -330,6 +330,8 @@ def _add_pictures(made: Explorer, shown: Sequence[Shown], *, pictures: int, root
         wanted = thumbnails.chosen(every, of_cases, pictures)
         try:
             sprite = thumbnails.sprite(one.identity, one.split, wanted, root=root, cache=cache)
+        except DiskError:
+            raise
         except RequestError as error:
             made.notes.append(f"no pictures of {one.dataset}: {error}")
             continue

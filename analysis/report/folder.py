@@ -21,7 +21,7 @@ def check_replaceable(folder: Path) -> None:
     index = folder / "index.html"
     if not index.is_file() or MARK not in index.read_text(encoding="utf-8", errors="replace")[:2000]:
         raise RequestError(f"{folder} exists and is not a report; choose another --folder, or remove it")
-    written = written_files(folder)
+    written = {*written_files(folder)}
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
     if strange := [name for name in names if name not in written]:
         raise RequestError(
@@ -30,12 +30,12 @@ def check_replaceable(folder: Path) -> None:
         )
 
 
-def written_files(folder: Path) -> set[str]:
-    """Relative paths of the files that the report in a folder wrote; a report of v0.1 has no list of them."""
+def written_files(folder: Path) -> list[str]:
+    """Relative paths of the files that the report in a folder wrote, last the list itself, which v0.1 has not."""
     try:
-        return set(json.loads((folder / LISTED).read_text(encoding="utf-8"))) | {LISTED}
+        return [*map(str, json.loads((folder / LISTED).read_text(encoding="utf-8"))), LISTED]
     except FileNotFoundError:
         figures = [path for path in (folder / "figures").rglob("*") if path.suffix in V1_SUFFIXES]
-        return {"index.html", *(str(path.relative_to(folder)) for path in figures)}
+        return ["index.html", *(str(path.relative_to(folder)) for path in figures)]
     except (OSError, ValueError, TypeError) as error:
         raise RequestError(f"{folder / LISTED} is damaged; choose another --folder, or move {folder} away") from error
