@@ -11,7 +11,7 @@ from analysis.contract import Output, ViewRequest, run_view
 from analysis.studies import cases, devices, distribution, models, reference, table2
 from analysis.studies.about import split_sizes
 from analysis.words import with_simulated
-from data.errors import RequestError
+from data.errors import DiskError, RequestError
 from data.runs import Run
 
 HEAD = "head"  # the class project's probe
@@ -65,6 +65,8 @@ def _if_possible(view: str, request: ViewRequest, notes: list[str], **options: A
     """The outputs of another view; why there are none becomes a note."""
     try:
         return run_view(view, request, **options)
+    except DiskError:
+        raise
     except RequestError as error:
         notes.append(f"no {view}: {error}")
         return []

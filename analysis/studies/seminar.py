@@ -19,7 +19,7 @@ from analysis.views import f2
 from analysis.words import with_simulated
 from analysis.writing import write_view
 from data import paths
-from data.errors import RequestError
+from data.errors import DiskError, RequestError
 from data.runs import Run
 
 BARS = ("linear", "mlp")  # the probes whose F2 per class the seminar shows
@@ -163,6 +163,8 @@ def _umap(request: ViewRequest, run: Run, folder: Path, notes: list[str]) -> lis
     of_test = replace(request, folder=folder, features=features, model=None, dataset=None, split="test")
     try:
         return run_view("umap", of_test)
+    except DiskError:
+        raise
     except RequestError as error:
         notes.append(f"no UMAP panels: {error}")
         return []
