@@ -1,21 +1,21 @@
-"""A grid of one hyper-parameter walked upwards: no further where val has long fallen, beyond an edge where it rises."""
+"""A grid of one hyper-parameter: the search stops where val keeps falling and goes beyond an edge where it rises."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from typing import Any
 
 EQUAL = 1e-9  # values of a metric closer than this are equal
-PATIENCE = 6  # values without a new best after which the walk ends
+PATIENCE = 6  # values without a new best after which the search stops
 
 
 class Walk:
-    """The values to try, each decided by what val said of those before it.
+    """The values to try; each depends on the results of those before it.
 
     Args:
         values: ascending, evenly spaced on a logarithmic scale.
-        bounds: how far the walk may go beyond the values; None tries exactly the values.
-        better: whether one trial beats another.
+        bounds: how far the search may go beyond the values; None tries exactly the values.
+        better: whether one trial is better than another.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class Walk:
         return value
 
     def _rises_to(self, value: float) -> bool:
-        """Whether the metric on val is best at this value and nowhere else."""
+        """Whether the metric on val is best at this value alone."""
         return self.trials[self.tried.index(value)] is self.best and sum(equals(self.best, t) for t in self.trials) == 1
 
     def tell(self, trial: Any) -> None:
-        """What val said of the last value."""
+        """Record the result of the last value."""
         trial = replace(trial, estimator=None, scores=None)
         self.trials.append(trial)
         if self.best is None or self.better(trial, self.best):
@@ -67,40 +67,41 @@ def equals(one: Any, other: Any) -> bool:
 
 
 def log_grid(low: float, high: float, count: int, *, digits: int = 3) -> list[float]:
-    """`count` values from `low` to `high`, evenly spaced on a logarithmic scale, rounded to so many digits."""
+    """`count` values from `low` to `high`, evenly spaced on a logarithmic scale, rounded to that many digits."""
     ratio = (high / low) ** (1 / (count - 1))
     return [rounded(low * ratio**step, digits) for step in range(count)]
 
 
 def rounded(value: float, digits: int = 3) -> float:
-    """Few digits: a value as people write it."""
+    """The value with few digits, as people write it."""
     return float(f"{value:.{digits}g}")
 
 
-def at_edge(chosen: Any, tried: Sequence[Any], natural: dict[str, Sequence[Any]]) -> list[str]:
-    """What to warn of: parameters chosen at the edge of the values tried.
+def at_edge(chosen: Any, tried: Sequence[Any], limits: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Warnings about parameters chosen at the edge of the values tried.
 
     Args:
-        chosen: the trial chosen.
+        chosen: the chosen trial.
         tried: all trials.
-        natural: by parameter, values beyond which there are none, such as one neighbour.
+        limits: by parameter, values beyond which there are none, such as one neighbor.
 
     Returns:
-        A line for each number of which at least two values were tried, where the metric is best at the edge alone.
-        None is a number without limit, such as of a tree's depth, and has nothing beyond.
+        A line for each number with at least three values tried, where the metric is best at the edge alone. Of two
+        values both are at the edge: that is a choice between alternatives, and says nothing about a trend. None is a
+        number without limit, such as of a tree's depth, and has nothing beyond.
     """
-    found = []
+    lines = []
     for name, value in chosen.params.items():
         known = {t.params[name] for t in tried if type(t.params.get(name, "")) in (int, float, type(None))}
         values = sorted(inf if one is None else one for one in known)
-        if len(values) < 2 or value not in (values[0], values[-1]) or value in natural.get(name, ()):
+        if len(values) < 3 or value not in (values[0], values[-1]) or value in limits.get(name, ()):
             continue
         if any(equals(t, chosen) for t in tried if t.params[name] != value):
             continue  # flat: an inner value is as good
         edge = "smallest" if value == values[0] else "largest"
         span = f"{values[0]:g} to {_limit(values[-1])}"
-        found.append(f"{name}={value:g} is the {edge} value tried ({span}): the best may lie beyond")
-    return found
+        lines.append(f"{name}={value:g} is the {edge} value tried ({span}): the best may lie beyond")
+    return lines
 
 
 def _limit(value: float) -> str:

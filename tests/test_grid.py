@@ -55,15 +55,17 @@ def test_only_a_choice_at_an_edge_with_a_rise_is_warned_of():
     trials[0] = replace(trials[0], value=0.95)
     assert "k=1 is the smallest value tried (1 to 5)" in at_edge(trials[0], trials, {})[0]
     assert at_edge(trials[0], trials, {"k": (1,)}) == []  # there is nothing below one neighbour
-    assert "k=1 is the smallest value tried (1 to 3)" in at_edge(trials[0], trials[:2], {})[0]
+    assert at_edge(trials[0], trials[:2], {}) == []  # of two values, each is at the edge
     assert at_edge(trials[0], trials[:1], {}) == []
 
 
 def test_a_depth_without_limit_has_nothing_beyond():
-    shallow, deep = (Trial(value, params={"depth": depth}) for depth, value in ((8, 0.9), (None, 0.8)))
-    assert "depth=8 is the smallest value tried (8 to no limit)" in at_edge(shallow, [shallow, deep], {})[0]
+    shallow, middle, deep = (
+        Trial(value, params={"depth": depth}) for depth, value in ((8, 0.9), (16, 0.85), (None, 0.8))
+    )
+    assert "depth=8 is the smallest value tried (8 to no limit)" in at_edge(shallow, [shallow, middle, deep], {})[0]
     deep = replace(deep, value=0.95)
-    assert at_edge(deep, [shallow, deep], {}) == []
+    assert at_edge(deep, [shallow, middle, deep], {}) == []
 
 
 def test_of_equals_the_lower_log_loss_wins_and_undefined_loses():

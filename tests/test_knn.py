@@ -49,6 +49,26 @@ def test_neighbours_are_scikit_learns_also_far_from_the_origin(distance, zscore,
         np.testing.assert_array_equal(probe.neighbours(ASKED), wanted)
 
 
+@pytest.mark.parametrize("error", [knn.BF16_ERROR, 9.0], ids=["as it is", "every query is compared again"])
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_candidates_in_bf16_lead_to_the_same_neighbours(distance, error, monkeypatch):
+    wanted = knn.Neighbours(KEPT, MANY, 10, distance).neighbours(ASKED)
+    monkeypatch.setattr(knn, "BF16_ROWS", 0)
+    monkeypatch.setattr(knn, "BF16_ERROR", error)
+    monkeypatch.setattr(knn, "has_bf16", lambda: True)
+    np.testing.assert_array_equal(knn.Neighbours(KEPT, MANY, 10, distance).neighbours(ASKED), wanted)
+
+
+def test_a_query_that_rounding_to_bf16_could_mislead_is_compared_again(monkeypatch):
+    """300 rows closer together than bf16 can tell: candidates alone would be arbitrary ones."""
+    kept = (1 + 1e-4 * RNG.standard_normal((300, 12))).astype(np.float32)
+    kept[0] = -9  # moves the mean, so that the others are far from 0
+    wanted = knn.Neighbours(kept, MANY, 5, "euclidean").neighbours(kept[1:40])
+    monkeypatch.setattr(knn, "BF16_ROWS", 0)
+    monkeypatch.setattr(knn, "has_bf16", lambda: True)
+    np.testing.assert_array_equal(knn.Neighbours(kept, MANY, 5, "euclidean").neighbours(kept[1:40]), wanted)
+
+
 @pytest.mark.parametrize("labels", [MANY, ONE], ids=["multi-label", "single-label"])
 def test_shares_are_scikit_learns_probabilities(labels):
     peer = KNeighborsClassifier(5, algorithm="brute").fit(KEPT, labels)
