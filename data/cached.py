@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 from data.files import published
 
@@ -18,7 +19,7 @@ UNUSABLE = (
 )  # fmt: skip
 
 
-def arrays_in(file: Path, *names: str, key: str, value: str) -> list[np.ndarray] | None:
+def arrays_in(file: Path, *names: str, key: str, value: str) -> list[Shaped[np.ndarray, "..."]] | None:
     """Some arrays of an npz file.
 
     Args:
@@ -37,13 +38,13 @@ def arrays_in(file: Path, *names: str, key: str, value: str) -> list[np.ndarray]
         return None
 
 
-def array_for(index: Path, name: str, *, digest: str) -> np.ndarray | None:
+def array_for(index: Path, name: str, *, digest: str) -> Shaped[np.ndarray, "..."] | None:
     """The array that `keep_array` wrote for these files; None where it has to be made again."""
     kept = arrays_in(index, name, key="digest", value=digest)
     return kept[0] if kept else None
 
 
-def keep_array(index: Path, name: str, array: np.ndarray, *, digest: str) -> None:
+def keep_array(index: Path, name: str, array: Shaped[np.ndarray, "..."], *, digest: str) -> None:
     """Write an array with the digest of the files that it was made from, in one rename."""
     arrays: dict[str, Any] = {"digest": np.array(digest), name: array}
     with published(index) as temporary, temporary.open("wb") as file:

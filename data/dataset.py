@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int32, Integer, Shaped, UInt64
 
 from data.bands import Band
 from data.declared import Values
@@ -52,13 +53,13 @@ class EODataset(ABC):
     """
 
     where = "this dataset"  # what an error calls it
-    read_from: dict[str, Any] | None = None  # another file that holds the samples: recorded, never compared
+    read_from: dict[str, Any] | None = None  # another file with the samples: recorded, never compared
     nodata: dict[str, Any] | None = None  # pixels that were filled (see `data.nodata`): part of the split's identity
-    looked: np.ndarray | None = None  # (N,) stamps (`data.seen`) of the files that this was opened with, if known
-    digest_of_times = False  # whether `files_digest` is of sizes and times, which a copy of the files has not
+    looked: UInt64[np.ndarray, " samples"] | None = None  # stamps (`data.seen`) of the files at opening, if known
+    digest_of_times = False  # whether `files_digest` is of sizes and times, which copying changes
     scaled = False  # whether scales that files declare were applied: part of the split's identity
     altered: dict[str, Any] | None = None  # how pixels differ from the source's: part of the split's identity
-    footprint: np.ndarray | None = None  # (N, 3) int32 scene, row and column of windows cut from scenes (`data.scene`)
+    footprint: Int32[np.ndarray, "samples 3"] | None = None  # scene, row, column of windows of scenes (`data.scene`)
 
     def __init__(
         self,
@@ -67,11 +68,11 @@ class EODataset(ABC):
         variant: str | None,
         split: str,
         ids: Sequence[str],
-        labels: np.ndarray,
+        labels: Integer[np.ndarray, " samples"] | Integer[np.ndarray, "samples classes"],
         class_names: Sequence[str],
         bands: Sequence[Band],
         statistics: Mapping[str, Statistic],
-        lonlat: np.ndarray | None = None,
+        lonlat: Float[np.ndarray, "samples 2"] | None = None,
         provenance: Mapping[str, Any] | None = None,
         files_digest: str | Mapping[str, str] | None = None,
     ) -> None:
@@ -96,7 +97,7 @@ class EODataset(ABC):
             raise RequestError(f"{where}: {labels.shape[1]} label columns for {len(self.class_names)} classes")
 
     @abstractmethod
-    def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
+    def read(self, index: int, bands: Sequence[Band]) -> list[Shaped[np.ndarray, "_ _"]]:
         """Read one sample: a (H, W) array for each band asked for, native type and resolution.
 
         Raises:
@@ -111,7 +112,9 @@ class EODataset(ABC):
         """Files that a sample is read from, always in the same order; none where it has none of its own."""
         return []
 
-    def read_stacks(self, rows: Sequence[int], bands: Sequence[Band]) -> list[tuple[list[int], np.ndarray]] | None:
+    def read_stacks(
+        self, rows: Sequence[int], bands: Sequence[Band]
+    ) -> list[tuple[list[int], Shaped[np.ndarray, "batch _ _ _"]]] | None:
         """Read many samples at once, where the source holds them side by side; None: read them one by one.
 
         Args:
@@ -158,7 +161,7 @@ class Subset(EODataset):
         self.digest_of_times = whole.digest_of_times
         self.footprint = None if whole.footprint is None else whole.footprint[self.indices]
 
-    def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
+    def read(self, index: int, bands: Sequence[Band]) -> list[Shaped[np.ndarray, "_ _"]]:
         """See `EODataset.read`."""
         return self.whole.read(self.indices[index], bands)
 
@@ -170,7 +173,9 @@ class Subset(EODataset):
         """See `EODataset.files`."""
         return self.whole.files(self.indices[index], bands)
 
-    def read_stacks(self, rows: Sequence[int], bands: Sequence[Band]) -> list[tuple[list[int], np.ndarray]] | None:
+    def read_stacks(
+        self, rows: Sequence[int], bands: Sequence[Band]
+    ) -> list[tuple[list[int], Shaped[np.ndarray, "batch _ _ _"]]] | None:
         """See `EODataset.read_stacks`."""
         return self.whole.read_stacks([self.indices[row] for row in rows], bands)
 

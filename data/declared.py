@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Shaped
 
 from data.bands import Band
 
@@ -84,8 +85,8 @@ class Values(NamedTuple):
         invalid: (H, W) bool, true where there is no measurement; None where all are.
     """
 
-    pixels: np.ndarray
-    invalid: np.ndarray | None
+    pixels: Shaped[np.ndarray, "height width"]
+    invalid: Bool[np.ndarray, "height width"] | None
 
 
 def declare(
@@ -110,7 +111,12 @@ def _possible(value: float | int | None, dtype: np.dtype) -> float | int | None:
 
 
 def honoured(
-    stored: np.ndarray, declared: Declared | None, index: int, *, band: Band | None, mask: np.ndarray | None = None
+    stored: Shaped[np.ndarray, "height width"],
+    declared: Declared | None,
+    index: int,
+    *,
+    band: Band | None,
+    mask: Bool[np.ndarray, "height width"] | None = None,
 ) -> Values:
     """Values as they were measured, and where there are none.
 
@@ -137,7 +143,9 @@ def honoured(
     return Values(measured(stored, declared, index, band), invalid)
 
 
-def measured(stored: np.ndarray, declared: Declared, index: int, band: Band | None) -> np.ndarray:
+def measured(
+    stored: Shaped[np.ndarray, "height width"], declared: Declared, index: int, band: Band | None
+) -> Shaped[np.ndarray, "height width"]:
     """Stored values with scale and offset applied, float32; as they are where the file declares none."""
     scale, offset = declared.scale[index], declared.offset[index]
     if not declared.scaled:
@@ -147,7 +155,7 @@ def measured(stored: np.ndarray, declared: Declared, index: int, band: Band | No
     return (stored.astype(np.float64) * scale + offset).astype(np.float32)
 
 
-def filled(values: Values, fill: float) -> np.ndarray:
+def filled(values: Values, fill: float) -> Shaped[np.ndarray, "_ _"]:
     """Pixels with one value, rounded to their type, where there is no measurement."""
     pixels, invalid = values
     if invalid is None:

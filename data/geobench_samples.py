@@ -13,6 +13,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from jaxtyping import Integer, Shaped, UInt64
 
 from data import inert_pickle
 from data.cached import UNUSABLE
@@ -60,7 +61,7 @@ class Samples:
         lines = (f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in abouts.items())
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-    def stamps(self, ids: Sequence[str]) -> np.ndarray:
+    def stamps(self, ids: Sequence[str]) -> UInt64[np.ndarray, " samples"]:
         """(N,) uint64, see `data.seen`."""
         return np.array([stamp_of([self._about(self.file(sample))]) for sample in ids], np.uint64)
 
@@ -97,7 +98,7 @@ class Samples:
             return f"{self.folder / self.members[sample]['bands.npz'][0]}, sample {sample}"
         return str(self.folder / f"{sample}.hdf5")
 
-    def pixels(self, sample: str, stored: Sequence[str]) -> list[np.ndarray]:
+    def pixels(self, sample: str, stored: Sequence[str]) -> list[Shaped[np.ndarray, "_ _"]]:
         """Bands of a sample by their stored names; a name in the file may be followed by ``_<date>``.
 
         Raises:
@@ -112,7 +113,7 @@ class Samples:
         except DAMAGED as error:
             raise RequestError(f"{self.where(sample)} is damaged or no GEO-Bench sample: {error}") from error
 
-    def label(self, sample: str) -> np.ndarray:
+    def label(self, sample: str) -> Integer[np.ndarray, "..."]:
         """Label of a sample: a class number, or 0 or 1 for every class. No pickled code is run.
 
         Raises:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+from jaxtyping import Shaped
 from PIL import Image
 from rasterio._err import CPLE_BaseError  # what damage raises that rasterio does not wrap
 from rasterio.enums import ColorInterp, MaskFlags
@@ -104,7 +105,7 @@ def read_bands(
     beside: bool = False,
     nodata: str = "refuse",
     fill: Sequence[float] = (),
-) -> list[np.ndarray]:
+) -> list[Shaped[np.ndarray, "_ _"]]:
     """As `read_values`, with pixels that have no measurement refused, filled, or kept as stored.
 
     Args:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
 
 class Inert:
@@ -66,7 +67,7 @@ def loads(payload: bytes, *, modules: Collection[str]) -> Any:
 NUMPY = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")  # modules by which numpy pickles its arrays
 
 
-def integers(value: Any) -> np.ndarray:
+def integers(value: Any) -> Int64[np.ndarray, "..."]:
     """Whole numbers as an array: a Python int or list of them, or numpy's integer array or scalar read as `Inert`.
 
     Raises:
@@ -76,7 +77,7 @@ def integers(value: Any) -> np.ndarray:
         _, shape, dtype, fortran, raw = value.state
         return _decoded(dtype, raw).reshape(shape, order="F" if fortran else "C")
     if isinstance(value, Inert) and len(value.args) == 2:  # of a numpy scalar
-        return _decoded(*value.args)[0]
+        return _decoded(*value.args)[:1].reshape(())
     array = np.asarray(value)
     if array.dtype.kind not in "iub":
         raise ValueError(f"{value!r} is not whole numbers")

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Float64, Integer
 
 from data.command import note
 from data.errors import RequestError
@@ -44,9 +45,9 @@ class Listing:
     paths: list[str]
     ids: list[str]
     splits: list[str]
-    labels: np.ndarray
+    labels: Integer[np.ndarray, " samples"] | Integer[np.ndarray, "samples classes"]
     class_names: list[str]
-    lonlat: np.ndarray | None
+    lonlat: Float64[np.ndarray, "samples 2"] | None
     how: str
     unlabelled: frozenset[str] = frozenset()
 
@@ -63,7 +64,9 @@ class Listing:
         )
 
 
-def make_labels(names: Sequence[Iterable[str]], *, several: bool) -> tuple[np.ndarray, list[str]]:
+def make_labels(
+    names: Sequence[Iterable[str]], *, several: bool
+) -> tuple[Integer[np.ndarray, " samples"] | Integer[np.ndarray, "samples classes"], list[str]]:
     """Labels and sorted class names.
 
     Args:

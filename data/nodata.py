@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Shaped
 
 from data.bands import Band
 from data.cached import array_for, keep_array
@@ -100,7 +101,7 @@ def _counted(dataset: EODataset, rows: Sequence[int]) -> Count:
 
 def pixels_of(
     values: Sequence[Values], bands: Sequence[Band], how: str, statistics: dict[str, Statistic], name: str
-) -> list[np.ndarray]:
+) -> list[Shaped[np.ndarray, "_ _"]]:
     """Pixels of one sample by `how`: ``refuse``, ``fill`` or ``keep``.
 
     Raises:

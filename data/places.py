@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float, Float64
 
 if TYPE_CHECKING:
     from data.images import Header
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 _warned: set[str] = set()
 
 
-def lonlat_of(headers: Sequence["Header"], *, where: str = "") -> np.ndarray | None:
+def lonlat_of(headers: Sequence["Header"], *, where: str = "") -> Float64[np.ndarray, "samples 2"] | None:
     """WGS 84 longitude and latitude of image centres.
 
     Args:
@@ -45,7 +46,9 @@ def lonlat_of(headers: Sequence["Header"], *, where: str = "") -> np.ndarray | N
     return on_earth(lonlat, where=where)
 
 
-def on_earth(lonlat: np.ndarray | None, *, where: str = "") -> np.ndarray | None:
+def on_earth(
+    lonlat: Float[np.ndarray, "samples 2"] | None, *, where: str = ""
+) -> Float64[np.ndarray, "samples 2"] | None:
     """Places with longitudes wrapped to [-180, 180]; None, with one warning per command, where any is none on Earth.
 
     Args:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import batched
 
 import numpy as np
+from jaxtyping import Shaped, UInt64
 from xxhash import xxh3_64_intdigest
 
 from data.bands import Band
@@ -40,7 +41,7 @@ def stamp(dataset: EODataset, index: int, bands: Sequence[Band]) -> int:
         raise RequestError(f"no file {error.filename}; it was there before: restore it") from error
 
 
-def stamps(dataset: EODataset, bands: Sequence[Band]) -> np.ndarray | None:
+def stamps(dataset: EODataset, bands: Sequence[Band]) -> UInt64[np.ndarray, " samples"] | None:
     """Stamps of all images, (N,) uint64; None where they are read from no files of their own.
 
     Those that the dataset was opened with, where it has looked at all files then.
@@ -58,7 +59,7 @@ def stamps(dataset: EODataset, bands: Sequence[Band]) -> np.ndarray | None:
     return np.array(found, np.uint64)
 
 
-def check_looked(dataset: EODataset, rows: Sequence[int], found: Sequence[int] | np.ndarray) -> None:
+def check_looked(dataset: EODataset, rows: Sequence[int], found: Sequence[int] | UInt64[np.ndarray, " batch"]) -> None:
     """Raise a RequestError for an image that was replaced after the dataset had been opened.
 
     Args:
@@ -73,13 +74,13 @@ def check_looked(dataset: EODataset, rows: Sequence[int], found: Sequence[int] |
             raise RequestError(f"'{dataset.ids[row]}' was replaced while it was read; give the command again")
 
 
-def checksum(images: Sequence[np.ndarray]) -> int:
+def checksum(images: Sequence[Shaped[np.ndarray, "_ _"]]) -> int:
     """Checksum of an image's bands, each (H, W), whatever resolution or order of bytes they have."""
     sums = [xxh3_64_intdigest(np.ascontiguousarray(image, image.dtype.newbyteorder("<"))) for image in images]
     return xxh3_64_intdigest(np.array(sums, "<u8"))
 
 
-def stack_checksums(stacks: Sequence[tuple[list[int], np.ndarray]]) -> list[int]:
+def stack_checksums(stacks: Sequence[tuple[list[int], Shaped[np.ndarray, "batch _ _ _"]]]) -> list[int]:
     """Checksums of images that were read together, as `checksum` has them.
 
     Args:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Integer
 
 from data.dataset import SPLITS, EODataset, Subset
 from data.errors import RequestError, unknown
@@ -90,7 +91,9 @@ def selected(dataset: EODataset, selection: Selection) -> EODataset:
     return Selected(dataset, rows, kept, labels, recorded)
 
 
-def draw(shown: np.ndarray, wanted: np.ndarray, *, seed: int, split: str) -> np.ndarray:
+def draw(
+    shown: Bool[np.ndarray, "samples classes"], wanted: Integer[np.ndarray, " classes"], *, seed: int, split: str
+) -> Integer[np.ndarray, " drawn"]:
     """Rows with at least so many samples of each class, drawn at random without replacement.
 
     Args:

@@ -14,6 +14,7 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Shaped
 
 from data.declared import Declared, Header, declare
 
@@ -108,7 +109,7 @@ def plain_tiff(data: Bytes) -> PlainTiff | None:
     return learnt
 
 
-def pixels_of(data: bytes, layout: PlainTiff) -> np.ndarray:
+def pixels_of(data: bytes, layout: PlainTiff) -> Shaped[np.ndarray, "height width bands"]:
     """(H, W, C) stored values of a plain TIFF.
 
     Raises:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool
 
 from data.archives import fetched, unpacked
 from data.bands import BAND_SETS, SENTINEL1, SENTINEL2, Band, choose_bands
@@ -141,7 +142,7 @@ def download(root: Path, variant: str, sensors: Sequence[str]) -> None:
 
 def absent_patches(
     splits: Mapping[str, Patches], folders: Mapping[str, Path], layout: FileLayout
-) -> dict[str, np.ndarray]:
+) -> dict[str, Bool[np.ndarray, " _"]]:
     """(N,) bool for each split: whether a patch has no folder. One listing per scene, not one check per patch."""
     sizes = [len(patches.flagged) for patches in splits.values()]
     absent = np.zeros(sum(sizes), bool)
@@ -156,7 +157,9 @@ def absent_patches(
     return dict(zip(splits, np.split(absent, np.cumsum(sizes)[:-1]), strict=True))
 
 
-def missing_error(split: str, patches: Patches, absent: np.ndarray, folders: Mapping[str, Path]) -> RequestError:
+def missing_error(
+    split: str, patches: Patches, absent: Bool[np.ndarray, " samples"], folders: Mapping[str, Path]
+) -> RequestError:
     rows = np.flatnonzero(absent)
     first = ", ".join(patches.names["S2"][row] for row in rows[:3])
     where = " and ".join(map(str, folders.values()))

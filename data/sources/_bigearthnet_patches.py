@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyproj
+from jaxtyping import Bool, Float64, UInt8
 
 from data.archives import cache_folder
 from data.cached import array_for, keep_array
@@ -44,10 +45,10 @@ class Patches:
     """
 
     names: Mapping[str, list[str]]
-    labels: np.ndarray | None
-    flagged: np.ndarray
+    labels: UInt8[np.ndarray, "samples classes"] | None
+    flagged: Bool[np.ndarray, " samples"]
 
-    def without(self, out: np.ndarray) -> "Patches":
+    def without(self, out: Bool[np.ndarray, " samples"]) -> "Patches":
         """The patches for which `out`, (N,) bool, is false."""
         rows = np.flatnonzero(~out).tolist()
         return Patches(
@@ -152,7 +153,7 @@ def read_lists(root: Path, splits: Sequence[str], sensors: Sequence[str]) -> dic
 
 
 def without_some(
-    why: str, splits: Mapping[str, Patches], out: Mapping[str, np.ndarray], provenance: dict[str, Any]
+    why: str, splits: Mapping[str, Patches], out: Mapping[str, Bool[np.ndarray, " _"]], provenance: dict[str, Any]
 ) -> dict[str, Patches]:
     """The splits without some patches; if there are any, count and digest are recorded in `provenance` under `why`."""
     record = {}
@@ -165,7 +166,7 @@ def without_some(
     return {split: patches.without(out[split]) for split, patches in splits.items()}
 
 
-def read_labels(folder: Path, names: Sequence[str], request: DatasetRequest) -> np.ndarray:
+def read_labels(folder: Path, names: Sequence[str], request: DatasetRequest) -> UInt8[np.ndarray, "samples 43"]:
     """(N, 43) labels, from the files beside the bands or from the index made of them.
 
     The index is valid while it carries the digest of the names, sizes and times of those files.
@@ -207,7 +208,7 @@ def _labels_in(file: str, numbers: Mapping[str, int]) -> list[int]:
         raise RequestError(f"cannot read {file} ({error}); restore it") from error
 
 
-def to_19(labels: np.ndarray) -> np.ndarray:
+def to_19(labels: UInt8[np.ndarray, "samples 43"]) -> UInt8[np.ndarray, "samples 19"]:
     """(N, 19) labels of (N, 43) ones; eleven of the 43 classes are not among the 19."""
     converted = np.zeros((len(labels), len(CLASSES_19)), np.uint8)
     for column, number in enumerate(CLASSES_43.values()):
@@ -216,7 +217,7 @@ def to_19(labels: np.ndarray) -> np.ndarray:
     return converted
 
 
-def locations(names: Sequence[str]) -> np.ndarray | None:
+def locations(names: Sequence[str]) -> Float64[np.ndarray, "samples 2"] | None:
     """Centres of patches named ``..._<tile>_<column>_<row>``, counted from the tile's upper left corner.
 
     Returns:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 from data.archives import fetched, unpacked
 from data.bands import Band
@@ -77,7 +78,7 @@ class EuroSAT(EODataset):
         """See `EODataset.files`."""
         return [self.images.path(self.ids[index])]
 
-    def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
+    def read(self, index: int, bands: Sequence[Band]) -> list[Shaped[np.ndarray, "_ _"]]:
         """See `EODataset.read`: uint16 digital numbers (reflectance x 10,000) of 13 bands, or uint8 colours."""
         indices = [self.columns[band.name] for band in bands]
         return read_bands(self.images.path(self.ids[index]), indices, count=len(self.bands))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool, Float64, UInt64
 
 from data.cached import array_for, keep_array
 from data.class_folders import Directories
@@ -45,11 +46,11 @@ class Inspection:
     """
 
     digest: str
-    stamps: np.ndarray
+    stamps: UInt64[np.ndarray, " samples"]
     beside: dict[str, list[tuple[int, int]]]
-    lonlat: np.ndarray | None
-    lacks: np.ndarray
-    floats: np.ndarray
+    lonlat: Float64[np.ndarray, "samples 2"] | None
+    lacks: Bool[np.ndarray, " samples"]
+    floats: Bool[np.ndarray, " samples"]
     scaled: bool
 
 

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 from data.bands import Band
 from data.dataset import EODataset, Statistic, check_variant
@@ -183,7 +184,7 @@ class BigEarthNet(EODataset):
             starts[sensor] = f"{self.folders[sensor]}/{self.layout.scene(sensor, name)}/{name}/{name}_"
         return [f"{starts[band.sensor]}{band.name}.tif" for band in bands]
 
-    def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
+    def read(self, index: int, bands: Sequence[Band]) -> list[Shaped[np.ndarray, "_ _"]]:
         """See `EODataset.read`: uint16 digital numbers, and float32 dB of Sentinel-1, each at its own resolution."""
         return [self._read_band(file, band) for file, band in zip(self.files(index, bands), bands, strict=True)]
 

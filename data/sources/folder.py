@@ -56,6 +56,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Shaped
 
 from data.bands import Band
 from data.class_folders import Directories, read_class_folders
@@ -210,7 +211,7 @@ class Folder(EODataset):
         self._listed[index] = files = files_of(path, self.layout)
         return sorted(map(str, files.values()))
 
-    def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
+    def read(self, index: int, bands: Sequence[Band]) -> list[Shaped[np.ndarray, "_ _"]]:
         """See `EODataset.read`."""
         return pixels_of(
             self.read_values(index, bands), bands, self.how, self.statistics, str(self.root / self.paths[index])

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Shaped
 
 from data.archives import cache_folder, unpacked
 from data.bands import RGB, SENTINEL2, Band
@@ -251,7 +252,7 @@ class GeoBench(EODataset):
         """See `EODataset.files`: the sample's own, or its shard."""
         return [f"{self.samples.folder}/{self.samples.file(self.ids[index])}"]
 
-    def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
+    def read(self, index: int, bands: Sequence[Band]) -> list[Shaped[np.ndarray, "_ _"]]:
         """See `EODataset.read`: float32, whole numbers as they are stored; reflectance as digital numbers."""
         wanted = [self.channels[band.name] for band in bands]
         pixels = self.samples.pixels(self.ids[index], [channel.stored for channel in wanted])

@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float, Integer, Shaped, UInt8
 from scipy.special import ndtr
 
 from data.bands import BAND_SETS, SENTINEL1, SENTINEL2, Band
@@ -210,7 +211,7 @@ class Simulated(EODataset):
             provenance={"simulated": True, "seed": SEED, "generator": GENERATOR},
         )
 
-    def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
+    def read(self, index: int, bands: Sequence[Band]) -> list[Shaped[np.ndarray, "_ _"]]:
         """Generate one scene: uint16 DN (reflectance x 10,000) or float32 dB, 120, 60 or 20 pixels a side."""
         unknown = [band.name for band in bands if band not in BANDS]
         if unknown:
@@ -232,7 +233,7 @@ class Simulated(EODataset):
                 pixels.append((np.clip(seen, 1, 20_000) + 0.5).astype(np.uint16))
         return pixels
 
-    def class_map(self, index: int) -> np.ndarray:
+    def class_map(self, index: int) -> UInt8[np.ndarray, "height width"]:
         """Draw the (120, 120) class numbers that a scene is made from."""
         return draw_class_map(self._generator(index, "pixels"), np.flatnonzero(self.labels[index]))
 
@@ -241,7 +242,7 @@ class Simulated(EODataset):
         return np.random.default_rng((SEED, SPLITS.index(self.split), purposes.index(purpose), index))
 
 
-def draw_labels(split: str, count: int) -> np.ndarray:
+def draw_labels(split: str, count: int) -> UInt8[np.ndarray, "samples 19"]:
     """Draw a split's first label sets, (N, 19) uint8: a landscape type, then at least one of its classes."""
     weight = LANDSCAPES[:, 0].cumsum() / LANDSCAPES[:, 0].sum()
     probability = LANDSCAPES[:, 1:] / 1000
@@ -260,7 +261,9 @@ def draw_labels(split: str, count: int) -> np.ndarray:
     return np.concatenate(blocks)[:count]
 
 
-def draw_class_map(scene: np.random.Generator, present: np.ndarray) -> np.ndarray:
+def draw_class_map(
+    scene: np.random.Generator, present: Integer[np.ndarray, " classes"]
+) -> UInt8[np.ndarray, "height width"]:
     """Divide a patch among the classes present: each takes its share of what is left, where its score is highest."""
     shares = LEAST_SHARE + (1 - LEAST_SHARE * len(present)) * scene.dirichlet(np.ones(len(present)))
     along, across = _turned(scene.uniform(0, 2 * math.pi))
@@ -291,8 +294,13 @@ def draw_class_map(scene: np.random.Generator, present: np.ndarray) -> np.ndarra
 
 
 def draw_surface(
-    scene: np.random.Generator, classes: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    scene: np.random.Generator, classes: UInt8[np.ndarray, "height width"]
+) -> tuple[
+    Integer[np.ndarray, "height width"],
+    Float[np.ndarray, "bands units"],
+    Float[np.ndarray, "2 units"],
+    Float[np.ndarray, "height width"],
+]:
     """Draw what lies on the ground of a class map, and how it looks on one day.
 
     Returns:
