@@ -348,7 +348,7 @@ def _request(plan: RunPlan, samples: Samples) -> dict[str, Any]:
 def _results(plan: RunPlan, samples: Samples, fitted: Fitted, scores: dict[str, np.ndarray]) -> dict[str, Any]:
     """The part of the record that says what was chosen and how good it is."""
     names, truth, best = list(samples.splits["train"].class_names), samples.truth, fitted.best
-    lonlat = samples.splits["test"].lonlat
+    units = spatial.units(samples.splits["test"].lonlat, len(truth["test"]))
     rules, thresholds = _rules(truth["val"], scores["val"], plan)
     decisions = {rule: {split: decide(scores[split], rules[rule]) for split in scores} for rule in RULES}
     test = {rule: decided["test"] for rule, decided in decisions.items()}
@@ -358,7 +358,7 @@ def _results(plan: RunPlan, samples: Samples, fitted: Fitted, scores: dict[str, 
         "candidates": [t.params | {plan.metric: t.value, "log_loss": t.log_loss} for t in fitted.result.tried],
         "warnings": [
             *record.data_warnings(own, truth),
-            *record.interval_warnings(truth["test"], lonlat, names),
+            *record.interval_warnings(truth["test"], units, names),
             *warnings_of(best.history.get("oversampled")),
             *record.threshold_warnings(thresholds, rules["tuned"]),
             *record.search_warnings(fitted.result, plan.settings.budget_s, PROBES.card(plan.kind).limits),
@@ -370,7 +370,7 @@ def _results(plan: RunPlan, samples: Samples, fitted: Fitted, scores: dict[str, 
             }
             for split in scores
         },
-        **record.interval_parts(truth["test"], test, scores["test"], lonlat, names, multilabel=plan.multilabel),
+        **record.interval_parts(truth["test"], test, scores["test"], units, names, multilabel=plan.multilabel),
         "per_class": {
             rule: metrics.class_rows(names, truth["test"], test[rule], scores["test"], rules[rule]) for rule in RULES
         },

@@ -17,16 +17,16 @@ BLOCK_ROWS = 8192  # read and scored at a time: 25 MB of float32 at 768 features
 
 
 def read_splits(folder: Path, *, views: int = 1, val: bool = True) -> dict[str, store.FeatureSet]:
-    """The three splits of a feature folder, checked; their features stay on disk and are read in blocks.
+    """Open and check the splits of a feature folder; features stay on disk and are read in blocks.
 
     Args:
         folder: holds ``train.h5``, ``val.h5`` and ``test.h5``.
         views: of each training image to learn from; 1 is the image itself, more are made by featurize --augment.
-        val: whether val must be there; without, folds of train choose.
+        val: whether val is required; without it, folds of train choose.
 
     Raises:
-        RequestError: a split is absent or damaged; the splits differ in what they should share; rows do not
-            line up; values are not finite; train has a single class.
+        RequestError: a split is missing or damaged; the splits are of different settings; rows do not line up; values
+            are not finite; train has a single class.
     """
     present = store.splits_in(folder)
     if not present:
@@ -46,7 +46,7 @@ def read_splits(folder: Path, *, views: int = 1, val: bool = True) -> dict[str, 
             )
         if features.features.shape[1] != train.features.shape[1]:
             raise RequestError(
-                f"{features.file} has {features.features.shape[1]} features a row, {train.file} has "
+                f"{features.file} has {features.features.shape[1]} features per row, {train.file} has "
                 f"{train.features.shape[1]}; run featurize --overwrite"
             )
     check_classes(train.labels, len(train.class_names), str(train.file))
@@ -67,10 +67,10 @@ def _incomplete(folder: Path, present: str, absent: list[str]) -> RequestError:
 
 
 def read_views(folder: Path, train: store.FeatureSet, views: int) -> tuple[store.FeatureSet, ...]:
-    """The altered views 1 to `views` - 1 of the training images, checked against the images themselves.
+    """Open the augmented views 1 to `views` - 1 of the training images and check that they are of these images.
 
     Raises:
-        RequestError: a view is absent, damaged, or of other images, another encoder or another kind of alteration.
+        RequestError: a view is missing, damaged, or of other images, another encoder or another augmentation.
     """
     found: list[store.FeatureSet] = []
     for view in range(1, views):

@@ -1,8 +1,7 @@
-"""A finished run's model on other features: ids, decided labels and scores as a table.
+"""Predictions of a finished run for other features: ids, labels and scores as a table.
 
-The features must come from the encoder that the run was trained on: all that decides a feature's value must be the
-same. Another split, other samples or another ``--limit`` of the same dataset are what predicting is for; features of
-another dataset, with whatever classes it has, are taken only where the request says that it means to.
+The features must come from the encoder that the run was trained on, with all settings that decide a value. They may be
+another split or other samples of the same dataset; those of another dataset need `other_dataset`.
 """
 
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Float64
 from joblib import effective_n_jobs
 from pyarrow.csv import CSVWriter
 from pyarrow.parquet import ParquetWriter
@@ -36,43 +36,43 @@ def predict(
     other_dataset: bool = False,
     n_jobs: int = 1,
 ) -> tuple[int, list[str]]:
-    """Score every sample of a feature file and write a table with a row a sample, in the file's order.
+    """Score every sample of a feature file and write a table with one row per sample, in the file's order.
 
-    Columns: ``id``; ``label``, the name of the class called, or for multi-label runs ``labels``, all of them joined by
-    ``;`` and perhaps none; ``score: <class>`` for every class, float32.
+    Columns: ``id``; ``label``, the predicted class, or for multi-label runs ``labels``, the predicted classes joined by
+    ``;``, possibly none; ``score: <class>`` for every class, float32.
 
     Args:
         run: a finished run.
         file: a feature file, of any split; of a run on joined features, one per encoder, or a joined one.
         to: the table to write, ``.csv`` or ``.parquet``; appears whole or not at all.
         rule: ``tuned`` for the run's thresholds, ``half`` for 0.5; single-label runs take the argmax.
-        other_dataset: take features of a dataset that the run was not trained on.
-        n_jobs: blocks of rows scored at a time, -1 for one a core; does not change the result.
+        other_dataset: accept features of a dataset that the run was not trained on.
+        n_jobs: blocks of rows scored at a time, -1 for one per core; does not change the result.
 
     Returns:
-        Number of samples, and what a reader of the table should know.
+        Number of samples, and notes for whoever reads the table.
 
     Raises:
         RequestError: features of another encoder, or of another dataset where `other_dataset` is off; NaN, no rows,
             rows that do not line up; a model file that is absent, damaged or not what the run wrote.
     """
     if n_jobs == 0:
-        raise RequestError("--n-jobs 0: give a number of jobs, or -1 for one a core")
+        raise RequestError("--n-jobs 0: give a number of jobs, or -1 for one per core")
     if to.suffix not in WRITERS:
         raise RequestError(f"--to {to}: the name must end in {' or '.join(WRITERS)}")
-    features = read_joined(run, [file] if isinstance(file, Path) else file)
+    features = read_fused(run, [file] if isinstance(file, Path) else file)
     file = features.file
-    told = check_identity(run, features, other_dataset=other_dataset)
+    notes = check_identity(run, features, other_dataset=other_dataset)
     if not len(features.features):
         raise RequestError(f"{file} holds no samples; make it with featurize")
     inputs.check_rows(features, labelled=False)
     if (dim := features.features.shape[1]) != run.record["dim"]:
-        raise RequestError(f"{file} has {dim} features a row, the run was trained on {run.record['dim']}")
+        raise RequestError(f"{file} has {dim} features per row, the run was trained on {run.record['dim']}")
     model = load_model(run.folder / "model.skops", sha256=run.model_sha256)
     thresholds = thresholds_of(run, rule)
 
-    called_as = "labels" if run.multilabel else "label"
-    types = {"id": pa.string(), called_as: pa.string()} | {f"score: {name}": pa.float32() for name in run.class_names}
+    column = "labels" if run.multilabel else "label"
+    types = {"id": pa.string(), column: pa.string()} | {f"score: {name}": pa.float32() for name in run.class_names}
     schema = pa.schema(list(types.items()))
     with (
         progress(f"{run.kind} on {file.name}", len(features.ids), "samples") as advance,
@@ -84,39 +84,39 @@ def predict(
             scores = score(
                 model, block, classes=len(run.class_names), multilabel=run.multilabel, n_jobs=effective_n_jobs(n_jobs)
             )
-            called = decide(scores, thresholds)
-            labels = [";".join(run.class_names[k] for k in np.flatnonzero(row)) for row in called]
+            predicted = decide(scores, thresholds)
+            labels = [";".join(run.class_names[k] for k in np.flatnonzero(row)) for row in predicted]
             columns = (features.ids[start : start + len(block)], labels, *scores.T)
             table.write_table(pa.Table.from_pydict(dict(zip(schema.names, columns, strict=True)), schema))
             advance(len(block))
-    return len(features.ids), told
+    return len(features.ids), notes
 
 
-def read_joined(run: runs.Run, files: Sequence[Path]) -> store.FeatureSet:
+def read_fused(run: runs.Run, files: Sequence[Path]) -> store.FeatureSet:
     """The features of one file, or of one per encoder joined in the order in which the run was trained on them.
 
     Raises:
-        RequestError: not a file for each encoder of the run, or files that do not fit each other.
+        RequestError: not one file for each encoder of the run, or files of different samples.
     """
     sets = [store.read_features(file, lazy=True) for file in files]
     parts = run.record["features"]["encoder"].get("parts", [])
     names = ", ".join(part["name"] for part in parts) or run.record["features"]["encoder"]["name"]
     if len(sets) == 1:
         if parts and not store.is_fused(sets[0].identity):
-            raise RequestError(f"{run.folder} was trained on joined features; give one feature file each of {names}")
+            raise RequestError(f"{run.folder} was trained on joined features; give one file for each of {names}")
         return sets[0]
     fitting = [[one for one in sets if one.identity["encoder"] == part] for part in parts]
     if len(sets) != len(parts) or any(len(found) != 1 for found in fitting):
         given = ", ".join(one.identity["encoder"]["name"] for one in sets)
         raise RequestError(
-            f"{len(sets)} feature files (of {given}) for {run.folder}, which was trained on {names}; give one file of "
-            "each, made with the settings of the training features"
+            f"{len(sets)} feature files (of {given}) for {run.folder}, which was trained on {names}; give one file per "
+            "encoder, made with the settings of the training features"
         )
     return store.joined([found for (found,) in fitting])
 
 
 def check_identity(run: runs.Run, features: store.FeatureSet, *, other_dataset: bool) -> list[str]:
-    """Raise unless a run's model may score these features; returns what a reader should know.
+    """Check that a run's model may score these features; returns notes for whoever reads the predictions.
 
     Raises:
         RequestError: another encoder, or another dataset where `other_dataset` is off; names the fields that differ.
@@ -131,31 +131,31 @@ def check_identity(run: runs.Run, features: store.FeatureSet, *, other_dataset: 
     if fields and not other_dataset:
         raise RequestError(
             f"{features.file} is of another {', '.join(fields)} than {run.folder} was trained on; give "
-            "--other-dataset if that is what you mean"
+            "--other-dataset to score it all the same"
         )
-    told = [f"trained on another {', '.join(fields)}"] if fields else []
+    notes = [f"trained on another {', '.join(fields)}"] if fields else []
     if given["split"].get("altered"):
-        told.append("the images were altered (featurize --augment)")
+        notes.append("the images were altered (featurize --augment)")
     if given["split"]["name"] != "test" and given["split"]["ids_sha256"] in {
         split["ids_sha256"] for split in trained["splits"].values()
     }:
-        told.append(f"the run has seen these samples: they are its {given['split']['name']} split")
-    anew = next((how["by"] for split in trained["splits"].values() if (how := split.get("resplit"))), None)
-    if anew and not fields:
-        told.append(
-            f"the run drew its splits anew (--split-by {anew}): these samples may be among those it was trained on"
+        notes.append(f"the run was fitted or chosen on these samples: they are its {given['split']['name']} split")
+    resplit_by = next((how["by"] for split in trained["splits"].values() if (how := split.get("resplit"))), None)
+    if resplit_by and not fields:
+        notes.append(
+            f"the run has new splits (--split-by {resplit_by}): it may have been trained on some of these samples"
         )
-    return told
+    return notes
 
 
 def _values(dataset: dict[str, Any]) -> dict[str, Any]:
-    """A dataset's identity without what only chooses samples: --limit and --per-class."""
+    """A dataset's identity without what only selects samples: --limit and --per-class."""
     provenance = {key: value for key, value in dataset["provenance"].items() if key != "per_class"}
     return dataset | {"limit": None, "provenance": provenance}
 
 
-def thresholds_of(run: runs.Run, rule: str) -> np.ndarray | None:
-    """(K,) thresholds that a run recorded for a rule; None for the argmax."""
+def thresholds_of(run: runs.Run, rule: str) -> Float64[np.ndarray, " classes"] | None:
+    """Thresholds that a run recorded for a decision rule; None for the argmax."""
     if not run.multilabel:
         return None
     return np.array([values["threshold"] for values in run.record["per_class"][rule]], np.float64)

@@ -1,14 +1,15 @@
-"""The parts of a run's record (``run.json``): warnings, metrics, intervals, rows per class, versions.
+"""The parts of a run's record (``run.json``): warnings, metrics, intervals, versions.
 
-Each function makes one part from what was fitted and scored; `probes.fit.run_probe` puts them together.
+Each function makes one part; `probes.fit.run_probe` puts them together.
 """
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float, Integer
 
 from data import store
 from probes import intervals, metrics, spatial
@@ -22,39 +23,43 @@ PACKAGES = ("frozen-earth", "joblib", "numpy", "scikit-learn", "scipy", "skops")
 
 
 def data_warnings(splits: dict[str, store.FeatureSet], truth: dict[str, np.ndarray]) -> list[str]:
-    """What a reader of the numbers should know about the samples.
+    """Samples that are in two splits, and classes that are missing from a split or constant in train.
 
     Args:
         splits: see `probes.inputs.read_splits`.
         truth: by split, (N, K) booleans of the rows in use.
     """
-    found = []
-    ids = {split: set(set_.ids) for split, set_ in splits.items()}
+    lines = []
+    ids = {split: set(features.ids) for split, features in splits.items()}
     for one, other in (("val", "train"), ("test", "train"), ("test", "val")):
         if one in ids and other in ids and (both := len(ids[one] & ids[other])):
-            found.append(f"{both} of {len(ids[one])} {one} ids are also in {other}: {one} metrics are too good")
+            lines.append(f"{both} of {len(ids[one])} {one} ids are also in {other}: {one} metrics are overestimated")
     effects = {
-        "train": "nothing was learned of it, and it scores at or near 0",
+        "train": "the probe cannot learn it and scores it at or near 0",
         "val": "its threshold stays 0.5",
         "test": "it counts as 0 in macro precision, recall and F, and has no average precision",
     }
     names = splits["train"].class_names
     for split, effect in effects.items():
-        found += [
+        lines += [
             f"class '{names[k]}' does not occur in {split}: {effect}" for k in np.flatnonzero(~truth[split].any(0))
         ]
     if splits["train"].multilabel:
         always = np.flatnonzero(truth["train"].all(axis=0))
-        found += [f"class '{names[k]}' is on every train sample: there is nothing to learn" for k in always]
-    return found
+        lines += [f"every train sample has class '{names[k]}': the probe cannot learn it" for k in always]
+    return lines
 
 
-def chosen_on(folds: np.ndarray | None, val: store.FeatureSet | None, lonlat: np.ndarray | None) -> dict[str, Any]:
-    """The record's ``chosen_on``: what chose the candidate, the thresholds and the calibration.
+def chosen_on(
+    folds: Integer[np.ndarray, " samples"] | None,
+    val: store.FeatureSet | None,
+    lonlat: Float[np.ndarray, "samples 2"] | None,
+) -> dict[str, Any]:
+    """``chosen_on`` of the record: the samples that chose the candidate, the thresholds and the calibration.
 
-    Without folds it is val, scored by the fit on train alone, also where the final fit is on train and val. With folds
-    it is every sample of train and val, scored by the fit that has not seen its fold; ``val`` of the run are these
-    out-of-fold scores.
+    Without folds they are val, scored by the fit on train alone, also if the final fit is on train and val. With folds
+    they are all samples of train and val, each scored by the fit that has not seen its fold; ``val`` of the run are
+    these out-of-fold scores.
 
     Args:
         folds: (N,) fold of each sample, or None.
@@ -72,7 +77,7 @@ def chosen_on(folds: np.ndarray | None, val: store.FeatureSet | None, lonlat: np
 
 
 def beside_protocol(settings: Settings, features: dict[str, Any]) -> dict[str, Any]:
-    """Flags that no protocol fixes and that change what is fitted or scored, as given.
+    """Flags that no protocol sets and that change what is fitted or scored, as given.
 
     Args:
         settings: see `probes.settings.Settings`.
@@ -86,11 +91,11 @@ def beside_protocol(settings: Settings, features: dict[str, Any]) -> dict[str, A
     }
 
 
-def search_warnings(found: SearchResult, budget_s: float | None, natural: dict[str, Sequence[Any]]) -> list[str]:
-    """What a reader should know about the candidates: fits that stopped early, edges of a grid, what was skipped.
+def search_warnings(found: SearchResult, budget_s: float | None, natural: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Fits that stopped early, the best candidate at the edge of its grid, and candidates that were skipped.
 
     Args:
-        found: how the search ended.
+        found: result of the search.
         budget_s: see `probes.settings.Settings`.
         natural: see `probes.grid.at_edge`.
     """
@@ -98,18 +103,18 @@ def search_warnings(found: SearchResult, budget_s: float | None, natural: dict[s
     lines = [f"{words(t.params)} stopped before it converged" for t in tried if not t.converged]
     lines += at_edge(found.best, tried, natural)
     lines += [
-        f"{words(t.params)}: the budget ended with {t.history['trees']} trees" for t in tried if "trees" in t.history
+        f"{words(t.params)}: {t.history['trees']} trees when the budget ended" for t in tried if "trees" in t.history
     ]
     if found.skipped:
         lines.append(
-            f"the budget of {budget_s:g} s ended with {found.skipped} of {found.skipped + len(tried)} candidates "
-            "untried; a faster machine would try more and might choose another"
+            f"{found.skipped} of {found.skipped + len(tried)} candidates were skipped when the budget of "
+            f"{budget_s:g} s ended; a faster machine would try more and might choose another one"
         )
     return lines
 
 
-def threshold_warnings(thresholds: dict[str, Any] | None, tuned: np.ndarray | None) -> list[str]:
-    """Thresholds that could not be tuned: on val 0.5 was better than any that shrinking gave.
+def threshold_warnings(thresholds: dict[str, Any] | None, tuned: Float[np.ndarray, " classes"] | None) -> list[str]:
+    """Thresholds that stay at 0.5, because shrunk ones had a lower F-beta on val.
 
     Args:
         thresholds: of the record; None for single-label runs.
@@ -117,13 +122,17 @@ def threshold_warnings(thresholds: dict[str, Any] | None, tuned: np.ndarray | No
     """
     if thresholds is None or tuned is None or not (tuned == HALF).all() or set(thresholds["own"]) == {HALF}:
         return []
-    return [f"shrunk thresholds have a lower F{thresholds['beta']:g} on val than 0.5: the tuned rule keeps 0.5"]
+    return [f"tuned thresholds have a lower F{thresholds['beta']:g} on val than 0.5: the tuned rule uses 0.5"]
 
 
 def metrics_of(
-    truth: np.ndarray, decided: np.ndarray, scores: np.ndarray, *, multilabel: bool
+    truth: Bool[np.ndarray, "samples classes"],
+    decided: Bool[np.ndarray, "samples classes"],
+    scores: Float[np.ndarray, "samples classes"],
+    *,
+    multilabel: bool,
 ) -> dict[str, float | None]:
-    """The metrics of one split under one rule.
+    """The metrics of one split under one decision rule.
 
     Args:
         truth: (N, K) booleans.
@@ -131,33 +140,32 @@ def metrics_of(
         scores: (N, K).
         multilabel: whether the columns are independent labels.
     """
-    about_scores = probability_metrics(truth, scores, multilabel=multilabel)
+    of_scores = probability_metrics(truth, scores, multilabel=multilabel)
     if multilabel:
-        return metrics.multilabel_metrics(truth, decided, scores) | about_scores
-    return metrics.single_label_metrics(truth.argmax(axis=1), decided.argmax(axis=1), truth.shape[1]) | about_scores
+        return metrics.multilabel_metrics(truth, decided, scores) | of_scores
+    return metrics.single_label_metrics(truth.argmax(axis=1), decided.argmax(axis=1), truth.shape[1]) | of_scores
 
 
 def interval_parts(
-    truth: np.ndarray,
+    truth: Bool[np.ndarray, "samples classes"],
     decisions: dict[str, np.ndarray],
-    scores: np.ndarray,
-    lonlat: np.ndarray | None,
+    scores: Float[np.ndarray, "samples classes"],
+    units: spatial.Units,
     names: Sequence[str],
     *,
     multilabel: bool,
 ) -> dict[str, Any]:
-    """The record's ``intervals`` of test, by rule and metric, and ``interval_units``: what was taken as independent.
+    """``intervals`` of test in the record, by rule and metric, and ``interval_units``: the independent units.
 
     Args:
         truth: (N, K) booleans.
         decisions: by rule, (N, K) booleans.
         scores: (N, K).
-        lonlat: (N, 2) degrees, or None.
+        units: see `probes.spatial.units`.
         names: K class names.
         multilabel: whether the columns are independent labels.
     """
-    units = spatial.units(lonlat, len(truth))
-    found = {
+    by_rule = {
         rule: {
             name: one.as_record()
             for name, one in intervals.intervals(truth, decided, scores, units, names, multilabel=multilabel).items()
@@ -167,19 +175,20 @@ def interval_parts(
     about = {"level": intervals.LEVEL, "by": units.by, "count": units.count, "effective": units.effective}
     if units.by == "cell":
         about["degrees"] = spatial.DEGREES
-    return {"intervals": {"test": found}, "interval_units": about}
+    return {"intervals": {"test": by_rule}, "interval_units": about}
 
 
-def interval_warnings(truth: np.ndarray, lonlat: np.ndarray | None, names: Sequence[str]) -> list[str]:
+def interval_warnings(
+    truth: Bool[np.ndarray, "samples classes"], units: spatial.Units, names: Sequence[str]
+) -> list[str]:
     """Classes with few positives in test, and few spatial cells.
 
     Args:
         truth: (N, K) booleans, of test.
-        lonlat: (N, 2) degrees, or None.
+        units: see `probes.spatial.units`.
         names: K class names.
     """
-    cells = spatial.units(lonlat, len(truth)).warning
-    return [*intervals.support_warnings(truth, names), *([cells] if cells else [])]
+    return [*intervals.support_warnings(truth, names), *([units.warning] if units.warning else [])]
 
 
 def versions() -> dict[str, str | None]:

@@ -320,7 +320,7 @@ def test_calibration_is_fitted_on_val_recorded_and_part_of_the_saved_model(folde
 def test_a_budget_leaves_candidates_untried_and_says_so(kind, folders, tmp_path, quick):
     record = _run(folders[True], tmp_path, kind, budget_s=1e-9).record
     assert len(record["candidates"]) == 1 and len(record["arguments"]["candidates"]) == 2
-    assert any("the budget of 1e-09 s ended with 1 of 2 candidates untried" in line for line in record["warnings"])
+    assert any(line.startswith("1 of 2 candidates") and "1e-09 s" in line for line in record["warnings"])
     whole = _run(folders[True], tmp_path, kind, budget_s=1e9, extend=False)
     assert len(whole.record["candidates"]) == 2
 
@@ -334,7 +334,7 @@ def test_a_large_forest_is_the_same_grown_in_steps_and_is_cut_by_the_budget(fold
     cut = _run(folders[True], tmp_path / "cut", "rf", budget_s=1e-9)
     trees = cut.record["history"]["trees"]
     assert trees < one.record["chosen"]["n_estimators"] and two.record["history"] == {}
-    assert any(line.endswith(f"the budget ended with {trees} trees") for line in cut.record["warnings"])
+    assert any(f" {trees} trees " in line for line in cut.record["warnings"])
     assert len(models.load_model(cut.folder / "model.skops").estimators_) == trees
 
 
@@ -364,11 +364,8 @@ def test_classes_absent_or_constant_in_a_split_are_scored_and_told(kind, tmp_pat
     labels["test"][:, 2] = 0
     run = _run(_three(tmp_path, labels), tmp_path, kind)
     record = run.record
-    assert (
-        "class 'a' does not occur in train: nothing was learned of it, and it scores at or near 0" in record["warnings"]
-    )
-    assert "class 'b' is on every train sample: there is nothing to learn" in record["warnings"]
-    assert any(w.startswith("class 'c' does not occur in test") for w in record["warnings"])
+    for name, split in (("'a'", "not occur in train"), ("'b'", "every train sample"), ("'c'", "not occur in test")):
+        assert any(name in line and split in line for line in record["warnings"])
     assert record["per_class"]["tuned"][2]["threshold"] == 0.5  # no positives on val to choose by
     assert record["per_class"]["half"][2]["ap"] is None
     assert (run.predictions("test").scores[:, 0] < 0.5).all() and (run.predictions("test").scores[:, 1] > 0.5).all()
@@ -434,7 +431,7 @@ def test_ids_shared_between_splits_are_told(tmp_path, quick):
     (folder / "test.h5").unlink()
     _write(folder, "test", train.labels[:10], train.features[:10], ids=train.ids[:10])
     record = _run(folder, tmp_path).record
-    assert "10 of 10 test ids are also in train: test metrics are too good" in record["warnings"]
+    assert any(line.startswith("10 of 10 test ids are also in train") for line in record["warnings"])
 
 
 # --------------------------------------------------------------------------------------- refused requests
@@ -502,7 +499,7 @@ def test_splits_of_another_width_or_another_name_are_refused(tmp_path):
     folder = _three(tmp_path, labels)
     (folder / "test.h5").unlink()
     _write(folder, "test", labels["test"], np.ones((30, 7), np.float32))
-    with pytest.raises(RequestError, match="has 7 features a row"):
+    with pytest.raises(RequestError, match="has 7 features per row"):
         inputs.read_splits(folder)
     (folder / "val.h5").rename(folder / "test.h5")
     _write(folder, "val", labels["val"], np.ones((30, 6), np.float32))
