@@ -1,39 +1,41 @@
-"""Train, val and test by spatial blocks that fit the labels of a scene, with a buffer between them.
+"""Spatial blocks of labelled windows, and scores of each window by a probe that has not seen its surroundings.
 
 Windows next to each other resemble each other, so that random splits overrate a map (Roberts et al. 2017, doi
-10.1111/ecog.02881). Blocks are the largest of 2, 4, 8 ... windows that leave at least `LEAST_BLOCKS` of them with
-labels; each goes to one split as a whole. With few labels chance decides which classes a split has, so that many
-draws are made by the seed, and the one is taken that has most classes in every split and the shares asked for.
+10.1111/ecog.02881). With few labels, a test split of some blocks says next to nothing. So every label trains the map,
+and its accuracy is that of nested cross-validation: the blocks are divided into folds; for each, hyper-parameters are
+chosen and a probe is fitted on the other folds, without windows within a buffer of it, and scores it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Float, Float32, Integer
 
-from data.dataset import SPLITS
 from data.errors import RequestError
 from probes import spatial
-from probes.resplit import crowded
+from probes.folds import cross_validate
+from probes.metrics import label_matrix
+from probes.sampling import stratified_folds
+from probes.scores import score
+from probes.search import FitTask, fit_again
 
-SHARES = (0.6, 0.2, 0.2)
+FOLDS = 5
 LEAST_BLOCKS = 25
-DRAWS = 200
-KM_PER_DEGREE = np.pi * spatial.EARTH_KM / 180
-MISSING = {"train": 3.0, "val": 1.0, "test": 1.0}  # cost of a split that lacks a class
+KM_PER_DEGREE = float(np.pi * spatial.EARTH_KM / 180)
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """A division of labelled windows.
+    """How labelled windows are divided.
 
     Args:
-        splits: (N,) 0, 1, 2 for train, val and test; -1 for windows that the buffer costs.
+        folds: (N,) fold of each, from 0.
         block_km: side of a block.
-        buffer_km: distance between centres below which windows of two splits are not both kept.
+        buffer_km: distance between centres below which a window does not train the probe that scores another.
         count: blocks with labels.
     """
 
-    splits: np.ndarray
+    folds: np.ndarray
     block_km: float
     buffer_km: float
     count: int
@@ -41,47 +43,60 @@ class Blocks:
     @property
     def degrees(self) -> float:
         """Height of a block."""
-        return float(self.block_km / KM_PER_DEGREE)
+        return self.block_km / KM_PER_DEGREE
 
 
 def divide_blocks(
-    lonlat: np.ndarray, labels: np.ndarray, *, tile_km: float, buffer_km: float | None = None, seed: int = 0
+    lonlat: Float[np.ndarray, "samples 2"],
+    labels: Integer[np.ndarray, " samples"],
+    *,
+    tile_km: float,
+    buffer_km: float | None = None,
+    seed: int = 0,
 ) -> Blocks:
-    """Divide labelled windows.
+    """Divide labelled windows into folds of whole blocks, stratified by class.
+
+    Blocks are the largest of 2, 4, 8 ... windows of which `LEAST_BLOCKS` have labels.
 
     Args:
-        lonlat: (N, 2) degrees of their centres.
-        labels: (N,) class numbers.
+        lonlat: centres in degrees.
+        labels: class numbers.
         tile_km: side of a window on the ground.
-        buffer_km: None means two windows, so that one fits between windows of different splits.
-        seed: of the draws.
+        buffer_km: None means two windows, so that one fits between windows of different folds.
+        seed: breaks ties.
 
     Raises:
         RequestError: the labels are too few, or too close together, to be divided.
     """
     buffer_km = 2 * tile_km if buffer_km is None else buffer_km
     block_km, cells = _block_size(lonlat, tile_km)
-    count, classes = int(cells.max()) + 1, int(labels.max()) + 1
-    rng, best, lowest = np.random.default_rng(seed), None, np.inf
-    for _ in range(DRAWS if count >= len(SPLITS) else 0):
-        drawn = _draw(cells, count, rng)
-        drawn = np.where(crowded(lonlat, drawn, buffer_km), -1, drawn)
-        cost = _cost(drawn, labels, classes)
-        if cost < lowest:
-            best, lowest = drawn, cost
-    if best is None or not all((best == number).any() for number in range(len(SPLITS))):
+    count, truth = int(cells.max()) + 1, label_matrix(labels, int(labels.max()) + 1)
+    folds = stratified_folds(truth, min(FOLDS, count), seed=seed, cells=cells) if count > 1 else cells
+    blocks = Blocks(np.unique(folds, return_inverse=True)[1], block_km, buffer_km, count)
+    trained = [
+        part
+        for fold in range(int(blocks.folds.max()) + 1)
+        for part in _inner(labels, lonlat, blocks.folds, fold, buffer_km)
+    ]
+    if count < 3 or any(len(np.unique(part)) < 2 for part in trained):
         raise RequestError(
-            f"{len(labels)} labelled windows in {count} blocks of {block_km:.2g} km cannot be divided into train, val "
-            f"and test with {buffer_km:.2g} km between them; label windows farther apart, or give a smaller --buffer-km"
+            f"{len(labels)} labelled windows in {count} blocks of {block_km:.2g} km are too few to judge a map: "
+            "without some blocks only one class is left; label more windows, farther apart, or lower --buffer-km"
         )
-    return Blocks(best, block_km, buffer_km, count)
+    return blocks
+
+
+def _inner(labels: np.ndarray, lonlat: np.ndarray, folds: np.ndarray, fold: int, buffer_km: float) -> list[np.ndarray]:
+    """Labels that train the probes of one fold: those that choose, and the one that scores it."""
+    keep = training_rows(lonlat, folds, fold, buffer_km)
+    others = np.unique(folds[keep])
+    return [labels[keep], *(labels[keep & (folds != other)] for other in others)]
 
 
 def _block_size(lonlat: np.ndarray, tile_km: float) -> tuple[float, np.ndarray]:
     """Side of the largest blocks that leave enough of them, and each window's block."""
     extent = float(np.ptp(lonlat, axis=0).max()) * KM_PER_DEGREE
-    steps = max(1, int(np.log2(max(extent / tile_km, 2))))
-    for power in range(steps, 0, -1):
+    for power in range(max(1, int(np.log2(max(extent / tile_km, 2)))), 0, -1):
         block_km = tile_km * 2**power
         cells = spatial.cells(lonlat, block_km / KM_PER_DEGREE)
         assert cells is not None
@@ -90,20 +105,30 @@ def _block_size(lonlat: np.ndarray, tile_km: float) -> tuple[float, np.ndarray]:
     raise AssertionError
 
 
-def _draw(cells: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Blocks in random order, each to the split that lacks most."""
-    sizes, wanted = np.bincount(cells), np.array(SHARES) * len(cells)
-    given, of_block = np.zeros(len(SPLITS)), np.empty(count, int)
-    for block in rng.permutation(count):
-        of_block[block] = np.argmax((wanted - given) / wanted)
-        given[of_block[block]] += sizes[block]
-    return of_block[cells]
+def training_rows(lonlat: np.ndarray, folds: np.ndarray, fold: int, buffer_km: float) -> np.ndarray:
+    """(N,) booleans: windows of other folds that are not within the buffer of one of this fold."""
+    held_out = folds == fold
+    return ~held_out & (spatial.nearest_km(lonlat, lonlat[held_out]) >= buffer_km)
 
 
-def _cost(drawn: np.ndarray, labels: np.ndarray, classes: int) -> float:
-    """How far a draw is from one with all classes in all splits, the shares asked for and nothing dropped."""
-    cost = float((drawn < 0).mean())
-    for number, (split, share) in enumerate(zip(SPLITS, SHARES, strict=True)):
-        here = labels[drawn == number]
-        cost += abs(len(here) / len(labels) - share) + MISSING[split] * (classes - len(np.unique(here))) / classes
-    return cost
+def held_out_scores(
+    task: FitTask, folds: Integer[np.ndarray, " samples"], lonlat: Float[np.ndarray, "samples 2"], buffer_km: float
+) -> Float32[np.ndarray, "samples classes"]:
+    """Probabilities of every sample by a probe that was chosen and fitted without its fold and the buffer around it.
+
+    Args:
+        task: its ``train`` holds all samples.
+        folds: fold of each sample.
+        lonlat: locations in degrees.
+        buffer_km: see `Blocks`.
+    """
+    result = np.zeros((len(folds), task.classes), np.float32)
+    quiet = replace(task, log=None)
+    for fold in range(int(folds.max()) + 1):
+        keep = training_rows(lonlat, folds, fold, buffer_km)
+        part = replace(quiet, train=task.train[keep], labels=task.labels[keep])
+        inner = np.unique(folds[keep], return_inverse=True)[1]
+        estimator = fit_again(part, cross_validate(part, inner).best.params).estimator
+        held_out = folds == fold
+        result[held_out] = score(estimator, task.train[held_out], classes=task.classes, multilabel=False)
+    return result

@@ -28,6 +28,7 @@ from threadpoolctl import threadpool_limits
 from data import paths, runs, store
 from data.rules import RULES
 from probes import inputs, metrics, protocols, record, spatial
+from probes.blocks import held_out_scores
 from probes.calibration import calibrate_run
 from probes.card import PROBES
 from probes.folds import cross_validate
@@ -66,6 +67,11 @@ class RunPlan:
     folder: Path
     val_rows: np.ndarray | None = None
     folds: np.ndarray | None = None
+
+    @property
+    def blocks(self) -> dict[str, Any] | None:
+        """How labelled windows of a scene are divided (`probes.maps`); None for other samples."""
+        return self.features["splits"]["train"].get("blocks")
 
     @property
     def metric(self) -> str:
@@ -135,7 +141,10 @@ def plan_probe(
         candidates = inputs.for_fused(candidates, settings.standardise)
     name = runs.run_name(kind, features, recorded(train.multilabel, settings, candidates), seed)
     folder = paths.run_folder(out, store.dataset_slug(train.identity), store.encoder_slug(train.identity), name)
-    folds = None if settings.folds is None else _folds(splits, rows, val_rows, settings.folds, seed)
+    if blocks := train.identity["split"].get("blocks"):
+        folds = np.array(blocks["folds"])
+    else:
+        folds = None if settings.folds is None else _folds(splits, rows, val_rows, settings.folds, seed)
     return RunPlan(kind, seed, settings, features, train.multilabel, rows, candidates, folder, val_rows, folds)
 
 
@@ -221,13 +230,17 @@ def run_probe(
         warnings.simplefilter("ignore", ConvergenceWarning)  # reported below, for the candidate concerned
         fitted = _fit(plan, samples, task)
     scoring = time.perf_counter()
-    test_scores = score(
-        fitted.estimator,
-        samples.splits["test"].features,
-        classes=task.classes,
-        multilabel=plan.multilabel,
-        n_jobs=task.threads,
-        label=f"{plan.kind} on test",
+    test_scores = (
+        _cross_fitted(plan, samples, task)
+        if plan.blocks
+        else score(
+            fitted.estimator,
+            samples.splits["test"].features,
+            classes=task.classes,
+            multilabel=plan.multilabel,
+            n_jobs=task.threads,
+            label=f"{plan.kind} on test",
+        )
     )
     score_s = time.perf_counter() - scoring
     assert fitted.best.scores is not None
@@ -247,7 +260,9 @@ def run_probe(
         "refit": fitted.refit_s,
         "total": time.perf_counter() - start,
     }
-    learnt = (samples.splits["train"].lonlat, plan.rows) if samples.pool is None else (samples.pool.lonlat, None)
+    learnt: Any = (samples.splits["train"].lonlat, plan.rows) if samples.pool is None else (samples.pool.lonlat, None)
+    if plan.blocks:  # the samples themselves
+        learnt = (None, None)
     predictions = {
         split: runs.Predictions(
             samples.splits[split].ids, samples.labels[split], scores[split], samples.splits[split].lonlat,
@@ -256,6 +271,15 @@ def run_probe(
         for split in scores
     }  # fmt: skip
     return runs.write_run(plan.folder, content, predictions, lambda path: save_model(estimator, path))
+
+
+def _cross_fitted(plan: RunPlan, samples: Samples, task: FitTask) -> np.ndarray:
+    """Scores of test, which are the samples that also train, by probes that have not seen their blocks."""
+    lonlat, folds = samples.splits["test"].lonlat, plan.folds
+    assert plan.blocks and lonlat is not None and folds is not None
+    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return held_out_scores(task, folds, lonlat, plan.blocks["buffer_km"])
 
 
 def _samples(plan: RunPlan, splits: dict[str, store.FeatureSet]) -> Samples:
@@ -348,11 +372,14 @@ def _request(plan: RunPlan, samples: Samples) -> dict[str, Any]:
 def _results(plan: RunPlan, samples: Samples, fitted: Fitted, scores: dict[str, np.ndarray]) -> dict[str, Any]:
     """The part of the record that says what was chosen and how good it is."""
     names, truth, best = list(samples.splits["train"].class_names), samples.truth, fitted.best
-    units = spatial.units(samples.splits["test"].lonlat, len(truth["test"]))
+    degrees = plan.blocks["degrees"] if plan.blocks else spatial.DEGREES
+    units = spatial.units(samples.splits["test"].lonlat, len(truth["test"]), degrees)
     rules, thresholds = _rules(truth["val"], scores["val"], plan)
     decisions = {rule: {split: decide(scores[split], rules[rule]) for split in scores} for rule in RULES}
     test = {rule: decided["test"] for rule, decided in decisions.items()}
     own = {split: features for split, features in samples.splits.items() if split != "val" or plan.folds is None}
+    if plan.blocks:
+        own = {"train": own["train"]}  # test is the same samples
     return {
         "chosen": best.params,
         "candidates": [t.params | {plan.metric: t.value, "log_loss": t.log_loss} for t in fitted.result.tried],

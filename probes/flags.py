@@ -122,8 +122,10 @@ class FitFlags:
         seconds(self.budget)
         if self.buffer_km and self.split_by is None and self.protocol != "map":
             raise RequestError(f"--buffer-km {self.buffer_km:g}: only with --split-by or --protocol map")
-        if self.protocol == "map" and (self.split_by or self.augment > 1 or self.folds):
-            raise RequestError("--protocol map splits by block; drop --split-by, --augment and --folds")
+        if self.protocol == "map" and (self.split_by or self.augment > 1 or self.folds or self.calibrate):
+            raise RequestError(
+                "--protocol map has folds of its own; drop --split-by, --folds, --calibrate and --augment"
+            )
         if self.split_by and self.augment > 1:
             raise RequestError("--split-by and --augment cannot be combined; drop one of them")
         if self.device != "cpu":
@@ -239,7 +241,7 @@ class FitFlags:
             select=select,
             tie_breaker=protocol.tie_breaker,
             refit=bool(self.refit) and kind in (protocol.refit or (kind,)),
-            folds=self.folds,
+            folds=self.folds or _own_folds(splits),
             standardise=self.standardize,
             extend=not protocol.options(kind),
             beta=self.beta,
@@ -272,6 +274,12 @@ def result_line(run: "Run") -> str:
 
 def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def _own_folds(splits: "dict[str, FeatureSet]") -> int | None:
+    """The number of folds that the samples come with, see `probes.maps.map_splits`."""
+    blocks = splits["train"].identity["split"].get("blocks")
+    return max(blocks["folds"]) + 1 if blocks else None
 
 
 def seconds(budget: str | None) -> float | None:

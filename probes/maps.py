@@ -9,7 +9,6 @@ import numpy as np
 
 from data import paths, store
 from data.command import note, progress
-from data.dataset import SPLITS
 from data.errors import RequestError
 from data.runs import Run
 from data.scene.grid import SceneGrid, grids_of
@@ -23,17 +22,17 @@ ROWS = 8 * inputs.BLOCK_ROWS  # scored at a time
 
 
 def map_splits(folder: Path, out: Path, *, buffer_km: float | None, seed: int) -> dict[str, store.FeatureSet]:
-    """The labelled windows of a scene in three splits by block; labels are looked up now, where they are recorded.
+    """The labelled windows of a scene, as train and as test; labels are looked up now, where they are recorded.
 
     Args:
         folder: features of a scene.
         out: output folder.
         buffer_km: see `probes.blocks.divide_blocks`.
-        seed: of the division.
+        seed: of the folds.
 
     Returns:
-        By split, in memory. ``identity["split"]`` has ``labels``, where they are from, and ``blocks``, how they were
-        divided.
+        The same samples twice, in memory: all train the map, and each is scored by a probe that has not seen its block
+        (see `probes.blocks`). ``identity["split"]`` has ``labels``, where they are from, and ``blocks``, the folds.
 
     Raises:
         RequestError: no scene, no labels, or labels that cannot be divided.
@@ -50,19 +49,14 @@ def map_splits(folder: Path, out: Path, *, buffer_km: float | None, seed: int) -
         features.lonlat[rows], found.labels[rows], tile_km=ground_km(grids[0]), buffer_km=buffer_km, seed=seed
     )
     labelled = replace(features, labels=found.labels, class_names=found.class_names, features_sha256=None)
+    part = replace(inputs.only_rows(labelled, rows), footprint=None)
     about = {"labels": record_of(source) | {"class_names": list(found.class_names)}, "blocks": _record(blocks, seed)}
-    splits = {}
-    for number, name in enumerate(SPLITS):
-        part = inputs.only_rows(labelled, rows[blocks.splits == number])
-        digests = store.sample_digests(part.ids, part.labels, part.lonlat)
-        split = {"name": name, "rows": len(part.ids)} | digests | about
-        splits[name] = replace(part, footprint=None, identity=part.identity | {"split": split})
-    counts = ", ".join(f"{name} {len(part.ids)}" for name, part in splits.items())
-    dropped = int((blocks.splits < 0).sum())
-    divided = f"{blocks.count} blocks of {blocks.block_km:.2g} km"
-    note(f"labelled windows: {counts}, {dropped} dropped by a buffer of {blocks.buffer_km:.2g} km; {divided}")
-    inputs.check_classes(splits["train"].labels, len(found.class_names), "train, split by block,")
-    return splits
+    divided = f"{int(blocks.folds.max()) + 1} folds of {blocks.count} blocks of {blocks.block_km:.2g} km"
+    note(f"{len(rows):,} labelled windows in {divided}; a buffer of {blocks.buffer_km:.2g} km around what is scored")
+    split = {"rows": len(part.ids)} | store.sample_digests(part.ids, part.labels, part.lonlat) | about
+    return {
+        name: replace(part, identity=part.identity | {"split": {"name": name} | split}) for name in ("train", "test")
+    }
 
 
 def scene_features(folder: Path) -> store.FeatureSet:
@@ -87,7 +81,7 @@ def ground_km(grid: SceneGrid) -> float:
 
 def _record(blocks: Blocks, seed: int) -> dict[str, Any]:
     km = {"block_km": round(blocks.block_km, 6), "buffer_km": round(blocks.buffer_km, 6)}
-    return km | {"degrees": blocks.degrees, "seed": seed, "dropped": int((blocks.splits < 0).sum())}
+    return km | {"degrees": blocks.degrees, "seed": seed, "count": blocks.count, "folds": blocks.folds.tolist()}
 
 
 # ------------------------------------------------------------------------------------------- maps

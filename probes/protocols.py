@@ -124,10 +124,8 @@ PROTOCOLS: dict[str, Protocol] = {
         plain=False,
     ),
     "map": Protocol(
-        title="labelled windows of a scene, split by spatial blocks with a buffer; refit on train and val",
+        title="a map of a scene: all labels train it; test is nested cross-validation by spatial blocks with a buffer",
         citation="this project; Roberts et al. 2017, doi 10.1111/ecog.02881",
-        refit=("linear", "rf", "mlp", "knn", "head", "prior"),
-        any_part=True,
         plain=False,
     ),
     "torchgeo-bench": Protocol(

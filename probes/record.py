@@ -174,7 +174,7 @@ def interval_parts(
     }
     about = {"level": intervals.LEVEL, "by": units.by, "count": units.count, "effective": units.effective}
     if units.by == "cell":
-        about["degrees"] = spatial.DEGREES
+        about["degrees"] = units.degrees
     return {"intervals": {"test": by_rule}, "interval_units": about}
 
 

@@ -23,10 +23,12 @@ class Units:
     Args:
         numbers: (N,) unit of each sample, from 0.
         by: ``image`` or ``cell``.
+        degrees: height of a cell.
     """
 
     numbers: np.ndarray
     by: str
+    degrees: float = DEGREES
 
     @property
     def count(self) -> int:
@@ -49,19 +51,20 @@ class Units:
         """What a reader should know where there are few cells; None otherwise."""
         if self.by == "image" or self.count >= FEW_CELLS:
             return None
-        place = f"{self.count} spatial cells of {DEGREES:g} degrees"
+        place = f"{self.count} spatial cells of {self.degrees:.3g} degrees"
         return f"test lies in {place}: intervals by cell need at least {FEW_CELLS}"
 
 
-def units(lonlat: np.ndarray | None, samples: int) -> Units:
+def units(lonlat: np.ndarray | None, samples: int, degrees: float = DEGREES) -> Units:
     """Spatial cells where every location is known, else images.
 
     Args:
         lonlat: (N, 2) degrees, or None.
         samples: N.
+        degrees: height of a cell.
     """
-    numbers = cells(lonlat)
-    return Units(np.arange(samples), "image") if numbers is None else Units(numbers, "cell")
+    numbers = cells(lonlat, degrees)
+    return Units(np.arange(samples), "image") if numbers is None else Units(numbers, "cell", degrees)
 
 
 def cells(lonlat: np.ndarray | None, degrees: float = DEGREES) -> np.ndarray | None:

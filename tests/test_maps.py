@@ -90,24 +90,54 @@ def test_polygons_say_the_same_as_the_raster(mapped):
 def test_labels_added_later_are_used_without_embedding_again(mapped, tmp_path, capsys):
     _, truth = make_scene(tmp_path, side=512)
     make_points(tmp_path / "points.gpkg", truth, 40)
-    first = run_all(tmp_path, tmp_path / "points.gpkg")
+    first = run_all(tmp_path, tmp_path / "points.gpkg", kind="knn")
     file = next((tmp_path / "runs" / "features").rglob("test.h5"))
     before = file.stat().st_mtime_ns
     make_points(tmp_path / "points.gpkg", truth, 80)
-    second = run_all(tmp_path, tmp_path / "points.gpkg")
+    second = run_all(tmp_path, tmp_path / "points.gpkg", kind="knn")
     assert "reused" in capsys.readouterr().out
     assert file.stat().st_mtime_ns == before
     assert second.folder != first.folder
     assert sum(second.record["rows"].values()) > sum(first.record["rows"].values())
 
 
-def test_train_and_test_windows_do_not_touch(mapped):
+def test_no_probe_is_judged_on_windows_like_those_it_was_trained_on(mapped):
+    from probes.blocks import training_rows
+
     folder, _, run = mapped
     features = store.read_features(folder / "runs" / "features" / run.dataset / run.encoder / "test.h5")
     place = {name: features.footprint[row, 1:] for row, name in enumerate(features.ids)}
-    val, test = ([place[name] for name in run.predictions(split).ids] for split in ("val", "test"))
-    apart = np.abs(np.array(val)[:, None] - np.array(test)[None]).max(axis=2)
-    assert apart.min() >= 32
+    test, blocks = run.predictions("test"), run.record["features"]["splits"]["test"]["blocks"]
+    where, folds = np.array([place[name] for name in test.ids]), np.array(blocks["folds"])
+    for fold in range(5):
+        keep = training_rows(test.lonlat, folds, fold, blocks["buffer_km"])
+        assert keep.any() and (folds == fold).any()
+        apart = np.abs(where[keep][:, None] - where[folds == fold][None]).max(axis=2)
+        assert apart.min() >= 32  # neither overlapping nor side by side on a diagonal
+    assert run.record["interval_units"]["degrees"] == blocks["degrees"]
+    assert run.predictions("test").train_km is None
+
+
+def test_held_out_scores_are_those_of_a_plain_loop(mapped):
+    """Each fold scored by a probe chosen by the other folds, without the buffer."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from probes.blocks import training_rows
+
+    folder, _, run = mapped
+    features = store.read_features(folder / "runs" / "features" / run.dataset / run.encoder / "test.h5")
+    row_of = {name: row for row, name in enumerate(features.ids)}
+    test, blocks = run.predictions("test"), run.record["features"]["splits"]["test"]["blocks"]
+    values, folds = features.features[[row_of[name] for name in test.ids]], np.array(blocks["folds"])
+    plain = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
+    agree = []
+    for fold in range(5):
+        keep = training_rows(test.lonlat, folds, fold, blocks["buffer_km"])
+        called = plain.fit(values[keep], test.labels[keep]).predict(values[folds == fold])
+        agree += list(called == test.scores[folds == fold].argmax(axis=1))
+    assert np.mean(agree) > 0.9  # another C
 
 
 def test_suggestions_are_unlabelled_apart_reproducible_and_ready_to_be_filled_in(mapped, tmp_path):
