@@ -172,7 +172,7 @@ def compute(
     rng = np.random.default_rng(seed)
     drawn = [
         (_resampled(ones, resamples, rng) - low[dataset]) / spread[dataset] for dataset, ones in members.items()
-    ]  # the normalisation stays that of the data
+    ]  # normalized as the data are
     means = interquartile_mean(np.stack(drawn, axis=2))
     iqm = interquartile_mean(scores.to_numpy())
     upper, lower = np.quantile(means, [0.975, 0.025], axis=0)

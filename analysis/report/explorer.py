@@ -290,7 +290,10 @@ def _panel(run: Run, one: Shown, rule: str, label: str, key: str) -> Panel:
         confusion=confusion_table(confusion.compute(run, rule)),
         square=not run.multilabel,
         cases={
-            case: chosen.loc[chosen["case"] == case].assign(picture=None).to_dict("records")
+            case: [
+                row | {"picture": None, "outcomes": cases.outcomes(row) if run.multilabel else {}}
+                for row in chosen.loc[chosen["case"] == case].to_dict("records")
+            ]
             for case in (cases.CORRECT, cases.ERROR)
         },
     )

@@ -118,7 +118,7 @@ def _sections(dataset: str, outputs: Iterable[tuple[str, Output]]) -> list[ViewS
 
 
 def dataset_facts(members: Sequence[EncoderResults]) -> list[tuple[str, str]]:
-    """What a dataset is, as pairs of a word and a value."""
+    """What a dataset is, as pairs of name and value."""
     dataset = members[0].shared["dataset"]
     splits = {split: identity for features in members for split, identity in features.splits.items()}
     rows = [
@@ -133,7 +133,7 @@ def dataset_facts(members: Sequence[EncoderResults]) -> list[tuple[str, str]]:
         "Task": ("multi-label" if runs[0].multilabel else "single-label") if runs else None,
         "Samples": "; ".join(rows),
         "Classes": f"{len(dataset['class_names'])}: {'; '.join(dataset['class_names'])}",
-        "Limit": f"{dataset['limit']} samples a split" if dataset["limit"] else None,
+        "Limit": f"{dataset['limit']} samples per split" if dataset["limit"] else None,
         "Provenance": provenance or None,
     }
     return [(word, value) for word, value in facts.items() if value]
@@ -149,11 +149,11 @@ def encoder_facts(features: EncoderResults) -> dict[str, Any]:
         "Bands": f"{encoder['bands_name']}: {' '.join(encoder['bands'])}",
         "Input": f"{encoder['image_size']} px" if encoder["image_size"] else "native size",
         "Pooling": encoder["pooling"],
-        "Normalisation": encoder["normalization"]["method"],
+        "Normalization": encoder["normalization"]["method"],
         "Weights": f"{weights['source']} from {origin}" if origin else weights["source"],
         "Weights sha256": sha256 if sha256 and sha256.strip("0") else None,
         "Precision": encoder["precision"],
-        "Made on": " at ".join(
+        "Extracted on": ", ".join(
             part for part in (str(environment.get("device") or ""), f"{rate:,.0f} images/s" if rate else "") if part
         ),
         "Features": f"{features.folder}" if features.present else None,

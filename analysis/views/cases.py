@@ -144,7 +144,18 @@ def draw_figure(frame: pd.DataFrame, images: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def draw(row: dict, pixels: np.ndarray, ax: Axes) -> None:
+def outcomes(row: dict[str, Any]) -> dict[str, list[str]]:
+    """The classes of a multi-label case by outcome, sorted; outcomes without classes are left out.
+
+    Args:
+        row: of `compute`.
+    """
+    true, predicted = (set(filter(None, row[side].split("; "))) for side in ("true", "predicted"))
+    found = {"TP": true & predicted, "FN": true - predicted, "FP": predicted - true}
+    return {outcome: sorted(names) for outcome, names in found.items() if names}
+
+
+def draw(row: dict[str, Any], pixels: np.ndarray, ax: Axes) -> None:
     """One case.
 
     Args:
@@ -154,12 +165,7 @@ def draw(row: dict, pixels: np.ndarray, ax: Axes) -> None:
     """
     score = "" if np.isnan(row["score"]) else f" ({row['score']:.2f})"
     if row["multilabel"]:
-        true, predicted = (set(filter(None, row[side].split("; "))) for side in ("true", "predicted"))
-        outcomes = {
-            "true positives": true & predicted, "false negatives": true - predicted,
-            "false positives": predicted - true,
-        }  # fmt: skip
-        text = "\n".join(line for what, names in outcomes.items() for line in _listed(what, sorted(names)))
+        text = "\n".join(line for outcome, names in outcomes(row).items() for line in _listed(outcome, names))
         text = text or "no class, none predicted"
     elif row["case"] == CORRECT:
         text = f"{figures.wrapped(row['true'], NAME_WIDTH)}{score}"
@@ -171,10 +177,8 @@ def draw(row: dict, pixels: np.ndarray, ax: Axes) -> None:
     figures.draw_sample(ax, pixels, text, colour=figures.RIGHT if row["case"] == CORRECT else figures.WRONG)
 
 
-def _listed(what: str, names: list[str]) -> list[str]:
-    """Lines such as ``false negatives: Pastures``, at most a few."""
-    if not names:
-        return []
+def _listed(outcome: str, names: list[str]) -> list[str]:
+    """Lines such as ``FN:`` and ``  Pastures``, at most a few."""
     shown = [textwrap.shorten(name, NAME_WIDTH + 3, placeholder=" …") for name in names[:SHOWN]]
     more = [f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
-    return [f"{what}:", *(f"  {name}" for name in (*shown, *more))]
+    return [f"{outcome}:", *(f"  {name}" for name in (*shown, *more))]

@@ -215,7 +215,7 @@ def draw_figure(frame: pd.DataFrame) -> Figure:
         arrow = "\n(lower is better)" if metric in frames.LOWER_IS_BETTER else ""
         ax.set_title(frames.metric_names(multilabel)[metric] + arrow, fontsize=8.5)
         ax.xaxis.set_major_locator(MaxNLocator(3))
-    figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr]
+    figure.get_layout_engine().set(wspace=0.14)  # type: ignore[union-attr]
     rules = [rule for rule in ("half", "tuned") if rule in set(frame["rule"])]
     handles = [
         Line2D([], [], marker="o", color=figures.INK, lw=1.2, ms=6, mfc="white" if rule == "half" else figures.INK)
@@ -264,5 +264,6 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
     for tick, (_, _, is_model) in zip(ax.get_yticklabels(), labels, strict=False):
         tick.set_fontweight("bold" if is_model else "normal")
     ax.set_ylim(y - 0.5, -0.7)
+    ax.margins(x=0.08)
     ax.grid(axis="x")
     figures.without_frame(ax)
