@@ -19,12 +19,12 @@ class Registry[Card]:
     Args:
         package: dotted package name, such as ``featurize.models``.
         noun: what one entry is called in messages, such as ``model``.
-        card_class: the frozen dataclass of the modules' ``CARD``.
+        card_class: the frozen dataclass of the modules' ``CARD``; None if they have none.
     """
 
     package: str
     noun: str
-    card_class: type[Card] = dict  # type: ignore[assignment]
+    card_class: type[Card] | None = None
 
     def names(self) -> list[str]:
         """Command-line names (dashes for underscores), sorted; files that start with '_' are helpers."""
@@ -41,12 +41,8 @@ class Registry[Card]:
         Raises:
             RequestError: no such name, or the card has an unknown, missing or ill-typed field.
         """
-        if self.card_class is not dict:
-            return _card(self._file(name), self.card_class)
-        for node in parsed(self._file(name)).body:
-            if isinstance(node, ast.Assign) and any(getattr(t, "id", None) == "CARD" for t in node.targets):
-                return ast.literal_eval(node.value)
-        return {}  # type: ignore[return-value]
+        assert self.card_class, f"{self.package} has no cards"
+        return _card(self._file(name), self.card_class)
 
     def load(self, name: str) -> ModuleType:
         """Import the module of that name.
@@ -62,8 +58,8 @@ class Registry[Card]:
         An adapter, whose card has an ``example``, takes a name of the wrapped library after a colon: ``timm:resnet50``.
         """
         own, _, inner = name.partition(":")
-        card = self.card(name)
-        example = card.get("door") if isinstance(card, dict) else getattr(card, "example", None)
+        file = self._file(name)
+        example = getattr(_card(file, self.card_class), "example", None) if self.card_class else None
         if example and not inner:
             raise RequestError(f"--{self.noun} {own}: expected {own}:NAME, such as {example}")
         if inner and not example:
@@ -121,5 +117,4 @@ class DatasetCard:
     example: str | None = None
 
 
-MODELS = Registry("featurize.models", "model")
 DATASETS = Registry("data.sources", "dataset", DatasetCard)

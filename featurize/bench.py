@@ -19,8 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from data import paths
 from data.dataset import EODataset
 from data.files import published
-from data.registry import MODELS
 from featurize.batches import Batch, prepare
+from featurize.card import MODELS
 from featurize.embedder import Embedder
 from featurize.job import Job
 from featurize.pipeline import featurize_split
@@ -101,7 +101,7 @@ def bench(
         RequestError: no such model, device or precision; data or weights that cannot be had.
     """
     for name in models:
-        weights = job.model.weights or ("random" if "random" in MODELS.card(name)["weights"] else None)
+        weights = job.model.weights or ("random" if "random" in MODELS.card(name).weights else None)
         for device in devices:
             for precision in precisions:
                 for compile_ in compiled:

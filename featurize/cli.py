@@ -11,8 +11,9 @@ from data import command, paths
 from data.errors import RequestError, unknown
 from data.flags import ANY, DataFlags, ImportFlags
 from data.problems import Kind, Problem
-from data.registry import DATASETS, MODELS
+from data.registry import DATASETS
 from data.scene.flags import NO_LABELS, LabelFlags
+from featurize.card import MODELS
 from featurize.flags import ENGINES, HERE, ModelFlags, RunFlags
 from featurize.job import Job
 from featurize.listing import listing

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from data.bands import Band, choose_bands, name_bands
 from data.dataset import EODataset, Statistic
 from data.errors import RequestError
-from data.registry import MODELS
+from featurize.card import MODELS
 from featurize.normalization import Normalization
 from featurize.weights import Weights
 
@@ -158,15 +158,15 @@ def build_encoder(name: str, dataset: EODataset, bands: str | None, request: Enc
     MODELS.check(name)
     card, module = MODELS.card(name), MODELS.load(name)
     for field in SETTINGS:
-        check_setting(name, field, getattr(request, field), card[field])
+        check_setting(name, field, getattr(request, field), getattr(card, field))
     if request.image_size is not None and request.image_size < 1:
         raise RequestError(f"--image-size {request.image_size}: must be at least 1")
-    own_bands = module.default_bands(request) if hasattr(module, "default_bands") else card["default_bands"]
+    own_bands = module.default_bands(request) if hasattr(module, "default_bands") else card.default_bands
     chosen = (
         choose_bands(dataset.bands, bands, where=dataset.where) if bands else _default_bands(name, own_bands, dataset)
     )
     request = replace(request, bands=chosen, inner=name.partition(":")[2])
-    usual = {field: next(iter(card[field]), None) for field in SETTINGS} | {"image_size": card["image_size"]}
+    usual = {field: next(iter(getattr(card, field)), None) for field in SETTINGS} | {"image_size": card.image_size}
     if hasattr(module, "defaults"):
         usual |= module.defaults(request)
     filled = {field: value for field, value in usual.items() if getattr(request, field) is None}

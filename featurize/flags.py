@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from data.errors import RequestError
-from data.registry import MODELS, Registry
+from data.registry import Registry
+from featurize.card import MODELS
 
 if TYPE_CHECKING:
     from data.dataset import EODataset
@@ -50,7 +51,7 @@ class ModelFlags:
 
     def wanted_bands(self) -> tuple[str, ...]:
         """The bands asked for, or those that the model's card names, best first."""
-        return (self.bands,) if self.bands else tuple(MODELS.card(self.model)["default_bands"])
+        return (self.bands,) if self.bands else MODELS.card(self.model).default_bands
 
     def build(self, first: "EODataset", training: Callable[[], "EODataset"]) -> "Encoder":
         """Build the encoder.

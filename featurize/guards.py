@@ -11,7 +11,7 @@ from data.bands import Band
 from data.dataset import EODataset, limited
 from data.declared import as_type
 from data.errors import RequestError
-from data.registry import MODELS
+from featurize.card import MODELS
 from featurize.encoder import Encoder
 from featurize.units import check_against_statistics
 
@@ -253,7 +253,7 @@ def mending(look: Look) -> str:
             f"the values are in other units than the statistics of {look.dataset.name}: bring them to those, or read "
             "the images with --dataset folder, which measures its own"
         )
-    known = MODELS.card(look.encoder.name)["normalize"]
+    known = MODELS.card(look.encoder.name).normalize
     others = [name for name in ("zscore", "stretch", *known) if name in known and name not in ("none", look.method)]
     if others:
         return f"use --normalize {others[0]}"

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from data.errors import unknown
-from data.registry import DATASETS, MODELS
+from data.registry import DATASETS
+from featurize.card import MODELS
 
 WIDEST = 120
 LABEL = 12  # columns of what a line is about
@@ -42,18 +43,18 @@ def listing(names: Sequence[str] = (), *, width: int | None = None) -> str:
 def model_lines(name: str) -> Iterator[tuple[str, str]]:
     """What there is to know of one model, each with its label."""
     card = MODELS.card(name)
-    usual = f"{card['image_size']} x {card['image_size']}; " if card["image_size"] else ""
+    usual = f"{card.image_size} x {card.image_size}; " if card.image_size else ""
     yield name, MODELS.summary(name)
-    yield "variants", _choices(card["variant"])
-    yield "dimensions", card["dim"]
-    yield "bands", card["bands"]
-    yield "input size", f"{usual}{card['sizes']}"
-    yield "pooling", _choices(card["pooling"])
-    yield "scaling", _choices(card["normalize"])
-    yield "weights", _choices(card["weights"])
-    yield "files", card["files"]
-    yield "licence", card["licence"]
-    yield "citation", card["citation"]
+    yield "variants", _choices(card.variant)
+    yield "dimensions", card.dim
+    yield "bands", card.bands
+    yield "input size", f"{usual}{card.sizes}"
+    yield "pooling", _choices(card.pooling)
+    yield "scaling", _choices(card.normalize)
+    yield "weights", _choices(card.weights)
+    yield "files", card.files
+    yield "licence", card.licence
+    yield "citation", card.citation
 
 
 def dataset_lines(name: str) -> Iterator[tuple[str, str]]:

@@ -12,8 +12,8 @@ from transformers import BitImageProcessor, Dinov2ForImageClassification
 from data.bands import RGB
 from data.dataset import EODataset
 from data.errors import RequestError
-from data.registry import MODELS
 from featurize.batches import collate
+from featurize.card import MODELS
 from featurize.embedder import Embedder
 from featurize.encoder import EncoderRequest, build_encoder
 from featurize.models import dinov2
@@ -22,7 +22,7 @@ from featurize.normalization import IMAGENET
 from featurize.runtime import Runtime
 from featurize.stages import Meter
 
-VARIANTS = MODELS.card("dinov2")["variant"]
+VARIANTS = MODELS.card("dinov2").variant
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 

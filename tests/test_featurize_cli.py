@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from data import command
-from data.registry import DATASETS, MODELS
+from data.registry import DATASETS
+from featurize.card import MODELS
 from featurize.cli import app
 
 RUN = ["--model", "stats", "--dataset", "simulated", "--bands", "rgb", "--limit", "8"]
@@ -57,7 +58,7 @@ def test_all_splits_are_written_then_reused_then_overwritten(featurize, tmp_path
     content[-40] ^= 1
     file.write_bytes(content[:-30])
     code, out, _ = featurize("verify", file)
-    assert code == 1 and "unreadable" in out
+    assert code == 1 and str(file) in out and "0 of 1 files" in out
     code, _, err = featurize(*RUN, "--out", tmp_path)
     assert code == 2 and one_line(err) and "is damaged" in err
 
@@ -87,11 +88,11 @@ def test_list_says_all_of_every_model_and_dataset_within_the_terminal(featurize,
     for name in MODELS.names():
         card = MODELS.card(name)
         block = words[words.index(f" {name} {MODELS.summary(name)}") :]
-        said = [*card["variant"], *card["pooling"], *card["normalize"], *card["weights"]]
-        said += [card[key] for key in ("dim", "bands", "sizes", "files", "licence", "citation")]
+        said = [*card.variant, *card.pooling, *card.normalize, *card.weights]
+        said += [card.dim, card.bands, card.sizes, card.files, card.licence, card.citation]
         for text in said:
-            assert text in block[: block.index(card["citation"]) + len(card["citation"])], (name, text)
-        assert str(card["image_size"] or "") in block
+            assert text in block[: block.index(card.citation) + len(card.citation)], (name, text)
+        assert str(card.image_size or "") in block
     for name in DATASETS.names():
         card = DATASETS.card(name)
         for text in (card.title, card.bands, card.licence, card.citation, card.source):

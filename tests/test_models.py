@@ -16,8 +16,8 @@ from transformers import ViTConfig
 from data.bands import RGB, choose_bands
 from data.dataset import Statistic
 from data.errors import RequestError
-from data.registry import MODELS
 from featurize.batches import collate
+from featurize.card import MODELS
 from featurize.embedder import Embedder
 from featurize.encoder import EncoderRequest, build_encoder
 from featurize.models.presto import PrestoEncoder
@@ -58,7 +58,7 @@ def tiny_folder():
 
 def build(name, dataset=None, *, bands=None, **settings):
     dataset = dataset or PixelDataset()
-    weights = "random" if "random" in MODELS.card(name)["weights"] else None
+    weights = "random" if "random" in MODELS.card(name).weights else None
     settings = {"weights": weights, **CHEAP.get(name, {}), **settings}
     usual = settings.pop("bands", None)
     bands = usual if bands is None else bands

@@ -10,8 +10,9 @@ from made_runs import EUROSAT, made_up, make_run
 
 from analysis.studies import protocol, reference
 from data import command
-from data.registry import DATASETS, MODELS
+from data.registry import DATASETS
 from data.runs import all_runs
+from featurize.card import MODELS
 from featurize.cli import app as featurize_app
 from probes.card import PROBES
 from probes.cli import app as probe_app

@@ -233,7 +233,7 @@ PUBLISHED = {
 
 
 def test_every_sentinel_variant_is_held_to_torchgeos_bands_and_scaling():
-    assert {*PUBLISHED, "imagenet"} == set(resnet.VARIANTS) == set(resnet.CARD["variant"])
+    assert {*PUBLISHED, "imagenet"} == set(resnet.VARIANTS) == set(resnet.CARD.variant)
 
 
 @pytest.mark.parametrize("variant", PUBLISHED)

@@ -3,32 +3,31 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchgeo.models import CopernicusFM_Base_Weights, copernicusfm_base
 from torchgeo.models.copernicusfm import DynamicPatchEmbed
 
 from data.bands import Band
 from data.errors import RequestError
+from featurize.card import ModelCard
 from featurize.encoder import Encoder, EncoderRequest
 from featurize.normalization import make_normalization
+from featurize.tokens import StaticEmbedding, check_patch_size
 from featurize.weights import load_weights, random_module
 
-CARD = {
-    "title": "Copernicus-FM",
-    "variant": [],
-    "pooling": ["mean"],
-    "normalize": ["zscore", "none"],
-    "weights": ["pretrained", "random", "PATH"],
-    "files": "torchgeo/copernicus-fm: CopernicusFM_ViT_base_varlang-085350e4.pth",
-    "image_size": 224,
-    "sizes": "multiples of 16",
-    "default_bands": ["s2-13", "s2-12", "rgb", "s1"],
-    "dim": "768",
-    "bands": "any of Sentinel-1, Sentinel-2 or RGB; locations are used where the dataset has them",
-    "licence": "CC-BY-4.0",
-    "citation": "Wang et al. 2025, arXiv:2503.11849",
-}
+CARD = ModelCard(
+    pooling=("mean",),
+    normalize=("zscore", "none"),
+    weights=("pretrained", "random", "PATH"),
+    image_size=224,
+    default_bands=("s2-13", "s2-12", "rgb", "s1"),
+    sizes="multiples of 16",
+    dim="768",
+    bands="any of Sentinel-1, Sentinel-2 or RGB; locations are used where the dataset has them",
+    files="torchgeo/copernicus-fm: CopernicusFM_ViT_base_varlang-085350e4.pth",
+    licence="CC-BY-4.0",
+    citation="Wang et al. 2025, arXiv:2503.11849",
+)
 
 PATCH = 16
 # Centre wavelength and bandwidth in nanometres, as the authors give them to the model (Copernicus-Bench's
@@ -49,8 +48,7 @@ def build(request: EncoderRequest) -> Encoder:
     Raises:
         RequestError: a size that is no multiple of 16, or a band without a wavelength and bandwidth.
     """
-    if not request.image_size or request.image_size % PATCH:
-        raise RequestError(f"--image-size {request.image_size}: copernicusfm takes multiples of {PATCH}, such as 224")
+    check_patch_size("copernicusfm", request.image_size, PATCH)
     return CopernicusFMEncoder(request, [numbers_nm(band) for band in request.bands])
 
 
@@ -97,7 +95,8 @@ class CopernicusFMEncoder(Encoder):
                 "location": "where known",
             },
         )
-        model.patch_embed_spectral = StaticEmbedding(model.patch_embed_spectral, numbers)
+        own = model.patch_embed_spectral
+        model.patch_embed_spectral = StaticEmbedding(own, encoded(own, numbers))
         model.patch_embed_variable = nn.Identity()  # for variables described in words; 30 million parameters
         self.model = model
         self.area = float("nan") if area is None else area
@@ -121,29 +120,8 @@ class CopernicusFMEncoder(Encoder):
         return self.model.forward_features(images, metadata, wavelengths=[], bandwidths=[])
 
 
-class StaticEmbedding(nn.Module):
-    """Copernicus-FM's patch embedding for one set of bands: the generated weights, kept, in one convolution.
-
-    Args:
-        embedding: torchgeo's, on the CPU in fp32; its generator runs once here.
-        numbers: C pairs of wavelength and bandwidth in nanometres.
-    """
-
-    weight: Tensor  # (D, C, P, P)
-    bias: Tensor  # (D,)
-
-    def __init__(self, embedding: DynamicPatchEmbed, numbers: list[tuple[float, float]]) -> None:
-        super().__init__()
-        wavelengths, bandwidths = torch.tensor(numbers).T
-        side, width = embedding.kernel_size, embedding.hyper_dim
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            waves = embedding.spectrum_central_expansion(wavelengths, width)
-            waves = waves + embedding.spectrum_bandwidth_expansion(bandwidths, width)
-            weight, bias = embedding.weight_generator.eval()(embedding.fclayer(waves))
-        kernels = weight.reshape(len(numbers), side, side, embedding.embed_dim).permute(3, 0, 1, 2)
-        self.register_buffer("weight", (kernels * embedding.scaler).contiguous())
-        self.register_buffer("bias", bias.reshape(embedding.embed_dim) * embedding.scaler)
-
-    def forward(self, images: Tensor, **_: Any) -> Tensor:
-        """Embed patches as torchgeo's embedding does, whatever it is told of the bands: (B, C, H, W) to (B, N, D)."""
-        return F.conv2d(images, self.weight, self.bias, stride=PATCH, padding=1).flatten(2).transpose(1, 2)
+def encoded(embedding: DynamicPatchEmbed, numbers: list[tuple[float, float]]) -> Tensor:
+    """(C, E) what torchgeo's embedding generates its weights from: expansions of wavelengths and bandwidths."""
+    wavelengths, bandwidths = torch.tensor(numbers).T
+    waves = embedding.spectrum_central_expansion(wavelengths, embedding.hyper_dim)
+    return waves + embedding.spectrum_bandwidth_expansion(bandwidths, embedding.hyper_dim)

@@ -6,26 +6,26 @@ from torch import Tensor, nn
 from torchgeo.models import CROMABase_Weights, CROMALarge_Weights, croma_base, croma_large
 
 from data.bands import BAND_SETS, require_bands
-from data.errors import RequestError
+from featurize.card import ModelCard
 from featurize.encoder import Encoder, EncoderRequest
 from featurize.normalization import make_normalization
+from featurize.tokens import check_patch_size
 from featurize.weights import load_weights, random_module
 
-CARD = {
-    "title": "CROMA",
-    "variant": ["base", "large"],
-    "pooling": ["gap", "mean"],
-    "normalize": ["stretch", "zscore", "none"],
-    "weights": ["pretrained", "random", "PATH"],
-    "files": "torchgeo/croma: CROMA_base-0238d814.pt, CROMA_large-921e69ad.pt",
-    "image_size": 120,
-    "sizes": "multiples of 8",
-    "default_bands": ["s1s2", "s2-12", "s1"],
-    "dim": "768 (base), 1024 (large)",
-    "bands": "s1, s2-12, or both as s1s2",
-    "licence": "CC-BY-4.0 (weights), MIT (torchgeo)",
-    "citation": "Fuller et al. 2023, arXiv:2311.00566",
-}
+CARD = ModelCard(
+    variant=("base", "large"),
+    pooling=("gap", "mean"),
+    normalize=("stretch", "zscore", "none"),
+    weights=("pretrained", "random", "PATH"),
+    image_size=120,
+    default_bands=("s1s2", "s2-12", "s1"),
+    sizes="multiples of 8",
+    dim="768 (base), 1024 (large)",
+    bands="s1, s2-12, or both as s1s2",
+    files="torchgeo/croma: CROMA_base-0238d814.pt, CROMA_large-921e69ad.pt",
+    licence="CC-BY-4.0 (weights), MIT (torchgeo)",
+    citation="Fuller et al. 2023, arXiv:2311.00566",
+)
 
 # Trained on 120 x 120 pixels of 10 m of SSL4EO-S12, in patches of 8.
 PATCH = 8
@@ -50,8 +50,7 @@ def build(request: EncoderRequest) -> Encoder:
     Raises:
         RequestError: other bands, or a size that is no multiple of 8.
     """
-    if not request.image_size or request.image_size % PATCH:
-        raise RequestError(f"--image-size {request.image_size}: croma takes multiples of {PATCH}, such as 120")
+    check_patch_size("croma", request.image_size, PATCH, example=120)
     sensors = {band.sensor for band in request.bands}
     kind, spec = {"S1": ("sar", "s1"), "S2": ("optical", "s2-12")}.get("".join(sensors), ("joint", "s1s2"))
     require_bands(f"croma with {spec}", request.bands, BAND_SETS[spec])

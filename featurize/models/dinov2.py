@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
 from data.errors import RequestError
+from featurize.card import ModelCard
 from featurize.encoder import Encoder, EncoderRequest, check_rgb
 from featurize.normalization import make_normalization
+from featurize.tokens import check_patch_size, pool_tokens, pooled_dim
 from featurize.weights import (
     Weights,
     digest_state,
@@ -22,24 +23,23 @@ from featurize.weights import (
     read_state,
 )
 
-CARD = {
-    "title": "DINOv2",
-    "variant": [
+CARD = ModelCard(
+    variant=(
         "base", "small", "large", "giant", "base-registers", "small-registers", "large-registers", "giant-registers",
         "base-imagenet1k-1-layer",
-    ],
-    "pooling": ["cls", "mean", "cls+mean"],
-    "normalize": ["imagenet", "zscore", "none"],
-    "weights": ["pretrained", "random", "PATH"],
-    "files": "facebook/dinov2-VARIANT, facebook/dinov2-with-registers-SIZE: model.safetensors",
-    "image_size": 224,
-    "sizes": "multiples of 14",
-    "default_bands": ["rgb"],
-    "dim": "384 (small), 768 (base), 1024 (large), 1536 (giant); twice that for cls+mean",
-    "bands": "red, green, blue",
-    "licence": "Apache-2.0",
-    "citation": "Oquab et al. 2023, arXiv:2304.07193; registers: Darcet et al. 2023, arXiv:2309.16588",
-}  # fmt: skip
+    ),
+    pooling=("cls", "mean", "cls+mean"),
+    normalize=("imagenet", "zscore", "none"),
+    weights=("pretrained", "random", "PATH"),
+    image_size=224,
+    default_bands=("rgb",),
+    sizes="multiples of 14",
+    dim="384 (small), 768 (base), 1024 (large), 1536 (giant); twice that for cls+mean",
+    bands="red, green, blue",
+    files="facebook/dinov2-VARIANT, facebook/dinov2-with-registers-SIZE: model.safetensors",
+    licence="Apache-2.0",
+    citation="Oquab et al. 2023, arXiv:2304.07193; registers: Darcet et al. 2023, arXiv:2309.16588",
+)  # fmt: skip
 
 # Widths, depths and heads of the published checkpoints (Oquab et al. 2023, table 17); trained at 518 pixels.
 SIZES: dict[str, dict[str, Any]] = {
@@ -85,8 +85,7 @@ def build(request: EncoderRequest) -> Encoder:
         RequestError: other bands, a size that is no multiple of 14, or weights that do not fit.
     """
     check_rgb("dinov2", request.bands)
-    if not request.image_size or request.image_size % PATCH:
-        raise RequestError(f"--image-size {request.image_size}: dinov2 takes multiples of {PATCH}, such as 224")
+    check_patch_size("dinov2", request.image_size, PATCH)
     return DINOv2Encoder(request)
 
 
@@ -97,7 +96,7 @@ class DINOv2Encoder(Encoder):
         model, weights = load_model(architecture(request.variant), request.weights)
         super().__init__(
             request,
-            dim=model.config.hidden_size * (2 if request.pooling == "cls+mean" else 1),
+            dim=pooled_dim(model.config.hidden_size, request.pooling),
             normalization=make_normalization(request.normalize, request.bands, request.statistics),
             weights=weights,
         )
@@ -107,8 +106,7 @@ class DINOv2Encoder(Encoder):
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
         """See `Encoder.embed`; registers, which lie between the class token and the patches, are left out."""
         tokens = self.model(pixel_values=images).last_hidden_state
-        cls, mean = tokens[:, 0], tokens[:, 1 + self.registers :].mean(dim=1)
-        return {"cls": cls, "mean": mean, "cls+mean": torch.cat((cls, mean), dim=1)}[self.request.pooling]
+        return pool_tokens(tokens, self.request.pooling, prefix=1 + self.registers)
 
 
 def load_model(wanted: Architecture, weights: str) -> tuple[Any, Weights]:

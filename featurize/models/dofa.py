@@ -1,10 +1,9 @@
 """DOFA: one vision transformer for any set of bands, conditioned on their wavelengths (torchgeo)."""
 
-from typing import Any
+from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchgeo.models import (
     DOFABase16_Weights,
     DOFALarge16_Weights,
@@ -17,25 +16,26 @@ from torchgeo.models.dofa import DOFAEmbedding, position_embedding
 
 from data.bands import Band
 from data.errors import RequestError
+from featurize.card import ModelCard
 from featurize.encoder import Encoder, EncoderRequest
 from featurize.normalization import make_normalization
+from featurize.tokens import StaticEmbedding, check_published, optical_wavelength_um
 from featurize.weights import load_weights, random_module
 
-CARD = {
-    "title": "DOFA",
-    "variant": ["base", "large", "small", "huge"],
-    "pooling": ["mean"],
-    "normalize": ["zscore", "satlas", "none"],
-    "weights": ["pretrained", "random", "PATH"],
-    "files": "torchgeo/dofa: dofa_base_patch16_224-a0275954.pth, dofa_large_patch16_224-0ff904d3.pth",
-    "image_size": 224,
-    "sizes": "no other",
-    "default_bands": ["s2-9", "rgb", "s1"],
-    "dim": "768 (base), 1024 (large), 384 (small), 1280 (huge)",
-    "bands": "any Sentinel-1, Sentinel-2 or RGB bands, and others with a wavelength of 0.3 to 3 micrometres",
-    "licence": "CC-BY-4.0 (weights), MIT (torchgeo)",
-    "citation": "Xiong et al. 2024, arXiv:2403.15356",
-}
+CARD = ModelCard(
+    variant=("base", "large", "small", "huge"),
+    pooling=("mean",),
+    normalize=("zscore", "satlas", "none"),
+    weights=("pretrained", "random", "PATH"),
+    image_size=224,
+    default_bands=("s2-9", "rgb", "s1"),
+    sizes="no other",
+    dim="768 (base), 1024 (large), 384 (small), 1280 (huge)",
+    bands="any Sentinel-1, Sentinel-2 or RGB bands, and others with a wavelength of 0.3 to 3 micrometres",
+    files="torchgeo/dofa: dofa_base_patch16_224-a0275954.pth, dofa_large_patch16_224-0ff904d3.pth",
+    licence="CC-BY-4.0 (weights), MIT (torchgeo)",
+    citation="Xiong et al. 2024, arXiv:2403.15356",
+)
 
 # No weights are published for small and huge.
 MAKE: dict[str, Any] = {
@@ -51,8 +51,6 @@ UNUSED = ("mask_token", "norm.weight", "norm.bias", "projector.weight", "project
 # What the v1 weights, which torchgeo ships, were trained with for VV and VH: a label for radar, no physical
 # wavelength (pretraining/datasets/waves.json of github.com/zhu-xlab/DOFA; v2 has 5.405).
 SENTINEL1_WAVELENGTH_UM = 3.75
-# Optical bands seen in pretraining lie between 0.4 and 2.5; beyond, the weight generator would extrapolate.
-OPTICAL_UM = (0.3, 3.0)
 
 
 def build(request: EncoderRequest) -> Encoder:
@@ -64,31 +62,17 @@ def build(request: EncoderRequest) -> Encoder:
     """
     if request.image_size != 224:
         raise RequestError(f"--image-size {request.image_size}: dofa takes 224; images are resized to it")
-    if request.weights == "pretrained" and request.variant not in PUBLISHED:
-        raise RequestError(
-            f"no weights are published for dofa {request.variant}; use --variant {' or '.join(PUBLISHED)}, "
-            "--weights PATH, or --weights random for an untrained one"
-        )
+    check_published("dofa", request, PUBLISHED)
     return DOFAEncoder(request, [training_wavelength_um(band) for band in request.bands])
 
 
 def training_wavelength_um(band: Band) -> float:
-    """The number by which DOFA knows a band, in micrometres.
+    """The wavelength that the weights were trained with for a band, in micrometres.
 
     Raises:
-        RequestError: it has none.
+        RequestError: there is none.
     """
-    if band.sensor == "S1":
-        return SENTINEL1_WAVELENGTH_UM
-    if band.wavelength_um is None:
-        raise RequestError(f"dofa needs a wavelength for every band, and {band.name} has none; leave it out")
-    low, high = OPTICAL_UM
-    if not low <= band.wavelength_um <= high:
-        raise RequestError(
-            f"dofa knows optical bands of {low:g} to {high:g} micrometres and Sentinel-1; {band.name} is at "
-            f"{band.wavelength_um:g}: give micrometres, or leave it out"
-        )
-    return float(band.wavelength_um)
+    return SENTINEL1_WAVELENGTH_UM if band.sensor == "S1" else optical_wavelength_um("dofa", band)
 
 
 class DOFAEncoder(Encoder):
@@ -115,7 +99,7 @@ class DOFAEncoder(Encoder):
             weights=weights,
             settings={"dofa_wavelengths_um": wavelengths_um},
         )
-        model.patch_embed = StaticEmbedding(model.patch_embed, wavelengths_um)  # type: ignore[arg-type]
+        model.patch_embed = Embedding.of(model.patch_embed, wavelengths_um)  # type: ignore[arg-type]
         self.model = model
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
@@ -123,31 +107,14 @@ class DOFAEncoder(Encoder):
         return self.model.forward_features(images, [])  # type: ignore[operator]
 
 
-class StaticEmbedding(nn.Module):
-    """DOFA's patch embedding for one set of bands: the generated weights, kept, in one convolution.
+class Embedding(StaticEmbedding):
+    """Called as torchgeo's DOFA calls its own."""
 
-    The normalisation of the images must stay outside: the convolution pads with zeros, which are the mean.
-
-    Args:
-        embedding: torchgeo's, on the CPU in fp32; its generator runs once here.
-        wavelengths_um: C.
-    """
-
-    weight: Tensor  # (D, C, P, P)
-    bias: Tensor  # (D,)
-
-    def __init__(self, embedding: DOFAEmbedding, wavelengths_um: list[float]) -> None:
-        super().__init__()
-        side = embedding.kernel_size
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            waves = position_embedding(embedding.dynamic_embed_dim, torch.tensor(wavelengths_um) * 1000)
-            weight, bias = embedding.weight_generator.eval()(embedding.fclayer(waves))
-        kernels = weight.reshape(len(wavelengths_um), side, side, embedding.embed_dim).permute(3, 0, 1, 2)
-        self.register_buffer("weight", (kernels * embedding.scaler).contiguous())
-        self.register_buffer("bias", bias.reshape(embedding.embed_dim) * embedding.scaler)
-        self.stride = side
+    @classmethod
+    def of(cls, embedding: DOFAEmbedding, wavelengths_um: list[float]) -> Self:
+        """The embedding for bands of these wavelengths."""
+        return cls(embedding, position_embedding(embedding.dynamic_embed_dim, torch.tensor(wavelengths_um) * 1000))
 
     def forward(self, images: Tensor, wavelengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Embed patches as torchgeo's embedding does: (B, C, 224, 224) to (B, N, D); wavelengths pass through."""
-        tokens = F.conv2d(images, self.weight, self.bias, stride=self.stride, padding=1)
-        return tokens.flatten(2).transpose(1, 2), wavelengths
+        """Embed patches; wavelengths pass through."""
+        return super().forward(images), wavelengths

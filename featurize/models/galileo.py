@@ -10,26 +10,26 @@ from torch import Tensor, nn
 
 from data.bands import Band, require_whole_groups
 from data.errors import RequestError
+from featurize.card import ModelCard
 from featurize.encoder import Encoder, EncoderRequest
-from featurize.normalization import Normalization
+from featurize.normalization import Normalization, stretched
+from featurize.tokens import ndvi, pool_tokens, pooled_dim
 from featurize.weights import hub_file, load_weights, random_module, read_state
 
-CARD = {
-    "title": "Galileo",
-    "variant": ["nano", "tiny", "base"],
-    "pooling": ["mean", "mean+std"],
-    "normalize": ["galileo"],
-    "weights": ["pretrained", "random", "PATH"],
-    "files": "nasaharvest/galileo: models/{nano,tiny,base}/encoder.pt",
-    "image_size": None,
-    "sizes": "any square; patches are the largest of 1 to 8 pixels that divide it",
-    "default_bands": ["VV,VH,B02,B03,B04,B05,B06,B07,B08,B8A,B11,B12", "s2-10", "s1"],
-    "dim": "128 (nano), 192 (tiny), 768 (base); twice that for mean+std",
-    "bands": "Sentinel-1 VV VH and Sentinel-2 B02-B08 B8A B11 B12, by whole groups",
-    "licence": "MIT",
-    "citation": "Tseng et al. 2025, Galileo: Learning Global & Local Features of Many Remote Sensing Modalities, "
+CARD = ModelCard(
+    variant=("nano", "tiny", "base"),
+    pooling=("mean", "mean+std"),
+    normalize=("galileo",),
+    weights=("pretrained", "random", "PATH"),
+    default_bands=("VV,VH,B02,B03,B04,B05,B06,B07,B08,B8A,B11,B12", "s2-10", "s1"),
+    sizes="any square; patches are the largest of 1 to 8 pixels that divide it",
+    dim="128 (nano), 192 (tiny), 768 (base); twice that for mean+std",
+    bands="Sentinel-1 VV VH and Sentinel-2 B02-B08 B8A B11 B12, by whole groups",
+    files="nasaharvest/galileo: models/{nano,tiny,base}/encoder.pt",
+    licence="MIT",
+    citation="Tseng et al. 2025, Galileo: Learning Global & Local Features of Many Remote Sensing Modalities, "
     "arXiv:2502.09356",
-}
+)
 
 REPOSITORY = "nasaharvest/galileo"
 # Dimensions, blocks and attention heads, as the authors' config.json has them.
@@ -78,14 +78,7 @@ def build(request: EncoderRequest) -> Encoder:
 
 def scaling(bands: Sequence[Band]) -> Normalization:
     """Two standard deviations below the mean become 0, two above it 1; values beyond are kept."""
-    mean, std = zip(*(STATISTICS[band.name] for band in bands), strict=True)
-    return Normalization(
-        "galileo",
-        unit=tuple(4 * s for s in std),
-        mean=(0.0,) * len(bands),
-        std=(1.0,) * len(bands),
-        low=tuple(m - 2 * s for m, s in zip(mean, std, strict=True)),
-    )
+    return stretched("galileo", [STATISTICS[band.name] for band in bands], clip=False)
 
 
 class GalileoEncoder(Encoder):
@@ -104,7 +97,7 @@ class GalileoEncoder(Encoder):
         )
         super().__init__(
             request,
-            dim=SIZES[variant][0] * (2 if request.pooling == "mean+std" else 1),
+            dim=pooled_dim(SIZES[variant][0], request.pooling),
             normalization=scaling(request.bands),
             weights=weights,
             dtype="float32",
@@ -132,17 +125,12 @@ class GalileoEncoder(Encoder):
         if self.ndvi_of:
             groups["NDVI"] = self.ndvi(images)
         tokens = self.model(groups, patch_size(height))
-        mean = tokens.mean(dim=1)
-        if self.request.pooling == "mean+std":
-            return torch.cat((mean, tokens.std(dim=1, correction=0)), dim=1)
-        return mean
+        return pool_tokens(tokens, self.request.pooling, prefix=0)
 
     def ndvi(self, images: Tensor) -> Tensor:
         """(B08 - B04) / (B08 + B04) of the digital numbers behind scaled images (B, C, H, W): (B, 1, H, W)."""
         assert self.ndvi_of and self.normalization.low
-        near, red = (images[:, [i]] * self.normalization.unit[i] + self.normalization.low[i] for i in self.ndvi_of)
-        total = near + red
-        return torch.where(total > 0, (near - red) / total.clamp_min(1e-9), torch.zeros_like(total))
+        return ndvi(*(images[:, [i]] * self.normalization.unit[i] + self.normalization.low[i] for i in self.ndvi_of))
 
 
 def patch_size(side: int) -> int:

@@ -14,6 +14,7 @@ from transformers import CONFIG_MAPPING, MODEL_MAPPING
 
 from data.errors import RequestError
 from data.files import short_hash
+from featurize.card import ModelCard
 from featurize.encoder import Encoder, EncoderRequest, check_order, is_rgb
 from featurize.normalization import make_normalization, picture_normalization
 from featurize.weights import (
@@ -29,22 +30,19 @@ from featurize.weights import (
     read_state,
 )
 
-CARD = {
-    "title": "Any image encoder of transformers",
-    "door": "hf:facebook/dinov2-base",
-    "variant": [],
-    "pooling": ["cls", "mean", "cls+mean", "pooled"],
-    "normalize": ["own", "zscore", "imagenet", "none"],
-    "weights": ["pretrained", "random", "PATH"],
-    "files": "REPOSITORY, or a folder: config.json, preprocessor_config.json, model.safetensors",
-    "image_size": None,
-    "sizes": "the model's own, and others where it can take them",
-    "default_bands": ["rgb"],
-    "dim": "the model's; twice that for cls+mean",
-    "bands": "red, green, blue",
-    "licence": "the repository's own (transformers: Apache-2.0)",
-    "citation": "Wolf et al. 2020, doi:10.18653/v1/2020.emnlp-demos.6, and the model's own paper",
-}
+CARD = ModelCard(
+    pooling=("cls", "mean", "cls+mean", "pooled"),
+    normalize=("own", "zscore", "imagenet", "none"),
+    weights=("pretrained", "random", "PATH"),
+    default_bands=("rgb",),
+    sizes="the model's own, and others where it can take them",
+    dim="the model's; twice that for cls+mean",
+    bands="red, green, blue",
+    files="REPOSITORY, or a folder: config.json, preprocessor_config.json, model.safetensors",
+    licence="the repository's own (transformers: Apache-2.0)",
+    citation="Wolf et al. 2020, doi:10.18653/v1/2020.emnlp-demos.6, and the model's own paper",
+    example="hf:facebook/dinov2-base",
+)
 
 CONFIG, PROCESSORS = "config.json", ("preprocessor_config.json", "processor_config.json")
 # Heads that published files have on top of the encoder, which has no use for them.

@@ -12,25 +12,24 @@ from torchgeo.models import OlmoEarthV1_Weights, olmoearth_v1
 
 from data.bands import BAND_SETS, require_bands
 from data.errors import RequestError
+from featurize.card import ModelCard
 from featurize.encoder import Encoder, EncoderRequest
 from featurize.normalization import make_normalization, stretched
 from featurize.weights import load_weights, random_module
 
-CARD = {
-    "title": "OlmoEarth v1",
-    "variant": ["base", "nano", "tiny", "large"],
-    "pooling": ["mean"],
-    "normalize": ["olmoearth", "zscore", "none"],
-    "weights": ["pretrained", "random", "PATH"],
-    "files": "allenai/OlmoEarth-v1-Base and -Nano, -Tiny, -Large: weights-....pth",
-    "image_size": None,
-    "sizes": "the images' own; multiples of 8",
-    "default_bands": ["s1s2", "s2-12", "s1"],
-    "dim": "768 (base), 128 (nano), 192 (tiny), 1024 (large)",
-    "bands": "s1, s2-12, or both as s1s2; images of 8, 16, 24, ... pixels",
-    "licence": "OlmoEarth Artifact License (weights), Apache-2.0 (code)",
-    "citation": "Herzog et al. 2025, arXiv:2511.13655",
-}
+CARD = ModelCard(
+    variant=("base", "nano", "tiny", "large"),
+    pooling=("mean",),
+    normalize=("olmoearth", "zscore", "none"),
+    weights=("pretrained", "random", "PATH"),
+    default_bands=("s1s2", "s2-12", "s1"),
+    sizes="the images' own; multiples of 8",
+    dim="768 (base), 128 (nano), 192 (tiny), 1024 (large)",
+    bands="s1, s2-12, or both as s1s2; images of 8, 16, 24, ... pixels",
+    files="allenai/OlmoEarth-v1-Base and -Nano, -Tiny, -Large: weights-....pth",
+    licence="OlmoEarth Artifact License (weights), Apache-2.0 (code)",
+    citation="Herzog et al. 2025, arXiv:2511.13655",
+)
 
 # Patches of 8 pixels, the largest it was trained with; the authors' example embeds so.
 PATCH = 8

@@ -8,26 +8,25 @@ from torchgeo.models import Panopticon, Panopticon_Weights
 from torchgeo.models.copernicusfm import resize_abs_pos_embed
 
 from data.bands import Band
-from data.errors import RequestError
+from featurize.card import ModelCard
 from featurize.encoder import Encoder, EncoderRequest
 from featurize.normalization import make_normalization
+from featurize.tokens import check_patch_size, optical_wavelength_um, pool_tokens, pooled_dim
 from featurize.weights import load_weights, random_module
 
-CARD = {
-    "title": "Panopticon",
-    "variant": [],
-    "pooling": ["cls", "mean", "cls+mean"],
-    "normalize": ["zscore", "none"],
-    "weights": ["pretrained", "random", "PATH"],
-    "files": "lewaldm/panopticon: panopticon_vitb14_teacher.pth",
-    "image_size": 224,
-    "sizes": "multiples of 14",
-    "default_bands": ["s2-12", "rgb", "s1"],
-    "dim": "768; twice that for cls+mean",
-    "bands": "any Sentinel-1, Sentinel-2 or RGB bands, and others with a wavelength of 0.3 to 3 micrometres",
-    "licence": "Apache-2.0",
-    "citation": "Waldmann et al. 2025, arXiv:2503.10845",
-}
+CARD = ModelCard(
+    pooling=("cls", "mean", "cls+mean"),
+    normalize=("zscore", "none"),
+    weights=("pretrained", "random", "PATH"),
+    image_size=224,
+    default_bands=("s2-12", "rgb", "s1"),
+    sizes="multiples of 14",
+    dim="768; twice that for cls+mean",
+    bands="any Sentinel-1, Sentinel-2 or RGB bands, and others with a wavelength of 0.3 to 3 micrometres",
+    files="lewaldm/panopticon: panopticon_vitb14_teacher.pth",
+    licence="Apache-2.0",
+    citation="Waldmann et al. 2025, arXiv:2503.10845",
+)
 
 PATCH, TRAINED_SIZE = 14, 518  # DINOv2's grid, which the published position embeddings have; fine-tuned at 224
 # Whole nanometres, as the model cuts them. Red, green, blue: the authors' README. The others: ESA's spectral responses
@@ -38,7 +37,6 @@ OPTICAL_NM = {
 }  # fmt: skip
 # Radar channels are negative: by what is sent and received, here of no known direction of flight (torchgeo's `ChnEmb`).
 RADAR = {"VV": -1, "VH": -2}
-OTHER_UM = (0.3, 3.0)
 
 
 def build(request: EncoderRequest) -> Encoder:
@@ -47,8 +45,7 @@ def build(request: EncoderRequest) -> Encoder:
     Raises:
         RequestError: a size that is no multiple of 14, or a band without a number that Panopticon knows.
     """
-    if not request.image_size or request.image_size % PATCH:
-        raise RequestError(f"--image-size {request.image_size}: panopticon takes multiples of {PATCH}, such as 224")
+    check_patch_size("panopticon", request.image_size, PATCH)
     return PanopticonEncoder(request, [channel_id(band) for band in request.bands])
 
 
@@ -61,15 +58,7 @@ def channel_id(band: Band) -> int:
     known = {"S1": RADAR, "S2": OPTICAL_NM, "RGB": OPTICAL_NM}.get(band.sensor, {}).get(band.name)
     if known is not None:
         return known
-    if band.wavelength_um is None:
-        raise RequestError(f"panopticon needs a wavelength for every band, and {band.name} has none; leave it out")
-    low, high = OTHER_UM
-    if not low <= band.wavelength_um <= high:
-        raise RequestError(
-            f"panopticon knows optical bands of {low:g} to {high:g} micrometres and Sentinel-1; {band.name} is at "
-            f"{band.wavelength_um:g}: give micrometres, or leave it out"
-        )
-    return round(band.wavelength_um * 1000)
+    return round(optical_wavelength_um("panopticon", band) * 1000)
 
 
 class PanopticonEncoder(Encoder):
@@ -89,7 +78,7 @@ class PanopticonEncoder(Encoder):
         )
         super().__init__(
             request,
-            dim=model.embed_dim * (2 if request.pooling == "cls+mean" else 1),
+            dim=pooled_dim(model.embed_dim, request.pooling),
             normalization=make_normalization(request.normalize, request.bands, request.statistics),
             weights=weights,
             settings={"panopticon_channel_ids": channel_ids},
@@ -103,5 +92,4 @@ class PanopticonEncoder(Encoder):
         """See `Encoder.embed`."""
         ids = self.channel_ids.repeat(len(images), 1)  # its own memory: the model rounds them in place
         tokens = self.model.forward_features({"imgs": images, "chn_ids": ids})
-        cls, mean = tokens[:, 0], tokens[:, 1:].mean(dim=1)
-        return {"cls": cls, "mean": mean, "cls+mean": torch.cat((cls, mean), dim=1)}[self.request.pooling]
+        return pool_tokens(tokens, self.request.pooling)

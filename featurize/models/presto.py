@@ -9,25 +9,25 @@ from torchgeo.models.presto import BANDS_GROUPS_IDX, NUM_DYNAMIC_WORLD_CLASSES, 
 
 from data.bands import Band, require_whole_groups
 from data.errors import RequestError
+from featurize.card import ModelCard
 from featurize.encoder import Encoder, EncoderRequest
 from featurize.normalization import Normalization
+from featurize.tokens import ndvi, pool_tokens, pooled_dim
 from featurize.weights import load_weights, random_module
 
-CARD = {
-    "title": "Presto",
-    "variant": [],
-    "pooling": ["mean", "mean+std"],
-    "normalize": ["presto"],
-    "weights": ["pretrained", "random", "PATH"],
-    "files": "torchgeo/presto: model-e5e57c68.pth; the authors' default_model.pt fits too",
-    "image_size": 16,
-    "sizes": "that many block means, or any number up to the images' side",
-    "default_bands": ["VV,VH,B02,B03,B04,B05,B06,B07,B08,B8A,B11,B12", "s2-10", "s1"],
-    "dim": "128 (mean), 256 (mean+std)",
-    "bands": "Sentinel-1 VV VH and Sentinel-2 B02-B08 B8A B11 B12, by whole groups; needs locations",
-    "licence": "MIT",
-    "citation": "Tseng et al. 2023, arXiv:2304.14065",
-}
+CARD = ModelCard(
+    pooling=("mean", "mean+std"),
+    normalize=("presto",),
+    weights=("pretrained", "random", "PATH"),
+    image_size=16,
+    default_bands=("VV,VH,B02,B03,B04,B05,B06,B07,B08,B8A,B11,B12", "s2-10", "s1"),
+    sizes="that many block means, or any number up to the images' side",
+    dim="128 (mean), 256 (mean+std)",
+    bands="Sentinel-1 VV VH and Sentinel-2 B02-B08 B8A B11 B12, by whole groups; needs locations",
+    files="torchgeo/presto: model-e5e57c68.pth; the authors' default_model.pt fits too",
+    licence="MIT",
+    citation="Tseng et al. 2023, arXiv:2304.14065",
+)
 
 # Order of the 17 channels (torchgeo's BANDS_GROUPS_IDX counts in it).
 CHANNELS = ("VV", "VH", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
@@ -69,7 +69,7 @@ class PrestoEncoder(Encoder):
         weights = load_weights(model, request.weights, hub_name=Presto_Weights.PRESTO.url)
         super().__init__(
             request,
-            dim=128 * (2 if request.pooling == "mean+std" else 1),
+            dim=pooled_dim(128, request.pooling),
             normalization=scaling(request.bands),
             weights=weights,
             dtype="float32",
@@ -101,19 +101,14 @@ class PrestoEncoder(Encoder):
                 for start in range(0, len(flat), PIXELS_A_PASS)
             ]
         ).reshape(count, pixels, -1)
-        mean = tokens.mean(1)
-        if self.request.pooling == "mean+std":
-            return torch.cat((mean, tokens.std(1, correction=0)), dim=1)
-        return mean
+        return pool_tokens(tokens, self.request.pooling, prefix=0)
 
     def channels(self, images: Tensor) -> Tensor:
         """Presto's 17 channels of every pixel, of scaled bands: (B, C, H, W) to (B, H * W, 17)."""
         full = images.new_zeros(len(images), N_CHANNELS, *images.shape[-2:])
         full[:, self.places] = images
         if self.ndvi_of:
-            near, red = (images[:, i] for i in self.ndvi_of)
-            total = near + red
-            full[:, NDVI] = torch.where(total > 0, (near - red) / total.clamp_min(1e-9), torch.zeros_like(total))
+            full[:, NDVI] = ndvi(*(images[:, i] for i in self.ndvi_of))
         return full.flatten(2).transpose(1, 2)
 
     def pixel_embeddings(self, x: Tensor, latlon: Tensor) -> Tensor:

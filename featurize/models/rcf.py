@@ -8,25 +8,23 @@ from torchgeo.models.rcf import RCF
 
 from data.dataset import EODataset
 from data.errors import RequestError
+from featurize.card import ModelCard
 from featurize.encoder import Encoder, EncoderRequest
 from featurize.normalization import make_normalization
 from featurize.weights import Weights, digest_state
 
-CARD = {
-    "title": "Random convolutional features",
-    "variant": ["empirical", "gaussian"],
-    "pooling": ["mean"],
-    "normalize": ["zscore", "none", "imagenet", "satlas"],
-    "weights": [],
-    "files": "none: filters are drawn at random or cut from training images",
-    "image_size": None,
-    "sizes": "the images' own; at least 4",
-    "default_bands": ["all"],
-    "dim": "1024",
-    "bands": "any",
-    "licence": "MIT",
-    "citation": "Rolf et al. 2021, doi:10.1038/s41467-021-24638-z",
-}
+CARD = ModelCard(
+    variant=("empirical", "gaussian"),
+    pooling=("mean",),
+    normalize=("zscore", "none", "imagenet", "satlas"),
+    default_bands=("all",),
+    sizes="the images' own; at least 4",
+    dim="1024",
+    bands="any",
+    files="none: filters are drawn at random or cut from training images",
+    licence="MIT",
+    citation="Rolf et al. 2021, doi:10.1038/s41467-021-24638-z",
+)
 
 # Kernel and bias as in MOSAIKS; its 4,096 features cut to 1,024: each filter gives two, above and below the bias.
 FEATURES, KERNEL, BIAS = 1024, 4, -1.0

@@ -9,31 +9,31 @@ from torchgeo.models import ResNet18_Weights, ResNet50_Weights
 
 from data.bands import BAND_SETS, require_bands
 from data.errors import RequestError
+from featurize.card import ModelCard
 from featurize.encoder import Encoder, EncoderRequest, check_rgb
 from featurize.normalization import make_normalization
 from featurize.weights import load_weights, random_module
 
-CARD = {
-    "title": "ResNet",
-    "variant": [
+CARD = ModelCard(
+    variant=(
         "imagenet", "sentinel2-moco", "sentinel2-dino", "sentinel2-decur", "sentinel2-softcon", "sentinel2-rgb-moco",
         "sentinel1-moco", "sentinel1-decur", "sentinel1-softcon", "sentinel2-moco-18", "sentinel2-rgb-moco-18",
-    ],
-    "pooling": ["mean"],
-    "normalize": ["imagenet", "reflectance", "ssl4eo", "zscore", "none"],
-    "weights": ["pretrained", "random", "PATH"],
-    "files": "timm/resnet50.a1_in1k: model.safetensors; torchgeo/resnet50_sentinel2_all_moco, ..._all_dino, "
+    ),
+    pooling=("mean",),
+    normalize=("imagenet", "reflectance", "ssl4eo", "zscore", "none"),
+    weights=("pretrained", "random", "PATH"),
+    image_size=224,
+    default_bands=("rgb",),
+    sizes="at least 32",
+    dim="2048; 512 of the variants that end in 18",
+    bands="imagenet: red, green, blue; sentinel2: s2-13; sentinel2-rgb: B04,B03,B02; sentinel1: s1",
+    files="timm/resnet50.a1_in1k: model.safetensors; torchgeo/resnet50_sentinel2_all_moco, ..._all_dino, "
     "..._rgb_moco, resnet50_sentinel1_all_moco, resnet18_sentinel2_all_moco, ..._rgb_moco; "
     "torchgeo/decur: rn50_ssl4eo-s12_...; wangyi111/softcon: B13_rn50_softcon.pth, B2_rn50_softcon.pth",
-    "image_size": 224,
-    "sizes": "at least 32",
-    "default_bands": ["rgb"],
-    "dim": "2048; 512 of the variants that end in 18",
-    "bands": "imagenet: red, green, blue; sentinel2: s2-13; sentinel2-rgb: B04,B03,B02; sentinel1: s1",
-    "licence": "Apache-2.0 (imagenet, decur), CC-BY-4.0 (the others)",
-    "citation": "He et al. 2015, arXiv:1512.03385; moco, dino: Wang et al. 2023, arXiv:2211.07044; "
+    licence="Apache-2.0 (imagenet, decur), CC-BY-4.0 (the others)",
+    citation="He et al. 2015, arXiv:1512.03385; moco, dino: Wang et al. 2023, arXiv:2211.07044; "
     "decur: arXiv:2309.05300; softcon: arXiv:2405.20462",
-}  # fmt: skip
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def default_bands(request: EncoderRequest) -> list[str]:
 
 def variant_of(request: EncoderRequest) -> Variant:
     """The weights asked for, or the card's first."""
-    return VARIANTS[request.variant or CARD["variant"][0]]
+    return VARIANTS[request.variant or CARD.variant[0]]
 
 
 def build(request: EncoderRequest) -> Encoder:

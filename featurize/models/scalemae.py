@@ -8,26 +8,26 @@ from torch import Tensor
 from torchgeo.models import ScaleMAELarge16_Weights
 from torchgeo.models.scale_mae import ScaleMAE, scalemae_large_patch16
 
-from data.errors import RequestError
+from featurize.card import ModelCard
 from featurize.encoder import Encoder, EncoderRequest, check_rgb
 from featurize.normalization import make_normalization
+from featurize.tokens import check_patch_size, check_published, pool_tokens, pooled_dim
 from featurize.weights import load_weights, random_module
 
-CARD = {
-    "title": "Scale-MAE",
-    "variant": ["large", "base"],
-    "pooling": ["mean", "cls", "cls+mean"],
-    "normalize": ["imagenet", "zscore", "none"],
-    "weights": ["pretrained", "random", "PATH"],
-    "files": "isaaccorley/vit_large_patch16_224_fmow_rgb_scalemae: ...-386989c9.pth (large)",
-    "image_size": 224,
-    "sizes": "multiples of 16",
-    "default_bands": ["rgb"],
-    "dim": "1024 (large), 768 (base); twice that for cls+mean",
-    "bands": "red, green, blue",
-    "licence": "CC-BY-NC-4.0 (weights), MIT (torchgeo)",
-    "citation": "Reed et al. 2023, arXiv:2212.14532",
-}
+CARD = ModelCard(
+    variant=("large", "base"),
+    pooling=("mean", "cls", "cls+mean"),
+    normalize=("imagenet", "zscore", "none"),
+    weights=("pretrained", "random", "PATH"),
+    image_size=224,
+    default_bands=("rgb",),
+    sizes="multiples of 16",
+    dim="1024 (large), 768 (base); twice that for cls+mean",
+    bands="red, green, blue",
+    files="isaaccorley/vit_large_patch16_224_fmow_rgb_scalemae: ...-386989c9.pth (large)",
+    licence="CC-BY-NC-4.0 (weights), MIT (torchgeo)",
+    citation="Reed et al. 2023, arXiv:2212.14532",
+)
 
 PATCH, TRAINED_SIZE = 16, 224
 # The scale that position embeddings are given at 224 pixels: 1 for every dataset in the authors' own evaluation
@@ -48,13 +48,8 @@ def build(request: EncoderRequest) -> Encoder:
         RequestError: other bands, a size that is no multiple of 16, or pretrained weights of base, which has none.
     """
     check_rgb("scalemae", request.bands)
-    if not request.image_size or request.image_size % PATCH:
-        raise RequestError(f"--image-size {request.image_size}: scalemae takes multiples of {PATCH}, such as 224")
-    if request.weights == "pretrained" and request.variant == "base":
-        raise RequestError(
-            "no weights are published for scalemae base; use --variant large, --weights PATH, or --weights random "
-            "for an untrained one"
-        )
+    check_patch_size("scalemae", request.image_size, PATCH)
+    check_published("scalemae", request, ["large"])
     return ScaleMAEEncoder(request)
 
 
@@ -70,7 +65,7 @@ class ScaleMAEEncoder(Encoder):
         weights = load_weights(model, request.weights, hub_name=URL, unused=UNUSED)
         super().__init__(
             request,
-            dim=model.embed_dim * (2 if request.pooling == "cls+mean" else 1),
+            dim=pooled_dim(model.embed_dim, request.pooling),
             normalization=make_normalization(request.normalize, request.bands, request.statistics),
             weights=weights,
             settings={"scale": scale},
@@ -80,8 +75,7 @@ class ScaleMAEEncoder(Encoder):
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
         """See `Encoder.embed`."""
         tokens = self.model.forward_features(images)
-        cls, mean = tokens[:, 0], tokens[:, 1:].mean(dim=1)
-        return {"cls": cls, "mean": mean, "cls+mean": torch.cat((cls, mean), dim=1)}[self.request.pooling]
+        return pool_tokens(tokens, self.request.pooling)
 
 
 def base_patch16(**settings: Any) -> ScaleMAE:

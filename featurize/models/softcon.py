@@ -3,31 +3,30 @@
 from typing import Any
 
 import timm
-import torch
 from torch import Tensor
 from torchgeo.models import ViTBase14_DINOv2_Weights, ViTSmall14_DINOv2_Weights
 
 from data.bands import BAND_SETS, require_bands
-from data.errors import RequestError
+from featurize.card import ModelCard
 from featurize.encoder import Encoder, EncoderRequest
 from featurize.normalization import make_normalization
+from featurize.tokens import check_patch_size, pool_tokens, pooled_dim
 from featurize.weights import load_weights, random_module
 
-CARD = {
-    "title": "SoftCon",
-    "variant": ["small", "base", "small-s1", "base-s1"],
-    "pooling": ["mean", "cls", "cls+mean"],
-    "normalize": ["ssl4eo", "zscore", "stretch", "none"],
-    "weights": ["pretrained", "random", "PATH"],
-    "files": "wangyi111/softcon: B13_vits14_softcon_enc.pth, B13_vitb14_..., B2_vits14_..., B2_vitb14_...",
-    "image_size": 224,
-    "sizes": "multiples of 14",
-    "default_bands": ["s2-13"],
-    "dim": "384 (small), 768 (base); twice that for cls+mean",
-    "bands": "s2-13 (small, base); s1 (small-s1, base-s1)",
-    "licence": "CC-BY-4.0",
-    "citation": "Wang et al. 2024, arXiv:2405.20462",
-}
+CARD = ModelCard(
+    variant=("small", "base", "small-s1", "base-s1"),
+    pooling=("mean", "cls", "cls+mean"),
+    normalize=("ssl4eo", "zscore", "stretch", "none"),
+    weights=("pretrained", "random", "PATH"),
+    image_size=224,
+    default_bands=("s2-13",),
+    sizes="multiples of 14",
+    dim="384 (small), 768 (base); twice that for cls+mean",
+    bands="s2-13 (small, base); s1 (small-s1, base-s1)",
+    files="wangyi111/softcon: B13_vits14_softcon_enc.pth, B13_vitb14_..., B2_vits14_..., B2_vitb14_...",
+    licence="CC-BY-4.0",
+    citation="Wang et al. 2024, arXiv:2405.20462",
+)
 
 PATCH, TRAINED_SIZE = 14, 224
 SIZES = {"small": "vit_small_patch14_dinov2", "base": "vit_base_patch14_dinov2"}
@@ -50,8 +49,7 @@ def build(request: EncoderRequest) -> Encoder:
     Raises:
         RequestError: other bands than the weights', or a size that is no multiple of 14.
     """
-    if not request.image_size or request.image_size % PATCH:
-        raise RequestError(f"--image-size {request.image_size}: softcon takes multiples of {PATCH}, such as 224")
+    check_patch_size("softcon", request.image_size, PATCH)
     require_bands(f"softcon {request.variant}", request.bands, BAND_SETS[default_bands(request)[0]])
     return SoftConEncoder(request)
 
@@ -67,7 +65,7 @@ class SoftConEncoder(Encoder):
         weights = load_weights(model, request.weights, hub_name=URLS[request.variant], unused=("mask_token",))
         super().__init__(
             request,
-            dim=model.embed_dim * (2 if request.pooling == "cls+mean" else 1),
+            dim=pooled_dim(model.embed_dim, request.pooling),
             normalization=make_normalization(request.normalize, request.bands, request.statistics),
             weights=weights,
         )
@@ -78,5 +76,4 @@ class SoftConEncoder(Encoder):
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
         """See `Encoder.embed`."""
         tokens = self.model.forward_features(images)
-        cls, mean = tokens[:, 0], tokens[:, 1:].mean(dim=1)
-        return {"cls": cls, "mean": mean, "cls+mean": torch.cat((cls, mean), dim=1)}[self.request.pooling]
+        return pool_tokens(tokens, self.request.pooling)

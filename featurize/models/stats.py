@@ -3,25 +3,22 @@
 import torch
 from torch import Tensor
 
+from featurize.card import ModelCard
 from featurize.encoder import Encoder, EncoderRequest
 from featurize.normalization import make_normalization
 from featurize.weights import NO_WEIGHTS
 
-CARD = {
-    "title": "Image statistics",
-    "variant": [],
-    "pooling": ["mean+std+min+max"],
-    "normalize": ["none", "zscore"],
-    "weights": [],
-    "files": "none",
-    "image_size": None,
-    "sizes": "the images' own; any",
-    "default_bands": ["all"],
-    "dim": "4 a band",
-    "bands": "any",
-    "licence": "MIT",
-    "citation": "Corley et al. 2024, arXiv:2305.13456 (a baseline)",
-}
+CARD = ModelCard(
+    pooling=("mean+std+min+max",),
+    normalize=("none", "zscore"),
+    default_bands=("all",),
+    sizes="the images' own; any",
+    dim="4 a band",
+    bands="any",
+    files="none",
+    licence="MIT",
+    citation="Corley et al. 2024, arXiv:2305.13456 (a baseline)",
+)
 
 
 def build(request: EncoderRequest) -> Encoder:

@@ -13,6 +13,7 @@ from timm.models import PretrainedCfg
 from torch import Tensor
 
 from data.errors import RequestError
+from featurize.card import ModelCard
 from featurize.checkpoints import unwrapped
 from featurize.encoder import Encoder, EncoderRequest, check_order, is_rgb
 from featurize.normalization import make_normalization, picture_normalization
@@ -29,22 +30,19 @@ from featurize.weights import (
     url_file,
 )
 
-CARD = {
-    "title": "Any image encoder of timm",
-    "door": "timm:resnet50.a1_in1k",
-    "variant": [],
-    "pooling": ["own"],
-    "normalize": ["own", "zscore", "imagenet", "satlas", "none"],
-    "weights": ["pretrained", "random", "PATH"],
-    "files": "what timm names, mostly timm/NAME: model.safetensors",
-    "image_size": None,
-    "sizes": "the model's own, and others where it can take them",
-    "default_bands": ["rgb", "all"],
-    "dim": "the model's",
-    "bands": "red, green, blue as published; any others by z-score, the first layer's weights spread over them",
-    "licence": "the weights' own, on their page of the hub (timm: Apache-2.0)",
-    "citation": "Wightman 2019, doi:10.5281/zenodo.4414861, and the model's own paper",
-}
+CARD = ModelCard(
+    pooling=("own",),
+    normalize=("own", "zscore", "imagenet", "satlas", "none"),
+    weights=("pretrained", "random", "PATH"),
+    default_bands=("rgb", "all"),
+    sizes="the model's own, and others where it can take them",
+    dim="the model's",
+    bands="red, green, blue as published; any others by z-score, the first layer's weights spread over them",
+    files="what timm names, mostly timm/NAME: model.safetensors",
+    licence="the weights' own, on their page of the hub (timm: Apache-2.0)",
+    citation="Wightman 2019, doi:10.5281/zenodo.4414861, and the model's own paper",
+    example="timm:resnet50.a1_in1k",
+)
 
 
 def defaults(request: EncoderRequest) -> dict[str, Any]:

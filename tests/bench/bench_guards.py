@@ -13,7 +13,8 @@ import torch
 
 from data.dataset import EODataset, limited
 from data.errors import RequestError
-from data.registry import DATASETS, MODELS
+from data.registry import DATASETS
+from featurize.card import MODELS
 from tests.bench.pairs import SHARED
 from tests.opening import open_split
 
@@ -80,7 +81,7 @@ def bench_guards() -> dict:
                 given = dict(settings)
                 if "/" in str(given.get("weights")):
                     given["weights"] = str(SHARED / "weights" / given["weights"])
-                for normalize in MODELS.card(model)["normalize"]:
+                for normalize in MODELS.card(model).normalize:
                     request = EncoderRequest(
                         (), whole.statistics, lambda: whole, normalize=normalize,  # noqa: B023  # called at once
                         image_size=70 if model == "dinov2" else 64 if model == "resnet" else None, **given,
@@ -106,7 +107,7 @@ def bench_guards() -> dict:
                     if (
                         whole.split != "train"
                         or len(whole) < 16
-                        or normalize not in (MODELS.card(model)["normalize"][0], "zscore")
+                        or normalize not in (MODELS.card(model).normalize[0], "zscore")
                     ):
                         continue
                     some = limited(whole, EMBEDDED)
