@@ -1,6 +1,6 @@
 """DOFA: one vision transformer for any set of bands, conditioned on their wavelengths (torchgeo)."""
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -99,7 +99,7 @@ class DOFAEncoder(Encoder):
             weights=weights,
             settings={"dofa_wavelengths_um": wavelengths_um},
         )
-        model.patch_embed = Embedding.of(model.patch_embed, wavelengths_um)  # type: ignore[arg-type]
+        model.patch_embed = DOFAStaticEmbedding(model.patch_embed, wavelengths_um)  # type: ignore[arg-type]
         self.model = model
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
@@ -107,13 +107,17 @@ class DOFAEncoder(Encoder):
         return self.model.forward_features(images, [])  # type: ignore[operator]
 
 
-class Embedding(StaticEmbedding):
-    """Called as torchgeo's DOFA calls its own."""
+class DOFAStaticEmbedding(StaticEmbedding):
+    """Called as torchgeo's DOFA calls its own embedding.
 
-    @classmethod
-    def of(cls, embedding: DOFAEmbedding, wavelengths_um: list[float]) -> Self:
-        """The embedding for bands of these wavelengths."""
-        return cls(embedding, position_embedding(embedding.dynamic_embed_dim, torch.tensor(wavelengths_um) * 1000))
+    Args:
+        embedding: torchgeo's, on the CPU in fp32.
+        wavelengths_um: C.
+    """
+
+    def __init__(self, embedding: DOFAEmbedding, wavelengths_um: list[float]) -> None:
+        nanometres = torch.tensor(wavelengths_um) * 1000
+        super().__init__(embedding, position_embedding(embedding.dynamic_embed_dim, nanometres))
 
     def forward(self, images: Tensor, wavelengths: Tensor) -> tuple[Tensor, Tensor]:
         """Embed patches; wavelengths pass through."""

@@ -28,13 +28,13 @@ def compare(count: int) -> dict:
     from torchgeo.models import dofa_base_patch16_224
 
     from data.bands import RGB, SENTINEL2, choose_bands
-    from featurize.models.dofa import StaticEmbedding, training_wavelength_um
+    from featurize.models.dofa import DOFAStaticEmbedding, training_wavelength_um
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     bands = choose_bands([*SENTINEL2.values(), *(RGB.values() if count == 3 else ())], BANDS[count])
     waves = [training_wavelength_um(band) for band in bands]
     model = dofa_base_patch16_224(num_classes=0).eval()
-    static = StaticEmbedding(model.patch_embed, waves).to(device)
+    static = DOFAStaticEmbedding(model.patch_embed, waves).to(device)
     model = model.to(device)
     generating = model.patch_embed
     images, wavelengths = torch.randn(IMAGES, count, 224, 224, device=device), torch.tensor(waves, device=device)
