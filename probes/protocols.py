@@ -1,7 +1,7 @@
-"""Protocols that others publish by, by name: what each fixes about a probe, with its source.
+"""Published evaluation protocols by name: what each fixes about a probe, with its source.
 
-A protocol fixes what its source states; where the source is silent, flags stay free. What this program does otherwise
-is listed in ``differs`` and recorded in the run with how the features differ from those of the protocol.
+A protocol fixes what its source states; flags for everything else stay free. What this program does differently is
+listed in ``differs`` and recorded in the run, together with how the features differ from those of the protocol.
 """
 
 from dataclasses import dataclass, field
@@ -13,28 +13,28 @@ from probes.grid import log_grid
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What a protocol fixes; None leaves a flag free.
+    """What a protocol fixes; None leaves the choice to the flags.
 
     Args:
         title: one line for lists.
-        citation: where it is published.
-        kinds: probe kinds it defines; empty for all.
+        citation: its publication.
+        kinds: probe kinds that it defines; empty for all.
         c_values: C of linear; exactly these are tried.
         k_values: neighbours of knn, by plain Euclidean distance.
-        select: metric on val that chooses, of single-label and of multi-label probes.
-        tie_breaker: metric between equals; None takes the first.
+        select: selection metric on val, for single-label and for multi-label probes.
+        tie_breaker: metric that breaks ties; None takes the first.
         standardise: whether features are z-scored by train.
-        refit: kinds that are fitted once more on train and val.
+        refit: kinds to fit once more on train and val.
         learning_rate: of head.
         batch_size: of head.
         epochs: of head.
         shots: training samples per class.
         fractions: shares of train, for a learning curve.
-        seeds: how many.
-        any_part: whether any part of train may be learned from; else only what `shots` or `fractions` say, or all.
-        plain: whether class weights, calibration, augmentation and cross-validation are no part of it.
-        encoder: by field of the features' identity, what the protocol's features have.
-        differs: what this program does otherwise, or assumes.
+        seeds: number of seeds.
+        any_part: whether any part of train may be used; otherwise only `shots` or `fractions`, or all of train.
+        plain: whether class weights, calibration, oversampling, augmentation and cross-validation are excluded.
+        encoder: by field of the features' identity, the value that the protocol uses.
+        differs: what this program does differently, or assumes.
     """
 
     title: str
@@ -58,7 +58,7 @@ class Protocol:
     differs: tuple[str, ...] = ()
 
     def flags(self) -> dict[str, Any]:
-        """By flag, the value that the protocol sets; None where the flag must not be given."""
+        """By flag, the value that the protocol sets; None for a flag that must not be given."""
         fixed = {
             "standardize": self.standardise,
             "refit": None if self.refit is None else bool(self.refit),
@@ -79,7 +79,7 @@ class Protocol:
         )
 
     def options(self, kind: str) -> dict[str, Any]:
-        """What `candidates` of a kind takes, as far as the protocol fixes it."""
+        """The arguments of a kind's `candidates` that the protocol fixes."""
         if kind == "linear" and self.c_values is not None:
             return {"c_values": list(self.c_values)}
         if kind == "knn" and self.k_values is not None:
@@ -87,7 +87,7 @@ class Protocol:
         return {}
 
     def sets(self, kind: str) -> set[str]:
-        """Names of the settings (`probes.settings.Settings`) and options of a kind that the protocol decides."""
+        """Names of the settings (`probes.settings.Settings`) and options of a kind that the protocol fixes."""
         names = {"tie_breaker", "extend", *self.options(kind)}
         setting = {"standardize": "standardise", "augment": "views", "train_fraction": "fraction"}
         names |= {setting.get(flag, flag) for flag in self.flags()}
@@ -99,7 +99,7 @@ class Protocol:
         Args:
             kind: probe kind.
             encoder: of the features' identity.
-            given: by name, flags that no protocol knows, such as ``split-by``; None where not given.
+            given: by name, flags that no protocol uses, such as ``split-by``; None where not given.
         """
         found = [text for text in self.differs if not text.startswith(ONLY) or text.startswith(f"{ONLY}{kind}: ")]
         found = [text.removeprefix(f"{ONLY}{kind}: ") for text in found]
@@ -198,7 +198,7 @@ def get(name: str) -> Protocol:
     """The protocol of that name.
 
     Raises:
-        RequestError: no such name.
+        RequestError: unknown name.
     """
     if name not in PROTOCOLS:
         raise unknown("protocol", name, PROTOCOLS)
@@ -206,14 +206,14 @@ def get(name: str) -> Protocol:
 
 
 def merged(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Flags with what the protocol sets.
+    """The flags given, completed by those that the protocol sets.
 
     Args:
         name: of the protocol.
         given: by flag, the user's value; None or False where not given.
 
     Raises:
-        RequestError: no such protocol, or a flag that contradicts it.
+        RequestError: unknown protocol, or a flag contradicts it.
     """
     fixed = {flag: value for flag, value in get(name).flags().items() if flag in given}
     for flag, value in fixed.items():
@@ -227,25 +227,27 @@ def merged(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_kinds(name: str, asked: str | None) -> list[str]:
-    """Kinds asked for, or those of the protocol.
+    """The requested kinds, or those of the protocol.
 
     Args:
         name: of the protocol.
         asked: comma-separated, ``all``, or None for those of the protocol.
 
     Raises:
-        RequestError: no such protocol, none given, or one that the protocol does not define.
+        RequestError: unknown protocol, no kind given, or one that the protocol does not define.
     """
     own = get(name).kinds
     if asked is None:
         if not own:
-            raise RequestError("give --kind, such as linear or all (see probe list), or a --protocol that has kinds")
+            raise RequestError(
+                "--kind is missing; give --kind linear or all (see probe list), or a --protocol that defines kinds"
+            )
         return list(own)
     kinds = [kind.strip() for kind in asked.split(",")]
     if own and asked == "all":
         return list(own)
     if other := [kind for kind in kinds if own and kind not in own]:
-        raise RequestError(f"--protocol {name} is defined for {', '.join(own)}; drop {', '.join(other)} from --kind")
+        raise RequestError(f"--protocol {name} is defined for {', '.join(own)}; remove {', '.join(other)} from --kind")
     return kinds
 
 

@@ -1,1 +1,1 @@
-"""One file a probe; the file's name is the probe's name on the command line."""
+"""One file per probe kind; the file's name is the kind's name on the command line."""

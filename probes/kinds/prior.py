@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Num
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from probes.card import ProbeCard
@@ -11,10 +12,10 @@ CARD = ProbeCard(parallel_fit=True)
 
 
 class Prior(ClassifierMixin, BaseEstimator):
-    """The same probabilities for every sample: shares of the training samples."""
+    """The class frequencies of train as the probabilities of every sample."""
 
     def fit(self, features: np.ndarray, labels: np.ndarray) -> "Prior":
-        """Count labels (N, K) of 0 and 1, or class numbers (N,)."""
+        """Count multi-label rows of 0 and 1, or class numbers."""
         self.n_features_in_, self.multilabel_ = features.shape[1], labels.ndim == 2
         if self.multilabel_:
             self.classes_, self.shares_ = np.arange(labels.shape[1]), labels.mean(axis=0)
@@ -23,21 +24,21 @@ class Prior(ClassifierMixin, BaseEstimator):
             self.shares_ = counts / len(labels)
         return self
 
-    def predict_proba(self, features: np.ndarray) -> np.ndarray:
-        """The shares for features (N, D): (N, number of classes)."""
+    def predict_proba(self, features: Num[np.ndarray, "samples dim"]) -> Float[np.ndarray, "samples classes"]:
+        """The class frequencies, for each row."""
         return np.tile(self.shares_, (len(features), 1))
 
-    def predict(self, features: np.ndarray) -> np.ndarray:
-        """Labels (N, K), or class numbers (N,)."""
+    def predict(self, features: Num[np.ndarray, "samples dim"]) -> np.ndarray:
+        """Multi-label rows, or class numbers."""
         scores = self.predict_proba(features)
         return (scores >= 0.5).astype(np.uint8) if self.multilabel_ else self.classes_[scores.argmax(axis=1)]
 
 
 def candidates(rows: int) -> list[dict[str, Any]]:
-    """Nothing to choose: one candidate without settings.
+    """One candidate without hyper-parameters.
 
     Args:
-        rows: training rows; does not matter here.
+        rows: training rows; not used here.
     """
     return [{}]
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jaxtyping import Integer, Num
 from sklearn.ensemble import RandomForestClassifier
 
 from data.command import progress
@@ -12,9 +13,9 @@ from probes.card import ProbeCard
 CARD = ProbeCard(parallel_fit=True, class_weights=("single-label",), limits={"min_samples_leaf": (1,)})
 
 TREES = 100
-# A multi-label forest keeps K counts a node: full trees of 270,000 rows and 19 classes would take 10 GB.
+# A multi-label forest stores K counts per node: full trees of 270,000 rows and 19 classes would take 10 GB.
 LARGE = 20_000
-TREES_A_STEP = 4  # for each thread
+TREES_PER_STEP = 4  # and thread
 
 
 def candidates(rows: int) -> list[dict[str, Any]]:
@@ -36,28 +37,28 @@ def build(params: dict[str, Any], *, seed: int, multilabel: bool, n_jobs: int) -
 
 def fit(
     forest: RandomForestClassifier,
-    features: np.ndarray,
-    labels: np.ndarray,
+    features: Num[np.ndarray, "samples dim"],
+    labels: Integer[np.ndarray, "samples classes"] | Integer[np.ndarray, " samples"],
     *,
     label: str,
     out_of_time: Callable[[], bool],
     **weights: Any,
 ) -> dict[str, Any]:
-    """Fit a forest, a large one a few trees at a time: the same forest, unless time runs out before all have grown.
+    """Fit a forest, a large one a few trees at a time: the same forest, unless the time budget ends before.
 
     Args:
         forest: unfitted.
-        features: (N, D).
-        labels: (N, K) or (N,).
-        label: what is being fitted, to show progress.
-        out_of_time: whether the budget is spent; at least one step's trees are grown.
-        weights: ``sample_weight``, perhaps.
+        features: training features.
+        labels: multi-label rows or class numbers.
+        label: what is being fitted, for the progress line.
+        out_of_time: whether the budget is spent; the trees of one step are always grown.
+        weights: ``sample_weight`` or nothing.
 
     Returns:
-        ``trees``, how many have grown, if time ran out.
+        ``trees``, the number grown, if the time budget ended.
     """
     trees = forest.n_estimators
-    step = TREES_A_STEP * max(1, forest.n_jobs or 1) if len(features) > LARGE else trees
+    step = TREES_PER_STEP * max(1, forest.n_jobs or 1) if len(features) > LARGE else trees
     with progress(label, trees, "trees") as advance:
         for start in range(0, trees, step):
             count = min(start + step, trees)
