@@ -1,4 +1,4 @@
-"""Archives of a dataset: fetched when asked for, unpacked once into a cache folder that can be trusted."""
+"""Archives of a dataset: downloaded on request, unpacked once into a verified cache folder."""
 
 import gzip
 import hashlib
@@ -69,7 +69,7 @@ def unpacked(
     with Lock(target.with_name(f".{target.name}.unpacking.lock"), what=target, wait=True):
         if _is_unpacked(target, identity):  # another process was faster
             return target
-        for leftover in target.parent.glob(f"{name}.tmp-*"):  # of a killed process: the lock says nobody is here
+        for leftover in target.parent.glob(f"{name}.tmp-*"):  # left by a killed process
             shutil.rmtree(leftover, ignore_errors=True)
         if target.exists():
             raise RequestError(f"{target} exists but was not unpacked by this program; move it away and try again")
@@ -90,7 +90,7 @@ def cache_folder(beside: Path, *, cache_dir: Path | None) -> Path:
         if _writable(folder, create=folder is not beside):
             return folder
     tried = " and ".join(str(folder) for folder in candidates)
-    raise RequestError(f"cannot write to {tried}; name a folder for unpacked files with --cache-dir")
+    raise RequestError(f"cannot write to {tried}; pass a folder for unpacked files as --cache-dir")
 
 
 def fetched(
@@ -106,7 +106,7 @@ def fetched(
         md5: the same, where only that is published.
 
     Raises:
-        RequestError: no connection, a wrong checksum, a full disk; the message says what to fetch by hand.
+        RequestError: no connection, a wrong checksum, a full disk; the message says what to download by hand.
     """
     path = folder / (name or url.rpartition("/")[2])
     if path.exists():
@@ -123,7 +123,7 @@ def fetched(
             raise RequestError(f"no space left to download {path}; free some or choose another --data-root") from error
         if isinstance(error, RuntimeError):
             path.unlink(missing_ok=True)  # torchgeo leaves a file with the wrong checksum in place
-        raise RequestError(f"cannot download {url} ({error}); fetch it elsewhere and put it at {path}") from error
+        raise RequestError(f"cannot download {url} ({error}); download it elsewhere and put it at {path}") from error
     return path
 
 
@@ -135,7 +135,7 @@ def _is_unpacked(folder: Path, identity: dict) -> bool:
 
 
 def _writable(folder: Path, *, create: bool) -> bool:
-    """Whether files can be made there, found by trying; a folder without any write permission is left alone.
+    """Whether files can be created there, found by trying; a folder without any write permission is not tried.
 
     Root may write into a folder whose mode forbids it to everyone, but whoever set that mode did not want it.
     """
@@ -168,7 +168,7 @@ def _unpack(
         os.sync()  # the files must reach the disk before the name that vouches for them
         temporary.rename(target)
     except DAMAGED as error:
-        raise RequestError(f"{archive} is damaged or incomplete ({error}); fetch it again") from error
+        raise RequestError(f"{archive} is damaged or incomplete ({error}); download it again") from error
     except OutOfSpaceError as error:
         raise _no_space(target.parent, str(error)) from error
     except OSError as error:
@@ -177,11 +177,11 @@ def _unpack(
         if target.is_dir():  # another process was faster
             return
         if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError):
-            raise RequestError(f"{archive} holds a file and a folder of one name; fetch it again") from error
+            raise RequestError(f"{archive} holds a file and a folder of the same name; download it again") from error
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _no_space(folder: Path, what: str) -> RequestError:
-    return RequestError(f"no space left in {folder} to unpack {what}; free some or name another --cache-dir")
+    return RequestError(f"no space left in {folder} to unpack {what}; free some or choose another --cache-dir")

@@ -58,7 +58,7 @@ RGB = {
 }
 KNOWN = SENTINEL2 | SENTINEL1 | RGB
 
-# DOFA was pretrained with the nine bands of s2-9 and loses when given all (FACTS of the DOFA paper's section 3).
+# DOFA was pretrained with the nine bands of s2-9 and loses accuracy with all (DOFA paper, section 3).
 BAND_SETS = {
     "rgb": ("red", "green", "blue"),
     "s2-9": ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B11", "B12"),
@@ -71,7 +71,7 @@ BAND_SETS["s1s2"] = BAND_SETS["s1"] + BAND_SETS["s2-12"]
 
 
 def known_band(name: str | None) -> Band | None:
-    """The Sentinel band or colour of a name, by the one rule that files, folders, tables and flags follow.
+    """The Sentinel band or colour of a name; files, folders, tables and flags all use this rule.
 
     Any case, with or without the zero, with or without a resolution: ``B02``, ``b2``, ``B8a``, ``vv``, ``Red``,
     ``B02_10m``. None for any other name.
@@ -101,12 +101,12 @@ def band_of_file(name: str, declared: Sequence[Band] = ()) -> Band | None:
 
 
 def choose_bands(available: Sequence[Band], spec: str, *, where: str = "this dataset") -> tuple[Band, ...]:
-    """Pick bands by the name of a set, ``all``, or a comma-separated list, in the order asked for.
+    """Choose bands by the name of a set, ``all``, or a comma-separated list, in the requested order.
 
     Args:
         available: the dataset's bands.
         spec: ``rgb``, ``s2-9``, ``all``, ``B04,b8``... Colours also find the band of that colour.
-        where: what an error calls that which has the bands.
+        where: name of the dataset in error messages.
 
     Raises:
         RequestError: an unknown set, a band the dataset lacks, or a band named twice.
@@ -129,7 +129,7 @@ def choose_bands(available: Sequence[Band], spec: str, *, where: str = "this dat
 
 
 def _name_among(names: Container[str], given: str) -> str:
-    """The name by which a band is in `names`, where it is under another spelling; else as given."""
+    """The spelling of a band's name in `names`; as given if it is not there."""
     known = known_band(given)
     return known.name if given not in names and known and known.name in names else given
 
@@ -144,7 +144,7 @@ def require_bands(model: str, bands: Sequence[Band], wanted: Sequence[str]) -> N
     if foreign := [name for name in names if name not in wanted]:
         raise RequestError(f"{model} does not take {', '.join(foreign)}; it takes {', '.join(wanted)}")
     if names != list(wanted):
-        raise RequestError(f"{model} takes its bands in the order {','.join(wanted)}; give them to --bands so")
+        raise RequestError(f"{model} takes its bands in the order {','.join(wanted)}; pass --bands in that order")
 
 
 def require_whole_groups(model: str, bands: Sequence[Band], groups: Iterable[Sequence[str]]) -> None:

@@ -1,4 +1,4 @@
-"""Arrays kept in a file that can be made again: used only if the file is whole and made for the same identity."""
+"""Caches of arrays that can be recomputed: used only if the file is sound and of the same identity."""
 
 import struct
 import tokenize
@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 
 from data.files import published
 
-# What numpy and zipfile raise for files that are absent, empty, cut short, damaged or of another kind.
+# What numpy and zipfile raise for files that are missing, empty, truncated, damaged or of another kind.
 UNUSABLE = (
     OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, NotImplementedError, MemoryError, OverflowError,
     SyntaxError, struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError,
@@ -25,11 +25,11 @@ def arrays_in(file: Path, *names: str, key: str, value: str) -> list[Shaped[np.n
     Args:
         file: the file.
         names: of the arrays.
-        key: the array that says what they were made for.
-        value: what it must say.
+        key: the array with the identity.
+        value: the identity expected.
 
     Returns:
-        The arrays; None where the file is absent, damaged or made for something else: they are made again.
+        The arrays; None if the file is missing, damaged or of another identity.
     """
     try:
         with np.load(file, allow_pickle=False) as kept:
@@ -39,7 +39,7 @@ def arrays_in(file: Path, *names: str, key: str, value: str) -> list[Shaped[np.n
 
 
 def array_for(index: Path, name: str, *, digest: str) -> Shaped[np.ndarray, "..."] | None:
-    """The array that `keep_array` wrote for these files; None where it has to be made again."""
+    """The array that `keep_array` wrote for these files; None if it has to be computed again."""
     kept = arrays_in(index, name, key="digest", value=digest)
     return kept[0] if kept else None
 

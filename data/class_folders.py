@@ -49,7 +49,7 @@ def read_class_folders(listed: Directories) -> Listing:
     """List the images of class folders, or images without classes as an unlabelled test split.
 
     Raises:
-        RequestError: there are none, or the folders mix what must be kept apart.
+        RequestError: there are none, or split folders and class folders are mixed.
     """
     root, found = listed.root, listed.folders("")
     as_splits = [folder for folder in found if folder.strip().lower() in SPLIT_NAMES]

@@ -1,4 +1,4 @@
-"""CSV files as people have them: encoding and separator recognised, every row kept with its own line number."""
+"""CSV files of any usual encoding and separator; every row keeps its line number."""
 
 import codecs
 import csv

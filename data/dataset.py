@@ -43,16 +43,16 @@ class EODataset(ABC):
         class_names: K names.
         bands: what `read` can give.
         statistics: by band name, in native units.
-        lonlat: (N, 2) float64 WGS 84 patch centres in degrees, or None; kept only where all are places on Earth.
+        lonlat: (N, 2) float64 WGS 84 patch centres in degrees, or None; dropped unless all are on Earth.
         provenance: what else decides the samples' values (seed, version); JSON-able; equal for all splits.
-        files_digest: digest of the source files of this split where their contents may change unnoticed; one a sensor
-            where the bands of a sensor have files of their own.
+        files_digest: digest of the source files of this split where their contents may change unnoticed; one per
+            sensor where each sensor has its own files.
 
     Raises:
         RequestError: no samples, duplicate ids, labels and ids that differ in number, or names that are not UTF-8.
     """
 
-    where = "this dataset"  # what an error calls it
+    where = "this dataset"  # its name in error messages
     read_from: dict[str, Any] | None = None  # another file with the samples: recorded, never compared
     nodata: dict[str, Any] | None = None  # pixels that were filled (see `data.nodata`): part of the split's identity
     looked: UInt64[np.ndarray, " samples"] | None = None  # stamps (`data.seen`) of the files at opening, if known
@@ -89,7 +89,7 @@ class EODataset(ABC):
             raise RequestError(f"{where}: {len(self.ids)} ids but {len(labels)} labels; the source is inconsistent")
         if "" in self.ids or LINE_OR_NUL.search("".join(self.ids)):
             strange = next(name for name in self.ids if not name or LINE_OR_NUL.search(name))
-            raise RequestError(f"{where}: {strange!r} is no id; ids are one line of text each: rename it")
+            raise RequestError(f"{where}: {strange!r} is not a valid id; ids are single lines of text: rename it")
         if len(set(self.ids)) < len(self.ids):
             twice = [key for key, count in Counter(self.ids).items() if count > 1]
             raise RequestError(f"{where}: {len(twice)} ids occur twice, first '{twice[0]}'; ids must be unique")
@@ -98,31 +98,31 @@ class EODataset(ABC):
 
     @abstractmethod
     def read(self, index: int, bands: Sequence[Band]) -> list[Shaped[np.ndarray, "_ _"]]:
-        """Read one sample: a (H, W) array for each band asked for, native type and resolution.
+        """Read one sample: one (H, W) array per requested band, native type and resolution.
 
         Raises:
             RequestError: the sample cannot be read; the message names the file.
         """
 
     def read_values(self, index: int, bands: Sequence[Band]) -> list[Values]:
-        """As `read`, with the places that have no measurement, where the source knows them."""
+        """As `read`, with a mask of pixels without a measurement, where the source knows them."""
         return [Values(pixels, None) for pixels in self.read(index, bands)]
 
     def files(self, index: int, bands: Sequence[Band]) -> list[str]:
-        """Files that a sample is read from, always in the same order; none where it has none of its own."""
+        """Files that a sample is read from, always in the same order; empty if it has no files of its own."""
         return []
 
     def read_stacks(
         self, rows: Sequence[int], bands: Sequence[Band]
     ) -> list[tuple[list[int], Shaped[np.ndarray, "batch _ _ _"]]] | None:
-        """Read many samples at once, where the source holds them side by side; None: read them one by one.
+        """Read many samples at once, if the source stores them side by side; None means to read them one by one.
 
         Args:
             rows: b indices.
             bands: which.
 
         Returns:
-            (channels, pixels) for the bands of each size: their places among `bands`, and (b, c, H, W).
+            (channels, pixels) for the bands of each size: indices into `bands`, and (batch, channels, H, W).
 
         Raises:
             RequestError: as `read`.
@@ -181,7 +181,7 @@ class Subset(EODataset):
 
 
 def limited(dataset: EODataset, limit: int | None) -> EODataset:
-    """At most `limit` samples, spread evenly over the dataset, so that sorted classes all occur."""
+    """At most `limit` samples, evenly spaced, so that all classes occur if samples are sorted by class."""
     if limit is None or limit >= len(dataset):
         return dataset
     if limit < 1:
@@ -203,8 +203,8 @@ def measured_statistics(dataset: EODataset, *, samples: int = 500) -> dict[str, 
             total[band.name] += (values.size, values.sum(), np.square(values).sum())
     if empty := [name for name, (n, _, _) in total.items() if not n]:
         raise RequestError(
-            f"{dataset.name}: {', '.join(empty)} has no measurement in {len(some):,} images looked at, only "
-            "nodata; remove it, or name the other bands"
+            f"{dataset.name}: {', '.join(empty)} has no measurement in {len(some):,} sampled images, only "
+            "nodata; remove it, or choose other bands with --bands"
         )
     return {
         name: Statistic(mean=float(s / n), std=float(np.sqrt(max(ss / n - (s / n) ** 2, 0.0))))
@@ -213,7 +213,7 @@ def measured_statistics(dataset: EODataset, *, samples: int = 500) -> dict[str, 
 
 
 def check_utf8(names: Iterable[str], where: object) -> None:
-    """Raise a RequestError for a name that is not UTF-8, which files and tables of results could not hold."""
+    """Raise a RequestError for a name that is not UTF-8, which files and tables of results cannot store."""
     for name in names:
         try:
             name.encode()
@@ -225,7 +225,7 @@ def check_utf8(names: Iterable[str], where: object) -> None:
 
 
 def check_variant(name: str, variant: str | None, variants: Sequence[str]) -> str:
-    """The variant asked for, or the first one; an unknown one is a RequestError."""
+    """The requested variant, or the first one; an unknown one is a RequestError."""
     if variant is None:
         return variants[0]
     if variant not in variants:

@@ -1,7 +1,7 @@
-"""What an image file declares about itself and its values, and the one rule by which every reader honours it.
+"""What an image file declares about its values, and how every reader applies it.
 
-- Pixels declared as nodata, masked by the file's own mask, or not finite are no measurements: they are marked here and
-  left out of statistics and guards, and `Nodata` says what becomes of them: refused, filled, or kept as stored.
+- Pixels declared as nodata, masked by the file's own mask, or not finite are not measurements: they are masked here and
+  excluded from statistics and guards; `--nodata` decides whether they are refused, filled, or kept as stored.
 - Scale and offset are applied: the values are then what was measured. Sentinel-2 bands are digital numbers in this
   program, reflectance x 10,000, so a declared scale that gives reflectance is brought to those: stored values of
   processing baseline 04.00, with scale 0.0001 and offset -0.1, lose the 1,000 that were added to them.
@@ -24,10 +24,10 @@ REFLECTANCE_SCALE = 0.001
 
 @dataclass(frozen=True)
 class Declared:
-    """What a file says of its values, by band.
+    """What a file declares about its values, by band.
 
     Args:
-        nodata: the stored value that is none; None where there is no such value.
+        nodata: the stored value that marks nodata, or None.
         scale: the measured value is stored value x scale + offset.
         offset: see scale.
         masked: whether the file has a mask of its own.
@@ -51,7 +51,7 @@ class Declared:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about itself before its pixels are read.
+    """What a file's header says.
 
     Args:
         count: number of bands.
@@ -59,8 +59,8 @@ class Header:
         names: the bands' names where the file gives them, else None for each.
         crs: coordinate reference system as pyproj takes it, None if the file has none.
         centre: x and y of the image's centre in that system.
-        declared: None where it says nothing of its values.
-        beside: whether more is declared, or a mask lies, in a file beside it.
+        declared: None if nothing is declared about the values.
+        beside: whether a file beside it (see `data.images.SIDECARS`) declares more, or is a mask.
     """
 
     count: int
@@ -82,7 +82,7 @@ class Values(NamedTuple):
 
     Args:
         pixels: (H, W) measured values.
-        invalid: (H, W) bool, true where there is no measurement; None where all are.
+        invalid: (H, W) bool, true where there is no measurement; None if all pixels are measured.
     """
 
     pixels: Shaped[np.ndarray, "height width"]
@@ -97,13 +97,13 @@ def declare(
     *,
     masked: bool = False,
 ) -> Declared | None:
-    """What a file declares; None where it declares nothing that matters."""
+    """What a file declares; None if it has no effect."""
     declared = Declared(tuple(_possible(value, dtype) for value in nodata), tuple(scale), tuple(offset), masked)
     return declared if declared.scaled or declared.lacks else None
 
 
 def _possible(value: float | int | None, dtype: np.dtype) -> float | int | None:
-    """A nodata value, None where no value of that type can be it."""
+    """A nodata value; None if the type cannot hold it."""
     if value is None or dtype.kind == "f":
         return value
     limits = np.iinfo(dtype)
@@ -118,14 +118,14 @@ def honoured(
     band: Band | None,
     mask: Bool[np.ndarray, "height width"] | None = None,
 ) -> Values:
-    """Values as they were measured, and where there are none.
+    """Measured values, and a mask of pixels without one.
 
     Args:
         stored: (H, W) values of one band, as the file has them.
         declared: what the file declares.
         index: which of its bands this is.
-        band: what it is, where that is known: it decides the unit.
-        mask: (H, W) bool, true where the file's own mask leaves pixels out.
+        band: the band, if known: it decides the unit.
+        mask: (H, W) bool, true where the file's own mask excludes pixels.
     """
     if declared is None and stored.dtype.kind != "f":
         return Values(stored, None)

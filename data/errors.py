@@ -9,7 +9,7 @@ class DamageWarning(UserWarning):
 
 
 class RequestError(Exception):
-    """A request that cannot be met: the message says what was wrong, what was expected and what to do."""
+    """A request that cannot be met: the message says what was wrong, what was expected and how to fix it."""
 
 
 class DiskError(RequestError):

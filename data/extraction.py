@@ -1,7 +1,7 @@
-"""Files out of zip and tar archives that nobody needs to trust: only files and folders, only inside, only so much.
+"""Safe extraction of untrusted zip and tar archives: only files and folders, inside the target, of limited size.
 
-Every member is checked here, and its bytes are written here: nothing depends on the filters of tarfile, which before
-Python 3.12.11 let links with long paths out of the folder (CVE-2025-4517). Links and devices are refused altogether,
+Every member is checked and written here, without tarfile's filters, which before Python 3.12.11 let links with long
+paths escape the folder (CVE-2025-4517). Links and devices are refused altogether,
 so no path inside the new folder can lead out of it.
 """
 
@@ -44,7 +44,7 @@ def extract_zip(archive: Path, folder: Path) -> None:
     """Write the files of a zip archive into a new folder; checksums are compared.
 
     Raises:
-        RequestError: a member is unsafe, or they are too many or too large.
+        RequestError: a member is unsafe, or there are too many or too large ones.
     """
     with zipfile.ZipFile(archive) as source:
         members = source.infolist()
@@ -69,7 +69,7 @@ def extract_tar(parts: Sequence[Path], folder: Path) -> None:
     """Write the files of a compressed tar archive, perhaps cut into several parts, into a new folder.
 
     Raises:
-        RequestError: a member is unsafe, or they are too many or too large.
+        RequestError: a member is unsafe, or there are too many or too large ones.
     """
     archive, packed = parts[0], sum(part.stat().st_size for part in parts)
     folder.mkdir()
@@ -81,7 +81,7 @@ def extract_tar(parts: Sequence[Path], folder: Path) -> None:
                 count = size = 0
                 for member in source:
                     count, size = count + 1, size + member.size
-                    source.members.clear()  # pyright: ignore[reportAttributeAccessIssue]  # tarfile keeps all it has seen
+                    source.members.clear()  # pyright: ignore[reportAttributeAccessIssue]  # tarfile keeps all members
                     _check_amount(archive, count, size, bounded.limit)
                     regular = member.isreg() and not member.issparse()
                     _check_path(archive, member.name, plain=regular or member.isdir())
@@ -91,11 +91,11 @@ def extract_tar(parts: Sequence[Path], folder: Path) -> None:
                         _check_space(archive, folder, member.size)
                         write_file(folder / member.name, content, member.mtime)
             while bounded.read(2**20):
-                pass  # to the end: the checksum stands there
+                pass  # to the end, where the checksum is
 
 
 def _time_of(member: zipfile.ZipInfo) -> int:
-    """The time a zip file gives a member; programs that know none write zeros, also for the month and day."""
+    """The time of a member of a zip file; some programs write zeros, also for the month and day."""
     year, month, day, *clock = member.date_time
     return calendar.timegm((year, min(max(month, 1), 12), max(day, 1), *clock, 0, 0, 0))
 
@@ -142,8 +142,8 @@ def _check_amount(archive: Path, count: int, size: int, limit: int) -> None:
     if count > MOST_FILES or size > limit:
         told = f"{count:,} files" if count > MOST_FILES else f"{size / 1e9:,.1f} GB"
         raise RequestError(
-            f"{archive} unpacks to {told}, more than any known dataset of its size; nothing was unpacked: if it is "
-            "what you want, unpack it by hand"
+            f"{archive} unpacks to {told}, more than any known dataset of its size; nothing was unpacked; if this "
+            "is intended, unpack it by hand"
         )
 
 
@@ -191,19 +191,19 @@ def _uncompressed(stream: Any, archive: Path) -> Iterator[Any]:
         with gzip.GzipFile(fileobj=stream) as uncompressed:
             yield uncompressed
         return
-    import pyarrow  # deferred: the only reader of Zstandard at hand takes a while to import
+    import pyarrow  # deferred: the available Zstandard reader is slow to import
 
     try:
         with pyarrow.CompressedInputStream(pyarrow.PythonFile(stream, "r"), "zstd") as uncompressed:
             yield uncompressed
     except OSError as error:
-        if error.errno is None:  # pyarrow's word for damaged data
+        if error.errno is None:  # how pyarrow reports damaged data
             raise zlib.error(str(error)) from error
         raise
 
 
 class _Joined(io.RawIOBase):
-    """Several files read as one; `advance` is told of each megabyte."""
+    """Several files read as one; `advance` is called for each megabyte."""
 
     def __init__(self, parts: Sequence[Path], advance: Callable[[int], None]) -> None:
         self.left, self.advance, self.done, self.told = list(parts), advance, 0, 0

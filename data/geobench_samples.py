@@ -1,4 +1,4 @@
-"""Samples of GEO-Bench v1 on disk: HDF5 files of their own, or members of WebDataset shards."""
+"""Samples of GEO-Bench v1 on disk: one HDF5 file each, or members of WebDataset shards."""
 
 import ast
 import hashlib
@@ -41,7 +41,7 @@ class Samples:
 
     def __init__(self, folder: Path, members: Mapping[str, Mapping[str, tuple[str, int, int]]]) -> None:
         self.folder, self.members = folder, members
-        self._abouts: dict[str, os.stat_result] = {}  # each file is looked at once
+        self._abouts: dict[str, os.stat_result] = {}  # status of each file, read once
 
     def check(self, ids: Sequence[str], partition: str) -> None:
         """Raise a RequestError that counts the samples of a partition that have no file."""
@@ -49,7 +49,7 @@ class Samples:
         if absent:
             raise RequestError(
                 f"{len(absent)} of {len(ids)} samples of partition {partition} are not in {self.folder}, first "
-                f"{', '.join(absent[:3])}; fetch the set again from https://huggingface.co/datasets/{HUB}"
+                f"{', '.join(absent[:3])}; download the set again from https://huggingface.co/datasets/{HUB}"
             )
 
     def _exists(self, sample: str) -> bool:
@@ -78,7 +78,7 @@ class Samples:
         return self.__dict__ | {"_abouts": {}}  # reader processes need none
 
     def in_child[R](self, work: Callable[[str], R], ids: Sequence[str]) -> Iterator[R]:
-        """Results of `work` for each sample; of HDF5 files by another process, as damage can end or hang the library.
+        """Results of `work` for each sample; HDF5 files are read by a child process, as damage can crash or hang HDF5.
 
         Raises:
             RequestError: see `label` and `pixels`; or reading a sample ended or hung the process.
@@ -89,11 +89,11 @@ class Samples:
                 yield result
                 done += 1
         except LostWorkerError as error:
-            why = f"{self.where(ids[done])} is damaged: HDF5 ends or does not come to an end reading it"
-            raise RequestError(f"{why}; fetch it again") from error
+            why = f"{self.where(ids[done])} is damaged: reading it crashes or hangs HDF5"
+            raise RequestError(f"{why}; download it again") from error
 
     def where(self, sample: str) -> str:
-        """What an error calls a sample."""
+        """How error messages name a sample."""
         if self.members:
             return f"{self.folder / self.members[sample]['bands.npz'][0]}, sample {sample}"
         return str(self.folder / f"{sample}.hdf5")
@@ -127,7 +127,7 @@ class Samples:
                     payload = ast.literal_eval(_text(file.attrs["pickle"]))
             about = inert_pickle.loads(payload, modules=MODULES)
             if not isinstance(about, dict) or "label" not in about:
-                raise ValueError("they hold no label")
+                raise ValueError("no label in it")
             return inert_pickle.integers(about["label"])
         except DAMAGED as error:
             raise RequestError(f"{self.where(sample)}: its metadata cannot be read: {error}") from error
@@ -142,7 +142,7 @@ class Samples:
 def _dataset(file: h5py.File, name: str) -> np.ndarray:
     node = array_in(file, name)
     if (node.size or 0) > MOST_PIXELS:
-        raise ValueError(f"'{name}' is no band of at most {MOST_PIXELS:,} pixels")
+        raise ValueError(f"'{name}' is not a band of at most {MOST_PIXELS:,} pixels")
     return node[()]
 
 
@@ -189,8 +189,8 @@ def _scanned(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> dict[str
                             sample = member.name.removesuffix(f".{ending}")
                             members.setdefault(sample, {})[ending] = (shard.name, member.offset_data, member.size)
         except (OSError, tarfile.TarError) as error:
-            raise RequestError(f"{shard} is damaged or incomplete ({error}); fetch it again") from error
+            raise RequestError(f"{shard} is damaged or incomplete ({error}); download it again") from error
     half = [sample for sample, found in members.items() if len(found) < 2]
     if half:
-        raise RequestError(f"{folder}: {len(half)} samples lack bands.npz or meta.pkl, first {half[0]}; fetch it again")
+        raise RequestError(f"{folder}: {len(half)} samples lack bands.npz or meta.pkl, first {half[0]}; download again")
     return members

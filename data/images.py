@@ -1,7 +1,7 @@
-"""Reading JPEG, PNG and TIFF files into band arrays, and what their headers tell without the pixels.
+"""Reading JPEG, PNG and TIFF files: band arrays, and headers without the pixels.
 
-Plain TIFFs are read from their bytes (`data.tiff`), pictures by Pillow, all others by GDAL through rasterio; whichever
-reads a file's header reads its pixels. What a file declares about its values is honoured by `data.declared`.
+Plain TIFFs are read from their bytes (`data.tiff`), pictures by Pillow, all others by GDAL through rasterio; the same
+reader takes header and pixels. What a file declares about its values is applied by `data.declared`.
 """
 
 import io
@@ -33,9 +33,9 @@ PICTURES = (".jpg", ".jpeg", ".png")
 SUFFIXES = (*PICTURES, ".tif", ".tiff")
 ONE_READ = 2**16  # bytes; every file of BigEarthNet is smaller
 LARGEST_PLAIN = 2**26  # bytes; GDAL reads larger files by parts
-SIDECARS = (".aux.xml", ".msk")  # where GDAL keeps what it declares, and a mask, beside a file
+SIDECARS = (".aux.xml", ".msk")  # where GDAL stores metadata and a mask beside a file
 
-logging.getLogger("rasterio").addHandler(logging.NullHandler())  # what goes wrong is said once, by an error
+logging.getLogger("rasterio").addHandler(logging.NullHandler())  # errors are reported once, by an exception
 
 
 def read_header(path: Path, *, alpha: bool = False) -> Header:
@@ -71,18 +71,18 @@ def read_values(
     alpha: bool = False,
     beside: bool = False,
 ) -> list[Values]:
-    """Read some bands of a file, and where they have no measurement.
+    """Read some bands of a file, with masks of pixels without a measurement.
 
     Args:
         path: a JPEG, PNG or TIFF file.
         indices: which bands, counted from 0.
         count: how many bands the file must have.
-        bands: what they are, where that is known: it decides the unit of values with a declared scale.
+        bands: the bands, if known: they decide the unit of values with a declared scale.
         alpha: as for `read_header`. Otherwise the alpha channel must be opaque and is left out, and a palette
             is looked up.
-        beside: whether one of `SIDECARS` lies beside a TIFF, in which GDAL keeps more of what is declared. Looking for
-            them at each read is slow on network disks: a dataset looks once, and those that are published as
-            archives without them (EuroSAT, BigEarthNet) do not.
+        beside: whether one of `SIDECARS` lies beside a TIFF, in which GDAL keeps more of what is declared. Checking
+            at each read is slow on network disks: a dataset checks once, and those published as archives without
+            them (EuroSAT, BigEarthNet) do not check.
 
     Returns:
         Pixels (H, W) for each index, in the file's own type or, where it declares a scale or offset, in float32.
@@ -125,7 +125,7 @@ def read_bands(
     if nodata == "keep" and (declared is None or not declared.scaled):
         return stored
     if declared is None and stored and stored[0].dtype.kind != "f":
-        return stored  # nothing is said of such values: the way of nearly all files, kept short
+        return stored  # nothing declared: the fast path of nearly all files
     values = _honoured(stored, declared, masks, indices, bands)
     if nodata == "keep":
         return [one.pixels for one in values]
@@ -135,8 +135,8 @@ def read_bands(
     if none:
         total = sum(one.pixels.size for one in values)
         raise RequestError(
-            f"{path} holds {sum(none):,} values of {total:,} that are no measurements (nodata, masked, or not finite); "
-            "fill or keep them by --nodata, where the dataset has it, or replace the file"
+            f"{path} holds {sum(none):,} values of {total:,} without a measurement (nodata, masked, or not finite); "
+            "use --nodata fill or keep, where the dataset has that option, or replace the file"
         )
     return [one.pixels for one in values]
 
@@ -178,15 +178,15 @@ def _honoured(
 
 
 def _unreadable(path: Path | str, error: Exception) -> RequestError:
-    """Any way in which a file cannot be read as one RequestError that names it."""
+    """Any failure to read a file as one RequestError that names it."""
     if isinstance(error, FileNotFoundError):
-        return RequestError(f"no file {path}; it is listed but absent: restore it or drop it from the list")
+        return RequestError(f"no file {path}; it is listed but missing: restore it or remove it from the list")
     why = str(error).removesuffix(".").replace(f" {str(path)!r}", "")  # the path is named already
     return RequestError(f"cannot read {path} ({why}); restore, replace or remove it")
 
 
 def _contents(path: Path | str) -> bytes:
-    """All bytes of a file, of a TIFF too large for `data.tiff` the first; Python's own files take twice as long."""
+    """All bytes of a file, or the first ones of a TIFF too large for `data.tiff`; file objects take twice as long."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         data = os.read(handle, ONE_READ)
@@ -214,7 +214,7 @@ def _is_deep_png(start: bytes) -> bool:
 
 
 def _mode(image: Image.Image, *, alpha: bool) -> str:
-    """The mode to read a picture in: one letter a band."""
+    """The mode to read a picture in: one letter per band."""
     if image.mode in ("1", "L"):
         return "L"
     if image.mode in ("RGB", "P"):
@@ -227,10 +227,10 @@ def _mode(image: Image.Image, *, alpha: bool) -> str:
 def _picture(data: bytes, *, alpha: bool) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
         mode = _mode(image, alpha=alpha)
-        if mode == "RGB" and image.mode != "RGB":  # a palette, or a fourth channel that is left out
+        if mode == "RGB" and image.mode != "RGB":  # a palette, or a fourth channel that is dropped
             image = image.convert("RGBA")
             if image.getchannel("A").getextrema() != (255, 255):
-                raise ValueError("it is partly transparent, and transparent pixels have no value; save it as RGB")
+                raise ValueError("it is partly transparent; save it as RGB")
         pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
@@ -239,7 +239,7 @@ def _picture(data: bytes, *, alpha: bool) -> np.ndarray:
 
 
 def has_sidecar(path: Path | str) -> bool:
-    """Whether GDAL keeps more of what is declared, or a mask, beside a TIFF."""
+    """Whether metadata or a mask of a TIFF is stored in a file beside it."""
     return any(os.path.exists(f"{path}{suffix}") for suffix in SIDECARS)
 
 
@@ -285,12 +285,10 @@ def _check_kind(source: rasterio.DatasetReader, allowed: int) -> None:
         raise ValueError(f"its bands differ in type: {', '.join(source.dtypes)}")
     kind = source.dtypes[0]
     if kind.startswith("complex"):
-        raise ValueError(
-            f"its values are complex numbers ({kind}), which no model takes; save their amplitude, or decibels"
-        )
+        raise ValueError(f"its values are complex numbers ({kind}), which no model takes; save amplitudes or decibels")
     if len(source.subdatasets) > 1:
         raise ValueError(
-            f"it holds {len(source.subdatasets)} images (pages); save one image a file, with several bands"
+            f"it holds {len(source.subdatasets)} images (pages); save one image per file, with several bands"
         )
     if source.colorinterp[0] == ColorInterp.palette:
         raise ValueError("its values are palette indices, not measurements; save it as RGB")

@@ -10,7 +10,7 @@ from jaxtyping import Int64
 
 
 class Inert:
-    """What stands in for an object of a class that the reader does not import: its arguments and state, unused.
+    """Placeholder for an object of a class that is not imported: its arguments and state, unused.
 
     Args:
         args: what the pickle would have called the class with.
@@ -51,7 +51,7 @@ def loads(payload: bytes, *, modules: Collection[str]) -> Any:
 
     Args:
         payload: the pickle.
-        modules: modules whose names may stand in it.
+        modules: modules whose names may occur in it.
 
     Raises:
         pickle.UnpicklingError: it names anything else, or is damaged.

@@ -29,7 +29,7 @@ VAL_SHARE, SEED = 0.2, 0  # of the val split that is drawn from train where a fo
 
 @dataclass(frozen=True)
 class Listing:
-    """N samples in order, with what is known of each.
+    """N samples in order, with what is known about each.
 
     Args:
         paths: relative to the folder: images, or folders of single-band TIFFs.
@@ -104,9 +104,7 @@ def with_val(listing: Listing) -> Listing:
         drawn.update(ordered[: min(count, len(rows) - 1)])
     if not drawn:
         return listing
-    note(
-        f"no val split: {len(drawn)} of {listing.splits.count('train')} train images are drawn for it, always the same"
-    )
+    note(f"no val split: using {len(drawn)} of {listing.splits.count('train')} train images, always the same")
     splits = ["val" if row in drawn else split for row, split in enumerate(listing.splits)]
     how = f"{listing.how}; val is {VAL_SHARE:.0%} of train by sha256 of the seed {SEED} and the relative path"
     return replace(listing, splits=splits, how=how)
@@ -138,7 +136,7 @@ def path_hash(text: str) -> bytes:
 
 
 def check_class_names(names: Iterable[str], where: object) -> None:
-    """Raise a RequestError where two class names differ only in case, spaces or Unicode form: a typing error."""
+    """Raise a RequestError if two class names differ only in case, spaces or Unicode form: a typing error."""
     seen: dict[str, str] = {}
     for name in sorted(set(names)):
         other = seen.setdefault(folded(name), name)
@@ -150,5 +148,5 @@ def check_class_names(names: Iterable[str], where: object) -> None:
 
 
 def folded(name: str) -> str:
-    """A name without what people type in different ways."""
+    """A name normalised in case, spaces and Unicode form."""
     return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", name)).strip().casefold()

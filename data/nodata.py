@@ -1,4 +1,4 @@
-"""Pixels of a dataset that are no measurements: counted, then refused or filled with the bands' means (`--nodata`)."""
+"""Pixels without a measurement: counted, then refused or filled with the bands' means (`--nodata`)."""
 
 import sys
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from data.dataset import EODataset, Statistic
 from data.declared import Values, filled
 from data.errors import RequestError
 
-MEND = "fill them with the bands' means by --nodata fill, take them as stored by --nodata keep, or leave them out"
+MEND = "use --nodata fill (the bands' means) or --nodata keep (values as stored), or remove these images"
 
 
 def record(bands: Sequence[Band], statistics: dict[str, Statistic], counts: dict[str, int]) -> dict[str, Any]:
-    """What an identity says of filled pixels: how many there were, and the values they got."""
+    """Record of filled pixels in an identity: their number, and the values they were filled with."""
     return counts | {"filled_with": {band.name: statistics[band.name].mean for band in bands}}
 
 
@@ -30,7 +30,7 @@ class Count(NamedTuple):
     Args:
         images: samples that have some.
         values: how many there are.
-        total: values looked at.
+        total: values examined.
         empty: samples with at least one band entirely nodata.
         first: index of the first such sample.
     """
@@ -45,16 +45,16 @@ class Count(NamedTuple):
 def settled(
     dataset: EODataset, how: str, rows: Sequence[int], index: tuple[Path, str] | None = None
 ) -> dict[str, Any] | None:
-    """Count the pixels without a measurement in some samples and refuse them, or say how they are filled.
+    """Count the pixels without a measurement in some samples, and refuse them or record how they are filled.
 
     Args:
         dataset: one split.
         how: ``refuse`` or ``fill``.
         rows: the samples that may have such pixels.
-        index: file that keeps the count, and the digest of all that it depends on; None means to count again.
+        index: file that stores the count, and the digest of everything it depends on; None means to count again.
 
     Returns:
-        See `record`; None where there are no such pixels.
+        See `record`; None if there are no such pixels.
 
     Raises:
         RequestError: there are, and `how` is ``refuse``.
@@ -83,7 +83,7 @@ def settled(
 
 def _counted(dataset: EODataset, rows: Sequence[int]) -> Count:
     count = Count()
-    with progress("looking for nodata", len(rows), "images") as advance:
+    with progress("counting nodata", len(rows), "images") as advance:
         for row in rows:
             read = dataset.read_values(row, dataset.bands)
             count = count._replace(total=count.total + sum(one.pixels.size for one in read))
@@ -111,7 +111,5 @@ def pixels_of(
         return [filled(one, statistics[band.name].mean) for one, band in zip(values, bands, strict=True)]
     lacking = sum(int(one.invalid.sum()) for one in values if one.invalid is not None)
     if lacking and how == "refuse":
-        raise RequestError(
-            f"{name} holds {lacking:,} values that are no measurements (nodata, NaN or infinity); {MEND}"
-        )
+        raise RequestError(f"{name} holds {lacking:,} values without a measurement (nodata, NaN or infinity); {MEND}")
     return [one.pixels for one in values]

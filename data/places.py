@@ -1,4 +1,4 @@
-"""Where images lie: WGS 84 longitude and latitude, or no location where what is declared is no place on Earth."""
+"""Locations of images: WGS 84 longitude and latitude, or none if the declared ones are not on Earth."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ def lonlat_of(headers: Sequence["Header"], *, where: str = "") -> Float64[np.nda
 
     Returns:
         (N, 2) float64 degrees; None if any file has no location, or, with one warning per command, if its coordinate
-        system or transform gives no place on Earth.
+        system or transform gives none on Earth.
     """
     if not headers or any(header.crs is None for header in headers):
         return None
@@ -38,9 +38,7 @@ def lonlat_of(headers: Sequence["Header"], *, where: str = "") -> Float64[np.nda
         try:
             transform = pyproj.Transformer.from_crs(str(system), "EPSG:4326", always_xy=True).transform
         except ProjError:  # no such code, an engineering system, another planet
-            warn(
-                where, f"the coordinate system of {here.sum():,} images is not one of the Earth: {_short(str(system))}"
-            )
+            warn(where, f"the coordinate system of {here.sum():,} images is not terrestrial: {_short(str(system))}")
             return None
         lonlat[here] = np.column_stack(transform(*centres[here].T))
     return on_earth(lonlat, where=where)
@@ -49,7 +47,7 @@ def lonlat_of(headers: Sequence["Header"], *, where: str = "") -> Float64[np.nda
 def on_earth(
     lonlat: Float[np.ndarray, "samples 2"] | None, *, where: str = ""
 ) -> Float64[np.ndarray, "samples 2"] | None:
-    """Places with longitudes wrapped to [-180, 180]; None, with one warning per command, where any is none on Earth.
+    """Locations with longitudes wrapped to [-180, 180]; None, with one warning per command, if any is not on Earth.
 
     Args:
         lonlat: (N, 2) degrees, or None.
@@ -61,9 +59,7 @@ def on_earth(
     wrong = ~np.isfinite(lonlat).all(axis=1) | ~(np.abs(lonlat[:, 1]) <= 90)
     if wrong.any():
         lon, lat = lonlat[wrong][0]
-        warn(
-            where, f"{wrong.sum():,} of {len(lonlat):,} images lie at no place on Earth, first lon {lon:g}, lat {lat:g}"
-        )
+        warn(where, f"{wrong.sum():,} of {len(lonlat):,} images are not on Earth, first lon {lon:g}, lat {lat:g}")
         return None
     over = np.abs(lonlat[:, 0]) > 180
     if over.any():
@@ -73,12 +69,12 @@ def on_earth(
 
 
 def warn(where: str, why: str) -> None:
-    """Say once per command that a dataset has no locations; its splits, views and files may each give the reason."""
+    """Report once per command that a dataset has no locations, even if several splits, views or files cause it."""
     if where in _warned or os.environ.get("RANK", "0") != "0":
         return
     _warned.add(where)
     print(
-        f"{where or 'images'}: warning: no locations: {why}; they are left out, and models that need them refuse",
+        f"{where or 'images'}: warning: no locations: {why}; models that need locations will refuse these images",
         file=sys.stderr,
     )
 

@@ -1,8 +1,8 @@
 """What features were made from: a stamp and a checksum of every image, taken as it is first read.
 
-A stamp is of the sizes and times of the files that an image is read from; reading them all again takes minutes, looking
-at their times does not. A checksum is of the pixels, so that files with new times and the same content, such as those
-of a clone or a copy, are known to be the same. Both are 64-bit XXH3 hashes; 0 stands for what is not known.
+A stamp is a hash of the sizes and times of an image's files: comparing times is fast, reading all images again takes
+minutes. A checksum is a hash of the pixels: it shows that files with new times, such as copies, have the same content.
+Both are 64-bit XXH3 hashes; 0 means unknown.
 """
 
 import os
@@ -19,12 +19,12 @@ from data.dataset import EODataset
 from data.errors import RequestError
 
 STAMP, PIXELS = 0, 1  # columns of the array ``sources`` (N, 2) uint64
-THREADS = 16  # looking at files waits for the disk
+THREADS = 16  # reading file times waits for the disk
 AT_ONCE = 1024
 
 
 def stamp_of(about: Iterable[os.stat_result]) -> int:
-    """Stamp of an image from what is known of its files, in their order; 0 where there are none."""
+    """Stamp of an image from the status of its files, in order; 0 if it has none."""
     line = ";".join(f"{one.st_size} {one.st_mtime_ns}" for one in about)
     return xxh3_64_intdigest(line.encode()) if line else 0
 
@@ -38,13 +38,13 @@ def stamp(dataset: EODataset, index: int, bands: Sequence[Band]) -> int:
     try:
         return stamp_of([os.stat(file) for file in dataset.files(index, bands)])
     except FileNotFoundError as error:
-        raise RequestError(f"no file {error.filename}; it was there before: restore it") from error
+        raise RequestError(f"no file {error.filename}; it existed before: restore it") from error
 
 
 def stamps(dataset: EODataset, bands: Sequence[Band]) -> UInt64[np.ndarray, " samples"] | None:
-    """Stamps of all images, (N,) uint64; None where they are read from no files of their own.
+    """Stamps of all images, (N,) uint64; None if they have no files of their own.
 
-    Those that the dataset was opened with, where it has looked at all files then.
+    Those taken when the dataset was opened, if it read the status of all files then.
     """
     if dataset.looked is not None:
         return dataset.looked
@@ -63,7 +63,7 @@ def check_looked(dataset: EODataset, rows: Sequence[int], found: Sequence[int] |
     """Raise a RequestError for an image that was replaced after the dataset had been opened.
 
     Args:
-        dataset: one split; without stamps of its opening nothing can be said.
+        dataset: one split; nothing is checked if it was opened without stamps.
         rows: b indices.
         found: their b stamps now.
     """
@@ -71,7 +71,7 @@ def check_looked(dataset: EODataset, rows: Sequence[int], found: Sequence[int] |
         return
     for row, now in zip(rows, found, strict=True):
         if dataset.looked[row] != now:
-            raise RequestError(f"'{dataset.ids[row]}' was replaced while it was read; give the command again")
+            raise RequestError(f"'{dataset.ids[row]}' was replaced while it was read; run the command again")
 
 
 def checksum(images: Sequence[Shaped[np.ndarray, "_ _"]]) -> int:

@@ -43,11 +43,11 @@ class Selected(Subset):
 
 
 def selected(dataset: EODataset, selection: Selection) -> EODataset:
-    """The samples of the classes asked for, at most as many of each as asked for.
+    """The samples of the requested classes, at most the requested number of each.
 
     Classes keep the dataset's order. A sample of no kept class is left out. A multi-label sample counts for each kept
-    class it has, so common classes can end with more samples than asked for; classes are filled from the rarest on.
-    What was asked for is part of the dataset's provenance, hence of the identity of its features.
+    class it has, so common classes can end up with more samples than requested; classes are filled from the rarest.
+    The request is part of the dataset's provenance, hence of the identity of its features.
 
     Raises:
         RequestError: an unknown class, a malformed count, or more samples per class than there are.
@@ -79,8 +79,8 @@ def selected(dataset: EODataset, selection: Selection) -> EODataset:
             told = ", ".join(f"{names[kept[k]]} has {have[k]:,}" for k in short[:3])
             more = f" (and {len(short) - 3} more classes)" if len(short) > 3 else ""
             raise RequestError(
-                f"--per-class {selection.per_class}: {wanted[short].max()} samples per class are asked of "
-                f"{dataset.name} {dataset.split}, but {told}{more}; ask for at most {have[short].min()}, or 'all'"
+                f"--per-class {selection.per_class}: {wanted[short].max()} samples per class requested from "
+                f"{dataset.name} {dataset.split}, but {told}{more}; use at most {have[short].min()}, or 'all'"
             )
         rows = draw(shown, wanted, seed=selection.seed, split=dataset.split)
     if not len(rows):
@@ -99,7 +99,7 @@ def draw(
     Args:
         shown: (N, K) booleans: which classes a sample has.
         wanted: (K,) samples of each class.
-        seed: of the draw; of one seed and single-label data, a smaller draw lies inside a larger one.
+        seed: of the draw; with one seed and single-label data, a smaller draw is a subset of a larger one.
         split: train, val or test; each has its own stream.
 
     Returns:
@@ -134,7 +134,7 @@ def parse_classes(text: str | None, names: Sequence[str], dataset: str) -> list[
         found.append(name)
         words = words[count:]
     if len(found) < 2:
-        raise RequestError(f"--only-classes {text}: a probe needs at least two classes to tell apart; name two or more")
+        raise RequestError(f"--only-classes {text}: a probe needs at least two classes; name two or more")
     return found
 
 

@@ -43,7 +43,7 @@ HOLDS_LISTS = "the column label holds lists; call it labels for a multi-label se
 
 
 def find_tables(root: Path) -> dict[Path, str | None]:
-    """The tables of a folder, and the split that each is of where its name says it; none where there are none.
+    """The tables of a folder, and the split of each if its name gives it.
 
     Raises:
         RequestError: it holds two that contradict each other.
@@ -64,7 +64,7 @@ def find_tables(root: Path) -> dict[Path, str | None]:
             by_split[split] = file
     if not {"train", "test"} <= set(by_split):
         for file in by_split.values():
-            note(f"{file} is left out: split tables are read where there are both train.csv and test.csv")
+            note(f"{file} is ignored: split tables are read if there are both train.csv and test.csv")
         return {}
     return {file: split for split, file in by_split.items()}
 
@@ -81,7 +81,7 @@ def _find_metadata(root: Path) -> dict[Path, str | None]:
             raise RequestError(f"{root} holds both {first.name} and {tables[-1].relative_to(root)}; keep one of them")
         labelled = [table for table in tables if _lists_images(table)]
         if tables and not labelled:
-            note(f"{tables[0]} is left out: it has no column file_name, or none with labels")
+            note(f"{tables[0]} is ignored: it has no column file_name, or none with labels")
         found |= dict.fromkeys(labelled, split)
     splits = [split for split in homes.values() if split]
     if found and root not in [table.parent for table in found] and len(found) < len(splits):
@@ -176,7 +176,7 @@ class _Part:
     columns: dict[str, list[Any]]
 
     def refuse(self, wrong: Sequence[bool], what: str, *, column: str | None = None) -> None:
-        """Raise an error that counts the wrong rows and shows the first of them."""
+        """Raise an error that counts the wrong rows and lists the first."""
         bad = [row for row, is_wrong in enumerate(wrong) if is_wrong]
         if bad:
             told = [self.where[row] + (f" '{self.columns[column][row]}'" if column else "") for row in bad[:SHOWN]]
@@ -381,7 +381,7 @@ def _list_in(text: str) -> list[str] | None:
 
 
 def _through_map(root: Path, names: list[list[str]]) -> list[list[str]]:
-    """Names in place of numbers where a ``label_map.json`` lies beside tables that only have numbers."""
+    """Class names in place of numbers, from a ``label_map.json`` beside the tables."""
     file = root / LABEL_MAP
     if not file.is_file() or not all(name.isdigit() for chosen in names for name in chosen):
         return names
@@ -432,7 +432,7 @@ def _lonlat(part: _Part) -> np.ndarray | None:
 
 
 def number_in(value: Any) -> float:
-    """A number, with a comma as spreadsheets write it in half of Europe; NaN for anything else."""
+    """A number, with a decimal point or comma; NaN for anything else."""
     try:
         return float(str(value).strip().replace(",", "."))
     except ValueError:

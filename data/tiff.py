@@ -1,8 +1,8 @@
-"""Plain GeoTIFFs read straight from their bytes: GDAL spends a millisecond on opening a file of a few kilobytes.
+"""Fast reading of plain GeoTIFFs from their bytes: GDAL takes a millisecond to open a file of a few kilobytes.
 
-Plain are those that EuroSAT, BigEarthNet and GDAL's defaults have: one image in strips, not compressed or by deflate,
-with tags that are known here. Header and pixels come from one reading of the tags (`plain_tiff`). Where anything is
-strange, whole or damaged, that is None: GDAL then reads both. (Adobe, TIFF revision 6.0, 1992; OGC 19-008r4, GeoTIFF
+Plain files are like those of EuroSAT, BigEarthNet and GDAL's defaults: one image in strips, uncompressed or deflated,
+with only the tags known here. Header and pixels come from one reading of the tags (`plain_tiff`). It returns None for
+any other file, sound or damaged: GDAL then reads it. (Adobe, TIFF revision 6.0, 1992; OGC 19-008r4, GeoTIFF
 1.1; GDAL's tags 42112 and 42113.)
 """
 
@@ -33,9 +33,9 @@ KINDS_OF = {
     **dict.fromkeys((PIXEL_SCALE, TIEPOINT, MATRIX, GEO_NUMBERS), (12,)),
     **dict.fromkeys((GEO_WORDS, GDAL_METADATA, GDAL_NODATA), (2,)),
 }
-# They say nothing of the pixels: names, dates, programs, resolution on paper.
+# They do not affect the pixels: names, dates, programs, print resolution.
 IGNORED = {269, 270, 271, 272, 282, 283, 296, 305, 306, 315, 33432}
-ONE = {SUBFILE: 0, FILL_ORDER: 1, ORIENTATION: 1}  # the only value taken
+ONE = {SUBFILE: 0, FILL_ORDER: 1, ORIENTATION: 1}  # the only supported value
 NEEDED = {WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, OFFSETS, LENGTHS}
 DECIDING = (BITS, OFFSETS, LENGTHS, SAMPLE_FORMAT, GDAL_METADATA, GDAL_NODATA)  # may lie outside the directory
 DEFLATE = (8, 32946)  # Adobe's number and the older one
@@ -44,7 +44,7 @@ TYPES = {(1, 8): "u1", (1, 16): "u2", (1, 32): "u4", (1, 64): "u8", (2, 8): "i1"
          (2, 64): "i8", (3, 32): "f4", (3, 64): "f8"}  # fmt: skip
 MODEL_TYPE, RASTER_TYPE, GEOGRAPHIC, PROJECTED = 1024, 1025, 2048, 3072
 LARGEST_CODE = 32766  # of EPSG's in GeoTIFF; 32767 is user-defined, and beyond are ESRI's
-# Geo keys that leave the place to the code: citations, and units in degrees (9102) and metres (9001).
+# Geo keys that do not change the location: citations, and units in degrees (9102) and metres (9001).
 GEO_IGNORED, GEO_UNITS = {1026, 2049, 2057, 2059, 3073}, {2054: 9102, 3076: 9001}
 
 
@@ -55,15 +55,14 @@ class PlainTiff:
     Args:
         dtype: of a value, in the file's byte order.
         shape: height, width, bands.
-        planar: whether each band is stored on its own.
+        planar: whether each band is stored separately.
         deflated: whether each strip is compressed.
         differences: whether a row holds differences from pixel to pixel.
-        pieces: first place, place after the last, and rows of each strip; strips that follow one another and are
-            not compressed are one.
-        names: the bands' names, None where there is none.
-        declared: what the file says of its values.
-        learnt_from: first place, place after the last, and the bytes there, that said all this: another file with
-            these has its pixels there too.
+        pieces: start, stop and rows of each strip; consecutive uncompressed strips are merged.
+        names: band names, None for unnamed bands.
+        declared: what the file declares about its values.
+        learnt_from: start, stop and the bytes there that all of this was read from: a file with the same bytes has
+            the same layout.
     """
 
     dtype: np.dtype
@@ -77,14 +76,14 @@ class PlainTiff:
     learnt_from: tuple[tuple[int, int, bytes], ...]
 
 
-# Parsing the tags takes longer than all else, and the files of a dataset differ in little but their pixels: what the
-# tags said is kept by the files' size.
+# Parsing the tags takes most of the time, and the files of a dataset differ in little but their pixels: parsed tags
+# are cached by file size.
 _KNOWN: dict[int, PlainTiff] = {}
 KEEP = 1000
 
 
 def is_tiff(start: bytes) -> bool:
-    """Whether a file that begins so is a TIFF."""
+    """Whether a file with these first bytes is a TIFF."""
     return start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -113,7 +112,7 @@ def pixels_of(data: bytes, layout: PlainTiff) -> Shaped[np.ndarray, "height widt
     """(H, W, C) stored values of a plain TIFF.
 
     Raises:
-        ValueError: a compressed strip is damaged; GDAL may return its pixels nonetheless.
+        ValueError: a compressed strip is damaged; GDAL might still return its pixels.
     """
     height, width, count = layout.shape
     first, stop, _ = layout.pieces[0]
@@ -180,11 +179,11 @@ def _learn(data: Bytes) -> PlainTiff | None:
     rows = min(tags.get(STRIP_ROWS, (height,))[0], height)
     planes = count if planar else 1
     if not rows or not -(-height // rows) * planes == len(tags[OFFSETS]) == len(tags[LENGTHS]):
-        return None  # before a list as long as a damaged height says is made
+        return None  # before a damaged height makes a huge list
     strip_rows = [min(rows, height - top) for top in range(0, height, rows)] * planes
     pieces = [(first, first + size, n) for first, size, n in zip(tags[OFFSETS], tags[LENGTHS], strip_rows, strict=True)]
     if not all(tags[LENGTHS]):
-        return None  # a strip that was never written
+        return None  # a strip was never written
     if max(stop for _, stop, _ in pieces) > len(data):
         raise ValueError(f"it is cut short: {len(data)} bytes, of which its pixels end at {max(p[1] for p in pieces)}")
     if not deflated:
@@ -214,7 +213,7 @@ def _learn(data: Bytes) -> PlainTiff | None:
 
 
 def _joined(stretches: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """First and last places, those that follow one another made one: a comparison for each is what reading costs."""
+    """Stretches with adjacent ones merged: each costs one comparison per file read."""
     joined: list[tuple[int, int]] = []
     for start, stop in sorted(stretches):
         if joined and start <= joined[-1][1]:
@@ -225,9 +224,9 @@ def _joined(stretches: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _tags(data: Bytes) -> tuple[str, dict[int, tuple], dict[int, tuple[str, int]], tuple[int, int]] | None:
-    """Byte order, values of the known tags, their layouts and places, and the directory, of a classic TIFF's image.
+    """Byte order, values of the known tags, their formats and offsets, and the directory, of a classic TIFF's image.
 
-    None where it is a BigTIFF, holds several images, is not well formed, or has a tag that is not known here.
+    None where it is a BigTIFF, holds several images, is malformed, or has a tag that is not known here.
     """
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
     if order is None or len(data) < 8:
@@ -258,7 +257,7 @@ def _tags(data: Bytes) -> tuple[str, dict[int, tuple], dict[int, tuple[str, int]
 
 
 def _pixel_type(order: str, tags: dict[int, tuple], count: int) -> np.dtype | None:
-    """Type of the values, where all bands have the same and the tags name each."""
+    """Type of the values, if all bands have the same and the tags give it for each."""
     bits, forms = tags[BITS], tags.get(SAMPLE_FORMAT, (1,) * count)
     if not count == len(bits) == len(forms) or len(set(bits)) > 1 or len(set(forms)) > 1:
         return None
@@ -267,7 +266,7 @@ def _pixel_type(order: str, tags: dict[int, tuple], count: int) -> np.dtype | No
 
 
 def _told(tags: dict[int, tuple], count: int, dtype: np.dtype) -> tuple[tuple[str | None, ...], Declared | None] | None:
-    """The bands' names and what is declared of their values; None where only GDAL can tell."""
+    """Band names and what is declared about their values; None if only GDAL can read it."""
     names: list[str | None] = [None] * count
     scale, offset, nodata = [1.0] * count, [0.0] * count, None
     try:
@@ -298,7 +297,7 @@ def _number(text: bytes, dtype: np.dtype) -> float | int:
     """A nodata value as GDAL writes it.
 
     Raises:
-        ValueError: it is written in another way.
+        ValueError: another notation.
     """
     word = text.partition(b"\0")[0].decode("ascii").strip()
     if "_" in word:
@@ -310,7 +309,7 @@ def _number(text: bytes, dtype: np.dtype) -> float | int:
 
 
 def header_of(data: Bytes) -> Header | None:
-    """Header of a plain TIFF, without its place; None where GDAL has to read it.
+    """Header of a plain TIFF, without its location; None if GDAL has to read it.
 
     Raises:
         ValueError: it is cut short.
@@ -322,7 +321,7 @@ def header_of(data: Bytes) -> Header | None:
 
 
 def place_of(data: Bytes) -> tuple[str | None, tuple[float, float] | None] | None:
-    """Coordinate system and centre of a plain TIFF, both None where it has none; None where only GDAL can tell."""
+    """Coordinate system and centre of a plain TIFF, both None if it has none; None if only GDAL can read them."""
     if (found := _tags(data)) is None:
         return None
     tags = found[1]
@@ -347,7 +346,7 @@ def place_of(data: Bytes) -> tuple[str | None, tuple[float, float] | None] | Non
 
 
 def _geo_keys(tags: dict[int, tuple]) -> dict[int, int | None] | None:
-    """Values of the geo keys, None for words and numbers kept elsewhere; None where they are not well formed."""
+    """Values of the geo keys, None for strings and numbers stored elsewhere; None if they are malformed."""
     values = tags[GEO_KEYS]
     if values[:2] != (1, 1) or values[2] > 1 or len(values) != 4 + 4 * values[3]:
         return None

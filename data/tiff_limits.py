@@ -15,10 +15,10 @@ SHRINKS_MORE = {34887, 34925, 34926, 50000, 50001, 50002}
 
 
 def check_sizes(data: Bytes) -> int:
-    """Raise a ValueError where a TIFF of any kind declares more than its bytes can hold.
+    """Raise a ValueError if a TIFF of any kind declares more than its bytes can hold.
 
     Returns:
-        How many bytes its values may take.
+        Bytes that its values may take.
     """
     entries = dict(_entries(data))
     values = {tag: first for tag, (_, _, first) in entries.items()}
@@ -50,7 +50,7 @@ def check_sizes(data: Bytes) -> int:
 
 
 def _never_written(data: Bytes, entries: dict[int, tuple[int, tuple[int, int], int]], blocks: int, *lists: int) -> bool:
-    """Whether the lists of a sparse file's blocks are as long as its image needs, and hold nothing but zeros."""
+    """Whether a sparse file's block lists have the length its image needs, and contain only zeros."""
     for tag in lists:
         listed, (start, stop), _ = entries.get(tag, (0, (0, 0), 0))
         if listed != blocks or stop > len(data) or any(data[start:stop]):
@@ -61,7 +61,7 @@ def _never_written(data: Bytes, entries: dict[int, tuple[int, tuple[int, int], i
 def check_declared(
     width: int, height: int, count: int, value_bytes: int, size: int, allowed: int = ALWAYS_ALLOWED
 ) -> None:
-    """Raise a ValueError where so many values cannot be in a file of so many bytes."""
+    """Raise a ValueError if a file of this size cannot contain that many values."""
     declared = width * height * count * value_bytes
     if declared > max(allowed, LARGEST_RATIO * size):
         raise ValueError(
@@ -71,9 +71,7 @@ def check_declared(
 
 
 def _entries(data: Bytes) -> Iterator[tuple[int, tuple[int, tuple[int, int], int]]]:
-    """How many values the tags of the first image have, where they lie, and the first of each, of any TIFF, whole or
-    damaged.
-    """
+    """Count, offsets and first value of each tag of the first image, of any TIFF, sound or damaged."""
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     head, entry, word = (f"{order}Q", f"{order}HHQ", 8) if big else (f"{order}H", f"{order}HHI", 4)
@@ -92,4 +90,4 @@ def _entries(data: Bytes) -> Iterator[tuple[int, tuple[int, tuple[int, int], int
                 (value,) = struct.unpack_from(pointer, data, value)
             yield tag, (count, (value, value + size), struct.unpack_from(form, data, value)[0])
     except struct.error:
-        return  # GDAL says what is wrong
+        return  # GDAL reports what is wrong

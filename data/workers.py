@@ -1,8 +1,8 @@
-"""Work handed to other processes, results in order; a process that cannot start, send or live on never means a hang.
+"""Worker processes that return results in order; one that fails to start, send or survive never causes a hang.
 
-Needs neither semaphores, nor ``/dev/shm``, nor sockets in ``TMPDIR``, which containers restrict: each worker has a
-pipe of its own, and where processes are forked arrays come back through memory that was mapped before the fork. A
-worker that dies closes its pipe, and so is noticed at once.
+Needs no semaphores, no ``/dev/shm`` and no sockets in ``TMPDIR``, which containers restrict: each worker has its own
+pipe, and forked workers return arrays through memory mapped before the fork. A worker that dies closes its pipe, so
+that its death is noticed at once.
 """
 
 import mmap
@@ -21,17 +21,17 @@ import numpy as np
 from data.command import leave_interrupts_to_the_parent, note
 from data.errors import RequestError
 
-OUTSTANDING = 2  # items that each worker has been asked for: one at work, one ready
-START_S = 60.0  # a worker that says nothing for so long does not start
-ANSWER_S = 900.0  # a worker that takes so long for one item is stuck
+OUTSTANDING = 2  # items requested from each worker: one in progress, one ready
+START_S = 60.0  # time limit for a worker to start
+ANSWER_S = 900.0  # time limit for one item; beyond it a worker is stuck
 
 
 class LostWorkerError(RequestError):
-    """A worker process is gone, or does not answer."""
+    """A worker process died, or does not answer."""
 
 
 TOO_LITTLE_MEMORY = "too little memory to read a batch of images ({}); use fewer --workers or a smaller --batch-size"
-KILLED = "a reader process was killed, perhaps for want of memory; use fewer --workers, or --workers 0"
+KILLED = "a reader process was killed, perhaps by lack of memory; use fewer --workers, or --workers 0"
 
 
 def in_order[T, R](
@@ -42,14 +42,14 @@ def in_order[T, R](
     result_bytes: int = 0,
     patience_s: float | None = None,
 ) -> Generator[R]:
-    """Results of `work` for every item, in order, from worker processes or, where none can start, from this one.
+    """Results of `work` for every item, in order, from worker processes or, if none can start, from this one.
 
     Args:
-        work: called with an item; what it raises is raised here, a RequestError or OSError as it is.
-        items: the same in all processes.
-        workers: how many processes; 0 works here.
-        result_bytes: about as large as the arrays of one result are; larger ones take a slower way.
-        patience_s: a worker that takes so long for one item is stuck; None means `ANSWER_S`.
+        work: called with an item; its exceptions are raised here, a RequestError or OSError unchanged.
+        items: inputs.
+        workers: number of processes; 0 means this process.
+        result_bytes: approximate size of the arrays of one result; larger ones are sent more slowly.
+        patience_s: time limit for one item; None means `ANSWER_S`.
 
     Raises:
         LostWorkerError: a worker was killed, or is stuck.

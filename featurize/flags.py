@@ -1,4 +1,4 @@
-"""The flags that choose a model and how to run it: shared by featurize, its engines and featurize bench."""
+"""Flags that choose a model and how to run it, shared by featurize, its engines and featurize bench."""
 
 import os
 from collections.abc import Callable
@@ -46,11 +46,11 @@ class ModelFlags:
     variant: str | None = None
 
     def check(self) -> None:
-        """Raise a RequestError unless the model exists; quick, so that a slip is told before data are opened."""
+        """Raise a RequestError unless the model exists, before the data are opened."""
         MODELS.check(self.model)
 
     def wanted_bands(self) -> tuple[str, ...]:
-        """The bands asked for, or those that the model's card names, best first."""
+        """The requested bands, or those of the model's card, best first."""
         return (self.bands,) if self.bands else MODELS.card(self.model).default_bands
 
     def build(self, first: "EODataset", training: Callable[[], "EODataset"]) -> "Encoder":
@@ -58,10 +58,10 @@ class ModelFlags:
 
         Args:
             first: any split of the dataset.
-            training: opens the training split, for models that take something from it.
+            training: opens the training split, for models that fit something on it.
 
         Raises:
-            RequestError: a setting the model does not have, or weights that cannot be had.
+            RequestError: a setting the model does not have, or weights that are not available.
         """
         from featurize.encoder import EncoderRequest, build_encoder  # deferred: torch takes seconds to import
 
@@ -125,7 +125,7 @@ class RunFlags:
             raise RequestError(f"--device {self.device} goes with --engine torchrun; name one device or that engine")
 
     def chosen_engine(self) -> str:
-        """The engine asked for, or the one that the devices or the surroundings ask for."""
+        """The requested engine, or the one implied by --device or the environment."""
         several = "," in self.device or int(os.environ.get("WORLD_SIZE", "1")) > 1
         return self.engine or ("torchrun" if several else "local")
 
@@ -133,7 +133,7 @@ class RunFlags:
         """The runtime for an encoder on this machine.
 
         Args:
-            encoder: decides which precisions can be had.
+            encoder: decides which precisions are available.
             device: instead of ``--device``, for a process that has one of several.
 
         Raises:

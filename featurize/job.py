@@ -1,4 +1,4 @@
-"""One featurize command, whole: opened and carried out the same way in whatever process it runs."""
+"""A featurize command: opened and run the same way in every process."""
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,7 +19,7 @@ PATHS = ("packed", "data_root", "cache_dir")  # the flags of data that are paths
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a featurize command asked for; picklable, so that other processes can carry out parts of it.
+    """The request of a featurize command; picklable, so that other processes can run parts of it.
 
     Args:
         model: which encoder.
@@ -27,7 +27,7 @@ class Job:
         run: how to run.
         augment: views of each training image, the image itself included.
         out: where results are kept.
-        overwrite: make features anew where they exist.
+        overwrite: recompute features that exist.
     """
 
     model: ModelFlags
@@ -38,13 +38,13 @@ class Job:
     overwrite: bool = False
 
     def check(self) -> None:
-        """Raise a RequestError for what is wrong with the request itself, before anything is opened."""
+        """Raise a RequestError if the request itself is wrong, before anything is opened."""
         self.model.check()
         self.run.check()
         if self.augment < 1:
             raise RequestError(f"--augment {self.augment}: must be at least 1")
         if self.augment > 1 and "train" not in self.data.splits():
-            raise RequestError(f"--augment {self.augment} --split {self.data.split}: only training images are altered")
+            raise RequestError(f"--augment {self.augment} --split {self.data.split}: only train is augmented")
         paths.check_local(self.out)
 
     def targets(self) -> list[tuple[str, int]]:
@@ -71,12 +71,12 @@ class Job:
         """The encoder, on the CPU.
 
         Raises:
-            RequestError: a setting the model does not have, or weights that cannot be had.
+            RequestError: a setting the model does not have, or weights that are not available.
         """
         return self.model.build(self.open(self.data.splits()[0]), lambda: self.open("train"))
 
     def file(self, samples: "EODataset", view: int, identity: dict[str, Any]) -> Path:
-        """Where the features of one split or view go."""
+        """File of the features of one split or view."""
         from data import store  # deferred: h5py
 
         folder = paths.feature_folder(self.out, store.dataset_slug(identity), store.encoder_slug(identity))
@@ -104,7 +104,7 @@ class Job:
         return self.data.open(bands=self.model.wanted_bands())
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what was opened: another process opens for itself."""
+        """Without what was opened: every process opens its own."""
         return {name: self.__dict__[name] for name in self.__dataclass_fields__}
 
 

@@ -172,7 +172,7 @@ def test_the_command_keeps_views_of_train_only_each_a_feature_file_of_its_own(tm
     ("words", "told"),
     [
         (["--augment", "0"], "--augment 0: must be at least 1"),
-        (["--augment", "2", "--split", "test"], "--augment 2 --split test: only training images are altered"),
+        (["--augment", "2", "--split", "test"], "--augment 2 --split test: only train"),
     ],
 )
 def test_a_wrong_number_of_views_is_one_line(words, told, tmp_path, capsys):

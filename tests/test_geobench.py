@@ -305,7 +305,7 @@ def test_metadata_of_another_form_are_one_line(tmp_path, published_classes, labe
     make_set(tmp_path, "m-pv4ger", published_classes)
     with h5py.File(tmp_path / "classification_v1.0" / "m-pv4ger" / "id_0001.hdf5", "a") as file:
         file.attrs["pickle"] = str(pickle.dumps(label))
-    with pytest.raises(RequestError, match=r"id_0001.hdf5: its metadata cannot be read: they hold no label"):
+    with pytest.raises(RequestError, match=r"id_0001.hdf5: .*no label"):
         opened(tmp_path, "m-pv4ger")
 
 
@@ -322,7 +322,7 @@ def test_a_sample_that_ends_or_hangs_hdf5_is_one_line(tmp_path, published_classe
 
     monkeypatch.setattr(Samples, "label", badly)
     monkeypatch.setattr("data.geobench_samples.PATIENCE_S", 1.0)
-    with pytest.raises(RequestError, match=r"id_0001.hdf5 is damaged: HDF5 ends or does not"):
+    with pytest.raises(RequestError, match=r"id_0001.hdf5 is damaged.*HDF5"):
         opened(tmp_path, "m-pv4ger")
 
 
@@ -332,7 +332,7 @@ def test_a_set_without_statistics_that_ends_hdf5_is_one_line(tmp_path, published
     (folder / "band_stats.json").unlink()
     assert opened(tmp_path, "m-pv4ger").statistics["red"].mean > 1
     monkeypatch.setattr(Samples, "pixels", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(RequestError, match="m-pv4ger: HDF5 ends"):
+    with pytest.raises(RequestError, match="m-pv4ger: .*HDF5"):
         opened(tmp_path, "m-pv4ger")
 
 

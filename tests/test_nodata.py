@@ -137,7 +137,7 @@ def test_nan_that_nobody_declared_is_no_measurement_either(tmp_path):
     pixels = next(iter(whole.values()))
     pixels[0, 0, 0] = np.nan
     write_tif(tmp_path / "train" / "a" / "0.tif", pixels, names=NAMES)
-    with pytest.raises(RequestError, match="hold nodata|no measurements"):
+    with pytest.raises(RequestError, match="nodata"):
         samples = open_folder(tmp_path)
         [samples.read(row, samples.bands) for row in range(len(samples))]
     filled = open_folder(tmp_path, nodata="fill")

@@ -214,7 +214,7 @@ def test_val_is_drawn_from_train_where_there_is_none(tmp_path, capsys):
     assert not set(opened["train"].ids) & set(opened["val"].ids)
     assert open_folder(tmp_path, "val").ids == opened["val"].ids
     assert "val is 20% of train by sha256 of the seed 0" in opened["test"].provenance["split"]
-    assert capsys.readouterr().err.count("4 of 20 train images are drawn for it") == 1
+    assert capsys.readouterr().err.count("4 of 20 train images") == 1
 
 
 def test_images_without_classes_are_an_unlabelled_test_split(root):

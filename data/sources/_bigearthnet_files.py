@@ -64,14 +64,14 @@ LAYOUTS = {
 
 
 def sensors_for(request: DatasetRequest, layout: FileLayout) -> list[str]:
-    """The sensors of the bands that will be read, Sentinel-2 first; of all bands where that is not known."""
+    """The sensors of the bands that will be read, Sentinel-2 first."""
     root = request.root
     here = [sensor for sensor in ("S2", "S1") if request.options.download or _is_filled(root / layout.folders[sensor])]
     here += [sensor for sensor in ("S2", "S1") if sensor not in here and _archive(root, layout, sensor)]
     if not here:
         raise RequestError(
-            f"no {' or '.join(layout.folders.values())} in {root}, nor an archive of them; name the folder that holds "
-            "them with --data-root or pass --download"
+            f"no {' or '.join(layout.folders.values())} in {root}, nor an archive of them; pass the folder that holds "
+            "them as --data-root, or pass --download"
         )
     available = [band for band in BANDS if band.sensor in here]
     specs = request.bands or ("all",)
@@ -87,7 +87,7 @@ def sensors_for(request: DatasetRequest, layout: FileLayout) -> list[str]:
 
 
 def _chosen(available: Sequence[Band], spec: str) -> tuple[Band, ...]:
-    """The bands of `spec`; none if any of them is not there."""
+    """The bands of `spec`; none if any of them is missing."""
     try:
         return choose_bands(available, spec)
     except RequestError:
@@ -102,7 +102,7 @@ def _is_filled(folder: Path) -> bool:
 
 
 def _archive(root: Path, layout: FileLayout, sensor: str) -> list[Path]:
-    """The files of the archive of a sensor's folder; none where there is none."""
+    """The files of the archive of a sensor's folder; none if there is no archive."""
     for names in layout.archives[sensor]:
         parts = [root / name for name in names]
         lacking = [part.name for part in parts if not part.is_file()]
@@ -120,7 +120,7 @@ def sensor_folder(request: DatasetRequest, layout: FileLayout, sensor: str) -> P
     archive, *more = _archive(request.root, layout, sensor)
     inside = unpacked(archive, more=more, cache_dir=request.options.cache_dir) / layout.folders[sensor]
     if not inside.is_dir():
-        raise RequestError(f"{archive} holds no {layout.folders[sensor]}/; it is not BigEarthNet's archive")
+        raise RequestError(f"{archive} holds no {layout.folders[sensor]}/; expected BigEarthNet's archive")
     return inside
 
 

@@ -21,10 +21,10 @@ class BandLayout:
 
     Args:
         bands: the bands, in file order.
-        first: the sample that the others must be like.
+        first: the sample that the others must match.
         header: its header; None where a sample is a folder of single-band TIFFs.
         alpha: whether the fourth channel of an RGBA picture is one of the bands.
-        declared: whether dataset.json names the bands: others may then lie beside them.
+        declared: whether dataset.json names the bands: other files may then lie beside them.
     """
 
     bands: tuple[Band, ...]
@@ -74,7 +74,7 @@ def _check_type(path: Path, header: Header, bands: Sequence[Band]) -> None:
 
 
 def _declared_bands(file: Path) -> tuple[Band, ...]:
-    """Bands as dataset.json names them; none without that file."""
+    """Bands named in dataset.json; none without that file."""
     if not file.exists():
         return ()
     form = 'expected {"bands": ["B02", "B03", {"name": "nir", "wavelength_um": 0.842}]}'
@@ -107,7 +107,7 @@ def _bands_of_file(path: Path, header: Header) -> tuple[Band, ...]:
         return tuple(RGB.values())
     names = ", ".join(name or "unnamed" for name in header.names)
     raise RequestError(
-        f"the bands of {path} are not known ({header.count} of {header.dtype}: {names}); name them in "
+        f"unknown bands in {path} ({header.count} of {header.dtype}: {names}); name them in "
         f'{BANDS_FILE} beside the images, in file order: {{"bands": ["B02", "B03", ...]}}'
     )
 
@@ -120,7 +120,7 @@ def _bands_of_folder(folder: Path) -> tuple[Band, ...]:
 
 
 def files_of(folder: Path, layout: BandLayout, names: Iterable[str] | None = None) -> dict[str, Path]:
-    """File of each band of the layout in a folder of single-band images, which must be like the first.
+    """File of each band of the layout in a folder of single-band images, which must match the first.
 
     Args:
         folder: the sample.
@@ -131,12 +131,12 @@ def files_of(folder: Path, layout: BandLayout, names: Iterable[str] | None = Non
     names = [band.name for band in layout.bands]
     if absent := [name for name in names if name not in found]:
         raise RequestError(
-            f"{folder} holds 0 files *_{absent[0]}.tif, one was expected as in {layout.first}; restore or drop it"
+            f"{folder} holds 0 files *_{absent[0]}.tif, expected 1 as in {layout.first}; restore it or drop the folder"
         )
     more = [name for name in found if name not in names]
     if more and not layout.declared:
         raise RequestError(
-            f"{found[more[0]]} is of a band that {layout.first} does not have; all images must have the same bands: "
+            f"{found[more[0]]} is of a band that {layout.first} does not have; all images need the same bands: "
             f"remove it, or name the bands to read in {BANDS_FILE}"
         )
     return {name: found[name] for name in names}
@@ -154,7 +154,7 @@ def band_files(folder: Path, declared: Sequence[Band], names: Iterable[str]) -> 
         if name.startswith(".") or suffix not in (*SUFFIXES, *FOREIGN):
             continue
         if suffix in FOREIGN:
-            raise RequestError(f"{folder / name} is in a format that is not read; convert it to TIFF or move it away")
+            raise RequestError(f"{folder / name} has an unsupported format; convert it to TIFF or move it away")
         if (band := band_of_file(name, declared)) is None:
             raise RequestError(
                 f"{folder / name} matches no band; name it <anything>_<BAND>{suffix} with one of {', '.join(KNOWN)}, "

@@ -1,4 +1,4 @@
-"""BigEarthNet: Sentinel-1 and Sentinel-2 patches of 1.2 km in ten countries, with several of 19 or 43 classes each.
+"""BigEarthNet: Sentinel-1 and Sentinel-2 patches of 1.2 km in ten countries, multi-label with 19 or 43 classes.
 
 Files as torchgeo has them. Variant ``v2`` (reBEN, Clasen et al. 2024, arXiv:2407.03653)::
 
@@ -10,19 +10,19 @@ Variant ``v1``, with 19 classes or the 43 they were made of::
     BigEarthNet-v1.0/<patch>/<patch>_B02.tif   BigEarthNet-S1-v1.0/<patch>/<patch>_VV.tif
     and <patch>_labels_metadata.json beside the bands; read once and kept in an index
 
-A folder may be absent where only bands of the other sensor are asked for, or be an archive still: v2's
+Unused sensor folders may be missing, and a folder may still be an archive: v2's
 ``BigEarthNet-S2.tar.gzaa`` and ``...ab`` (torchgeo) or ``BigEarthNet-S2.tar.zst`` (Zenodo), v1's
 ``BigEarthNet-S2-v1.0.tar.gz``. Reference maps are not needed.
 
 v2 may also be one LMDB database as rico-hdl encodes it (``data.mdb`` in ``--data-root`` or a folder of it, with
 ``metadata.parquet`` beside it): patch names to bands as safetensors. It needs the extra ``lmdb``.
 
-The files of v2 declare 0 to be nodata; as in all that is published, 0 is taken for a value unless ``--nodata fill``
-fills such pixels with the band's published mean. The identity of the features then has these means, but not the number
-of filled pixels, as for other datasets: to count them first would read all patches twice.
+The files of v2 declare 0 as nodata. As in published work, 0 is used as a value unless ``--nodata fill`` sets such
+pixels to the band's published mean. The identity of the features then includes these means, but not the number of
+filled pixels as for other datasets: counting them would read all patches twice.
 
-Locations come from the patches' names: tile, column and row. Some files are looked at, and where they lie elsewhere
-there are no locations.
+Locations come from the patches' names: tile, column and row. A sample of the files is checked; if it disagrees, there
+are no locations.
 """
 
 import hashlib
@@ -197,8 +197,8 @@ class BigEarthNet(EODataset):
         side, dtype = SIDES[band.gsd_m], TYPES[band.sensor]
         if pixels.shape != (side, side) or pixels.dtype != dtype:
             raise RequestError(
-                f"{file} has {' x '.join(map(str, pixels.shape))} pixels of {pixels.dtype}; {side} x {side} of {dtype} "
-                "were expected: restore it"
+                f"{file} has {' x '.join(map(str, pixels.shape))} pixels of {pixels.dtype}; expected {side} x {side} "
+                f"of {dtype}: restore the file"
             )
         return pixels
 

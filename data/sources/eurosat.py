@@ -3,8 +3,8 @@
 Files as torchgeo has them: ``EuroSATallBands.zip`` (or its unpacked ``ds/`` folder) and the split files
 ``eurosat-{train,val,test}.txt`` beside it. ``--download`` fetches what is missing.
 
-Variants: ``random`` takes those split files. ``spatial`` keeps the splits apart on the map: it takes torchgeo's
-``eurosat-spatial-{train,val,test}.txt`` where they lie in the same folder; else it sorts all tiles of the three
+Variants: ``random`` uses these split files. ``spatial`` separates the splits geographically: it uses torchgeo's
+``eurosat-spatial-{train,val,test}.txt`` if they are in the same folder; otherwise it sorts all tiles of the three
 random lists by the longitude of their centres (ties by id) and cuts them, from west to east, into 60 % train,
 20 % val and 20 % test.
 """

@@ -43,8 +43,8 @@ up and an opaque alpha channel is left out. Other TIFFs must name their bands (`
 
     {"bands": ["red", "green", "blue", {"name": "nir", "wavelength_um": 0.842, "gsd_m": 3}]}
 
-Pixels that a TIFF declares to be nodata, masks, or holds as NaN are left out of statistics and refused, unless
-``--nodata fill`` gives them the band's mean; declared scales and offsets are applied (see `data.declared`).
+Pixels that a TIFF declares as nodata, masks, or stores as NaN are excluded from statistics and refused, unless
+``--nodata fill`` sets them to the band's mean; declared scales and offsets are applied (see `data.declared`).
 
 Band statistics are measured over at most 500 images of the train split, whichever split is opened. Locations
 come from the columns or from the TIFFs themselves.
@@ -86,7 +86,7 @@ CARD = DatasetCard(
     source="--data-root DIR with DIR/<split>/<class>/<image>, DIR/<class>/<image> or DIR/labels.csv",
 )
 
-KEEP_LISTED = 4096  # listings of folders that wait for being read
+KEEP_LISTED = 4096  # folder listings kept until the images are read
 
 
 def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
@@ -143,7 +143,7 @@ class Folder(EODataset):
         root: the folder.
         listing: the samples.
         layout: how they hold their bands.
-        how: what becomes of pixels without a measurement, see `data.declared.NODATA`.
+        how: what to do with pixels without a measurement, see `data.declared.NODATA`.
         variant: name of the folder that was given.
         split: train, val or test.
         statistics: of the bands.
@@ -181,7 +181,7 @@ class Folder(EODataset):
             provenance={"split": listing.how, "bands": [band.name for band in layout.bands]},
             files_digest=inspection.digest if inspection else None,
         )
-        self._listed: dict[int, dict[str, Path]] = {}  # a folder's files, from the look at their times to the read
+        self._listed: dict[int, dict[str, Path]] = {}  # a folder's files, from `files` to the read
         self.beside: frozenset[str] | None = None
         if inspection is None:
             return
@@ -195,7 +195,7 @@ class Folder(EODataset):
     def _index(
         self, cache: Path | None, rows: Sequence[int], times: Sequence[tuple[int, int]]
     ) -> tuple[Path, str] | None:
-        """File of the count of nodata, and the digest of what was counted: files, those beside them, bands, images."""
+        """File of the nodata count, and the digest of what was counted: files, sidecar files, bands, images."""
         if cache is None:
             return None
         digest = short_hash([self.files_digest, times, [asdict(band) for band in self.bands], list(rows)], 64)
@@ -218,7 +218,7 @@ class Folder(EODataset):
         )
 
     def read_values(self, index: int, bands: Sequence[Band]) -> list[Values]:
-        """See `EODataset.read_values`; where stored values are kept, all are measurements."""
+        """See `EODataset.read_values`; with ``--nodata keep`` no pixel is masked."""
         path = self.root / self.paths[index]
         if self.layout.header is None:
             files = self._listed.pop(index, None) or files_of(path, self.layout)
@@ -237,7 +237,7 @@ class Folder(EODataset):
         return [Values(one.pixels, None) for one in values] if self.how == "keep" else values
 
     def _has_sidecar(self, file: Path) -> bool:
-        """As it was when every file was looked at, where they were: a look at each read is slow on network disks."""
+        """As found at opening: a check at each read is slow on network disks."""
         return has_sidecar(file) if self.beside is None else str(file) in self.beside
 
     def _check_picture(self, path: Path, values: Sequence[Values]) -> None:

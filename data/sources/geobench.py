@@ -5,8 +5,8 @@ Files as the benchmark publishes them, in ``--data-root`` or its folder ``classi
 holds that folder; or the WebDataset mirror's shards, ``<set>/shard_*.tar`` with ``<sample>.bands.npz`` and
 ``<sample>.meta.pkl``.
 
-Two sets have wrong band names, which are corrected unless ``--band-names published`` asks for them. EuroSAT stores B8A
-last, but m-eurosat names its 13 bands in ESA's order, so that five names stand on another band (geo-bench issue 28).
+Two sets have wrong band names, which are corrected unless ``--band-names published`` is given. EuroSAT stores B8A
+last, but m-eurosat names its 13 bands in ESA's order, so that five bands have wrong names (geo-bench issue 28).
 In m-brick-kiln the last three bands are an 8-bit true-colour picture (each correlates with the band of its colour),
 and "08A" and "09" hold B11 and B12.
 """
@@ -267,7 +267,7 @@ def _measured(dataset: GeoBench) -> dict[str, Statistic]:
     except LostWorkerError as error:
         folder = dataset.samples.folder
         raise RequestError(
-            f"{folder}: HDF5 ends or does not come to an end reading the samples, one is damaged; fetch the set again"
+            f"{folder}: reading the samples crashes or hangs HDF5, one is damaged; download the set again"
         ) from error
 
 
@@ -294,8 +294,8 @@ def _folder(name: str, request: DatasetRequest) -> Path:
                     return inner
             raise RequestError(f"{archive} holds no {name}/*_partition.json; it is not a set of {HUB}")
     raise RequestError(
-        f"no {name}/ with *_partition.json and no {name}.zip in {request.root} or its {COLLECTION}/; name the folder "
-        "that holds it with --data-root or pass --download"
+        f"no {name}/ with *_partition.json and no {name}.zip in {request.root} or its {COLLECTION}/; pass the folder "
+        "that holds it as --data-root, or pass --download"
     )
 
 
@@ -309,10 +309,10 @@ def _partition(folder: Path, partition: str) -> dict[str, list[str]]:
         splits = json.loads(file.read_text(encoding="utf-8"))
         listed = {name: [str(sample) for sample in splits[name]] for name in SPLITS.values()}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"{file} is damaged ({error}); fetch the set again") from error
+        raise RequestError(f"{file} is damaged ({error}); download the set again") from error
     for sample in (sample for samples in listed.values() for sample in samples):
         if Path(sample).name != sample:
-            raise RequestError(f"{file} names the sample '{sample}', which is no file name; fetch the set again")
+            raise RequestError(f"{file} names the sample '{sample}', which is not a file name; download the set again")
     return listed
 
 
@@ -345,7 +345,7 @@ def _checked_label(samples: Samples, sample: str, name: str, label: np.ndarray) 
             raise RequestError(f"{samples.where(sample)}: its label is not {classes} values of 0 or 1")
         return label.astype(np.uint8)
     if label.shape not in ((), (1,)) or not 0 <= int(label.reshape(-1)[0]) < classes:
-        raise RequestError(f"{samples.where(sample)}: label {label.tolist()} is no class from 0 to {classes - 1}")
+        raise RequestError(f"{samples.where(sample)}: label {label.tolist()} is not a class from 0 to {classes - 1}")
     return label.reshape(-1)[0]
 
 
@@ -369,7 +369,7 @@ def _band_stats(folder: Path) -> dict[str, dict[str, float]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise RequestError(f"{folder / 'band_stats.json'} is damaged ({error}); fetch the set again") from error
+        raise RequestError(f"{folder / 'band_stats.json'} is damaged ({error}); download the set again") from error
 
 
 def _misnamed(folder: Path, name: str) -> bool:
@@ -387,9 +387,9 @@ def _misnamed(folder: Path, name: str) -> bool:
 
 @cache
 def _report_names(folder: Path, name: str, *, corrected: bool) -> None:
-    """Say once on stderr which bands go by another name than in the files, with the numbers that show it."""
+    """Report once which bands are renamed, with the statistics that show why."""
     if not corrected:
-        print(f"geobench {name}: the files' band names fit their statistics and are kept", file=sys.stderr)
+        print(f"geobench {name}: band names in the files match their statistics and are kept", file=sys.stderr)
         return
     stats = _band_stats(folder)
     shown = []
@@ -397,7 +397,7 @@ def _report_names(folder: Path, name: str, *, corrected: bool) -> None:
         figures = f" (mean {s['mean']:,.1f}, maximum {s['max']:,.0f})" if (s := stats.get(stored)) else ""
         shown.append(f"'{stored}'{figures} is {band}")
     print(
-        f"geobench {name}: wrong band names are corrected: {', '.join(shown)}; --band-names published keeps them",
+        f"geobench {name}: wrong band names are corrected: {', '.join(shown)}; to keep them use --band-names published",
         file=sys.stderr,
     )
 
@@ -414,6 +414,6 @@ def _download(name: str, root: Path) -> None:
     except (HfHubHTTPError, OSError, ValueError) as error:
         first = str(error).strip().partition("\n")[0]
         raise RequestError(
-            f"cannot download {file} of {HUB} ({type(error).__name__}: {first}); fetch it elsewhere and put it into "
+            f"cannot download {file} of {HUB} ({type(error).__name__}: {first}); download it elsewhere and put it into "
             f"{root / COLLECTION}"
         ) from error
