@@ -1,4 +1,4 @@
-"""What the three commands share: one-line errors with exit code 2, and progress with a rate and time left."""
+"""Shared by the three commands: one-line errors, exit codes, signals, notes and progress."""
 
 import os
 import signal
@@ -25,13 +25,13 @@ PLAIN_LINE_EVERY_S = 30
 
 
 def new_app(name: str, help_text: str) -> App:
-    """A cyclopts application whose errors `run` words and whose help is plain text."""
+    """A cyclopts application with plain-text help; `run` reports its errors."""
     return App(
         name=name,
         help=help_text,
         help_format="plaintext",
         version_flags=["--version"],
-        suppress_keyboard_interrupt=False,  # `run` says how to go on
+        suppress_keyboard_interrupt=False,  # `run` says how to resume
         default_parameter=cyclopts.Parameter(negative_iterable=(), show_env_var=False, validator=check_path),
     )
 
@@ -55,8 +55,8 @@ def run(app: App, arguments: list[str] | None = None) -> int:
     except CycloptsError as error:
         message = f"{' '.join(str(error).split())} See {name} --help"
     except KeyboardInterrupt as how:
-        return stopped(name, how, "the same command goes on from here")
-    except BrokenPipeError:  # what reads the output, such as head, has had enough
+        return stopped(name, how, "run the same command again to resume")
+    except BrokenPipeError:  # the reader of the output, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes once more as it ends
         return 0
     except OSError as error:  # a full or failing disk, a path that is no folder, may not be written, does not exist...
@@ -68,7 +68,7 @@ def run(app: App, arguments: list[str] | None = None) -> int:
 
 
 def check_working_folder() -> None:
-    """Raise a RequestError where the folder that the command was given in is gone: libraries fail there in odd ways."""
+    """Raise a RequestError if the working directory no longer exists: libraries fail there with unclear errors."""
     try:
         os.getcwd()
     except OSError as error:
@@ -102,12 +102,12 @@ def damage_reported(name: str) -> Iterator[list[str]]:
 
 
 class Terminated(KeyboardInterrupt):
-    """Asked to end by SIGTERM, as clusters ask before they kill: at once, for there may be no time for more."""
+    """Raised on SIGTERM, which clusters send before SIGKILL."""
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM end what is at hand as an interrupt does, locks given back and nothing half-written."""
+    """Handle SIGTERM like an interrupt: release locks, leave nothing half-written."""
 
     def end(*_: object) -> None:
         raise Terminated
@@ -123,33 +123,33 @@ def terminable() -> Iterator[None]:
 
 
 def leave_interrupts_to_the_parent() -> None:
-    """For worker processes: Ctrl-C reaches the whole group, and the parent ends them; SIGTERM ends them at once."""
+    """For worker processes: Ctrl-C reaches the whole process group, and the parent ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def stopped(name: str, how: KeyboardInterrupt, told: str) -> int:
-    """Say that a command was stopped; the exit code that shells know the signal by."""
-    print(f"\n{name}: stopped; {told}", file=sys.stderr)
+def stopped(name: str, how: KeyboardInterrupt, message: str) -> int:
+    """Report that a command was stopped; returns the exit code of the signal."""
+    print(f"\n{name}: stopped; {message}", file=sys.stderr)
     return 128 + (signal.SIGTERM if isinstance(how, Terminated) else signal.SIGINT)
 
 
 @cache  # each note once per process: a dataset is opened once per split
 def note(text: str) -> None:
-    """Report on standard error what was decided about the user's files or machine."""
+    """Print a note to standard error."""
     print(f"note: {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def progress(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
-    """Show done of total, the rate and the time left on standard error; yields ``advance(count, bottleneck=None)``.
+    """Show progress, rate and time left on standard error; yields ``advance(count, bottleneck=None)``.
 
     On a terminal a rich bar; elsewhere a plain line every 30 s.
 
     Args:
-        label: what is being done.
-        total: how many there are.
-        unit: what is counted, such as ``images``.
+        label: of the line.
+        total: number of units.
+        unit: such as ``images``.
     """
     if sys.stderr.isatty():
         with _bar(label, total, unit) as bar:

@@ -1,4 +1,4 @@
-"""Where every artefact lives; no other module joins these paths."""
+"""Where all results are stored; no other module joins these paths."""
 
 import hashlib
 import os
@@ -16,8 +16,8 @@ ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # a Path makes one slash 
 def slug(text: str) -> str:
     """A name from data (a model's, bands', a dataset's) as part of one folder's or file's name.
 
-    Separators of paths, control characters and what shells or Windows expand become ``-``, and so do dots at the
-    beginning, which hide a file or lead out of a folder; a name too long for a disk is cut and gets a hash.
+    Path separators, control characters and characters that are special in shells or on Windows become ``-``, and so
+    do leading dots; a name that is too long for a file system is cut and gets a hash.
     """
     safe = re.sub(r"^\.+", "-", UNSAFE.sub("-", text)) or "-"
     if len(safe.encode()) > LONGEST:
@@ -27,7 +27,7 @@ def slug(text: str) -> str:
 
 
 def check_name(name: object, what: str) -> None:
-    """Refuse a recorded name that is no plain folder name: a damaged or foreign record must not choose a place.
+    """Check that a recorded name is a plain folder name: a damaged or foreign record must not choose a path.
 
     Raises:
         RequestError: it has separators or control characters, begins with a dot, or is no text.
@@ -53,7 +53,7 @@ def data_root(given: Path | None) -> Path:
 
 
 def user_cache() -> Path:
-    """Where this program may keep what it can make again: ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    """Folder for files that can be made again: ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "frozen-earth"
 
 
@@ -70,7 +70,7 @@ def feature_root(out: Path) -> Path:
 
 
 def feature_folder(out: Path, dataset: str, encoder: str) -> Path:
-    """Folder of one feature set: one dataset seen by one encoder, a file a split."""
+    """Folder of one feature set: one dataset and one encoder, with one file per split."""
     return feature_root(out) / _named(dataset) / _named(encoder)
 
 
@@ -85,17 +85,17 @@ def labels_file(out: Path, dataset: str) -> Path:
 
 
 def view_file(folder: Path, split: str, view: int) -> Path:
-    """The features of one altered view of a split; beside the split's own file they would look like a split."""
+    """The features of one augmented view of a split, in a folder of their own: they are no split."""
     return folder / "views" / f"{split}-{view}.h5"
 
 
 def parts_folder(feature_file: Path) -> Path:
-    """Where an unfinished split collects its parts and journal."""
+    """Parts and journals of an unfinished split."""
     return feature_file.with_suffix(".parts")
 
 
 def lock_file(feature_file: Path) -> Path:
-    """Names the process that is writing a split."""
+    """Lock of the process that is writing a split."""
     return feature_file.with_suffix(".lock")
 
 
@@ -120,7 +120,7 @@ def run_folder(out: Path, dataset: str, encoder: str, run: str) -> Path:
 
 
 def sweep_folder(out: Path, dataset: str, encoder: str, name: str) -> Path:
-    """Folder of the tables that tell several runs of one feature set together."""
+    """Folder of the tables of several runs on one feature set."""
     return out / "sweeps" / _named(dataset) / _named(encoder) / _named(name)
 
 

@@ -69,7 +69,7 @@ def predict(
     if (dim := features.features.shape[1]) != run.record["dim"]:
         raise RequestError(f"{file} has {dim} features per row, the run was trained on {run.record['dim']}")
     model = load_model(run.folder / "model.skops", sha256=run.model_sha256)
-    thresholds = thresholds_of(run, rule)
+    thresholds, jobs = thresholds_of(run, rule), effective_n_jobs(n_jobs)
 
     column = "labels" if run.multilabel else "label"
     types = {"id": pa.string(), column: pa.string()} | {f"score: {name}": pa.float32() for name in run.class_names}
@@ -81,9 +81,7 @@ def predict(
     ):
         for start in range(0, len(features.ids), BLOCK_ROWS):
             block = features.features[start : start + BLOCK_ROWS]
-            scores = score(
-                model, block, classes=len(run.class_names), multilabel=run.multilabel, n_jobs=effective_n_jobs(n_jobs)
-            )
+            scores = score(model, block, classes=len(run.class_names), multilabel=run.multilabel, n_jobs=jobs)
             predicted = decide(scores, thresholds)
             labels = [";".join(run.class_names[k] for k in np.flatnonzero(row)) for row in predicted]
             columns = (features.ids[start : start + len(block)], labels, *scores.T)

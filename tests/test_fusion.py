@@ -155,7 +155,7 @@ def test_unknown_encoders_and_wrong_files_are_one_clear_line(out, capsys):
     (run,) = all_runs(out)
     one = store.find_features(out, model="dinov2") / "test.h5"
     assert probe("predict", run.folder, one, "--to", out / "a.csv") == 2
-    assert "one feature file each of dinov2, resnet" in capsys.readouterr().err
+    assert "dinov2, resnet" in capsys.readouterr().err
     assert probe("predict", run.folder, one, one, "--to", out / "a.csv") == 2
     assert "2 feature files (of dinov2, dinov2)" in capsys.readouterr().err
     assert not (out / "a.csv").exists()

@@ -1,4 +1,4 @@
-"""Features of several encoders of the same samples, joined by id into a feature set of their own."""
+"""Feature fusion: features of several encoders for the same samples, joined by id into one feature set."""
 
 import json
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from data import paths
 from data.dataset import SPLITS
@@ -17,7 +18,6 @@ from data.store.reader import FeatureSet, find_features, read_features, read_ide
 from data.store.writer import FeatureWriter
 
 JOIN = "+"
-PER_SPLIT = ("rows", "ids_sha256", "labels_sha256", "lonlat_sha256")
 
 
 class Joined:
@@ -37,7 +37,7 @@ class Joined:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        """(n, D) of a slice of rows."""
+        """Features (n, D) of a slice of rows."""
         return np.concatenate(
             [
                 _rows(block, order[rows]) if order is not None else block[rows]
@@ -63,11 +63,11 @@ def is_fused(identity: dict[str, Any]) -> bool:
     return bool(identity["encoder"].get("parts"))
 
 
-def block_weights(identity: dict[str, Any]) -> np.ndarray | None:
-    """(D,) factors for standardized features that let every encoder count alike; None for a single encoder.
+def block_weights(identity: dict[str, Any]) -> Float64[np.ndarray, " dim"] | None:
+    """Factors for standardized features that give every encoder the same weight; None for a single encoder.
 
-    Each encoder's block of D_i dimensions gets the same total variance, mean(D_i), so that distances and penalties
-    weigh the encoders alike whatever their lengths.
+    Each encoder's block of D_i dimensions gets the same total variance, mean(D_i), so that distances and
+    penalties do not depend on the encoders' dimensions.
     """
     if not is_fused(identity):
         return None
@@ -76,13 +76,13 @@ def block_weights(identity: dict[str, Any]) -> np.ndarray | None:
 
 
 def fused_folder(out: Path, model: str, *, dataset: str | None = None, views: int = 1) -> Path:
-    """The folder of joined features of the models named ``A+B``, made or found there.
+    """The folder of the joined features of models ``A+B``; they are made if they do not exist.
 
     Args:
         out: output folder.
         model: names of models, or of encoder folders, joined by ``+``.
         dataset: as `find_features`.
-        views: views of each training image to join as well, made by featurize --augment.
+        views: augmented views of each training image to join as well, see featurize --augment.
 
     Raises:
         RequestError: no or several feature sets of a model, or sets that do not fit each other.
@@ -129,7 +129,7 @@ def split_names(out: Path, model: str) -> list[str]:
 
 
 def join(files: Sequence[Path], out: Path) -> Path:
-    """Write the joined features of these files below `out`, or find them there; returns the file.
+    """Write the joined features of these files below `out`, if they are not there; returns the file.
 
     Raises:
         RequestError: see `joined`; or the disk is full.

@@ -10,6 +10,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from jaxtyping import UInt64
 
 from data import paths
 from data.dataset import SPLITS
@@ -27,18 +28,18 @@ MEND = "featurize verify --repair {file} keeps what is sound and makes the rest 
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """One split's features in memory.
+    """One split of a feature set.
 
     Args:
-        file: where it came from.
+        file: the feature file.
         features: (N, D) float16 or float32.
         labels: (N, K) uint8 or (N,) int64.
         ids: N names.
         lonlat: (N, 2) degrees, or None.
         class_names: K names.
-        identity: what decided the values.
-        environment: what was recorded with them.
-        views: the same images altered, where a probe learns from them too.
+        identity: everything that decides the values.
+        environment: what else was recorded with them.
+        views: augmented views of the same images, if a probe is fitted on them too.
         features_sha256: digest stored with the file, which the features matched when it was opened; None for features
             that are not those of a whole file.
         not_finite: rows of the file that hold NaN or infinity.
@@ -70,7 +71,7 @@ class FeatureSet:
 
     @property
     def simulated(self) -> bool:
-        """Whether the samples were generated, not observed; results must say so."""
+        """Whether the samples were simulated; results must say so."""
         return bool(self.identity["dataset"]["provenance"].get("simulated"))
 
 
@@ -84,18 +85,18 @@ def _digest(features: Any) -> str:
 def open_hdf5(file: Path) -> Any:
     """Open an HDF5 file for reading; typed loosely, as h5py cannot tell what a name in a file holds.
 
-    Without HDF5's locking, which fails on disks without file locks: a published file is never written again.
+    HDF5's locking is off, as it fails on disks without file locks: a published file is never written again.
     """
     return h5py.File(file, "r", locking=False)
 
 
 def read_features(file: Path, *, lazy: bool = False) -> FeatureSet:
-    """Read one feature file, once its attributes and arrays are known to match their checksums.
+    """Read one feature file, after checking its attributes and arrays against their checksums.
 
     Args:
         file: the feature file.
-        lazy: leave the features on disk: slices of them are read on demand, from the file as it is now even if
-            another takes its name.
+        lazy: leave the features on disk and read slices of them on demand, from this file even if another one takes
+            its name.
 
     Raises:
         RequestError: absent, not HDF5, damaged, or of another schema.
@@ -126,7 +127,7 @@ def read_features(file: Path, *, lazy: bool = False) -> FeatureSet:
             if lazy:
                 stack.pop_all()  # stays open until the features are no longer referred to
             return found
-    raise RequestError(f"{file} is replaced again and again; wait for the other processes to end")
+    raise RequestError(f"{file} was replaced {REPLACED_AT_MOST} times while it was read; wait for the other processes")
 
 
 def read_identity(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -139,8 +140,8 @@ def read_identity(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return copy.deepcopy(about["identity"]), copy.deepcopy(about["environment"])
 
 
-def read_sources(file: Path) -> np.ndarray | None:
-    """What a feature file was made from, (N, 2) uint64, see `data.seen`; None where it does not say."""
+def read_sources(file: Path) -> UInt64[np.ndarray, "samples 2"] | None:
+    """Stamps and checksums of the images that features were made from, see `data.seen`; None if not recorded."""
     try:
         with open_hdf5(file) as source:
             return source["sources"][:] if "sources" in source else None
@@ -149,7 +150,7 @@ def read_sources(file: Path) -> np.ndarray | None:
 
 
 def knows_all_pixels(file: Path) -> bool:
-    """Whether a feature file has a checksum of the pixels of every image that it was made from."""
+    """Whether a feature file records a checksum of the pixels of every image."""
     sources = read_sources(file)
     return sources is not None and bool((sources[:, PIXELS] != 0).all())
 
@@ -176,7 +177,7 @@ def _unreadable(file: Path, error: Exception) -> RequestError:
 
 
 def find_features(out: Path, *, model: str | None = None, dataset: str | None = None) -> Path:
-    """The one feature folder under `out` that fits; a feature set is a folder with a file a split.
+    """The one feature folder under `out` that fits; a feature set is a folder with one file per split.
 
     Args:
         out: output folder.
@@ -193,7 +194,7 @@ def find_features(out: Path, *, model: str | None = None, dataset: str | None = 
         except Damaged:
             others = model is not None and not folder.name.startswith(paths.slug(model))
             if others or (dataset is not None and not folder.parent.name.startswith(dataset)):
-                continue  # a set that nobody asked for
+                continue  # not requested
             raise
         if model not in (None, identity["encoder"]["name"], folder.name):
             continue

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Bool, Float
 
 from data.cached import UNUSABLE
 from data.errors import RequestError, unknown
@@ -25,7 +26,7 @@ BLOCK_ROWS = 8192
 PARQUET = (".parquet", ".gpq", ".geoparquet", ".pq")
 VECTORS = ("embedding", "embeddings", "features", "vector", "X")  # usual names, tried in this order
 IDS = ("id", "unique_id", "tile_id", "chip_id", "sample_id", "ids")
-PLACES = (("lon", "lat"), ("longitude", "latitude"), ("centre_lon", "centre_lat"), ("centroid_lon", "centroid_lat"))
+LONLAT = (("lon", "lat"), ("longitude", "latitude"), ("centre_lon", "centre_lat"), ("centroid_lon", "centroid_lat"))
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,18 @@ PRODUCTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Embeddings:
-    """Vectors of a file, read block by block, and the columns beside them, read whole.
+    """Vectors of a file, read block by block, and its other columns, read whole.
 
     Args:
         file: where they are.
         rows: N.
         dim: D.
         dtype: type to keep, ``float16`` or ``float32``.
-        columns: what stands beside them, N rows.
+        columns: the other columns, N rows.
         id_column: column of the ids; None if none has a usual name.
-        lonlat_columns: pairs of columns that may hold places.
-        model: what made them, if known.
-        metadata: what the file says of them.
+        lonlat_columns: pairs of columns that may hold longitude and latitude.
+        model: name of the model that made them, if known.
+        metadata: recorded in the file.
     """
 
     file: Path
@@ -78,23 +79,23 @@ class Embeddings:
     dtype: str
     columns: pd.DataFrame
     id_column: str | None
-    lonlat_columns: tuple[tuple[str | None, str | None], ...] = PLACES
+    lonlat_columns: tuple[tuple[str | None, str | None], ...] = LONLAT
     model: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """First row and (n, D) vectors of one block after another; NaN for an absent one or one of another length."""
+        """Yield first row and (n, D) vectors of each block; NaN for one that is missing or of another length."""
         raise AssertionError("defined by each kind of file")
 
-    def unusable(self) -> np.ndarray:
-        """(N,) rows whose vector is absent, of another length, or holds NaN or infinity."""
+    def unusable(self) -> Bool[np.ndarray, " samples"]:
+        """Rows whose vector is missing, of another length, or holds NaN or infinity."""
         bad = np.zeros(self.rows, bool)
         for start, block in self.blocks():
             bad[start : start + len(block)] = ~np.isfinite(block.astype(self.dtype)).all(axis=1)
         return bad
 
-    def centres(self) -> np.ndarray | None:
-        """(N, 2) longitudes and latitudes of the geometries; None where there are none."""
+    def centres(self) -> Float[np.ndarray, "samples 2"] | None:
+        """Longitudes and latitudes of the geometries; None without geometries."""
         return None
 
 
@@ -164,7 +165,7 @@ class _Parquet(Embeddings):
         matrix[good] = values[np.repeat(good, lengths)].reshape(-1, self.dim)
         return matrix
 
-    def centres(self) -> np.ndarray | None:
+    def centres(self) -> Float[np.ndarray, "samples 2"] | None:
         """See `Embeddings.centres`; of the column that the ``geo`` metadata names."""
         geo = self.metadata.get("geo")
         if not geo:
@@ -179,15 +180,15 @@ class _Parquet(Embeddings):
                 return None
             column = source.read(columns=[name]).column(0).to_numpy()
         shapes = shapely.centroid(shapely.from_wkb(column, on_invalid="ignore"))
-        places = np.column_stack([shapely.get_x(shapes), shapely.get_y(shapes)])
+        lonlat = np.column_stack([shapely.get_x(shapes), shapely.get_y(shapes)])
         crs = geo.get("columns", {}).get(name, {}).get("crs")  # absent means WGS 84
         try:
             if crs and not CRS.from_user_input(crs).is_geographic:
                 change = Transformer.from_crs(CRS.from_user_input(crs), "EPSG:4326", always_xy=True)
-                places = np.column_stack(change.transform(places[:, 0], places[:, 1]))
+                lonlat = np.column_stack(change.transform(lonlat[:, 0], lonlat[:, 1]))
         except ProjError:
             return None
-        return on_earth(places, where=self.file.name)
+        return on_earth(lonlat, where=self.file.name)
 
 
 def _open_parquet(file: Path, product: str | None, embedding: str | None) -> Embeddings:

@@ -1,7 +1,7 @@
-"""Embeddings that were made elsewhere become a feature set: `featurize import`.
+"""Import embeddings that were made elsewhere as a feature set: `featurize import`.
 
 Vectors are read twice, block by block: once to check them and once to write them, so memory does not grow with their
-number. The columns beside them (ids, labels, splits, places) are read whole.
+number. The other columns (ids, labels, splits, locations) are read whole.
 """
 
 import re
@@ -42,37 +42,25 @@ def import_features(file: Path, flags: ImportFlags, out: Path) -> list[Path]:
             f"--name {flags.name}: use letters, digits, '-', '_' and '.', starting with a letter or digit"
         )
     source = open_embeddings(file, flags.format, flags.embedding)
-    rows = read_rows(flags, source)
-    digest = sha256_of_file(file)
-    provenance = {
-        "imported": {"file_sha256": digest, "split": rows.how_split}
-        | ({"dropped": rows.dropped} if rows.dropped else {})
-        | ({"table_sha256": sha256_of_file(flags.table)} if flags.table else {})
-    }
-    encoder = {
-        "name": flags.model or source.model or "imported",
-        "variant": None,
-        "bands": [],
-        "bands_name": "imported",
-        "wavelengths_um": [],
-        "image_size": None,
-        "interpolation": None,
-        "pooling": "as-imported",
-        "normalization": {"method": "as-imported"},
-        "weights": {"source": "imported", "sha256": digest},
-        "precision": "as-imported",
-        "dtype": source.dtype,
-    }
+    rows, digest = read_rows(flags, source), sha256_of_file(file)
+    imported: dict[str, Any] = {"file_sha256": digest, "split": rows.how_split}
+    if rows.dropped:
+        imported["dropped"] = rows.dropped
+    if flags.table:
+        imported["table_sha256"] = sha256_of_file(flags.table)
+    encoder = _encoder(flags.model or source.model or "imported", source.dtype, digest)
     environment: dict[str, Any] = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "imported_from": file.name,
         "asked": current_command(),
     }
-    environment |= {"embedding_metadata": source.metadata} if source.metadata else {}
+    if source.metadata:
+        environment["embedding_metadata"] = source.metadata
     written = []
-    present = [split for split in SPLITS if (rows.splits == split).any()]
-    for split in present:
+    for split in SPLITS:
         of_split = rows.splits == split
+        if not of_split.any():
+            continue
         dataset = _Imported(
             name=flags.name,
             variant=None,
@@ -83,49 +71,59 @@ def import_features(file: Path, flags: ImportFlags, out: Path) -> list[Path]:
             bands=(),
             statistics={},
             lonlat=None if rows.lonlat is None else rows.lonlat[of_split],
-            provenance=provenance,
+            provenance={"imported": imported},
         )
         identity = make_identity(dataset, encoder)
         target = paths.feature_file(paths.feature_folder(out, dataset_slug(identity), encoder_slug(identity)), split)
-        chosen = np.zeros(len(rows.keep), bool)
-        chosen[np.flatnonzero(rows.keep)[of_split]] = True
-        _write(target, identity, dataset, source, chosen, environment, overwrite=flags.overwrite)
+        size = {"rows": len(dataset), "dim": source.dim, "dtype": source.dtype, "part_rows": DEFAULT_PART_ROWS}
+        with FeatureWriter(target, identity, **size, overwrite=flags.overwrite) as writer:
+            chosen = np.zeros(source.rows, bool)
+            chosen[np.flatnonzero(rows.keep)[of_split]] = True
+            _write_parts(writer, source, chosen)
+            writer.finish(dataset, environment)
         written.append(target)
     return written
 
 
+def _encoder(name: str, dtype: str, digest: str) -> dict[str, Any]:
+    """Identity of an encoder of which nothing but its vectors is known."""
+    return {
+        "name": name,
+        "variant": None,
+        "bands": [],
+        "bands_name": "imported",
+        "wavelengths_um": [],
+        "image_size": None,
+        "interpolation": None,
+        "pooling": "as-imported",
+        "normalization": {"method": "as-imported"},
+        "weights": {"source": "imported", "sha256": digest},
+        "precision": "as-imported",
+        "dtype": dtype,
+    }
+
+
 class _Imported(EODataset):
-    """Ids, labels and places without pixels."""
+    """Ids, labels and locations without pixels."""
 
     def read(self, index: int, bands: Any) -> list[np.ndarray]:
-        """Refuse: an imported set has vectors only."""
+        """Raise a RequestError: an imported set has vectors only."""
         raise RequestError(f"{self.name} was imported as embeddings; it has no pixels")
 
 
-def _write(
-    file: Path,
-    identity: dict[str, Any],
-    dataset: EODataset,
-    source: Embeddings,
-    chosen: np.ndarray,
-    environment: dict[str, Any],
-    *,
-    overwrite: bool,
-) -> None:
-    size = {"rows": len(dataset), "dim": source.dim, "dtype": source.dtype}
-    with FeatureWriter(file, identity, **size, part_rows=DEFAULT_PART_ROWS, overwrite=overwrite) as writer:
-        missing = set(writer.missing())
-        part, held, count = 0, [], 0
-        for start, block in source.blocks():
-            block = block[chosen[start : start + len(block)]]
-            held.append(block)
-            count += len(block)
-            while part * writer.part_rows < len(dataset):
-                first, last = writer.bounds(part)
-                if count < last - first:
-                    break
-                whole = np.concatenate(held)
-                if part in missing:
-                    writer.write_part(part, whole[: last - first])
-                held, count, part = [whole[last - first :]], count - (last - first), part + 1
-        writer.finish(dataset, environment)
+def _write_parts(writer: FeatureWriter, source: Embeddings, chosen: np.ndarray) -> None:
+    """Write the chosen rows (N,) of the file, part by part, as blocks of the file fill them."""
+    missing = set(writer.missing())
+    part, held, count = 0, [], 0
+    for start, block in source.blocks():
+        block = block[chosen[start : start + len(block)]]
+        held.append(block)
+        count += len(block)
+        while part < writer.parts_in_all:
+            first, last = writer.bounds(part)
+            if count < last - first:
+                break
+            whole = np.concatenate(held)
+            if part in missing:
+                writer.write_part(part, whole[: last - first])
+            held, count, part = [whole[last - first :]], count - (last - first), part + 1

@@ -1,4 +1,4 @@
-"""What stands beside imported vectors: ids, labels, splits and places, from the file's columns and a second table."""
+"""Ids, labels, splits and locations of imported vectors, from the file's columns and a second table."""
 
 import re
 from contextlib import suppress
@@ -22,7 +22,7 @@ SEPARATOR = ";"
 
 @dataclass(frozen=True)
 class Rows:
-    """What stands beside the vectors that are kept.
+    """Ids, labels, splits and locations of the vectors that are kept.
 
     Args:
         keep: (N,) booleans over the rows of the file.
@@ -46,7 +46,7 @@ class Rows:
 
 
 def read_rows(flags: ImportFlags, source: Embeddings) -> Rows:
-    """Join, check and split the rows."""
+    """Join, check and split the rows of a file of embeddings."""
     frame = source.columns
     id_column = flags.id or source.id_column
     if id_column is not None and id_column not in frame:
