@@ -2,72 +2,22 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
-from data.bands import Band
-from data.dataset import EODataset, limited
-from data.declared import as_type
+from data.dataset import EODataset
 from data.errors import RequestError
 from featurize.card import MODELS
 from featurize.encoder import Encoder
+from featurize.look import Look, look_at
 from featurize.units import check_against_statistics
 
-IMAGES, PIXELS = 16, 32  # looked at: images spread evenly over the split, pixels a side of each
-FEW = 8  # below so many images a band may well be flat or far out: a calm sea, a field of snow
 # Shares of a band's pixels that leave nothing to tell images apart by. Real sensors' dark bands (short-wave infrared
 # over water) have a few per cent of noise, saturated ones have none.
 ALL_ALIKE, SATURATED = 0.999, 0.98
 FROM_DATA = ("zscore", "stretch")  # scalings by the dataset's statistics: native units do not matter to them
 # With few images bounds are this much wider: fresh snow is 25 deviations above the mean of EuroSAT's blue.
 LEEWAY = 12.0
-
-
-@dataclass(frozen=True)
-class Look:
-    """What was seen of a split.
-
-    Args:
-        dataset: the split.
-        encoder: with the scaling.
-        ids: of the N images looked at.
-        native: (N, C, P) float32, as the dataset gives them; masked where it filled nodata.
-        scaled: (N, C, P) float32, as the encoder gets them; masked likewise.
-        whole: for each of the C bands, whether its native type is a whole number's.
-    """
-
-    dataset: EODataset
-    encoder: Encoder
-    ids: list[str]
-    native: np.ndarray
-    scaled: np.ndarray
-    whole: list[bool]
-
-    @property
-    def bands(self) -> tuple[Band, ...]:
-        """The C bands."""
-        return self.encoder.request.bands
-
-    @property
-    def method(self) -> str:
-        """The scaling."""
-        return self.encoder.normalization.method
-
-    @property
-    def few(self) -> bool:
-        """Whether these are too few images to call a band flat or far out."""
-        return len(self.ids) < FEW
-
-    @property
-    def where(self) -> str:
-        """What the messages call it."""
-        return f"{self.dataset.name} {self.dataset.split}"
-
-    def channels(self, sensor: str) -> list[int]:
-        """Places of the bands of one sensor."""
-        return [channel for channel, band in enumerate(self.bands) if band.sensor == sensor]
 
 
 def check_inputs(dataset: EODataset, encoder: Encoder) -> None:
@@ -87,54 +37,6 @@ def check_inputs(dataset: EODataset, encoder: Encoder) -> None:
     check_against_statistics(look)
     check_flat(look)
     check_scale(look)
-
-
-def look_at(dataset: EODataset, encoder: Encoder) -> Look | None:
-    """Read some images, on a coarse grid of their pixels; None where none can be read."""
-    some, ids, images, whole, masks = limited(dataset, IMAGES), [], [], [], []
-    fills = dataset.nodata["filled_with"] if dataset.nodata else {}
-    for row in range(len(some)):
-        try:
-            pixels = some.read(row, encoder.request.bands)
-        except RequestError:
-            continue  # the run itself stops there and names it, with the parts before it kept
-        ids.append(some.ids[row])
-        images.append(np.stack([_grid(band) for band in pixels]))
-        whole = [band.dtype.kind in "iu" for band in pixels]
-        if fills:
-            named = zip(encoder.request.bands, pixels, strict=True)
-            given = [band == as_type(fills[about.name], band.dtype) for about, band in named]
-            masks.append(np.stack([_grid(band) > 0 for band in given]))
-    if not images:
-        return None
-    native = np.stack(images)
-    with torch.inference_mode():
-        scaled = encoder.normalization(torch.from_numpy(native)).numpy()
-    flat = (*native.shape[:2], -1)
-    look = Look(dataset, encoder, ids, native.reshape(flat), scaled.reshape(flat), whole)
-    return _without(np.stack(masks).reshape(flat), look) if masks else look
-
-
-def _without(filled: np.ndarray, look: Look) -> Look:
-    """The same without the pixels that the dataset filled, (N, C, P) bool.
-
-    Raises:
-        RequestError: a band has no other.
-    """
-    names = [band.name for band, among in zip(look.bands, filled.swapaxes(0, 1), strict=True) if among.all()]
-    if names:
-        raise RequestError(
-            f"{look.where}: every pixel of {', '.join(names)} in {len(look.ids)} images looked at is nodata; leave "
-            "it out with --bands"
-        )
-    native, scaled = (np.ma.masked_array(values, filled) for values in (look.native, look.scaled))
-    return replace(look, native=native, scaled=scaled)
-
-
-def _grid(band: np.ndarray) -> np.ndarray:
-    """Pixels at evenly spread rows and columns, so that bands of all resolutions lie on each other."""
-    rows, columns = (np.linspace(0, side - 1, PIXELS).round().astype(int) for side in band.shape)
-    return band[np.ix_(rows, columns)].astype(np.float32)
 
 
 def check_numbers(look: Look) -> None:

@@ -1,13 +1,9 @@
 """Native values in other units than the dataset's statistics: a factor, a Sentinel-2 offset, power for decibels."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from data.errors import RequestError
-
-if TYPE_CHECKING:
-    from featurize.guards import Look
+from featurize.look import Look
 
 # What a z-score by the dataset's own statistics gives: size of a band's mean, smallest and largest std.
 MEAN, STD = 2.0, (0.2, 4.0)
@@ -22,7 +18,7 @@ OFFSET = 1000.0
 DARKEST = (900.0, 1600.0)  # where the darkest pixels of the darkest band are then; without it they are below 700
 
 
-def check_against_statistics(look: "Look") -> None:
+def check_against_statistics(look: Look) -> None:
     """Raise a RequestError where native values are in other units than the statistics of the dataset.
 
     Dark or bright scenes pass: only a deviation that one factor, one offset or linear radar power explains is refused.
@@ -38,7 +34,7 @@ def check_against_statistics(look: "Look") -> None:
                 raise RequestError(f"{look.where}: {told}; {_measured(look, channels)}; {mend(look)}")
 
 
-def mend(look: "Look") -> str:
+def mend(look: Look) -> str:
     """What to do."""
     return (
         f"bring the values to the units of {look.dataset.name}'s statistics, or read the images with --dataset folder, "
@@ -46,22 +42,22 @@ def mend(look: "Look") -> str:
     )
 
 
-def _usable(look: "Look", channel: int) -> bool:
+def _usable(look: Look, channel: int) -> bool:
     statistic = look.dataset.statistics.get(look.bands[channel].name)
     return statistic is not None and statistic.std > 0
 
 
-def _statistics(look: "Look", channels: list[int]) -> tuple[np.ndarray, np.ndarray]:
+def _statistics(look: Look, channels: list[int]) -> tuple[np.ndarray, np.ndarray]:
     found = [look.dataset.statistics[look.bands[channel].name] for channel in channels]
     return np.array([one.mean for one in found]), np.array([one.std for one in found])
 
 
-def _seen(look: "Look", channels: list[int]) -> tuple[np.ndarray, np.ndarray]:
+def _seen(look: Look, channels: list[int]) -> tuple[np.ndarray, np.ndarray]:
     native = look.native[:, channels].astype(np.float64)
     return native.mean(axis=(0, 2)), native.std(axis=(0, 2))
 
 
-def _measured(look: "Look", channels: list[int]) -> str:
+def _measured(look: Look, channels: list[int]) -> str:
     """The z-score of the band that is farthest out, with what is expected."""
     mean, std = _statistics(look, channels)
     seen, spread = _seen(look, channels)
@@ -75,7 +71,7 @@ def _measured(look: "Look", channels: list[int]) -> str:
     )
 
 
-def _unusual(look: "Look", channels: list[int]) -> bool:
+def _unusual(look: Look, channels: list[int]) -> bool:
     """Whether the z-scores of most of these bands are outside the usual."""
     mean, std = _statistics(look, channels)
     seen, spread = _seen(look, channels)
@@ -83,7 +79,7 @@ def _unusual(look: "Look", channels: list[int]) -> bool:
     return bool(outside.mean() > 0.5)
 
 
-def _power(look: "Look", sensor: str, channels: list[int]) -> str | None:
+def _power(look: Look, sensor: str, channels: list[int]) -> str | None:
     mean, _ = _statistics(look, channels)
     if sensor != "S1" or look.native[:, channels].min() < 0 or not (mean < 0).all():
         return None
@@ -91,7 +87,7 @@ def _power(look: "Look", sensor: str, channels: list[int]) -> str | None:
     return f"values of {names} are all positive, like linear power, and the statistics are decibels (10 log10 of power)"
 
 
-def _fractions(look: "Look", sensor: str, channels: list[int]) -> str | None:
+def _fractions(look: Look, sensor: str, channels: list[int]) -> str | None:
     mean, _ = _statistics(look, channels)
     native = look.native[:, channels]
     whole = all(look.whole[channel] for channel in channels)
@@ -101,7 +97,7 @@ def _fractions(look: "Look", sensor: str, channels: list[int]) -> str | None:
     return f"values of {names} are fractions (0 to 1), and the statistics are of 8-bit values (0 to 255)"
 
 
-def _factor(look: "Look", sensor: str, channels: list[int]) -> str | None:
+def _factor(look: Look, sensor: str, channels: list[int]) -> str | None:
     """Most bands too small by the same factor, in mean and in std."""
     if sensor == "S1" or len(channels) < LEAST_BANDS or not _unusual(look, channels):
         return None
@@ -123,7 +119,7 @@ def _factor(look: "Look", sensor: str, channels: list[int]) -> str | None:
     return f"values of {len(channels)} {sensor} bands are about {words} times smaller than its statistics{eight}"
 
 
-def _offset(look: "Look", sensor: str, channels: list[int]) -> str | None:
+def _offset(look: Look, sensor: str, channels: list[int]) -> str | None:
     """Sentinel-2 digital numbers with the offset of baseline 04.00 beside statistics without it."""
     if sensor != "S2" or len(channels) < LEAST_BANDS:
         return None

@@ -24,7 +24,8 @@ from data.sources import bigearthnet
 from data.store import make_identity
 from featurize.cli import app
 from featurize.encoder import EncoderRequest, build_encoder
-from featurize.guards import check_inputs, look_at
+from featurize.guards import check_inputs
+from featurize.look import look_at
 
 SHARED = Path(os.environ.get("EO_SHARED", Path(__file__).parents[1].parent / "shared"))
 NAMES = ("B02", "B03", "B04", "B08")
