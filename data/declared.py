@@ -15,8 +15,10 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from data.bands import Band
+from data.errors import RequestError
 
 NODATA = ("refuse", "fill", "keep")
+FIX = "use --nodata fill (the bands' means) or --nodata keep (values as stored), or remove these images"
 REFLECTANCE_DN = 10_000.0
 # Scales up to here give reflectance from integers; 1 keeps digital numbers.
 REFLECTANCE_SCALE = 0.001
@@ -153,6 +155,31 @@ def measured(
     if band is not None and band.sensor == "S2" and 0 < scale <= REFLECTANCE_SCALE:
         scale, offset = scale * REFLECTANCE_DN, offset * REFLECTANCE_DN
     return (stored.astype(np.float64) * scale + offset).astype(np.float32)
+
+
+def pixels_by(
+    nodata: str, values: Sequence[Values], fill: Sequence[float], name: object
+) -> list[Shaped[np.ndarray, "_ _"]]:
+    """Pixels of one sample with those without a measurement refused, filled, or kept as stored.
+
+    Args:
+        nodata: one of `NODATA`.
+        values: of each band.
+        fill: the value for each band, where they are filled.
+        name: of the sample, for the error.
+
+    Raises:
+        RequestError: pixels without a measurement are refused.
+    """
+    if nodata == "fill":
+        return [filled(one, value) for one, value in zip(values, fill, strict=True)]
+    lacking = sum(int(one.invalid.sum()) for one in values if one.invalid is not None)
+    if lacking and nodata == "refuse":
+        total = sum(one.pixels.size for one in values)
+        raise RequestError(
+            f"{name} holds {lacking:,} values of {total:,} without a measurement (nodata, masked, or not finite); {FIX}"
+        )
+    return [one.pixels for one in values]
 
 
 def filled(values: Values, fill: float) -> Shaped[np.ndarray, "_ _"]:

@@ -24,7 +24,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from data import tiff, tiff_limits
 from data.bands import Band
-from data.declared import Declared, Header, Values, declare, filled, honoured
+from data.declared import Declared, Header, Values, declare, honoured, pixels_by
 from data.errors import RequestError
 from data.tiff import pixels_of, plain_tiff
 
@@ -101,44 +101,28 @@ def read_bands(
     *,
     count: int,
     bands: Sequence[Band] | None = None,
-    alpha: bool = False,
-    beside: bool = False,
     nodata: str = "refuse",
     fill: Sequence[float] = (),
 ) -> list[Shaped[np.ndarray, "_ _"]]:
     """As `read_values`, with pixels that have no measurement refused, filled, or kept as stored.
 
     Args:
-        path: see `read_values`.
+        path: a JPEG, PNG or TIFF file without a file of `SIDECARS` beside it.
         indices: see `read_values`.
         count: see `read_values`.
         bands: see `read_values`.
-        alpha: see `read_values`.
-        beside: see `read_values`.
         nodata: one of `data.declared.NODATA`.
         fill: the value for each index, where they are filled.
 
     Raises:
-        RequestError: see `read_values`, and pixels without a measurement where those are refused.
+        RequestError: see `read_values`, and pixels without a measurement if those are refused.
     """
-    stored, declared, masks = _stored(path, indices, count, alpha, beside)
+    stored, declared, masks = _stored(path, indices, count, alpha=False, beside=False)
     if nodata == "keep" and (declared is None or not declared.scaled):
         return stored
     if declared is None and stored and stored[0].dtype.kind != "f":
         return stored  # nothing declared: the fast path of nearly all files
-    values = _honoured(stored, declared, masks, indices, bands)
-    if nodata == "keep":
-        return [one.pixels for one in values]
-    if nodata == "fill":
-        return [filled(one, value) for one, value in zip(values, fill, strict=True)]
-    none = [int(one.invalid.sum()) for one in values if one.invalid is not None]
-    if none:
-        total = sum(one.pixels.size for one in values)
-        raise RequestError(
-            f"{path} holds {sum(none):,} values of {total:,} without a measurement (nodata, masked, or not finite); "
-            "use --nodata fill or keep, where the dataset has that option, or replace the file"
-        )
-    return [one.pixels for one in values]
+    return pixels_by(nodata, _honoured(stored, declared, masks, indices, bands), fill, path)
 
 
 Stored = tuple[list[np.ndarray], Declared | None, Sequence[np.ndarray | None]]

@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped
 
 from data.bands import Band
 from data.cached import array_for, keep_array
 from data.command import progress
 from data.dataset import EODataset, Statistic
-from data.declared import Values, filled
+from data.declared import FIX
 from data.errors import RequestError
-
-MEND = "use --nodata fill (the bands' means) or --nodata keep (values as stored), or remove these images"
 
 
 def record(bands: Sequence[Band], statistics: dict[str, Statistic], counts: dict[str, int]) -> dict[str, Any]:
@@ -76,7 +73,7 @@ def settled(
         f"'{dataset.ids[count.first]}'"
     )
     if how == "refuse":
-        raise RequestError(f"{told}; {MEND}")
+        raise RequestError(f"{told}; {FIX}")
     print(f"{told}; filled with the bands' means", file=sys.stderr)
     return record(dataset.bands, dataset.statistics, {"images": count.images, "values": count.values})
 
@@ -97,19 +94,3 @@ def _counted(dataset: EODataset, rows: Sequence[int]) -> Count:
                 )
             advance(1)
     return count
-
-
-def pixels_of(
-    values: Sequence[Values], bands: Sequence[Band], how: str, statistics: dict[str, Statistic], name: str
-) -> list[Shaped[np.ndarray, "_ _"]]:
-    """Pixels of one sample by `how`: ``refuse``, ``fill`` or ``keep``.
-
-    Raises:
-        RequestError: pixels without a measurement that are refused.
-    """
-    if how == "fill":
-        return [filled(one, statistics[band.name].mean) for one, band in zip(values, bands, strict=True)]
-    lacking = sum(int(one.invalid.sum()) for one in values if one.invalid is not None)
-    if lacking and how == "refuse":
-        raise RequestError(f"{name} holds {lacking:,} values without a measurement (nodata, NaN or infinity); {MEND}")
-    return [one.pixels for one in values]

@@ -348,6 +348,13 @@ def test_features_of_a_limited_pack_are_reused_from_the_source_and_the_other_way
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.h5", "runs"]
 
 
+def test_a_command_reads_the_header_once(whole, featurize, tmp_path, monkeypatch):
+    read, kept = [], packed.read_header
+    monkeypatch.setattr(packed, "read_header", lambda file: read.append(file) or kept(file))
+    code, _, err = featurize("--model", "stats", "--packed", whole, "--out", tmp_path)
+    assert code == 0 and read == [whole], err
+
+
 def test_a_pack_can_be_packed_again_with_fewer_bands(whole, featurize, tmp_path):
     again = tmp_path / "again.h5"
     pack(again, {"val": PackedSplit(whole, "val")}, choose_bands(PackedSplit(whole, "val").bands, "s1"))

@@ -62,13 +62,13 @@ from data.bands import Band
 from data.class_folders import Directories, read_class_folders
 from data.containers import unpacked_containers
 from data.dataset import EODataset, Statistic, check_utf8, measured_statistics
-from data.declared import Values
+from data.declared import Values, pixels_by
 from data.errors import RequestError
 from data.files import short_hash
 from data.flags import SPLITS, DatasetRequest
 from data.images import has_sidecar, read_header, read_values
 from data.listing import Listing, with_val
-from data.nodata import pixels_of, settled
+from data.nodata import settled
 from data.paths import user_cache
 from data.registry import DatasetCard
 from data.sources._folder_inspection import Inspection, inspect
@@ -213,9 +213,8 @@ class Folder(EODataset):
 
     def read(self, index: int, bands: Sequence[Band]) -> list[Shaped[np.ndarray, "_ _"]]:
         """See `EODataset.read`."""
-        return pixels_of(
-            self.read_values(index, bands), bands, self.how, self.statistics, str(self.root / self.paths[index])
-        )
+        fill = [self.statistics[band.name].mean for band in bands] if self.how == "fill" else ()
+        return pixels_by(self.how, self.read_values(index, bands), fill, self.root / self.paths[index])
 
     def read_values(self, index: int, bands: Sequence[Band]) -> list[Values]:
         """See `EODataset.read_values`; with ``--nodata keep`` no pixel is masked."""
