@@ -101,7 +101,7 @@ class ViewRequest:
 
             return store.find_features(self.out, model=self.model, dataset=self.dataset)
         if self.model or self.dataset:
-            raise RequestError("--features names the folder already; drop --model and --dataset")
+            raise RequestError("--features already names the folder; drop --model and --dataset")
         return self.features
 
 

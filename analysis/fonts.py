@@ -38,8 +38,8 @@ def report_missing_letters(figure: Figure) -> None:
     if missing:
         told = "".join(missing[:SHOWN]) + ("…" if len(missing) > SHOWN else "")
         note(
-            f"no font on this machine has the letters {told}; figures show boxes in their place, tables and the report "
-            "are whole: install a font such as Noto Sans CJK (fonts-noto-cjk) and give the command again"
+            f"no installed font has the letters {told}; figures show boxes in their place, tables and the report "
+            "are whole: install a font such as Noto Sans CJK (fonts-noto-cjk) and run the command again"
         )
 
 

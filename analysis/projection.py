@@ -76,7 +76,7 @@ def project(
     points = _compute(features, neighbors=neighbors, min_dist=min_dist, seed=seed, fast=fast, fit_on=identity["fit_on"])
     with published(file) as temporary, temporary.open("wb") as target:
         np.savez(target, points=points, identity=canonical_json(identity))
-    print(f"umap: done in {time.monotonic() - start:.1f} s, kept in {file}", file=sys.stderr)
+    print(f"umap: done in {time.monotonic() - start:.1f} s, cached in {file}", file=sys.stderr)
     return points
 
 

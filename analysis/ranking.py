@@ -135,7 +135,7 @@ def _contend(runs: Sequence[Run], rule: str, metric: str, without: Set[str]) -> 
         first = one.truth if first is None else first
         if one.truth.shape != first.shape or (one.truth != first).any():
             raise RequestError(
-                f"{run.folder} and {runs[0].folder} have other labels for the same test samples; compare runs of one "
+                f"{run.folder} and {runs[0].folder} differ in the labels of the same test samples; compare runs of one "
                 "version of the data"
             )
     units = spatial.units(lonlat, len(shared))

@@ -39,8 +39,8 @@ def open_samples(dataset: dict[str, Any], split: str, *, data_root: Path | None,
     sources = [source, *_others(dataset, split, data_root)]
     if absent := set(ids) - {one for each in sources for one in each.ids}:
         raise RequestError(
-            f"{paths.dataset_root(data_root, dataset['name'])} holds other data than the run's: {len(absent)} of "
-            f"{len(ids)} samples are absent from every split, such as '{min(absent)}'; name the folder that the "
+            f"{paths.dataset_root(data_root, dataset['name'])} holds different data from the run's: {len(absent)} of "
+            f"{len(ids)} samples are missing from every split, such as '{min(absent)}'; name the folder that the "
             "features were made from with --data-root"
         )
     return Joined(sources)

@@ -96,7 +96,7 @@ def _write(root: Path, files: Sequence[Path], folder: Path) -> None:
                 key = sample.key or f"{file.relative_to(root).with_suffix('').as_posix()}/{number}"
                 suffix = next((end for start, end in MAGIC.items() if sample.image.startswith(start)), None)
                 if suffix is None:
-                    raise RequestError(f"{file}: '{key}' is no JPEG, PNG or TIFF image; convert it")
+                    raise RequestError(f"{file}: '{key}' is not a JPEG, PNG or TIFF image; convert it")
                 path = Path(split or "all") / f"{len(rows):08}{suffix}"
                 (folder / path.parent).mkdir(exist_ok=True)
                 (folder / path).write_bytes(sample.image)

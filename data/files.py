@@ -76,7 +76,7 @@ def explained(error: OSError, path: Path) -> Exception:
         path: what was written, for errors that name no file.
     """
     if error.errno in NO_SPACE:
-        return DiskError(f"no space left to write {path} ({error.strerror}); free some or choose another --out")
+        return DiskError(f"no space left to write {path} ({error.strerror}); free some space or choose another --out")
     if error.errno is None:
         return error
     named = error.filename if isinstance(error.filename, (str, os.PathLike)) else path

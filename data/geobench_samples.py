@@ -111,7 +111,7 @@ class Samples:
             with h5py.File(self.folder / f"{sample}.hdf5", "r", locking=False) as file:
                 return [_plane(_dataset(file, _key(list(file), name))) for name in stored]
         except DAMAGED as error:
-            raise RequestError(f"{self.where(sample)} is damaged or no GEO-Bench sample: {error}") from error
+            raise RequestError(f"{self.where(sample)} is damaged or not a GEO-Bench sample: {error}") from error
 
     def label(self, sample: str) -> Integer[np.ndarray, "..."]:
         """Label of a sample: a class number, or 0 or 1 for every class. No pickled code is run.

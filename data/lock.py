@@ -151,7 +151,7 @@ class Lock:
         """Raise a RequestError unless the lock is still ours."""
         if not self.is_held():
             raise RequestError(
-                f"{self.path} was taken over by another process, as this one gave no sign of life for "
+                f"{self.path} was taken over by another process, because this one sent no heartbeat for "
                 f"{DEAD_AFTER_S:.0f} s; wait for that one"
             )
 

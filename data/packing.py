@@ -116,7 +116,7 @@ def pack(
                 if error.errno not in NO_SPACE:
                     raise
                 why = f"no space left to write {file}, {size / 1e6:,.0f} MB ({error.strerror})"
-                raise RequestError(f"{why}; free some or choose another --to") from error
+                raise RequestError(f"{why}; free some space or choose another --to") from error
     image_bytes = sum(stack.sample_bytes for stack in stacks_of(header))
     return PackResult(file, rows, len(bands), image_bytes, file.stat().st_size, time.perf_counter() - started)
 

@@ -44,7 +44,7 @@ def check_local(path: Path) -> None:
     """
     if (address := ADDRESS.match(str(path))) and not path.exists():
         name = f"{address[1]}://{str(path)[address.end() :]}"
-        raise RequestError(f"{name} is an address; files are read and written on local or mounted disks only: mount it")
+        raise RequestError(f"{name} is a URL; only local or mounted disks are supported: mount it")
 
 
 def data_root(given: Path | None) -> Path:

@@ -363,7 +363,7 @@ def all_runs(out: Path, *, model: str | None = None, dataset: str | None = None,
     """
     runs = find_runs(out, model=model, dataset=dataset, kind=kind)
     if not runs:
-        raise RequestError(f"no fitting probe runs under {paths.probe_root(out)}; make some with probe")
+        raise RequestError(f"no matching probe runs under {paths.probe_root(out)}; make some with probe")
     return runs
 
 

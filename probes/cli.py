@@ -302,7 +302,7 @@ def verify(*run: Path, out: Path = DEFAULT_OUT) -> int:
     if not folders:
         raise RequestError(f"no runs below {', '.join(map(str, run)) or out}; make some with probe")
     wrong = runs.report_verified(folders)
-    print(f"{len(folders) - wrong} of {len(folders)} runs are good")
+    print(f"{len(folders) - wrong} of {len(folders)} runs passed")
     return 1 if wrong else 0
 
 

@@ -35,7 +35,7 @@ def compare(one: Run, other: Run, *, rule: str = "tuned", other_rule: str | None
         RequestError: other classes, other test samples or other labels; a run without predictions.
     """
     if one.class_names != other.class_names or one.multilabel != other.multilabel:
-        raise RequestError(f"{one.folder} and {other.folder} are of other classes; compare runs of one dataset")
+        raise RequestError(f"{one.folder} and {other.folder} have different classes; compare runs on one dataset")
     first, second = one.predictions("test"), _in_order(one, other)
     truth = metrics.label_matrix(first.labels, len(one.class_names))
     if not np.array_equal(truth, metrics.label_matrix(second.labels, len(one.class_names))):
@@ -106,7 +106,7 @@ def _in_order(one: Run, other: Run) -> Predictions:
     row = {name: number for number, name in enumerate(given.ids)}
     if row.keys() != set(wanted):
         raise RequestError(
-            f"{one.folder} and {other.folder} were tested on other samples: {len(wanted)} and {len(given.ids)}, "
+            f"{one.folder} and {other.folder} were tested on different samples: {len(wanted)} and {len(given.ids)}, "
             f"{len(row.keys() & set(wanted))} of them shared; compare runs of one test split"
         )
     rows = [row[name] for name in wanted]

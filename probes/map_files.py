@@ -142,7 +142,7 @@ def _write_mosaic(maps: Iterable[SceneMap], to: Path) -> list[Path]:
         if len(systems) > 1:
             raise RequestError(
                 f"--to {to}: the scenes are in {' and '.join(sorted(systems))}; a mosaic needs one reference system: "
-                "write polygons (.gpkg), or map the scenes of each apart"
+                "write polygons (.gpkg), or map the scenes of each system separately"
             )
     written = []
     for suffix in ("", "-probability"):

@@ -118,7 +118,7 @@ def features_of(run: Run) -> store.FeatureSet:
     provenance = run.record["features"]["dataset"]["provenance"]
     if not grids_of(provenance):
         raise RequestError(
-            f"{run.folder} was trained on {run.dataset}, which is no scene; a map needs a run of --dataset scene"
+            f"{run.folder} was trained on {run.dataset}, which is not a scene; a map needs a run of --dataset scene"
         )
     out = run.folder.resolve().parents[3]
     folder = paths.feature_folder(out, run.dataset, run.encoder)

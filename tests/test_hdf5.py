@@ -113,7 +113,7 @@ STRANGE = [
 def test_strange_arrays_are_one_line_before_anything_is_read(file, make, capsys):
     replaced("features")(make)(file)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(RequestError, match="train.h5 is damaged, or no file of this kind: ") as error:
+    with pytest.raises(RequestError, match="train.h5 is damaged") as error:
         store.read_features(file)
     assert "\n" not in str(error.value)
     assert store.verify_features(file).problems and command.run(featurize, ["verify", str(file)]) == 1
@@ -135,7 +135,7 @@ def test_odd_attributes_are_one_line(file, name, value):
         except (RuntimeError, OSError):  # too large for an attribute: the library itself says so
             pytest.skip("HDF5 keeps no such attribute")
     for read in (store.read_features, store.read_identity, store.salvage):
-        with pytest.raises(RequestError, match="damaged, or no file of this kind") as error:
+        with pytest.raises(RequestError, match="damaged") as error:
             read(file)
         assert "\n" not in str(error.value)
 

@@ -88,12 +88,12 @@ def test_mcnemars_p_by_hand(only_one, only_other, p):
 
 def test_runs_that_cannot_be_compared_are_refused(pair, tmp_path):
     one, other = pair
-    with pytest.raises(RequestError, match="tested on other samples: 300 and 299, 299 of them shared"):
+    with pytest.raises(RequestError, match="300 and 299, 299 of them shared"):
         compare.compare(one, again(other, tmp_path / "a", np.arange(299)))
     with pytest.raises(RequestError, match="differ in the labels of test samples"):
         compare.compare(one, again(other, tmp_path / "b", labels=1 - one.predictions("test").labels.clip(0, 1)))
     labels, scores = made_up(NAMES[:3], multilabel=one.multilabel, rows=300, shares=np.full(3, 0.3))
-    with pytest.raises(RequestError, match="are of other classes"):
+    with pytest.raises(RequestError, match="classes"):
         compare.compare(one, make_run(tmp_path, labels, scores, NAMES[:3]))
 
 
@@ -103,7 +103,7 @@ def test_the_command_prints_and_writes_the_comparison(pair, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "300 test samples" in printed and " *" in printed and "95 % interval, by image" in printed
     assert ("assumes independent samples" in printed) is (not pair[0].multilabel)
-    assert ("McNemar, exact" in printed) is (not pair[0].multilabel)
+    assert ("McNemar" in printed) is (not pair[0].multilabel)
     assert json.loads((tmp_path / "c.json").read_text())["metrics"] == compare.compare(*pair)["metrics"]
     assert command.run(app, ["compare", one, str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"probe: no run at {tmp_path}; make one with probe\n"

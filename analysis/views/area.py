@@ -340,7 +340,7 @@ def read_sizes(text: str, flag: str) -> dict[str, float]:
         except ValueError:
             number = np.nan
         if not name.strip() or not np.isfinite(number) or number < 0:
-            raise RequestError(f"{flag}: '{name}={value}' is no name with a number of 0 or more")
+            raise RequestError(f"{flag}: '{name}={value}' is not a name with a number of 0 or more")
         if name.strip() in sizes:
             raise RequestError(f"{flag}: {name.strip()} is named twice")
         sizes[name.strip()] = number

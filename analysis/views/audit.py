@@ -125,7 +125,7 @@ def gather(request: ViewRequest, *, bands: str = "all") -> tuple[list[Material],
     for name, samples in chosen.open(bands=[bands]).items():
         features = sets[name].features if name in sets else None
         if name in sets and sets[name].ids != samples.ids:
-            raise RequestError(f"{sets[name].file} was made from other samples than {samples.name} {name} holds")
+            raise RequestError(f"{sets[name].file} was made from different samples from those in {samples.name} {name}")
         about = samples.ids, samples.labels, samples.class_names, samples.lonlat
         read = choose_bands(samples.bands, bands, where=samples.where)
         splits.append(Material(name, *about, dataset=samples, bands=read, features=features))

@@ -82,7 +82,7 @@ def _located(path: Path, table: Any) -> Any:
     lon, lat = (table[lower[name]].astype(float) for name in found)
     if not (lon.abs().le(180) & lat.abs().le(90)).all():
         row = int(np.argmin((lon.abs().le(180) & lat.abs().le(90)).to_numpy()))
-        raise RequestError(f"{path}, row {row + 2}: lon {lon[row]:g}, lat {lat[row]:g} is no place in WGS 84 degrees")
+        raise RequestError(f"{path}, row {row + 2}: lon {lon[row]:g}, lat {lat[row]:g} is not in WGS 84 degrees")
     return geopandas.GeoDataFrame(table, geometry=geopandas.points_from_xy(lon, lat), crs="EPSG:4326")
 
 

@@ -67,7 +67,7 @@ def open_database(request: DatasetRequest, folder: Path, statistics: Mapping[str
             name = splits[split].names["S2"][int(absent[split].argmax())]
             raise RequestError(
                 f"{absent[split].sum()} of {len(absent[split])} patches of split {split} are not in {folder}, first "
-                f"{name}; encode them too, or leave them out with --allow-missing"
+                f"{name}; encode them too, or skip them with --allow-missing"
             )
         patches = splits[split]
         bands = [band for band in available if band.sensor in sensors]

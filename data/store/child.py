@@ -40,7 +40,7 @@ def inspected(file: Path, wanted: str) -> dict[str, Any]:
     """
     found = answer(file, wanted)
     if problem := found.get("problem"):
-        raise Damaged(f"{file} is damaged, or no file of this kind: {problem['text']}")
+        raise Damaged(f"{file} is damaged or not a file of this kind: {problem['text']}")
     return found
 
 

@@ -243,7 +243,7 @@ class FeatureWriter(PartWriter):
                 if need > free:
                     raise RequestError(
                         f"no space left: {self.file} needs {need / 1e6:.0f} MB, {free / 1e6:.0f} MB are free; "
-                        "free some or choose another --out"
+                        "free some space or choose another --out"
                     )
                 write_plan(self.parts, plan | {"part_rows": self.part_rows, MADE_BY: self.makers})
         except OSError as error:
@@ -298,7 +298,7 @@ class FeatureWriter(PartWriter):
         if started:
             print(
                 f"featurize: note: {self.parts} has parts made by other versions ({described(makers[-1], now)}); "
-                "values may differ slightly between them: use --overwrite to make all anew",
+                "values may differ slightly between them: use --overwrite to compute everything again",
                 file=sys.stderr,
             )
         write_plan(self.parts, plan | {"part_rows": self.part_rows, MADE_BY: self.makers})

@@ -123,7 +123,7 @@ def _joined(frame: pd.DataFrame, ids: pd.Series, flags: ImportFlags, problems: _
         raise RequestError(f"no table at {flags.table}")
     table = _read_table(flags.table)
     if not len(table.columns) or len(set(table.columns)) < len(table.columns):
-        raise RequestError(f"{flags.table} has no columns, or two of one name: {_names(table)}")
+        raise RequestError(f"{flags.table} has no columns, or two with the same name: {_names(table)}")
     key = next((name for name in (flags.id, "id", str(ids.name), table.columns[0]) if name in table), None)
     assert key is not None
     table[key] = table[key].astype(str).str.strip()
@@ -248,7 +248,7 @@ def _degrees(column: Any, file: Path) -> np.ndarray:
     if wrong.any():
         row = int(np.argmax(wrong))
         raise RequestError(
-            f"{file}: {wrong.sum()} values of {column.name} are no numbers, first "
+            f"{file}: {wrong.sum()} values of {column.name} are not numbers, first "
             f"'{column.iloc[row]}' in row {row + 1}; write degrees, or leave the cell empty"
         )
     return numbers
