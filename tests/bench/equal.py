@@ -4,9 +4,9 @@ python -m tests.bench.equal ../v0.1                     a checkout with its own 
 python -m tests.bench.equal ../v0.1 --only demo mosaics --keep DIR
 
 Cases: the demo (simulated scenes), EuroSAT RGB (2,001 real JPEGs) and multi-label mosaics of real 13-band tiles in
-BigEarthNet's layout. Prints one line per feature file (compared byte by byte) and one per run: equal, or how many metrics
-differ and which recorded settings of the run explain it. Version 0.1 searched other grids, shrank thresholds more and named
-runs by fewer settings. Exit code 1 if a feature file differs, or a metric without such a setting.
+BigEarthNet's layout. Prints one line per feature file (compared byte by byte) and one per run: equal, or how many
+metrics differ and which recorded settings of the run explain it. Version 0.1 searched other grids, shrank thresholds
+more and named runs by fewer settings. Exit code 1 if a feature file differs, or a metric without such a setting.
 """
 
 import argparse
