@@ -1,19 +1,20 @@
-"""Calibration: scores of a fitted probe mapped to probabilities, on val.
+"""Calibration: maps the scores of a fitted probe to probabilities, fitted on val.
 
-- ``platt``: a sigmoid of the score's log odds for each class (Platt 1999; as scikit-learn's ``CalibratedClassifierCV``
-  does with a decision function). Of the probabilities themselves, as version 0.1 did, a sigmoid cannot even leave good
-  scores as they are.
-- ``isotonic``: isotonic regression for each class.
+- ``platt``: per class, a sigmoid of the log odds of the score (Platt 1999; as scikit-learn's
+  ``CalibratedClassifierCV`` does with a decision function). A sigmoid of the probabilities themselves, as in version
+  0.1, cannot even leave good scores unchanged.
+- ``isotonic``: per class, isotonic regression.
 - ``temperature``: one temperature for all classes that divides the log odds (multi-label) or the log probabilities
-  (single-label), by which no decision of a single-label probe changes (Guo et al. 2017).
+  (single-label, where no decision changes; Guo et al. 2017).
 
-For the first two, single-label rows are made to sum to 1, and a class with fewer than `LEAST` positives or negatives
-on val is left as it is.
+For the first two, single-label rows are normalized to sum to 1, and a class with fewer than `MIN_SAMPLES` positives or
+negatives on val is left unchanged.
 """
 
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float, Float64, Num
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, logit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -23,24 +24,24 @@ from sklearn.linear_model import LogisticRegression
 from probes.probabilities import probability_metrics
 from probes.scores import score_block
 
-LEAST = 5
-# Scores of forests and neighbours are often exactly 0 or 1, whose log odds are infinite. All scores are drawn in by
-# this share first, which keeps their order. Platt's sigmoid needs more of it, or a forest's zeros decide the slope
-# alone: of 1e-6 to 1e-2, 1e-3 had the least log loss on test of EuroSAT and of mosaics.
+MIN_SAMPLES = 5
+# Scores of forests and neighbours are often exactly 0 or 1, with infinite log odds. All scores are first moved inwards
+# by this share, which keeps their order. Platt's sigmoid needs more, or the zeros of a forest decide the slope alone:
+# of 1e-6 to 1e-2, 1e-3 had the lowest log loss on test of EuroSAT and of mosaics.
 SOFTENED, SOFTENED_LESS = 1e-3, 1e-6
 LARGEST_TEMPERATURE = 100.0
 
 
 class Calibrated(ClassifierMixin, BaseEstimator):
-    """A fitted probe whose scores are mapped.
+    """A fitted probe with calibrated scores.
 
     Args:
         probe: fitted, with ``predict_proba`` and ``classes_``.
-        maps: for each of K classes two arrays: a slope and an offset of the log odds; for isotonic, scores and
-            probabilities between which lines run; for temperature, one over the temperature (the same for all) and an
-            offset of 0. Two empty ones leave a class as it is.
-        method: ``log-odds`` (what ``platt`` makes), ``isotonic`` or ``temperature``; ``platt`` in models of version
-            0.1, whose slopes and offsets are of the probabilities.
+        maps: for each of K classes two arrays: slope and offset of the log odds; for isotonic, scores and probabilities
+            to interpolate between; for temperature, its inverse (the same for all) and an offset of 0. Empty arrays
+            leave a class unchanged.
+        method: ``log-odds`` (of ``platt``), ``isotonic`` or ``temperature``; ``platt`` in models of version 0.1, whose
+            slopes and offsets apply to probabilities.
         multilabel: whether the columns are independent labels.
     """
 
@@ -49,18 +50,18 @@ class Calibrated(ClassifierMixin, BaseEstimator):
 
     @property
     def classes_(self) -> np.ndarray:
-        """All class numbers: the columns of what `apply` returns."""
+        """All class numbers: the columns of the result of `apply`."""
         return np.arange(len(self.maps))
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
-    def predict_proba(self, features: np.ndarray) -> np.ndarray:
-        """Probabilities of features (N, D) as they are on disk: (N, K)."""
+    def predict_proba(self, features: Num[np.ndarray, "samples dim"]) -> Float[np.ndarray, "samples classes"]:
+        """Probabilities of features as they are stored."""
         return self.apply(score_block(self.probe, features, len(self.maps), self.multilabel))
 
-    def apply(self, scores: np.ndarray) -> np.ndarray:
-        """Scores (N, K) of the probe, mapped: (N, K) float32."""
+    def apply(self, scores: Float[np.ndarray, "samples classes"]) -> Float[np.ndarray, "samples classes"]:
+        """Calibrated scores, float32."""
         mapped = scores.astype(np.float64)
         if self.method == "temperature" and not self.multilabel:
             return softmax(_log(mapped) * self.maps[0][0], axis=1).astype(np.float32)
@@ -79,19 +80,26 @@ class Calibrated(ClassifierMixin, BaseEstimator):
         return mapped.astype(np.float32)
 
 
-def log_odds(scores: np.ndarray, softened: float = SOFTENED) -> np.ndarray:
-    """Log odds of scores of any shape, drawn in by a share: finite and in the order of the scores."""
+def log_odds(scores: Float[np.ndarray, "*shape"], softened: float = SOFTENED) -> Float64[np.ndarray, "*shape"]:
+    """Log odds of scores moved inwards by a share: finite and in the order of the scores."""
     inside = softened + (1 - 2 * softened) * scores.astype(np.float64)
     return np.log(inside) - np.log1p(-inside)
 
 
-def calibrate(probe: Any, truth: np.ndarray, scores: np.ndarray, *, method: str, multilabel: bool) -> Calibrated:
+def calibrate(
+    probe: Any,
+    truth: Bool[np.ndarray, "samples classes"],
+    scores: Float[np.ndarray, "samples classes"],
+    *,
+    method: str,
+    multilabel: bool,
+) -> Calibrated:
     """Fit the maps on val.
 
     Args:
         probe: fitted.
-        truth: (N, K) booleans.
-        scores: (N, K) of the probe.
+        truth: one column per class.
+        scores: of the probe.
         method: one of `probes.flags.METHODS`.
         multilabel: whether the columns are independent labels.
     """
@@ -103,12 +111,14 @@ def calibrate(probe: Any, truth: np.ndarray, scores: np.ndarray, *, method: str,
     return Calibrated(probe, maps, "log-odds" if method == "platt" else method, multilabel)
 
 
-def fit_temperature(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool) -> float:
-    """The temperature with the least log loss, from 0.01 to 100; above 1 where scores are too sure.
+def fit_temperature(
+    truth: Bool[np.ndarray, "samples classes"], scores: Float[np.ndarray, "samples classes"], *, multilabel: bool
+) -> float:
+    """The temperature with the lowest log loss, from 0.01 to 100; above 1 for overconfident scores.
 
     Args:
-        truth: (N, K) booleans.
-        scores: (N, K) probabilities.
+        truth: one column per class.
+        scores: probabilities.
         multilabel: whether the columns are independent labels.
     """
     given = log_odds(scores, SOFTENED_LESS) if multilabel else _log(scores)
@@ -132,17 +142,17 @@ def _log(scores: np.ndarray) -> np.ndarray:
 def _fit_map(truth: np.ndarray, scores: np.ndarray, method: str) -> list[np.ndarray]:
     """The map of one class, from truth (N,) and scores (N,) float64."""
     positives, negatives = int(truth.sum()), int((~truth).sum())
-    if min(positives, negatives) < LEAST:
+    if min(positives, negatives) < MIN_SAMPLES:
         return [np.zeros(0), np.zeros(0)]
     if method == "isotonic":
         fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(scores, truth)
         return [fitted.X_thresholds_, fitted.y_thresholds_]
-    # Platt 1999: a positive counts as (n+ + 1) / (n+ + 2), not as 1, a negative as 1 / (n- + 2); each sample is there
-    # twice, as a positive and as a negative, weighted accordingly.
+    # Platt 1999: the target of a positive is (n+ + 1) / (n+ + 2), not 1, of a negative 1 / (n- + 2); each sample occurs
+    # twice, as a positive and as a negative, with these weights.
     likely = np.where(truth, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     given = log_odds(scores)
     middle, spread = given.mean(), given.std()
-    if spread < 1e-9:  # nothing to tell apart: the mean
+    if spread < 1e-9:  # all scores are equal: their mean
         return [np.zeros(1), np.array([logit(likely.mean())])]
     twice, labels = np.tile((given - middle) / spread, 2)[:, None], np.repeat([1, 0], len(scores))
     fitted = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
@@ -160,17 +170,17 @@ def calibrate_run(
     method: str | None,
     multilabel: bool,
 ) -> tuple[Any, dict[str, np.ndarray], dict[str, Any] | None]:
-    """Calibrate a probe on val, for a run: the probe, its scores, and the record's ``calibration``.
+    """Calibrate a probe on val, for a run: the probe, its scores, and ``calibration`` of the record.
 
-    The record has ``method``, `probability_metrics` by split ``before`` and ``after`` (val is what the maps were fitted
-    on: only test is evidence), ``left_as_they_are`` (classes) and ``temperature`` (None for other methods).
+    The record has ``method``, `probability_metrics` by split ``before`` and ``after`` (the maps were fitted on val, so
+    only test is evidence), ``left_as_they_are`` (classes) and ``temperature`` (None for other methods).
 
     Args:
         probe: fitted.
         truth: by split, (N, K) booleans.
         scores: by split (``val``, ``test``), (N, K) of the probe.
         names: K class names.
-        method: one of `probes.flags.METHODS`; None leaves probe and scores as they are and records None.
+        method: one of `probes.flags.METHODS`; None changes nothing.
         multilabel: whether the columns are independent labels.
     """
     if method is None:
@@ -181,11 +191,11 @@ def calibrate_run(
         {split: probability_metrics(truth[split], values[split], multilabel=multilabel) for split in values}
         for values in (scores, mapped)
     )
-    told = {
+    recorded = {
         "method": method,
         "before": before,
         "after": after,
         "left_as_they_are": [name for name, (one, _) in zip(names, calibrated.maps, strict=True) if not len(one)],
         "temperature": float(1 / calibrated.maps[0][0][0]) if method == "temperature" else None,
     }
-    return calibrated, mapped, told
+    return calibrated, mapped, recorded

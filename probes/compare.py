@@ -1,12 +1,13 @@
 """Two runs on the same test samples: paired differences, and McNemar's test for single-label runs.
 
-Both runs are judged with the same images or spatial cells left out (`probes.jackknife`), so that what makes a sample
-hard for both cancels out: differences much smaller than the runs' own intervals can be told from chance.
+Both runs are evaluated with the same images or spatial cells left out (`probes.jackknife`), so that difficulty common
+to both cancels out: differences much smaller than the runs' own intervals can be significant.
 """
 
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 from scipy.stats import binomtest
 
 from data.errors import RequestError
@@ -17,12 +18,12 @@ from probes.scores import decide
 
 
 def compare(one: Run, other: Run, *, rule: str = "tuned", other_rule: str | None = None) -> dict[str, Any]:
-    """How much better the second run is, on test.
+    """The paired differences of two runs on test, the second minus the first.
 
     Args:
         one: the first run.
-        other: the second run, perhaps the same one under another rule.
-        rule: ``tuned`` or ``half``; single-label runs decide by argmax under both.
+        other: the second run; the same run compares two rules.
+        rule: ``tuned`` or ``half``; single-label runs use the argmax for both.
         other_rule: of the second run; None for the same.
 
     Returns:
@@ -32,15 +33,15 @@ def compare(one: Run, other: Run, *, rule: str = "tuned", other_rule: str | None
         multi-label runs), see `mcnemar`.
 
     Raises:
-        RequestError: other classes, other test samples or other labels; a run without predictions.
+        RequestError: different classes, test samples or labels; a run without predictions.
     """
     if one.class_names != other.class_names or one.multilabel != other.multilabel:
-        raise RequestError(f"{one.folder} and {other.folder} have different classes; compare runs on one dataset")
+        raise RequestError(f"{one.folder} and {other.folder} have different classes; compare runs of the same dataset")
     first, second = one.predictions("test"), _in_order(one, other)
     truth = metrics.label_matrix(first.labels, len(one.class_names))
     if not np.array_equal(truth, metrics.label_matrix(second.labels, len(one.class_names))):
         raise RequestError(
-            f"{one.folder} and {other.folder} differ in the labels of test samples; run the probes again"
+            f"{one.folder} and {other.folder} differ in the labels of the test samples; run the probes again"
         )
     decided = [
         decide(predictions.scores, thresholds_of(run, name))
@@ -79,20 +80,20 @@ def _defined(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def mcnemar(one: np.ndarray, other: np.ndarray) -> dict[str, float | int]:
-    """McNemar's test, exact: whether two classifiers are right equally often.
+def mcnemar(one: Bool[np.ndarray, " samples"], other: Bool[np.ndarray, " samples"]) -> dict[str, float | int]:
+    """McNemar's exact test: whether two classifiers have the same accuracy.
 
-    Under that hypothesis a sample that only one of them gets right is as likely to be either's, so that the number of
-    one's is binomial with a half (McNemar 1947). It takes the samples as independent: where neighbours resemble each
-    other its p is too small (equal models differ in 27 % of simulations, where 5 % is nominal); then trust the
-    interval by cells.
+    Under this hypothesis, a sample that only one of them classifies correctly is as likely to be the first's as the
+    second's, so the first's number is binomial with probability 0.5 (McNemar 1947). The test assumes independent
+    samples: with spatial correlation its p-value is too small (equal models differ in 27 % of simulations, where 5 % is
+    nominal); then use the interval by cells.
 
     Args:
-        one: (N,) booleans, whether the first is right.
-        other: (N,) booleans, whether the second is right.
+        one: whether the first is correct.
+        other: whether the second is correct.
 
     Returns:
-        ``only_one`` and ``only_other``, samples that only one gets right, and ``p``, two-sided.
+        ``only_one`` and ``only_other``, samples that only one classifies correctly, and ``p``, two-sided.
     """
     only_one, only_other = int((one & ~other).sum()), int((~one & other).sum())
     discordant = only_one + only_other
@@ -107,7 +108,7 @@ def _in_order(one: Run, other: Run) -> Predictions:
     if row.keys() != set(wanted):
         raise RequestError(
             f"{one.folder} and {other.folder} were tested on different samples: {len(wanted)} and {len(given.ids)}, "
-            f"{len(row.keys() & set(wanted))} of them shared; compare runs of one test split"
+            f"{len(row.keys() & set(wanted))} of them in common; compare runs with the same test split"
         )
     rows = [row[name] for name in wanted]
     return Predictions(ids=wanted, labels=given.labels[rows], scores=given.scores[rows])

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Integer, Num
 from scipy.special import expit, softmax
 from threadpoolctl import threadpool_limits
 
@@ -14,13 +15,13 @@ C_VALUES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 class OutOfFold(NamedTuple):
-    """What `out_of_fold` found.
+    """Result of `out_of_fold`.
 
     Args:
         scores: (N, K) float64.
-        learnt: (N, K) whether the training part of the sample's fold had both positives and negatives of the class;
-            where it had not, the class scores 0 (or 1, where all were positive), which says nothing about the sample.
-        c: the C chosen.
+        learnt: (N, K) whether the training part for the sample's fold had both positives and negatives of the class;
+            otherwise the class scores 0 (or 1 if all were positive), which says nothing about the sample.
+        c: the chosen C.
     """
 
     scores: np.ndarray
@@ -29,21 +30,21 @@ class OutOfFold(NamedTuple):
 
 
 def out_of_fold(
-    features: np.ndarray,
-    truth: np.ndarray,
+    features: Num[np.ndarray, "samples dim"],
+    truth: Bool[np.ndarray, "samples classes"],
     *,
     folds: int = 5,
     seed: int = 0,
     multilabel: bool,
-    cells: np.ndarray | None = None,
+    cells: Integer[np.ndarray, " samples"] | None = None,
 ) -> OutOfFold:
-    """Probabilities from stratified folds, at the C with the least log loss over all of them.
+    """Probabilities from stratified folds, at the C with the lowest log loss over all of them.
 
     Args:
-        features: (N, D).
-        truth: (N, K) booleans.
-        folds: parts; each is scored by what is learned of the others.
-        seed: of the division.
+        features: of the samples.
+        truth: one column per class.
+        folds: number of folds; each is scored by a fit on the others.
+        seed: of the folds.
         multilabel: whether the columns are independent labels.
         cells: (N,) groups that stay in one fold; None for single samples.
     """

@@ -1,9 +1,10 @@
-"""Intervals of runs, and runs that differ only in their seed taken together: of the test samples and of the seeds."""
+"""Intervals of runs and of means over runs that differ only in their seed: over test samples and over seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from data.errors import RequestError
 from data.files import canonical_json
@@ -17,29 +18,23 @@ from probes.spatial import Units
 
 @dataclass(frozen=True)
 class Judged:
-    """One run under one rule on test samples.
+    """Truth, decisions under one rule, and scores of a run on some samples."""
 
-    Args:
-        truth: (N, K) booleans.
-        decided: (N, K) booleans.
-        scores: (N, K).
-    """
-
-    truth: np.ndarray
-    decided: np.ndarray
-    scores: np.ndarray
+    truth: Bool[np.ndarray, "samples classes"]
+    decided: Bool[np.ndarray, "samples classes"]
+    scores: Float[np.ndarray, "samples classes"]
 
 
 @dataclass(frozen=True)
 class Pooled:
-    """Runs of one setting under one rule, on the same test samples: means over their seeds.
+    """Means over seeds, of runs with the same settings, under one rule and on the same test samples.
 
     Args:
         runs: S runs that differ only in their seed.
         estimates: by metric, the mean over the runs on all samples and without each unit.
-        seed_variance: by metric, of the mean over seeds: the variance between runs over S; 0 for a single run.
+        seed_variance: by metric, the variance of the mean over seeds: the variance between runs over S; 0 for one run.
         reasons: by metric, why there is no interval, or None.
-        units: what is taken as independent.
+        units: the independent units.
     """
 
     runs: tuple[Run, ...]
@@ -49,7 +44,7 @@ class Pooled:
     units: Units
 
     def interval(self, metric: str) -> Interval:
-        """The 95 % interval of a mean over seeds: of the test samples and of the seeds."""
+        """The 95 % interval of a mean over seeds: over the test samples and over the seeds."""
         about = {"by": self.units.by, "units": self.units.count}
         if reason := self.reasons[metric]:
             return Interval(None, None, **about, reason=reason)
@@ -63,7 +58,7 @@ class Pooled:
 
 
 def groups(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs by setting: those of a group differ only in their seed, and were scored on the same test samples."""
+    """Runs grouped by settings: runs of a group differ only in their seed, and were scored on the same test samples."""
     found: dict[tuple[str, str, str, str], list[Run]] = {}
     for run in runs:
         setting = canonical_json({"arguments": run.record.get("arguments"), "features": run.record["features"]})
@@ -74,8 +69,8 @@ def groups(runs: Sequence[Run]) -> list[list[Run]]:
 def of_run(run: Run, split: str, rule: str) -> dict[str, Interval]:
     """The intervals of one run, by metric; empty for a split that has none.
 
-    Runs of version 0.1 recorded intervals that do not cover; theirs are made anew from their predictions, and are
-    missing where these cannot be read.
+    Runs of version 0.1 recorded intervals with too low coverage; theirs are computed again from the predictions, and
+    are missing if these cannot be read.
     """
     recorded = run.record.get("intervals", {}).get(split, {}).get(rule, {})
     if all(isinstance(one, dict) for one in recorded.values()):
@@ -95,10 +90,10 @@ def of_run(run: Run, split: str, rule: str) -> dict[str, Interval]:
 
 
 def test_of(runs: Sequence[Run], rule: str) -> tuple[list[Judged], Units]:
-    """Runs of one setting on all of test, and what is independent there.
+    """Runs with the same settings on all of test, and the independent units there.
 
     Raises:
-        RequestError: predictions cannot be read, or are of other samples.
+        RequestError: predictions cannot be read, or are of different samples.
     """
     given = [run.predictions("test") for run in runs]
     for run, one in zip(runs, given, strict=True):
@@ -110,11 +105,11 @@ def test_of(runs: Sequence[Run], rule: str) -> tuple[list[Judged], Units]:
 
 
 def judge(run: Run, given: Predictions, rule: str) -> Judged:
-    """Truth and decisions of a run.
+    """Truth, decisions and scores of a run.
 
     Args:
         run: the run.
-        given: its predictions of a split, or some of their rows.
+        given: its predictions for a split, or some of their rows.
         rule: ``half`` or ``tuned``.
     """
     truth = metrics.label_matrix(given.labels, len(run.class_names))
@@ -125,16 +120,18 @@ def judge(run: Run, given: Predictions, rule: str) -> Judged:
 
 
 def pool(runs: Sequence[Run], judged: Sequence[Judged], units: Units, *, only: str | None = None) -> Pooled:
-    """Means over runs of one setting.
+    """Means over runs with the same settings.
 
     Args:
         runs: S runs, see `groups`.
         judged: of each run, on the same samples in the same order.
         units: of these samples.
-        only: the one metric wanted; None for all.
+        only: a single metric; None for all.
     """
     first, names = runs[0], runs[0].class_names
-    ranked = only is None or only.startswith("map_") or only in intervals.LOSSES  # else no need of scores: it is quick
+    ranked = (
+        only is None or only.startswith("map_") or only in intervals.LOSSES
+    )  # other metrics need no scores, which is faster
     each = [
         jackknife.estimates(one.truth, one.decided, one.scores if ranked else None, units, multilabel=first.multilabel)
         for one in judged

@@ -1,24 +1,27 @@
-"""How good scores are as probabilities: log loss, Brier score and expected calibration error.
+"""Quality of scores as probabilities: log loss, Brier score and expected calibration error.
 
-Single-label scores are one distribution over the classes per sample; multi-label scores are one probability per
-class, each judged on its own.
+Single-label scores are one distribution over the classes per sample; multi-label scores are one independent
+probability per class.
 """
 
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float, Float64
 
 NAMES = ("log_loss", "brier", "ece")
 BINS = 15  # Guo et al. 2017, and torchgeo-bench
-LEAST_PROBABILITY = float(np.finfo(np.float32).eps)  # as scikit-learn's log_loss clips float32: a score of 0 costs 16
+LEAST_PROBABILITY = float(np.finfo(np.float32).eps)  # as scikit-learn's log_loss clips float32: a score of 0 counts 16
 
 
-def probability_metrics(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool) -> dict[str, float]:
+def probability_metrics(
+    truth: Bool[np.ndarray, "samples classes"], scores: Float[np.ndarray, "samples classes"], *, multilabel: bool
+) -> dict[str, float]:
     """`log_loss`, `brier` and `ece` by name.
 
     Args:
-        truth: (N, K) booleans.
-        scores: (N, K) probabilities.
+        truth: one column per class.
+        scores: probabilities.
         multilabel: whether the columns are independent labels.
     """
     return {
@@ -28,54 +31,68 @@ def probability_metrics(truth: np.ndarray, scores: np.ndarray, *, multilabel: bo
     }
 
 
-def log_loss(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool) -> float:
+def log_loss(
+    truth: Bool[np.ndarray, "samples classes"], scores: Float[np.ndarray, "samples classes"], *, multilabel: bool
+) -> float:
     """Mean negative log likelihood in nats: per sample, or for multi-label per decision (every class of every sample).
 
     Args:
-        truth: (N, K) booleans.
-        scores: (N, K) probabilities, clipped to 1.2e-7 from 0 and 1.
+        truth: one column per class.
+        scores: probabilities, clipped to 1.2e-7 from 0 and 1.
         multilabel: whether the columns are independent labels.
     """
     return float(log_losses(truth, scores, multilabel=multilabel).mean())
 
 
-def log_losses(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool) -> np.ndarray:
-    """(N,) of each sample, whose mean is `log_loss`."""
+def log_losses(
+    truth: Bool[np.ndarray, "samples classes"], scores: Float[np.ndarray, "samples classes"], *, multilabel: bool
+) -> Float64[np.ndarray, " samples"]:
+    """Log loss of each sample."""
     p = np.clip(scores.astype(np.float64), LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
     if not multilabel:
         return -np.log(p[truth])
     return -np.where(truth, np.log(p), np.log1p(-p)).mean(axis=1)
 
 
-def brier(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool) -> float:
-    """Mean squared difference of probability and truth; 0 is best.
+def brier(
+    truth: Bool[np.ndarray, "samples classes"], scores: Float[np.ndarray, "samples classes"], *, multilabel: bool
+) -> float:
+    """Mean squared difference between probability and truth; 0 is best.
 
     Single-label: summed over the classes of a sample, 0 to 2 (Brier 1950; scikit-learn's with ``scale_by_half=False``).
     Multi-label: mean over the classes, 0 to 1.
 
     Args:
-        truth: (N, K) booleans.
-        scores: (N, K) probabilities.
+        truth: one column per class.
+        scores: probabilities.
         multilabel: whether the columns are independent labels.
     """
     return float(briers(truth, scores, multilabel=multilabel).mean())
 
 
-def briers(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool) -> np.ndarray:
-    """(N,) of each sample, whose mean is `brier`."""
+def briers(
+    truth: Bool[np.ndarray, "samples classes"], scores: Float[np.ndarray, "samples classes"], *, multilabel: bool
+) -> Float64[np.ndarray, " samples"]:
+    """Brier score of each sample."""
     squares = (scores.astype(np.float64) - truth) ** 2
     return squares.mean(axis=1) if multilabel else squares.sum(axis=1)
 
 
-def ece(truth: np.ndarray, scores: np.ndarray, *, multilabel: bool, bins: int = BINS) -> float:
-    """Expected calibration error: mean distance of confidence and frequency over equal-width bins, weighted by samples.
+def ece(
+    truth: Bool[np.ndarray, "samples classes"],
+    scores: Float[np.ndarray, "samples classes"],
+    *,
+    multilabel: bool,
+    bins: int = BINS,
+) -> float:
+    """Expected calibration error: mean |confidence - frequency| over equal-width bins, weighted by samples.
 
-    Single-label: of the top score, against how often the argmax is right (Guo et al. 2017). Multi-label: of each
-    class's probability against its frequency, mean over the classes (classwise, Kull et al. 2019).
+    Single-label: of the top score against the accuracy of the argmax (Guo et al. 2017). Multi-label: of each class's
+    probability against its frequency, averaged over the classes (classwise, Kull et al. 2019).
 
     Args:
-        truth: (N, K) booleans.
-        scores: (N, K) probabilities.
+        truth: one column per class.
+        scores: probabilities.
         multilabel: whether the columns are independent labels.
         bins: equal-width bins of 0 to 1, each closed on the right.
     """
@@ -90,12 +107,14 @@ def error_of(table: dict[str, np.ndarray]) -> float:
     return float((table["count"][used] * gaps).sum() / table["count"].sum())
 
 
-def reliability(hits: np.ndarray, confidence: np.ndarray, *, bins: int = BINS) -> dict[str, np.ndarray]:
+def reliability(
+    hits: Bool[np.ndarray, " samples"], confidence: Float[np.ndarray, " samples"], *, bins: int = BINS
+) -> dict[str, np.ndarray]:
     """A reliability diagram as numbers.
 
     Args:
-        hits: (N,) booleans, whether what is predicted with that confidence is true.
-        confidence: (N,) probabilities.
+        hits: whether the prediction with that confidence is correct.
+        confidence: probabilities.
         bins: equal-width bins of 0 to 1, each closed on the right.
 
     Returns:
@@ -113,8 +132,10 @@ def reliability(hits: np.ndarray, confidence: np.ndarray, *, bins: int = BINS) -
     return {"low": edges[:-1], "high": edges[1:], "count": count, **means}
 
 
-def top_label(truth: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whether the argmax is right (N,), and its score (N,)."""
+def top_label(
+    truth: Bool[np.ndarray, "samples classes"], scores: Float[np.ndarray, "samples classes"]
+) -> tuple[Bool[np.ndarray, " samples"], Float[np.ndarray, " samples"]]:
+    """Whether the argmax is correct, and its score."""
     chosen = scores.argmax(axis=1)[:, None]
     return np.take_along_axis(truth, chosen, 1)[:, 0], np.take_along_axis(scores, chosen, 1)[:, 0]
 

@@ -1,18 +1,19 @@
-"""New splits of a feature set by where its samples lie, with a buffer between them.
+"""New splits of a feature set by location, with a buffer between them.
 
-Samples next to each other resemble each other, so that random splits overrate how a probe does elsewhere (Roberts et
-al. 2017, doi 10.1111/ecog.02881). All samples are pooled and drawn anew, in the ratio of the original splits:
+Nearby samples are correlated, so random splits overestimate how well a probe works elsewhere (Roberts et al. 2017, doi
+10.1111/ecog.02881). All samples are pooled and split again, in the ratio of the original splits:
 
-- ``cells``: cells of `probes.spatial.DEGREES`, each with all its samples, in random order to the split that lacks most.
-- ``region``: the same with at most `REGIONS` regions, k-means clusters of the places on the globe.
-- ``longitude``: train in the west, then val, test in the east.
+- ``cells``: cells of `probes.spatial.DEGREES` with all their samples, in random order to the split that lacks most.
+- ``region``: the same with at most `REGIONS` regions, k-means clusters of the locations on the globe.
+- ``longitude``: train in the west, then val, and test in the east.
 
-Samples of train nearer than the buffer to one of val or test are dropped, and those of val nearer to one of test.
+Samples of train closer than the buffer to one of val or test are dropped, as are those of val closer to one of test.
 """
 
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Bool, Float, Float64, Integer
 
 from data.dataset import SPLITS
 from data.errors import RequestError, unknown
@@ -21,11 +22,11 @@ from probes import spatial
 
 WAYS = ("cells", "longitude", "region")
 REGIONS = 30
-TRIES, CLOSE = 50, 0.01  # orders of the places to try, until every split has its share to 1 % of all samples
+TRIES, CLOSE = 50, 0.01  # orders to try, until every split has its share to 1 % of all samples
 
 
 def resplit(splits: dict[str, FeatureSet], by: str, *, buffer_km: float = 0, seed: int = 0) -> dict[str, FeatureSet]:
-    """The same samples in new splits; their identity says how they were made, hence the run's folder does too.
+    """The same samples in new splits; their identity records how they were made, and so does the run's folder.
 
     Args:
         splits: see `probes.inputs.read_splits`, without views.
@@ -35,16 +36,16 @@ def resplit(splits: dict[str, FeatureSet], by: str, *, buffer_km: float = 0, see
 
     Returns:
         By split, with features in memory. ``identity["split"]["resplit"]`` holds ``by``, ``buffer_km``, ``seed`` and
-        ``dropped``, how many samples the buffer cost all splits.
+        ``dropped``, the number of samples dropped for the buffer.
 
     Raises:
-        RequestError: no such way; a sample without location, or in two splits; a split would be left without samples.
+        RequestError: unknown method; a sample without location, or in two splits; a split would have no samples left.
     """
     if by not in WAYS:
         raise unknown("way to split", by, WAYS)
     if not 0 <= buffer_km < np.inf:
         raise RequestError(f"--buffer-km {buffer_km:g}: must be 0 or more")
-    present = [name for name in SPLITS if name in splits]  # --folds does without val
+    present = [name for name in SPLITS if name in splits]  # with --folds, val may be missing
     sets = [splits[name] for name in present]
     lonlat = _locations(sets, by)
     ids = [name for one in sets for name in one.ids]
@@ -57,8 +58,8 @@ def resplit(splits: dict[str, FeatureSet], by: str, *, buffer_km: float = 0, see
     if empty := [name for name, chosen in zip(present, rows, strict=True) if not len(chosen)]:
         where = f" and --buffer-km {buffer_km:g}" if buffer_km else ""
         raise RequestError(
-            f"--split-by {by}{where}: no sample is left for {' and '.join(empty)}; split another way, or use a smaller "
-            "buffer"
+            f"--split-by {by}{where}: no sample is left for {' and '.join(empty)}; choose another --split-by or a "
+            "smaller buffer"
         )
     how = {"by": by, "buffer_km": float(buffer_km), "seed": seed, "dropped": int((~kept).sum())}
     features = np.concatenate([np.asarray(one.features[:]) for one in sets])
@@ -72,12 +73,14 @@ def resplit(splits: dict[str, FeatureSet], by: str, *, buffer_km: float = 0, see
     return found
 
 
-def draw(lonlat: np.ndarray, shares: np.ndarray, by: str, seed: int) -> np.ndarray:
-    """(N,) number of the split of each sample.
+def draw(
+    lonlat: Float[np.ndarray, "samples 2"], shares: Float64[np.ndarray, " splits"], by: str, seed: int
+) -> Integer[np.ndarray, " samples"]:
+    """The number of the split of each sample.
 
     Args:
-        lonlat: (N, 2) degrees.
-        shares: (S,) of the samples that each split should get.
+        lonlat: degrees.
+        shares: of the samples that each split should get.
         by: one of `WAYS`.
         seed: see `resplit`.
     """
@@ -102,18 +105,20 @@ def draw(lonlat: np.ndarray, shares: np.ndarray, by: str, seed: int) -> np.ndarr
     return best[numbers]
 
 
-def regions(lonlat: np.ndarray, seed: int) -> np.ndarray:
-    """(N,) number of the region of each sample: k-means on the globe, at most `REGIONS` clusters."""
-    from sklearn.cluster import KMeans  # deferred: only this way needs it
+def regions(lonlat: Float[np.ndarray, "samples 2"], seed: int) -> Integer[np.ndarray, " samples"]:
+    """The number of the region of each sample: k-means on the globe, at most `REGIONS` clusters."""
+    from sklearn.cluster import KMeans  # deferred: only used here
 
     points = spatial.on_globe(lonlat)
     count = min(REGIONS, len(np.unique(points, axis=0)))
-    found = KMeans(count, n_init=3, random_state=seed).fit_predict(points)  # type: ignore[arg-type]  # scikit-learn takes numbers too
+    found = KMeans(count, n_init=3, random_state=seed).fit_predict(points)  # type: ignore[arg-type]  # scikit-learn accepts numbers
     return np.unique(found, return_inverse=True)[1]
 
 
-def crowded(lonlat: np.ndarray, drawn: np.ndarray, buffer_km: float) -> np.ndarray:
-    """(N,) booleans: samples nearer than the buffer to one of a later split (train before val before test)."""
+def crowded(
+    lonlat: Float[np.ndarray, "samples 2"], drawn: Integer[np.ndarray, " samples"], buffer_km: float
+) -> Bool[np.ndarray, " samples"]:
+    """Whether each sample is closer than the buffer to one of a later split (train before val before test)."""
     found = np.zeros(len(lonlat), bool)
     if not buffer_km:
         return found
@@ -129,7 +134,7 @@ def _locations(sets: list[FeatureSet], by: str) -> np.ndarray:
     for one in sets:
         if one.lonlat is None:
             raise RequestError(
-                f"--split-by {by}: {one.file} holds no locations; featurize a dataset whose files are georeferenced"
+                f"--split-by {by}: {one.file} has no locations; featurize a dataset with georeferenced files"
             )
         if missing := int((~np.isfinite(one.lonlat).all(axis=1)).sum()):
             raise RequestError(f"--split-by {by}: {missing} of {len(one.ids)} samples in {one.file} have no location")

@@ -1,12 +1,13 @@
-"""Which candidate is chosen on val: the best by one metric, and of equals the one with the lower log loss.
+"""The selection metric: the candidate with the best value on val is chosen; log loss breaks ties.
 
-A metric that needs decisions is measured with the ``tuned`` thresholds of multi-label probes, or at 0.5 where its
-name ends in ``@half``; single-label decisions are always the argmax.
+A metric that needs decisions uses the ``tuned`` thresholds of multi-label probes, or 0.5 if its name ends in ``@half``;
+single-label decisions are always the argmax.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from data.errors import RequestError, unknown
 from probes import metrics, probabilities
@@ -20,24 +21,24 @@ AT_HALF = "@half"
 
 
 class Judgement(NamedTuple):
-    """What val says of a candidate: the metric that chooses (None where undefined) and the log loss."""
+    """Selection metric (None where undefined) and log loss of a candidate on val."""
 
     value: float | None
     log_loss: float
 
 
 def default_metric(multilabel: bool) -> str:
-    """The headline metric: accuracy, or macro mAP, which judges multi-label scores whatever the threshold."""
+    """The headline metric: accuracy, or for multi-label data macro mAP, which needs no thresholds."""
     return "map_macro" if multilabel else "accuracy"
 
 
 def selectable(multilabel: bool) -> tuple[str, ...]:
-    """Names of the metrics that can choose."""
+    """Names of the possible selection metrics."""
     return tuple(dict.fromkeys((*(metrics.MULTILABEL if multilabel else metrics.SINGLE_LABEL), *probabilities.NAMES)))
 
 
 def check_metric(name: str, multilabel: bool) -> None:
-    """Raise a RequestError unless this metric can choose for these labels."""
+    """Raise a RequestError unless this is a selection metric for these labels."""
     base = name.removesuffix(AT_HALF)
     labels = "multi-label" if multilabel else "single-label"
     if base not in (names := selectable(multilabel)):
@@ -48,42 +49,49 @@ def check_metric(name: str, multilabel: bool) -> None:
         raise RequestError(f"--select {name}: {base} does not depend on a threshold here; drop {AT_HALF}")
 
 
-def judge(truth: np.ndarray, scores: np.ndarray, name: str, *, multilabel: bool, beta: float = 2) -> Judgement:
-    """Measure scores on val.
+def judge(
+    truth: Bool[np.ndarray, "samples classes"],
+    scores: Float[np.ndarray, "samples classes"],
+    name: str,
+    *,
+    multilabel: bool,
+    beta: float = 2,
+) -> Judgement:
+    """Selection metric and log loss of scores.
 
     Args:
-        truth: (N, K) booleans.
-        scores: (N, K).
+        truth: one column per class.
+        scores: likewise.
         name: see `check_metric`.
         multilabel: whether the columns are independent labels.
-        beta: of the F-beta that the ``tuned`` thresholds aim at.
+        beta: of the F-beta that the ``tuned`` thresholds maximize.
     """
-    lost = probabilities.log_loss(truth, scores, multilabel=multilabel)
+    log_loss = probabilities.log_loss(truth, scores, multilabel=multilabel)
     base = name.removesuffix(AT_HALF)
     if base in probabilities.NAMES:
-        return Judgement(getattr(probabilities, base)(truth, scores, multilabel=multilabel), lost)
+        return Judgement(getattr(probabilities, base)(truth, scores, multilabel=multilabel), log_loss)
     if base == "map_macro":
         each = metrics.average_precision(truth, scores)
-        return Judgement(None if np.isnan(each).all() else float(np.nanmean(each)), lost)
+        return Judgement(None if np.isnan(each).all() else float(np.nanmean(each)), log_loss)
     if not multilabel:
         labels, argmax = truth.argmax(axis=1), scores.argmax(axis=1)
         if base == "accuracy":
-            return Judgement(float((labels == argmax).mean()), lost)
-        return Judgement(metrics.single_label_metrics(labels, argmax, truth.shape[1])[base], lost)
+            return Judgement(float((labels == argmax).mean()), log_loss)
+        return Judgement(metrics.single_label_metrics(labels, argmax, truth.shape[1])[base], log_loss)
     if base == name and base not in OF_SCORES:
         thresholds, *_ = shrunk_thresholds(truth, scores, beta=beta)
     else:
         thresholds = half_thresholds(truth.shape[1])
-    return Judgement(metrics.multilabel_metrics(truth, decide(scores, thresholds), scores)[base], lost)
+    return Judgement(metrics.multilabel_metrics(truth, decide(scores, thresholds), scores)[base], log_loss)
 
 
 def better(one: Any, other: Any, name: str, *, tie_breaker: str | None = TIE_BREAKER) -> bool:
-    """Whether a candidate beats another.
+    """Whether a candidate is better than another.
 
     Args:
         one: has ``value`` and ``log_loss``, see `Judgement`.
-        other: the one to beat.
-        name: the metric that chooses.
+        other: likewise.
+        name: selection metric.
         tie_breaker: None keeps the first of equals.
     """
     if one.value is None or other.value is None:

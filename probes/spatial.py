@@ -1,19 +1,20 @@
-"""What can be taken as independent evidence: images, or spatial cells with all the images in them.
+"""Independent units of a test set: images, or spatial cells with all their images.
 
-Neighbouring images resemble each other, so that taking images one by one counts N images as N pieces of evidence and
-gives intervals that are too narrow. Where locations are known, cells of a grid are taken instead, each with all its
-images (block jackknife, Künsch 1989). A cell is `DEGREES` of latitude high, 28 km: wider than the fields, towns and
-forests that neighbours share, while a country still has hundreds of cells.
+Neighboring images are correlated, so treating N images as independent gives intervals that are too narrow. Where
+locations are known, cells of a grid are the units, each with all its images (block jackknife, Künsch 1989). A cell is
+`DEGREES` of latitude high, 28 km: wider than the fields, towns and forests that neighbors share, while a country still
+has hundreds of cells.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float, Float32, Float64, Integer
 
 DEGREES = 0.25
-LEAST = 10  # with fewer images or cells there is no interval
+LEAST = 10  # there is no interval with fewer images or cells
 EARTH_KM = 6371.0088  # mean radius (IUGG)
-FEW_CELLS = 30  # with fewer cells an interval comes with a warning
+FEW_CELLS = 30  # an interval with fewer cells comes with a warning
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Units:
 
     @property
     def effective(self) -> float:
-        """Number of units of equal size that are worth as much: (sum n)² / sum n² (Kish 1965)."""
+        """Effective number of units, those of equal size with the same variance: (sum n)² / sum n² (Kish 1965)."""
         sizes = np.bincount(self.numbers).astype(np.float64)
         return float(sizes.sum() ** 2 / (sizes**2).sum()) if len(sizes) else 0.0
 
@@ -48,18 +49,18 @@ class Units:
 
     @property
     def warning(self) -> str | None:
-        """What a reader should know where there are few cells; None otherwise."""
+        """A warning if there are few cells; otherwise None."""
         if self.by == "image" or self.count >= FEW_CELLS:
             return None
         place = f"{self.count} spatial cells of {self.degrees:.3g} degrees"
         return f"test lies in {place}: intervals by cell need at least {FEW_CELLS}"
 
 
-def units(lonlat: np.ndarray | None, samples: int, degrees: float = DEGREES) -> Units:
-    """Spatial cells where every location is known, else images.
+def units(lonlat: Float[np.ndarray, "{samples} 2"] | None, samples: int, degrees: float = DEGREES) -> Units:
+    """Spatial cells if every location is known, otherwise images.
 
     Args:
-        lonlat: (N, 2) degrees, or None.
+        lonlat: degrees, or None.
         samples: N.
         degrees: height of a cell.
     """
@@ -67,15 +68,14 @@ def units(lonlat: np.ndarray | None, samples: int, degrees: float = DEGREES) -> 
     return Units(np.arange(samples), "image") if numbers is None else Units(numbers, "cell", degrees)
 
 
-def cells(lonlat: np.ndarray | None, degrees: float = DEGREES) -> np.ndarray | None:
-    """Number of each sample's cell, from 0; None where a location is unknown.
+def cells(
+    lonlat: Float[np.ndarray, "samples 2"] | None, degrees: float = DEGREES
+) -> Integer[np.ndarray, " samples"] | None:
+    """Number of each sample's cell, from 0; None if a location is unknown.
 
     Args:
-        lonlat: (N, 2) degrees, or None.
-        degrees: height of a cell; it is about as wide as high, whatever the latitude.
-
-    Returns:
-        (N,) or None.
+        lonlat: degrees, or None.
+        degrees: height of a cell; its width is about the same at every latitude.
     """
     if lonlat is None or not np.isfinite(lonlat).all():
         return None
@@ -86,12 +86,14 @@ def cells(lonlat: np.ndarray | None, degrees: float = DEGREES) -> np.ndarray | N
     return numbers.ravel()
 
 
-def nearest_km(of: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """(M,) great-circle distance in km from each place to the nearest of others, on a sphere.
+def nearest_km(
+    of: Float[np.ndarray, "samples 2"], among: Float[np.ndarray, "others 2"]
+) -> Float64[np.ndarray, " samples"]:
+    """Great-circle distance in km from each location to the nearest of others, on a sphere.
 
     Args:
-        of: (M, 2) longitude and latitude in degrees.
-        among: (N, 2) likewise.
+        of: longitude and latitude in degrees.
+        among: likewise.
     """
     from scipy.spatial import KDTree  # deferred: most callers need cells only, and it imports much of scipy
 
@@ -99,21 +101,23 @@ def nearest_km(of: np.ndarray, among: np.ndarray) -> np.ndarray:
     return 2 * EARTH_KM * np.arcsin(np.clip(chord / 2, 0, 1))
 
 
-def on_globe(lonlat: np.ndarray) -> np.ndarray:
-    """(N, 3) points of the unit sphere."""
+def on_globe(lonlat: Float[np.ndarray, "samples 2"]) -> Float[np.ndarray, "samples 3"]:
+    """Points on the unit sphere, from degrees."""
     lon, lat = np.radians(lonlat).T
     return np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
 
 
 def distance_to_train(
-    lonlat: np.ndarray | None, train: np.ndarray | None, rows: np.ndarray | None = None
-) -> np.ndarray | None:
-    """(M,) float32 km from each sample to the nearest one of train; None where a location is unknown.
+    lonlat: Float[np.ndarray, "samples 2"] | None,
+    train: Float[np.ndarray, "train 2"] | None,
+    rows: np.ndarray | None = None,
+) -> Float32[np.ndarray, " samples"] | None:
+    """Distance in km from each sample to the nearest one of train; None if a location is unknown.
 
     Args:
-        lonlat: (M, 2) degrees of the samples, or None.
-        train: (N, 2) degrees, or None.
-        rows: those of train in use; None for all.
+        lonlat: degrees, of the samples, or None.
+        train: degrees, or None.
+        rows: of train in use; None for all.
     """
     if lonlat is None or train is None:
         return None

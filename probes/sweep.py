@@ -1,7 +1,7 @@
-"""Many runs of the same features summarised: several seeds, learning curves; each run is on disk by itself.
+"""Summaries of many runs on the same features: several seeds, learning curves; each run is on disk by itself.
 
-The two tables of a sweep, ``runs.csv`` (a row a run and rule) and ``summary.csv`` (mean and interval over seeds),
-go to a folder named after what was asked for, so that the same request writes the same files.
+The two tables of a sweep, ``runs.csv`` (one row per run and rule) and ``summary.csv`` (mean and interval over seeds),
+go to a folder named after the runs, so that the same request writes the same files.
 """
 
 import csv
@@ -19,11 +19,11 @@ from probes import metrics, pooling, probabilities
 from probes.intervals import NO_ECE
 
 METRICS = tuple(dict.fromkeys((*metrics.MULTILABEL, *metrics.SINGLE_LABEL, *probabilities.NAMES)))
-GROUP = ("kind", "shots", "fraction", "rule")  # what runs of one group share; they differ in seed
+GROUP = ("kind", "shots", "fraction", "rule")  # what the runs of a group share; they differ in seed
 
 
 def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """A row a run and rule: what was asked for, rows of train, test metrics, and the run's folder.
+    """One row per run and rule: its settings, rows of train and val, test metrics, and the run's folder.
 
     Single-label runs have one rule, ``argmax``.
 
@@ -63,13 +63,12 @@ def summary(runs: Sequence[Run]) -> list[dict[str, Any]]:
     Returns:
         A row per group and metric: ``dataset encoder simulated kind shots fraction rule train_rows val_rows metric
         seeds mean std low high min max by reason``. ``train_rows`` and ``val_rows`` are means, ``seeds`` counts the
-        runs in which the metric is defined, ``std`` is that of a sample (divided by n - 1) and None for one seed,
-        ``low`` and ``high`` bound the 95 % interval of the mean (`probes.pooling.Pooled.interval`: of the test samples,
-        ``by`` image or spatial cell, and of the seeds), ``min`` and ``max`` are the least and the greatest value.
-        ``reason`` says why there is no interval.
+        runs in which the metric is defined, ``std`` is the sample standard deviation (n - 1; None for one seed),
+        ``low`` and ``high`` bound the 95 % interval of the mean (`probes.pooling.Pooled.interval`: over the test
+        samples, ``by`` image or spatial cell, and over the seeds). ``reason`` says why there is no interval.
 
     Raises:
-        RequestError: predictions cannot be read, or are of other samples.
+        RequestError: predictions cannot be read, or are of different samples.
     """
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
@@ -90,18 +89,18 @@ def summary(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return found
 
 
-def write(out: Path, runs: Sequence[Run], told: Sequence[dict[str, Any]]) -> Path:
+def write(out: Path, runs: Sequence[Run], summary_rows: Sequence[dict[str, Any]]) -> Path:
     """Write ``runs.csv`` and ``summary.csv`` of runs of one feature set; returns their folder.
 
     Args:
         out: output folder.
         runs: see `summary`.
-        told: what it returned.
+        summary_rows: its result.
     """
     kinds = "+".join(dict.fromkeys(run.kind for run in runs))
     name = f"{kinds}-{short_hash([run.folder.name for run in runs])}"
     folder = paths.sweep_folder(out, runs[0].dataset, runs[0].encoder, name)
-    for file, content in (("runs.csv", rows(runs)), ("summary.csv", told)):
+    for file, content in (("runs.csv", rows(runs)), ("summary.csv", summary_rows)):
         write_text(folder / file, _csv(content))
     return folder
 

@@ -97,7 +97,7 @@ def test_a_temperature_is_found_again(multilabel):
 def test_calibrated_scores_fit_better_and_a_class_with_few_samples_is_left_alone():
     truth = LABELS[VAL] == 1
     truth[:, 2] = False
-    truth[: calibration.LEAST - 1, 2] = True
+    truth[: calibration.MIN_SAMPLES - 1, 2] = True
     probe = RandomForestClassifier(20, random_state=0).fit(X[TRAIN], LABELS[TRAIN])
     scores = score(probe, X[VAL], classes=3, multilabel=True) ** 3  # far too low
     for method in METHODS:

@@ -88,9 +88,9 @@ def test_mcnemars_p_by_hand(only_one, only_other, p):
 
 def test_runs_that_cannot_be_compared_are_refused(pair, tmp_path):
     one, other = pair
-    with pytest.raises(RequestError, match="300 and 299, 299 of them shared"):
+    with pytest.raises(RequestError, match="300 and 299, 299 of them"):
         compare.compare(one, again(other, tmp_path / "a", np.arange(299)))
-    with pytest.raises(RequestError, match="differ in the labels of test samples"):
+    with pytest.raises(RequestError, match="labels"):
         compare.compare(one, again(other, tmp_path / "b", labels=1 - one.predictions("test").labels.clip(0, 1)))
     labels, scores = made_up(NAMES[:3], multilabel=one.multilabel, rows=300, shares=np.full(3, 0.3))
     with pytest.raises(RequestError, match="classes"):
