@@ -11,6 +11,7 @@ from PIL import Image
 from data import command, store
 from data.errors import RequestError
 from data.processes import place
+from data.store import child
 from data.store.checks import digest_attributes
 from featurize.cli import app
 
@@ -59,6 +60,16 @@ def test_one_flipped_bit_is_found_and_repaired(file, sound, name, capsys):
     with h5py.File(file) as repaired, h5py.File(fresh) as whole:
         for array in ("features", "labels", "ids"):
             assert repaired[array][:].tobytes() == whole[array][:].tobytes()
+
+
+def test_a_reused_file_is_not_hashed_again(file, monkeypatch, capsys):
+    asked, ask = [], child._Child.ask
+    monkeypatch.setattr(child._Child, "ask", lambda self, *question: asked.append(question[1]) or ask(self, *question))
+    words = [*SPLIT, "--limit", "40", "--out", str(file.parents[3])]
+    assert command.run(app, words) == 0 and "reused" in capsys.readouterr().out
+    assert set(asked) == {"identity"}
+    assert command.run(app, [*words, "--overwrite"]) == 0
+    assert "verify" in asked, "what is written is verified"
 
 
 def test_repair_leaves_the_parts_of_another_run_alone(file):

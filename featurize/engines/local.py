@@ -46,7 +46,10 @@ def make_files(job: Job, runtime: Runtime, work: Work = embed_parts) -> None:
     for split, view in job.targets():
         task = make_task(job, runtime, split, view)
         file = job.file(task.dataset, view, task.identity)
-        print(featurize_split(task, file, overwrite=job.overwrite, work=work), flush=True)
+        summary = featurize_split(task, file, overwrite=job.overwrite, work=work)
+        print(summary, flush=True)
+        if summary.reused:  # verified when it was written
+            continue
         for problem in store.verify_features(file).problems:
             if problem.kind is not Kind.COLLAPSED:
                 raise RequestError(f"{problem}; use --overwrite to make it again")

@@ -151,7 +151,8 @@ def _train_epoch(model: MLPClassifier, features: np.ndarray, labels: np.ndarray,
             try:
                 thread.submit(fit, rows[start : start + batch * _BATCHES_AT_ONCE]).result()
             except ValueError as error:
-                if "non-finite" not in str(error):
+                weights = [*getattr(model, "coefs_", ()), *getattr(model, "intercepts_", ())]
+                if all(np.isfinite(one).all() for one in weights):
                     raise
                 raise RequestError(
                     f"--learning-rate {model.learning_rate_init:g}: the training of the head diverged; "
