@@ -80,10 +80,10 @@ def explained(error: OSError, path: Path) -> Exception:
     if error.errno is None:
         return error
     named = error.filename if isinstance(error.filename, (str, os.PathLike)) else path
-    why = (error.strerror or str(error)).partition("(")[0].strip()  # h5py's go on about offsets and addresses
+    why = os.strerror(error.errno).lower()  # h5py's own text adds offsets and addresses
     if error.errno in FAILING:
-        return DiskError(f"{named}: {why.lower()}; the disk fails: check it")
-    return RequestError(f"{named}: {why.lower()}; check the path and its permissions")
+        return DiskError(f"{named}: {why}; the disk fails: check it")
+    return RequestError(f"{named}: {why}; check the path and its permissions")
 
 
 def fsync_folder(folder: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from data.errors import RequestError
 from data.files import explained, fsync_folder
 from data.processes import names_of_dead, own_name
 
@@ -103,7 +104,7 @@ def _take_place(new: Path, folder: Path, ours: Ours | None) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT) or not new.exists():
                 raise
-    raise FileExistsError(errno.EEXIST, "another process keeps writing it", str(folder))
+    raise RequestError(f"{folder}: other processes keep replacing it; wait for them to end")
 
 
 def _discard(old: Path, folder: Path, ours: Ours | None) -> None:
