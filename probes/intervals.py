@@ -1,17 +1,18 @@
 """95 % intervals of test metrics, how each was made, and why there is none; paired differences and their p values.
 
-The methods are those that cover in simulations with BigEarthNet's class frequencies (`docs/results/coverage.md`,
-written by ``python -m tests.bench --only coverage``). A bootstrap that takes percentiles of resamples covers 18 to
-75 % there.
+The methods reach their nominal coverage in simulations with BigEarthNet's class frequencies
+(`docs/results/coverage.md`, written by ``python -m tests.bench --only coverage``). The percentile bootstrap covers 18
+to 75 % there.
 
-- ``wilson``: the Wilson score interval (Wilson 1927), for a share of independent images: accuracy, subset accuracy.
-- ``jackknife``: the same interval with the effective sample size value (1 - value) / variance, the variance from
-  leaving out one unit at a time (`probes.jackknife`), and a quantile of Student's t (Korn and Graubard 1998, Dean
-  and Pagano 2015); around the value less the jackknife's bias for average precision, which is too high with few
-  positives; for log loss and Brier score the value and t times the standard error. Units are images or spatial cells
-  (`probes.spatial.Units`); cells count as fewer where sizes or errors are unequal.
+- ``wilson``: the Wilson score interval (Wilson 1927), for proportions of independent images: accuracy and subset
+  accuracy.
+- ``jackknife``: the same interval with the effective sample size value (1 - value) / variance, where the variance is
+  the jackknife's (`probes.jackknife`), and a quantile of Student's t (Korn and Graubard 1998, Dean and Pagano 2015);
+  for average precision around the bias-corrected value, because it is too high with few positives; for log loss and
+  Brier score the value plus or minus t standard errors. Units are images or spatial cells (`probes.spatial.Units`); the
+  effective number of cells is lower if their sizes or errors are unequal.
 
-No interval is given where `why_none` finds a reason, such as a class with fewer than `LEAST_POSITIVES` positives.
+There is no interval if `why_none` finds a reason, such as a class with fewer than `LEAST_POSITIVES` positives.
 """
 
 from collections.abc import Sequence
@@ -27,21 +28,21 @@ from probes.spatial import LEAST, Units
 
 LEVEL = 0.95
 LEAST_POSITIVES = 10
-SHARES = ("accuracy", "subset_accuracy")  # of images: proportions in the strict sense
-LOSSES = ("log_loss", "brier")  # means over samples that may be above 1
-NO_ECE = "the binned calibration error is too high in small samples; no interval that covers is known"
+SHARES = ("accuracy", "subset_accuracy")  # proportions of images
+LOSSES = ("log_loss", "brier")  # means over samples, possibly above 1
+NO_ECE = "the binned calibration error is biased upwards in small samples; no interval with correct coverage is known"
 
 
 @dataclass(frozen=True)
 class Interval:
-    """The 95 % interval of one metric, as it stands in ``run.json``.
+    """The 95 % interval of one metric, as in ``run.json``.
 
     Args:
         interval: low and high, or None.
         method: ``wilson`` or ``jackknife``; None without an interval.
         by: ``image`` or ``cell``.
-        units: how many of them.
-        reason: why there is no interval; None where there is one.
+        units: number of them.
+        reason: why there is no interval; None if there is one.
     """
 
     interval: tuple[float, float] | None
@@ -61,8 +62,8 @@ class Difference:
 
     Args:
         value: of the difference; NaN where undefined.
-        interval: 95 %; None where it says nothing.
-        p: two-sided, that the two are equal; 1 where they do not differ on any unit.
+        interval: 95 %, or None.
+        p: two-sided p-value for equality; 1 if they do not differ on any unit.
     """
 
     value: float
@@ -74,8 +75,8 @@ def wilson(share: float, size: float, quantile: float | None = None) -> tuple[fl
     """Wilson score interval (Wilson 1927, JASA 22, 209-212).
 
     Args:
-        share: observed, 0 to 1.
-        size: samples, or the effective number of them.
+        share: observed proportion.
+        size: number of samples, or the effective number.
         quantile: of the statistic; None is the normal 97.5 %.
     """
     z2 = float(special.ndtri((1 + LEVEL) / 2) if quantile is None else quantile) ** 2
@@ -85,9 +86,9 @@ def wilson(share: float, size: float, quantile: float | None = None) -> tuple[fl
 
 
 def degrees_of_freedom(estimate: Estimate, units: Units) -> float:
-    """Of Student's t: units less 1; of cells the effective number, by their sizes or by their shares of the variance.
+    """Of Student's t: units minus 1; for cells their effective number, by size or by share of the variance.
 
-    Errors that lie in a few of the cells make a variance as uncertain as if there were only these cells.
+    Errors concentrated in a few cells make the variance as uncertain as if there were only these cells.
     """
     if units.by == "image":
         return max(units.count - 1, 1)
@@ -106,18 +107,18 @@ def around(metric: str, estimate: Estimate, units: Units, *, extra_variance: flo
     Args:
         metric: by name.
         estimate: see `probes.jackknife`.
-        units: those left out.
-        extra_variance: from elsewhere, such as from the seeds of pooled runs.
+        units: the units left out.
+        extra_variance: from another source, such as the seeds of pooled runs.
     """
     variance = estimate.variance + extra_variance
     if metric in LOSSES:
         half = quantile(estimate, units) * float(np.sqrt(variance))
         return max(0.0, estimate.value - half), estimate.value + half
-    # Average precision of few positives is too high.
+    # Average precision is too high with few positives.
     value = estimate.value - estimate.bias if metric.startswith("map_") else estimate.value
     value = min(max(value, 0.0), 1.0)
     spread = value * (1 - value)
-    # Where no unit changes anything, the variance is unknown rather than 0: as many independent units as there are.
+    # If no unit changes anything, the variance is unknown rather than 0: take the number of units as sample size.
     size = min(spread / variance, 1e12) if variance > 0 and spread > 0 else units.effective
     return wilson(value, size, quantile(estimate, units))
 
@@ -131,13 +132,13 @@ def intervals(
     *,
     multilabel: bool,
 ) -> dict[str, Interval]:
-    """The interval of every metric that `probes.jackknife.estimates` has, or the reason why there is none.
+    """The interval of every metric of `probes.jackknife.estimates`, or the reason why there is none.
 
     Args:
         truth: (N, K) booleans.
         decided: (N, K) booleans.
         scores: (N, K).
-        units: what is independent of each other.
+        units: the independent units.
         names: K class names.
         multilabel: whether the columns are independent labels.
     """
@@ -154,13 +155,13 @@ def intervals(
 
 
 def why_none(metric: str, truth: np.ndarray, decided: np.ndarray, units: Units, names: Sequence[str]) -> str | None:
-    """Why a metric has no interval; None where it has one.
+    """Why a metric has no interval; None if it has one.
 
     Args:
         metric: by name.
         truth: (N, K) booleans.
         decided: (N, K) booleans.
-        units: what is independent of each other.
+        units: the independent units.
         names: K class names.
     """
     if units.by == "cell" and units.count < LEAST:
@@ -187,7 +188,7 @@ def why_none(metric: str, truth: np.ndarray, decided: np.ndarray, units: Units, 
 
 
 def _too_few(counts: np.ndarray, noun: str, names: Sequence[str]) -> str | None:
-    """Which classes have fewer than `LEAST_POSITIVES`; None where no class has."""
+    """Which classes have fewer than `LEAST_POSITIVES`; None if there are none."""
     few = np.flatnonzero(counts < LEAST_POSITIVES)
     if not len(counts):
         return "no class occurs in test"
@@ -208,8 +209,8 @@ def difference(estimate: Estimate, units: Units, *, extra_variance: float = 0.0)
 
     Args:
         estimate: of the difference, see `probes.jackknife.Estimate`.
-        units: those left out.
-        extra_variance: from elsewhere, such as from the seeds of pooled runs.
+        units: the units left out.
+        extra_variance: from another source, such as the seeds of pooled runs.
     """
     error = np.sqrt(estimate.variance + extra_variance)
     if units.count < LEAST or not error > 0:
@@ -220,10 +221,10 @@ def difference(estimate: Estimate, units: Units, *, extra_variance: float = 0.0)
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """P values corrected for testing all of them (Holm 1979): the chance that any is below 0.05 stays 5 %.
+    """P-values with Holm's correction for multiple tests (Holm 1979): the family-wise error rate at 0.05 stays 5 %.
 
-    The smallest of m is multiplied by m, the next by m - 1 and so on, and none may be below the one before it. NaN
-    stays.
+    The smallest of m is multiplied by m, the next by m - 1 and so on, and none may be below the previous one. NaN is
+    kept.
     """
     values = np.asarray(p, np.float64)
     corrected = values.copy()
@@ -235,7 +236,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def support_warnings(truth: np.ndarray, names: Sequence[str]) -> list[str]:
-    """A line that names the classes with few positives in test; none where there are enough.
+    """A warning that names the classes with few positives in test; empty if there are none.
 
     Args:
         truth: (N, K) booleans, of test.
@@ -246,6 +247,6 @@ def support_warnings(truth: np.ndarray, names: Sequence[str]) -> list[str]:
     if not few:
         return []
     return [
-        f"fewer than {LEAST_POSITIVES} positives in test ({', '.join(few)}): macro averages depend on a handful of "
+        f"fewer than {LEAST_POSITIVES} positives in test ({', '.join(few)}): macro averages depend on a few "
         "samples and have no interval"
     ]

@@ -1,15 +1,15 @@
 """Every metric with one unit left out at a time: the jackknife (Quenouille 1956, Tukey 1958; by groups: Wolter 2007).
 
-A unit is an image, or a spatial cell with all its images (`probes.spatial.Units`). Counts and average precision are
-worked out again for the samples that remain, exactly and without refitting or drawing: metrics of counts from sums
-less the unit's, average precision from running sums over the ranking. Two approximations: micro average precision by
-image, and average precision with more than `EXACT_CELLS` cells, add up what leaving out each label of the unit alone
-changes.
+A unit is an image, or a spatial cell with all its images (`probes.spatial.Units`). The metrics of the remaining samples
+are exact, without refitting or resampling: metrics of counts from total sums minus those of the unit, average precision
+from cumulative sums over the ranking. There are two approximations: micro average precision by image, and average
+precision with more than `EXACT_CELLS` cells, add up the changes from leaving out each label of the unit alone.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64
 
 from probes import metrics, probabilities
 from probes.spatial import Units
@@ -27,11 +27,11 @@ class Estimate:
 
     Args:
         value: on all samples; NaN where undefined.
-        left_out: (U,) without unit u.
+        left_out: without unit u.
     """
 
     value: float
-    left_out: np.ndarray
+    left_out: Float64[np.ndarray, " units"]
 
     def __sub__(self, other: "Estimate") -> "Estimate":
         """The paired difference, of two runs on the same samples."""
@@ -47,14 +47,14 @@ class Estimate:
 
     @property
     def bias(self) -> float:
-        """How much the metric is too high because there are few samples (Quenouille 1956)."""
+        """The jackknife estimate of the bias (Quenouille 1956)."""
         return float((len(self.left_out) - 1) * (self.left_out.mean() - self.value))
 
     @property
     def effective(self) -> float:
-        """How many units carry the variance: `WEIGHT` (sum c)² / sum c² of their shares c of it; NaN without any.
+        """Effective number of units, `WEIGHT` (sum c)² / sum c² of their parts c of the variance; NaN if all are 0.
 
-        The ratio is a third of the units where what they change is normal, and less where few units hold the errors.
+        The ratio is a third of the units if their changes are normal, and lower if few units have the errors.
         """
         shares = (self.left_out - self.left_out.mean()) ** 2
         return WEIGHT * float(shares.sum() ** 2 / (shares**2).sum()) if shares.any() else float("nan")
@@ -69,7 +69,7 @@ def estimates(
         truth: (N, K) booleans.
         decided: (N, K) booleans.
         scores: (N, K), for average precision, log loss and Brier score; None leaves them out.
-        units: what is left out at a time.
+        units: the units left out.
         multilabel: whether the columns are independent labels.
     """
     names = metrics.MULTILABEL if multilabel else metrics.SINGLE_LABEL
@@ -87,13 +87,13 @@ def estimates(
 
 
 def of_mean(values: np.ndarray, units: Units) -> Estimate:
-    """The mean of (N,) values of samples."""
+    """The mean over samples."""
     sums, counts = np.bincount(units.numbers, values), np.bincount(units.numbers)
     return Estimate(float(values.mean()), (values.sum() - sums) / np.maximum(len(values) - counts, 1))
 
 
 def of_counts(truth: np.ndarray, decided: np.ndarray, units: Units) -> dict[str, Estimate]:
-    """The metrics that follow from TP, FP and FN of (N, K) booleans, and the share of rows that are all right."""
+    """The metrics that follow from TP, FP and FN, and subset accuracy."""
     sums = _unit_sums(truth, decided, units)
     totals = sums.sum(axis=0)
     occurs = truth.any(axis=0)
@@ -110,9 +110,9 @@ def of_rankings(truth: np.ndarray, scores: np.ndarray, units: Units) -> dict[str
     """``map_macro`` and ``map_micro``; a class whose positives are all left out counts as 0.
 
     Args:
-        truth: (N, K) booleans.
-        scores: (N, K).
-        units: what is left out at a time.
+        truth: one column per class.
+        scores: likewise.
+        units: the units left out.
     """
     shown = np.flatnonzero(truth.any(axis=0))
     if not len(shown):
@@ -132,7 +132,7 @@ def average_precision(truth: np.ndarray, scores: np.ndarray, units: Units) -> Es
     Args:
         truth: (N,) booleans.
         scores: (N,).
-        units: what is left out at a time.
+        units: the units left out.
     """
     order = np.argsort(-scores, kind="stable")
     ranked, positive, unit = scores[order], truth[order], units.numbers[order]
@@ -157,7 +157,8 @@ def average_precision(truth: np.ndarray, scores: np.ndarray, units: Units) -> Es
 def _without_each(positive: np.ndarray, tp: np.ndarray, predicted: np.ndarray, start: np.ndarray) -> np.ndarray:
     """(N,) average precision without each row, rows by falling score; ``start`` is the first row of a row's run.
 
-    Without row j, a positive ranked as high as j or lower has one predicted positive less, and one TP less if j is one.
+    Without row j, positives ranked as high as j or lower have one fewer predicted positive, and one fewer TP if j is
+    positive.
     """
     others = np.maximum(predicted - 1, 1)
     before = np.append(0.0, np.cumsum(positive * tp / predicted))[start]

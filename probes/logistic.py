@@ -1,22 +1,22 @@
-"""L2 logistic regression of all labels at once, along a rising path of C.
+"""L2-regularized logistic regression of all labels at once, along an ascending path of C.
 
-The objective is scikit-learn's, ``C * sum(w * loss) + |W|² / 2`` with free intercepts, on z-scored features. Its
-solvers take one label at a time and know nothing of the features; here
+The objective is scikit-learn's, ``C * sum(w * loss) + |W|² / 2`` with unpenalized intercepts, on z-scored features.
+scikit-learn's solvers fit one label at a time and do not precondition; here
 
-- all labels share each matrix product, but every label is a problem of its own: own step, own curvature, and it
-  leaves the products when it has converged. One L-BFGS over all labels at once, which is what a network without
-  hidden layer does, goes at the pace of the slowest and mixes their curvatures;
-- L-BFGS (Nocedal & Wright, Numerical Optimization, algorithm 7.4) starts from a model of the Hessian that costs one
-  product: the features' second moments times the mean p (1 - p) of the label, plus the penalty (with more than
-  `MOST_COORDINATES` coordinates, only the diagonal of the second moments);
-- each C starts from the solution before it, and keeps the curvature learnt there: only the penalty has changed, which
-  is known exactly.
+- all labels share each matrix product, but each label is a separate problem with its own step and curvature, and it is
+  left out of the products once it has converged. A single L-BFGS over all labels, as in a network without hidden layer,
+  is as slow as the slowest label and mixes their curvatures;
+- L-BFGS (Nocedal & Wright, Numerical Optimization, algorithm 7.4) is preconditioned with a model of the Hessian that
+  costs one product: the second moments of the features times the mean p (1 - p) of the label, plus the penalty (with
+  more than `MOST_COORDINATES` coordinates, only the diagonal of the second moments);
+- each C starts from the previous solution and keeps its curvature pairs: only the penalty has changed, which is known
+  exactly.
 
-With more features than rows the problem is solved in the span of the rows, which is exact: the penalty keeps the
-weights of every optimum in that span (the representer theorem), so N coordinates are enough, whatever D is.
+With more features than rows, the problem is solved in the span of the rows. This is exact: the penalty keeps the
+weights of every optimum in that span (representer theorem), so N coordinates suffice, whatever D is.
 
-Rows are taken in blocks whose sums are added in order, so the number of threads does not change the result. The same
-code runs on numpy arrays and on torch tensors, hence on a GPU.
+Rows are processed in blocks whose sums are added in order, so the number of threads does not change the result. The
+same code runs on NumPy arrays and on torch tensors, hence on a GPU.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -25,21 +25,22 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float64
 
-BLOCK_ROWS = 1024  # 3 MB at 768 features: stays in the cache between the two products of a step
-MOST_COORDINATES = 5000  # of which eigenvectors are computed: about a minute on one core, and 0.6 GB
+BLOCK_ROWS = 1024  # 3 MB at 768 features: stays in the cache between the two products of an iteration
+MOST_COORDINATES = 5000  # limit for an eigendecomposition: about a minute on one core, and 0.6 GB
 MEMORY = 10  # pairs of steps and gradient changes
-# A label has converged when the expected step, in the norm of the Hessian, is below this share of the label's own
-# deviation. Probabilities are then within 1e-3 of the optimum's at every C that val could choose; at the largest C,
-# where rare classes separate and the optimum runs away, within 3e-2 (20 times nearer than scikit-learn's default).
+# A label has converged when the expected step, in the norm of the Hessian, is below this share of the label's standard
+# deviation. Probabilities are then within 1e-3 of the optimum at every C that val could choose; at the largest C, where
+# rare classes become separable and the optimum diverges, within 3e-2 (20 times closer than scikit-learn's default).
 TOLERANCE = 3e-4
 MAX_ROUNDS = 1000
-# Up to so many feature values are taken in float64: where a label all but separates at a large C, rounding errors of a
-# float32 loss hide the last steps (probabilities stayed up to 0.08 from the optimum's).
+# Up to this many feature values, float64 is used: where a label is almost separable at a large C, rounding errors of a
+# float32 loss hide the last steps (probabilities stayed up to 0.08 from the optimum).
 MOST_EXACT = 2_000_000
-LEAST_SPREAD = 1e-5  # mean p (1 - p) of a label counts as at least this: it nears 0 where every row is decided
+LEAST_SPREAD = 1e-5  # lower limit of the mean p (1 - p) of a label: it approaches 0 where all rows are decided
 LEAST_SINGULAR = 1e-6  # singular values below this share of the largest are rounding errors of float32 features
-NOISE = 1e-6  # relative error of a float32 loss: below it, only slopes tell whether a step was good
+NOISE = 1e-6  # relative error of a float32 loss: below it, only slopes show whether a step was good
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,15 @@ class Solution:
     """Weights at one C.
 
     Args:
-        coef: (K, D) float64.
-        intercept: (K,) float64.
-        converged: (K,) booleans; one entry where classes exclude each other.
+        coef: float64.
+        intercept: float64.
+        converged: per label; a single entry for mutually exclusive classes.
         rounds: evaluations of the loss.
     """
 
-    coef: np.ndarray
-    intercept: np.ndarray
-    converged: np.ndarray
+    coef: Float64[np.ndarray, "classes dim"]
+    intercept: Float64[np.ndarray, " classes"]
+    converged: Bool[np.ndarray, " problems"]
     rounds: int
 
 
@@ -73,18 +74,19 @@ def solve_path(
 ) -> Iterator[Solution]:
     """The optimum at each C, the smallest first.
 
-    Ends early when time is up: the first solution comes in any case, as far as it got, a later unfinished one does not.
+    Stops early when the time budget is spent: the first solution is always returned, even if unfinished; later ones
+    only if they have converged.
 
     Args:
-        features: (N, D) float32 z-scores, numpy or torch.
-        targets: (N, K) float32 of 0 and 1, of the same kind; every column has both.
+        features: (N, D) float32 z-scores, NumPy or torch.
+        targets: (N, K) float32 of 0 and 1, of the same library; every column has both.
         c_values: ascending, as far as possible; each is asked for after the solution before it was used.
         exclusive: whether each row has exactly one class (softmax), else labels are independent (sigmoid).
         weights: (2, K) weights of zeros and of ones; for `exclusive` the second row holds the classes' weights.
-        threads: for numpy; torch uses its own.
+        threads: for NumPy; torch uses its own.
         tolerance: see `TOLERANCE`.
         max_rounds: evaluations of the loss for each C.
-        out_of_time: asked before every evaluation of the loss.
+        out_of_time: called before every evaluation of the loss.
     """
     classes = targets.shape[1]
     if not classes:
@@ -126,10 +128,10 @@ def _row_span(features: Any) -> tuple[Any, np.ndarray]:
     With ``X X' = U S² U'`` the coordinates are ``U S`` and the basis is ``X' U / S``.
 
     Args:
-        features: (N, D) float32, numpy or torch.
+        features: (N, D) float32, NumPy or torch.
 
     Returns:
-        (N, R) float64 of the same kind, R at most N, and the basis (D, R) float64.
+        (N, R) float64 of the same library, R at most N, and the basis (D, R) float64.
     """
     rows = features if isinstance(features, np.ndarray) else features.cpu().numpy()
     # Blocks of columns: no second copy of all features in float64.
@@ -151,7 +153,7 @@ def _row_span(features: Any) -> tuple[Any, np.ndarray]:
 
 
 class _Loss:
-    """Mean loss, its gradient and the spread of the probabilities, over all rows."""
+    """Mean loss, its gradient and the mean p (1 - p), over all rows."""
 
     def __init__(self, features: Any, targets: Any, weights: np.ndarray, exclusive: bool, threads: int) -> None:
         if isinstance(features, np.ndarray):
@@ -174,7 +176,7 @@ class _Loss:
         self.pool.shutdown(cancel_futures=True)
 
     def log_odds(self) -> np.ndarray:
-        """The intercepts that fit best without features, (K,)."""
+        """The best intercepts without features, (K,)."""
         share = np.asarray(self.targets.mean(0) if self.xp is np else self.targets.mean(0).cpu(), np.float64)
         zeros, ones = self.given * np.stack([1 - share, share])
         return np.log(ones) if self.exclusive else np.log(ones / zeros)
@@ -189,7 +191,7 @@ class _Loss:
         return self._sums(block, 8 * self.rows)[0] / len(self.features)
 
     def squares(self) -> np.ndarray:
-        """The diagonal of `second_moments` alone, (D,) float64."""
+        """The diagonal of `second_moments`, (D,) float64."""
 
         def block(start: int) -> tuple[Any]:
             return ((self.features[start : start + self.rows] ** 2).sum(0, dtype=self.xp.float64),)
@@ -197,7 +199,7 @@ class _Loss:
         return self._sums(block, self.rows)[0] / len(self.features)
 
     def evaluate(self, coef: np.ndarray, intercept: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Loss (P,), gradients (D, L) and (L,), and mean p (1 - p) (L,), of the L labels named, in float64."""
+        """Loss (P,), gradients (D, L) and (L,), and mean p (1 - p) (L,), of the L given labels, in float64."""
         xp, w, b = self.xp, self.put(coef), self.put(intercept)
         every = len(labels) == self.targets.shape[1]
         chosen = slice(None) if every else labels
@@ -209,7 +211,7 @@ class _Loss:
             if self.exclusive:
                 z = z - xp.amax(z, 1)[:, None]
                 e = xp.exp(z)
-                # Not 1 - p and log(total): where a row is decided, they would be nothing but rounding errors.
+                # Not 1 - p and log(total): for decided rows these would be rounding errors only.
                 others = (e * (1 - y)).sum(1)[:, None]
                 own, own_z = (e * y).sum(1)[:, None], (y * z).sum(1)[:, None]
                 total = others + own
@@ -242,9 +244,9 @@ class _Loss:
 
 
 class _State:
-    """L-BFGS of P independent problems in step, in the basis in which the features' second moments are diagonal.
+    """L-BFGS of P independent problems in parallel, in the basis that makes the features' second moments diagonal.
 
-    A label's variables are its D weights in that basis and its intercept. Labels that exclude each other are one
+    The variables of a label are its D weights in that basis and its intercept. Mutually exclusive classes are one
     problem of K (D + 1) variables, other labels are K problems of D + 1.
     """
 
@@ -263,48 +265,51 @@ class _State:
         self.penalty: float | None = None
 
     def solve(self, penalty: float, max_rounds: int, out_of_time: Callable[[], bool]) -> Solution:
-        """The optimum of the mean loss plus ``penalty / 2 * |W|²``, from where the last one ended."""
+        """The optimum of the mean loss plus ``penalty / 2 * |W|²``, starting at the previous one."""
         every = np.arange(self.problems)
-        if self.penalty is not None:  # the gradient changes kept from before, as they are under this penalty
+        if self.penalty is not None:  # the previous gradient changes, under this penalty
             self.changes += (penalty - self.penalty) * self._spread(self.penalised) * self.steps
         self.penalty = penalty
-        self.model, self.limit = np.empty_like(self.x), np.empty(self.problems)
-        self.f, self.g, spread = self._evaluate(every, self.x)
-        self._look(every, spread)
-        self.d = np.zeros_like(self.x)
-        self.t = np.ones(self.problems)
-        fresh = np.zeros(self.problems, bool)  # whether the direction was made without memory
+        self.preconditioner, self.tolerances = np.empty_like(self.x), np.empty(self.problems)
+        self.value, self.gradient, spread = self._evaluate(every, self.x)
+        self._precondition(every, spread)
+        self.direction = np.zeros_like(self.x)
+        self.step = np.ones(self.problems)
+        fresh = np.zeros(self.problems, bool)  # whether the direction uses no memory
         active = ~self._converged(every)
-        self._aim(every)
+        self._set_direction(every)
         rounds = 1
         while active.any() and rounds < max_rounds and not out_of_time():
             rounds += 1
             now = np.flatnonzero(active)
-            x = self.x[now] + self.t[now, None] * self.d[now]
+            x = self.x[now] + self.step[now, None] * self.direction[now]
             f, g, spread = self._evaluate(now, x)
-            before, after = (self.g[now] * self.d[now]).sum(axis=1), (g * self.d[now]).sum(axis=1)
-            good = f <= self.f[now] + 1e-4 * self.t[now] * before
+            before, after = (
+                (self.gradient[now] * self.direction[now]).sum(axis=1),
+                (g * self.direction[now]).sum(axis=1),
+            )
+            good = f <= self.value[now] + 1e-4 * self.step[now] * before
             # Hager & Zhang 2005, (4.1): near the optimum the loss is noise, and slopes decide.
-            good |= (f <= self.f[now] + NOISE * np.abs(self.f[now])) & (after <= -0.8 * before)
+            good |= (f <= self.value[now] + NOISE * np.abs(self.value[now])) & (after <= -0.8 * before)
             if len(kept := now[good]):
-                self._remember(kept, x[good] - self.x[kept], g[good] - self.g[kept])
-                self.x[kept], self.f[kept], self.g[kept] = x[good], f[good], g[good]
-                self._look(kept, spread.reshape(len(now), -1)[good])
-                self.t[kept], fresh[kept] = 1, False
+                self._add_to_memory(kept, x[good] - self.x[kept], g[good] - self.gradient[kept])
+                self.x[kept], self.value[kept], self.gradient[kept] = x[good], f[good], g[good]
+                self._precondition(kept, spread.reshape(len(now), -1)[good])
+                self.step[kept], fresh[kept] = 1, False
                 active[kept] = ~self._converged(kept)
-                self._aim(kept)
+                self._set_direction(kept)
             if len(missed := now[~good]):
                 self._shorten(missed, f[~good], before[~good])
-                lost = missed[self.t[missed] < 1e-6]
-                active[lost[fresh[lost]]] = False  # no step helps, even straight downhill
+                lost = missed[self.step[missed] < 1e-6]
+                active[lost[fresh[lost]]] = False  # no step helps, even along the preconditioned gradient
                 self._forget(lost)
-                fresh[lost], self.t[lost] = True, 1
-                self._aim(lost)
+                fresh[lost], self.step[lost] = True, 1
+                self._set_direction(lost)
         weights = self.x.reshape(self.classes, -1)
         return Solution(self._in_features(weights[:, :-1]), weights[:, -1].copy(), self._converged(every), rounds)
 
     def _evaluate(self, now: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Objective (P,), gradient (P, M) and spread of the probabilities, of the problems named, at x (P, M)."""
+        """Objective (P,), gradient (P, M) and mean p (1 - p) of the given problems, at x (P, M)."""
         labels = now if self.problems > 1 else np.arange(self.classes)
         weights = x.reshape(len(labels), -1)
         f, coef, intercept, spread = self.loss.evaluate(self._in_features(weights[:, :-1]).T, weights[:, -1], labels)
@@ -316,37 +321,37 @@ class _State:
         """Weights (L, D) of the basis as weights of the features."""
         return weights.copy() if self.basis is None else weights @ self.basis.T
 
-    def _look(self, now: np.ndarray, spread: np.ndarray) -> None:
-        """Set the inverse of a model of the Hessian's diagonal, and with it what counts as converged."""
+    def _precondition(self, now: np.ndarray, spread: np.ndarray) -> None:
+        """Set the preconditioner, the inverse of a model of the Hessian's diagonal, and the convergence limits."""
         spread = np.maximum(spread.reshape(len(now), -1, 1), LEAST_SPREAD)
         diagonal = spread * self.moments + self.penalty * self.penalised
-        self.model[now] = 1 / diagonal.reshape(len(now), -1)
-        self.limit[now] = self.tolerance * np.sqrt(spread.min(axis=(1, 2)))
+        self.preconditioner[now] = 1 / diagonal.reshape(len(now), -1)
+        self.tolerances[now] = self.tolerance * np.sqrt(spread.min(axis=(1, 2)))
 
     def _converged(self, now: np.ndarray) -> np.ndarray:
-        return np.sqrt((self.g[now] ** 2 * self.model[now]).sum(axis=1)) <= self.limit[now]
+        return np.sqrt((self.gradient[now] ** 2 * self.preconditioner[now]).sum(axis=1)) <= self.tolerances[now]
 
-    def _aim(self, now: np.ndarray) -> None:
-        """New directions by the two loops of L-BFGS; straight downhill where memory gives no descent."""
+    def _set_direction(self, now: np.ndarray) -> None:
+        """New directions by the two-loop recursion of L-BFGS; the preconditioned gradient where that is no descent."""
         steps, changes = self.steps[:, now], self.changes[:, now]
         curved = (steps * changes).sum(axis=2)
-        rho = np.divide(1, curved, out=np.zeros_like(curved), where=curved > 0)  # 0 where nothing is remembered
-        q = self.g[now].copy()
+        rho = np.divide(1, curved, out=np.zeros_like(curved), where=curved > 0)  # 0 where there is no memory
+        q = self.gradient[now].copy()
         alphas = []
         for s, y, r in zip(steps, changes, rho, strict=True):
             alphas.append(r * (s * q).sum(axis=1))
             q -= alphas[-1][:, None] * y
-        size = (changes[0] ** 2 * self.model[now]).sum(axis=1)
+        size = (changes[0] ** 2 * self.preconditioner[now]).sum(axis=1)
         scale = np.divide(curved[0], size, out=np.ones_like(size), where=size > 0)
-        direction = scale[:, None] * self.model[now] * q
+        direction = scale[:, None] * self.preconditioner[now] * q
         for s, y, r, alpha in zip(steps[::-1], changes[::-1], rho[::-1], alphas[::-1], strict=True):
             direction += (alpha - r * (y * direction).sum(axis=1))[:, None] * s
-        uphill = (direction * self.g[now]).sum(axis=1) <= 0
+        uphill = (direction * self.gradient[now]).sum(axis=1) <= 0
         self._forget(now[uphill])
-        direction[uphill] = self.model[now[uphill]] * self.g[now[uphill]]
-        self.d[now] = -direction
+        direction[uphill] = self.preconditioner[now[uphill]] * self.gradient[now[uphill]]
+        self.direction[now] = -direction
 
-    def _remember(self, now: np.ndarray, steps: np.ndarray, changes: np.ndarray) -> None:
+    def _add_to_memory(self, now: np.ndarray, steps: np.ndarray, changes: np.ndarray) -> None:
         curved = (steps * changes).sum(axis=1)
         keep = curved > 1e-10 * np.sqrt((steps**2).sum(axis=1) * (changes**2).sum(axis=1))
         for memory, newest in ((self.steps, steps[keep]), (self.changes, changes[keep])):
@@ -357,12 +362,12 @@ class _State:
         self.steps[:, now] = self.changes[:, now] = 0
 
     def _shorten(self, now: np.ndarray, f: np.ndarray, slope: np.ndarray) -> None:
-        """Go to the lowest point of the parabola through what is known, at most to half and at least to a tenth."""
-        t = self.t[now]
-        bend = f - self.f[now] - slope * t
+        """Shorten the step to the minimum of the interpolating parabola, at most to a half and at least to a tenth."""
+        t = self.step[now]
+        bend = f - self.value[now] - slope * t
         lowest = np.divide(-slope * t**2, 2 * bend, out=t / 2, where=bend > 0)
-        self.t[now] = np.clip(lowest, t / 10, t / 2)
+        self.step[now] = np.clip(lowest, t / 10, t / 2)
 
     def _spread(self, each: np.ndarray) -> np.ndarray:
-        """A value a variable, (D + 1,), as one a variable of a problem, (M,)."""
+        """Values for the D + 1 variables of a label as values for the M variables of a problem."""
         return np.tile(each, self.x.shape[1] // len(each))

@@ -179,9 +179,8 @@ def test_few_images_or_cells_give_no_interval_but_shares_of_images_do():
 
 def test_classes_with_few_positives_are_named():
     truth, _ = counted((50, 3, 0), (0, 0, 0))
-    assert intervals.support_warnings(truth, NAMES) == [
-        "fewer than 10 positives in test ('b' 3): macro averages depend on a handful of samples and have no interval"
-    ]
+    (line,) = intervals.support_warnings(truth, NAMES)
+    assert "fewer than 10 positives in test ('b' 3)" in line
     assert intervals.support_warnings(truth[:, :1], NAMES) == []
 
 
