@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
@@ -206,7 +207,7 @@ def compute(
     return Across(values, scores, table, friedman, nemenyi, tuple(left_out))
 
 
-def interquartile_mean(values: np.ndarray) -> np.ndarray:
+def interquartile_mean(values: Float[np.ndarray, "*leading datasets"]) -> Float[np.ndarray, "*leading"]:
     """Mean over the last axis without its lowest and highest quarter; of fewer than four values the mean."""
     return np.asarray(stats.trim_mean(values, 0.25, axis=-1))
 

@@ -12,6 +12,7 @@ from unicodedata import east_asian_width
 
 import matplotlib
 import numpy as np
+from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -155,8 +156,8 @@ def without_frame(ax: Axes) -> None:
 
 
 def heatmap(
-    ax: Axes, shares: np.ndarray, *, columns: Sequence[str], rows: Sequence[str], cmap: Colormap, top: float = 1.0,
-    gap: float = 1.5,
+    ax: Axes, shares: Float[np.ndarray, "rows columns"], *, columns: Sequence[str], rows: Sequence[str], cmap: Colormap,
+    top: float = 1.0, gap: float = 1.5,
 ) -> None:  # fmt: skip
     """Coloured cells, the first row above.
 
@@ -192,7 +193,7 @@ def write_values(ax: Axes, shares: np.ndarray, texts: Sequence[Sequence[str]], *
             ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=fontsize, color=colour)
 
 
-def draw_sample(ax: Axes, pixels: np.ndarray, text: str, *, colour: str = INK) -> None:
+def draw_sample(ax: Axes, pixels: UInt8[np.ndarray, "height width 3"], text: str, *, colour: str = INK) -> None:
     """One image with lines of text below.
 
     Args:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 
 from data.errors import RequestError, unknown
 from data.runs import Predictions, Run
@@ -313,7 +314,7 @@ def with_names(frame: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
     )
 
 
-def decisions(run: Run, predictions: Predictions, rule: str) -> np.ndarray:
+def decisions(run: Run, predictions: Predictions, rule: str) -> Bool[np.ndarray, "samples classes"]:
     """What a run predicted, worked out again from its scores.
 
     Args:
@@ -331,7 +332,7 @@ def decisions(run: Run, predictions: Predictions, rule: str) -> np.ndarray:
     return predictions.scores.astype(np.float64) >= thresholds
 
 
-def truth(predictions: Predictions, classes: int) -> np.ndarray:
+def truth(predictions: Predictions, classes: int) -> Bool[np.ndarray, "samples {classes}"]:
     """(N, K) booleans of the labels of a split."""
     return label_matrix(predictions.labels, classes)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped, UInt64
 from scipy.spatial import KDTree
 
 from data.bands import Band
@@ -33,14 +34,16 @@ class Nearness:
         touches: (M,) whether a footprint lies less than half a side away, overlapping ones included.
     """
 
-    metres: np.ndarray
-    nearest: np.ndarray
-    share: np.ndarray
-    covered_by: np.ndarray
-    touches: np.ndarray
+    metres: Float[np.ndarray, " samples"]
+    nearest: Int[np.ndarray, " samples"]
+    share: Float[np.ndarray, " samples"]
+    covered_by: Int[np.ndarray, " samples"]
+    touches: Bool[np.ndarray, " samples"]
 
 
-def nearness(of: np.ndarray, among: np.ndarray, size_m: tuple[float, float] | None) -> Nearness:
+def nearness(
+    of: Float[np.ndarray, "samples 2"], among: Float[np.ndarray, "others 2"], size_m: tuple[float, float] | None
+) -> Nearness:
     """How near samples are to others, footprints taken as rectangles along north and east.
 
     Args:
@@ -119,8 +122,8 @@ class Pixels:
         blank: (N,) whether each band has one value only.
     """
 
-    digests: np.ndarray
-    blank: np.ndarray
+    digests: UInt64[np.ndarray, " samples"]
+    blank: Bool[np.ndarray, " samples"]
 
 
 def hash_pixels(dataset: EODataset, bands: Sequence[Band], advance: Callable[[int], None]) -> Pixels:
@@ -147,7 +150,7 @@ def hash_pixels(dataset: EODataset, bands: Sequence[Band], advance: Callable[[in
     return Pixels(digests, blank)
 
 
-def hash_rows(values: np.ndarray) -> np.ndarray:
+def hash_rows(values: Shaped[np.ndarray, "samples dim"]) -> UInt64[np.ndarray, " samples"]:
     """(N,) uint64 digests of the rows of an array; equal rows have equal digests."""
     rows = np.ascontiguousarray(values)
     return np.array(

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float, Int
 
 DRAWS = 10_000
 Z95 = 1.96  # quantile .975 of the normal distribution, to the digits that the papers use
@@ -55,12 +56,12 @@ class MapAccuracy:
     """
 
     classes: tuple[str, ...]
-    matrix: np.ndarray
+    matrix: Float[np.ndarray, "classes classes"]
     overall: Estimate
     users: Estimate
     producers: Estimate
     area: Estimate
-    area_interval: np.ndarray
+    area_interval: Float[np.ndarray, "classes 2"]
     samples: int
     by_stratum: dict[str, int]
 
@@ -173,7 +174,7 @@ def sample_size(shares: Sequence[float], users: Sequence[float], *, se: float) -
     return int(np.ceil((weights @ np.sqrt(accuracy * (1 - accuracy)) / se) ** 2 - 1e-9))
 
 
-def allocate(total: int, shares: Sequence[float], *, least: int) -> np.ndarray:
+def allocate(total: int, shares: Sequence[float], *, least: int) -> Int[np.ndarray, " classes"]:
     """Samples per class: at least so many each, the rest by area (Olofsson et al. 2014, section 5.1.2).
 
     Args:

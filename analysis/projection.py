@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Float32
 
 from data.cached import arrays_in
 from data.errors import RequestError
@@ -22,7 +23,7 @@ DECIDING = ("umap-learn", "pynndescent", "numba", "scikit-learn", "numpy", "scip
 
 
 def project(
-    features: np.ndarray,
+    features: Float[np.ndarray, "samples dim"],
     *,
     neighbors: int,
     min_dist: float,
@@ -30,7 +31,7 @@ def project(
     cache: Path,
     fast: bool = False,
     fit_on: int = 0,
-) -> np.ndarray:
+) -> Float32[np.ndarray, "samples 2"]:
     """Two UMAP coordinates per sample; those cached for the same features, settings and versions are used again.
 
     PCA to 50 dimensions, nearest neighbours (exact to 60,000 samples, then approximate, by nearest-neighbour descent),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from data import paths
 from data.bands import BAND_SETS, Band
@@ -87,7 +88,7 @@ def _open(dataset: dict[str, Any], split: str, data_root: Path | None) -> EOData
     return DATASETS.load(name).open_dataset(DatasetRequest(root, (split,), ("rgb", "all"), options))[split]
 
 
-def picture(source: EODataset, name: str) -> np.ndarray:
+def picture(source: EODataset, name: str) -> UInt8[np.ndarray, "height width 3"]:
     """One sample as it is shown: true colour where the bands allow it, else the first band.
 
     Args:

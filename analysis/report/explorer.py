@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float32
 
 from analysis import figures, frames
 from analysis.report import coastline, thumbnails
@@ -261,7 +262,7 @@ def _one_set(
     }
 
 
-def threshold_curves(run: Run, predictions: Predictions) -> np.ndarray:
+def threshold_curves(run: Run, predictions: Predictions) -> Float32[np.ndarray, "classes 3 101"]:
     """Precision, recall and F2 of every class at thresholds from 0 to 1, over all samples of the split.
 
     Returns:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
@@ -88,7 +89,7 @@ def compute(runs: Sequence[Run], rules: Sequence[str], *, out: Path, metric: str
     return frames.with_names(pd.DataFrame(rows).astype(numbers), runs)
 
 
-def distances(run: Run, given: Predictions, out: Path) -> np.ndarray | None:
+def distances(run: Run, given: Predictions, out: Path) -> Float[np.ndarray, " samples"] | None:
     """(N,) km from each test sample to the nearest training sample; None where locations are unknown.
 
     Runs of version 0.1 did not record them: they are worked out from the feature files, which were not split anew then.

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float, Int
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -258,7 +259,9 @@ def _size(total: int, members: int) -> float:
     return max(float(np.clip(9000 / total, 0.35, 14)), min(12.0, 400 / max(members, 1)))
 
 
-def label_places(points: np.ndarray, number: np.ndarray, classes: int) -> dict[int, np.ndarray]:
+def label_places(
+    points: Float[np.ndarray, "samples 2"], number: Int[np.ndarray, " samples"], classes: int
+) -> dict[int, np.ndarray]:
     """Where to write each class's number: where it is dense, and clear of the numbers of the other classes.
 
     Args:
