@@ -251,7 +251,7 @@ def test_multilabel_outcomes_are_shares_of_those_that_have_or_lack_the_class(tmp
 def test_the_table_marks_the_best_and_the_lowest_hamming_loss_is_best(out):
     frame = table.compute(all_runs(out, dataset="ben"))
     header, rows = table.readable(frame, ["f2_macro", "hamming_loss"])
-    assert header == ["Model", "Probe", "Decision", "F2 macro", "Hamming loss"]
+    assert header == ["Model", "Probe", "Decision rule", "F2 macro", "Hamming loss"]
     values = frame[(frame["split"] == "test") & (frame["metric"] == "hamming_loss")]["value"]
     marked = [row[4] for row in rows if "**" in row[4]]
     assert marked and all(cell.startswith(f"**{values.min():.3f}** [") for cell in marked)
