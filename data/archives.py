@@ -42,12 +42,13 @@ def unpacked(
 ) -> Path:
     """Folder that holds the archive's files, unpacked now if they are not already.
 
-    The folder's name carries a hash of the archive's name, size and time of change, and a marker inside repeats
-    them: another archive is another folder. It appears by one rename, so a kill leaves nothing that looks whole.
+    The folder's name contains a hash of the archive's name, size and modification time, and a marker inside repeats
+    them: another archive is another folder. It appears by one rename, so an interrupted run leaves nothing that looks
+    complete.
 
     Args:
         archive: a zip file, or a tar file compressed by gzip or Zstandard (``.zst``).
-        more: the files that go on where the archive stops, if it was cut into several.
+        more: the further parts of an archive that is split into several files.
         cache_dir: where to unpack; None means beside the archive or, where that folder is read-only, in
             ``$XDG_CACHE_HOME/frozen-earth`` (``~/.cache`` if unset).
         extract: writes the contents of all these files into a new folder, where they are no plain archive.

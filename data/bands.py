@@ -85,8 +85,8 @@ def known_band(name: str | None) -> Band | None:
 def band_of_file(name: str, declared: Sequence[Band] = ()) -> Band | None:
     """The band that a file of one band holds: its name ends in ``<BAND>.tif`` or ``<BAND>_10m.tif``.
 
-    What comes before is free, and set off by ``_``, ``.`` or ``-``: ``B02.tif``, ``patch_1_B2.TIF``,
-    ``tile.b8a_20m.tiff``. None where the end is no band's name.
+    Anything may come before it, separated by ``_``, ``.`` or ``-``: ``B02.tif``, ``patch_1_B2.TIF``,
+    ``tile.b8a_20m.tiff``. None if the name does not end in a band's.
 
     Args:
         name: the file's name.
@@ -109,7 +109,7 @@ def choose_bands(available: Sequence[Band], spec: str, *, where: str = "this dat
         where: name of the dataset in error messages.
 
     Raises:
-        RequestError: an unknown set, a band the dataset lacks, or a band named twice.
+        RequestError: an unknown set, a band the dataset does not have, or a band named twice.
     """
     if spec == "all":
         return tuple(available)
@@ -135,7 +135,7 @@ def _name_among(names: Container[str], given: str) -> str:
 
 
 def require_bands(model: str, bands: Sequence[Band], wanted: Sequence[str]) -> None:
-    """Raise a RequestError that names the difference unless the bands are the wanted ones, in their order."""
+    """Raise a RequestError unless the bands are the wanted ones, in order; it names the difference."""
     names = [band.name for band in bands]
     if absent := [name for name in wanted if name not in names]:
         raise RequestError(
@@ -148,7 +148,7 @@ def require_bands(model: str, bands: Sequence[Band], wanted: Sequence[str]) -> N
 
 
 def require_whole_groups(model: str, bands: Sequence[Band], groups: Iterable[Sequence[str]]) -> None:
-    """Raise a RequestError that names the difference unless the bands are whole groups of the model's."""
+    """Raise a RequestError unless the bands are complete groups of the model; it names the difference."""
     names, groups = [band.name for band in bands], list(groups)
     known = [name for members in groups for name in members]
     if foreign := [name for name in names if name not in known]:
@@ -160,7 +160,7 @@ def require_whole_groups(model: str, bands: Sequence[Band], groups: Iterable[Seq
 
 
 def name_bands(bands: Sequence[Band]) -> str:
-    """Shortest readable name of a choice of bands, for folder names: a set's name, else the names joined."""
+    """Short readable name of the chosen bands, for folder names: a set's name, else the names joined."""
     names = tuple(band.name for band in bands)
     colours = tuple(band.colour for band in bands)
     for set_name, members in BAND_SETS.items():

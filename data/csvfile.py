@@ -17,8 +17,8 @@ SHOWN = 3  # lines that an error names
 def read_csv(path: Path) -> pd.DataFrame:
     """Read a table of texts.
 
-    UTF-8 or UTF-16 with a byte order mark; commas, semicolons, tabs or vertical bars, whichever cuts the header into
-    most columns. Rows without any text are left out, and so are blank fields beyond the header's.
+    UTF-8 or UTF-16 with a byte order mark; commas, semicolons, tabs or vertical bars, whichever splits the header into
+    the most columns. Empty rows are skipped, and so are blank fields beyond the header's.
 
     Returns:
         A column of text for each of the header, cells as they stand; the index is each row's line, from 1.

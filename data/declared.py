@@ -32,7 +32,7 @@ class Declared:
         nodata: the stored value that marks nodata, or None.
         scale: the measured value is stored value x scale + offset.
         offset: see scale.
-        masked: whether the file has a mask of its own.
+        masked: whether the file contains a mask.
     """
 
     nodata: tuple[float | int | None, ...]
@@ -47,7 +47,7 @@ class Declared:
 
     @property
     def lacks(self) -> bool:
-        """Whether pixels may be declared to be no measurements."""
+        """Whether some pixels may be declared nodata."""
         return self.masked or any(value is not None for value in self.nodata)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class DamageWarning(UserWarning):
-    """Something damaged was left out of the result: commands print it and end with exit code 1."""
+    """Something damaged was excluded from the result: commands print it and end with exit code 1."""
 
 
 class RequestError(Exception):

@@ -101,8 +101,8 @@ def _time_of(member: zipfile.ZipInfo) -> int:
 
 
 def write_file(file: Path, content: IO[bytes], mtime: float) -> None:
-    """Write one member with the archive's own time, so that unpacked again it is the same file, or that of 1970 where
-    the disk cannot keep that time; the folders around it are made.
+    """Write one member with the time in the archive, so that unpacking again gives the same file, or that of 1970 if
+    the disk cannot store that time; parent folders are created.
     """
     try:
         handle = _created(file)
@@ -153,7 +153,7 @@ def _check_space(archive: Path, folder: Path, needed: int) -> None:
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose headers are read into memory only where they are small."""
+    """A member whose headers are read into memory only if they are small."""
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Member":
@@ -164,7 +164,7 @@ class _Member(tarfile.TarInfo):
 
 
 class _Bounded:
-    """What a compressed stream holds, up to a limit: the rest may be endless.
+    """A compressed stream, read up to a limit: it may be endless.
 
     Args:
         stream: uncompressed.

@@ -83,12 +83,12 @@ class Job:
         return paths.view_file(folder, samples.split, view) if view else paths.feature_file(folder, samples.split)
 
     def asked(self) -> dict[str, Any]:
-        """The flags that decide the values, JSON-able; `from_asked` makes a job of them again."""
+        """The flags that affect the values, JSON-able; `from_asked` turns them into a job again."""
         return {"model": _plain(asdict(self.model)), "data": _plain(asdict(self.data))}
 
     @classmethod
     def from_asked(cls, asked: dict[str, Any], split: str, **settings: Any) -> "Job":
-        """The job that makes one split again, from what was recorded with its features.
+        """The job that recomputes one split, from what was recorded with its features.
 
         Args:
             asked: see `asked`.
@@ -109,7 +109,7 @@ class Job:
 
 
 def _plain(flags: dict[str, Any]) -> dict[str, Any]:
-    """Paths made whole, as the command may be given again from another folder, and written as text."""
+    """Paths made absolute, as the command may be repeated in another folder, and converted to text."""
 
     def plain(name: str, value: Any) -> Any:
         is_path = isinstance(value, Path) or (name == "weights" and value and Path(value).exists())

@@ -1,1 +1,1 @@
-"""One file a dataset; the file's name is the dataset's name on the command line."""
+"""One file per dataset; the file's name is the dataset's name on the command line."""

@@ -69,7 +69,7 @@ def _names(split: str, home: Path, root: Path) -> list[str]:
 
 
 def _home(root: Path) -> Path:
-    """Where the files lie: the root, or the folder that torchvision or a hand-made copy puts into it."""
+    """Folder of the files: the root, or the one that torchvision or a manual download creates in it."""
     for folder in (root, root / "EuroSAT", root / "eurosat"):
         if (folder / IMAGES).is_dir() or (folder / ARCHIVE).is_file():
             return folder

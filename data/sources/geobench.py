@@ -52,12 +52,12 @@ BAND_NAMES = ("true", "published")
 
 
 class Channel(NamedTuple):
-    """One band as it is stored.
+    """One band as stored.
 
     Args:
         stored: the name in the files.
-        band: what it is.
-        factor: by which values are multiplied to be in the band's usual unit.
+        band: the band.
+        factor: multiplies its values to give the band's usual unit.
     """
 
     stored: str
@@ -162,11 +162,11 @@ MULTILABEL = ("m-bigearthnet",)
 
 
 def channels(name: str, *, band_names: str = "true") -> tuple[Channel, ...]:
-    """The bands of a set, in the order of its files.
+    """The bands of a set, in file order.
 
     Args:
         name: the set.
-        band_names: ``true``, or ``published`` for the names in the files where those are wrong.
+        band_names: ``true``, or ``published`` for the wrong names in the files.
     """
     if name == "m-pv4ger":
         return tuple(Channel(colour.capitalize(), RGB[colour]) for colour in RGB)
@@ -260,7 +260,7 @@ class GeoBench(EODataset):
 
 
 def _measured(dataset: GeoBench) -> dict[str, Statistic]:
-    """Statistics of a set that has none, by another process: damage can end or hang the HDF5 library."""
+    """Statistics of a set that has none, by a child process: damage can crash or hang the HDF5 library."""
     try:
         (found,) = in_order(measured_statistics, [dataset], workers=0 if dataset.samples.members else 1)
         return found
@@ -317,9 +317,9 @@ def _partition(folder: Path, partition: str) -> dict[str, list[str]]:
 
 
 def _labels(samples: Samples, name: str, request: DatasetRequest) -> dict[str, np.ndarray]:
-    """Labels of all samples of the default partition and the one asked for, kept in an index file.
+    """Labels of all samples, kept in an index file.
 
-    The index is valid while it carries the digest of the names, sizes and times of the files it was made from.
+    The index is valid while it holds the digest of the names, sizes and times of the files it was made from.
     """
     names = sorted(
         samples.members if samples.members else (path.stem for path in samples.folder.glob("*.hdf5") if path.is_file())
@@ -350,7 +350,7 @@ def _checked_label(samples: Samples, sample: str, name: str, label: np.ndarray) 
 
 
 def _statistics(folder: Path, known: Sequence[Channel]) -> dict[str, Statistic]:
-    """Mean and standard deviation by band from the set's own file; empty where that lacks a band."""
+    """Mean and standard deviation by band from the set's own file; empty if it lacks a band."""
     stats = _band_stats(folder)
     found = {}
     for channel in known:
@@ -373,7 +373,7 @@ def _band_stats(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def _misnamed(folder: Path, name: str) -> bool:
-    """Whether the files still have the wrong names, by the statistics beside them; those that have none do.
+    """Whether the files have the wrong names, judged by their statistics; without statistics they do.
 
     EuroSAT's cirrus band has a mean of 12 and its B11 one of 1,819; a picture of 8 bits ends at 255.
     """

@@ -195,7 +195,7 @@ def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
 
 
 class Simulated(EODataset):
-    """One split of the simulated scenes. See `EODataset`; pixels are made when read."""
+    """One split of the simulated scenes. See `EODataset`; pixels are generated when read."""
 
     def __init__(self, split: str, variant: str) -> None:
         count = SIZES[variant][split]
@@ -212,7 +212,7 @@ class Simulated(EODataset):
         )
 
     def read(self, index: int, bands: Sequence[Band]) -> list[Shaped[np.ndarray, "_ _"]]:
-        """Generate one scene: uint16 DN (reflectance x 10,000) or float32 dB, 120, 60 or 20 pixels a side."""
+        """Generate one scene: uint16 DN (reflectance x 10,000) or float32 dB, 120, 60 or 20 pixels per side."""
         unknown = [band.name for band in bands if band not in BANDS]
         if unknown:
             raise RequestError(f"simulated has no band {', '.join(unknown)}; it has {', '.join(b.name for b in BANDS)}")
@@ -243,7 +243,7 @@ class Simulated(EODataset):
 
 
 def draw_labels(split: str, count: int) -> UInt8[np.ndarray, "samples 19"]:
-    """Draw a split's first label sets, (N, 19) uint8: a landscape type, then at least one of its classes."""
+    """Draw the first label sets of a split, (N, 19) uint8: a landscape type, then at least one of its classes."""
     weight = LANDSCAPES[:, 0].cumsum() / LANDSCAPES[:, 0].sum()
     probability = LANDSCAPES[:, 1:] / 1000
     # Chance that none of the classes from k on occurs: what remains when no class has occurred yet decides class k.
@@ -264,7 +264,7 @@ def draw_labels(split: str, count: int) -> UInt8[np.ndarray, "samples 19"]:
 def draw_class_map(
     scene: np.random.Generator, present: Integer[np.ndarray, " classes"]
 ) -> UInt8[np.ndarray, "height width"]:
-    """Divide a patch among the classes present: each takes its share of what is left, where its score is highest."""
+    """Divide a patch among the classes present: each takes its share where its score is highest."""
     shares = LEAST_SHARE + (1 - LEAST_SHARE * len(present)) * scene.dirichlet(np.ones(len(present)))
     along, across = _turned(scene.uniform(0, 2 * math.pi))
     coast = along + 0.12 * _noise(scene, 6) + 0.03 * _noise(scene, 24)
@@ -301,7 +301,7 @@ def draw_surface(
     Float[np.ndarray, "2 units"],
     Float[np.ndarray, "height width"],
 ]:
-    """Draw what lies on the ground of a class map, and how it looks on one day.
+    """Draw the ground cover of a class map, and its appearance on one day.
 
     Returns:
         The unit of every pixel, (120, 120): a cover in one of the parcel states.
@@ -375,13 +375,13 @@ def draw_surface(
 
 
 def _compact(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Small numbers as the sorted ones that occur, and where in that list each pixel's is."""
+    """The sorted numbers that occur, and the index of each pixel's number among them."""
     occurs = np.bincount(numbers.ravel()) > 0
     return np.flatnonzero(occurs), (occurs.cumsum() - 1)[numbers]
 
 
 def _noise(scene: np.random.Generator, cells: int) -> np.ndarray:
-    """Smooth random field of unit variance, (120, 120), with `cells` independent values a side."""
+    """Smooth random field of unit variance, (120, 120), with `cells` independent values per side."""
     # Gathers instead of a matrix product: BLAS would start threads for it, and many readers run side by side.
     low, weight_low, weight_high = _GROW[cells]
     values = scene.standard_normal((cells, cells), np.float32)
@@ -399,7 +399,7 @@ def _parcels(scene: np.random.Generator, least: float, most: float) -> np.ndarra
 
 
 def _turned(angle: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel coordinates, -0.5 to 0.5 across the patch, turned by an angle in radians."""
+    """Pixel coordinates, -0.5 to 0.5 across the patch, rotated by an angle in radians."""
     return _X * math.cos(angle) + _Y * math.sin(angle), _Y * math.cos(angle) - _X * math.sin(angle)
 
 
@@ -413,14 +413,14 @@ def _interpolation(cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _blurred(image: np.ndarray) -> np.ndarray:
-    """Blur as a 10 m band's point spread does: weights 1 2 1 across and down, edges repeated."""
+    """Blur like a 10 m band's point spread function: weights 1 2 1 across and down, edges repeated."""
     image = np.pad(image, 1, "edge")
     image = image[:-2] + 2 * image[1:-1] + image[2:]
     return (image[:, :-2] + 2 * image[:, 1:-1] + image[:, 2:]) / 16
 
 
 def _averaged(image: np.ndarray, size: int) -> np.ndarray:
-    """Means over squares of `size` pixels: what a coarser band sees."""
+    """Means over squares of `size` pixels: the pixels of a coarser band."""
     none = np.zeros((), image.dtype)
     rows = sum((image[start::size] for start in range(size)), none)
     return sum((rows[:, start::size] for start in range(size)), none) / size**2
