@@ -20,7 +20,7 @@ from data.bands import Band
 from data.declared import Declared, Values, declare, honoured
 from data.errors import RequestError
 
-CACHE_MB = 256  # of decoded blocks, in each process: a row of 512-pixel blocks of twelve bands of 10,980 pixels is 135
+CACHE_BYTES = 2**28  # of decoded blocks, per process: 512 rows of twelve bands of 10,980 pixels take half of it
 FILES_OPEN = 64
 # Sentinel-2 scene classification (Level-2A product format): no data, saturated, cloud shadow, clouds, cirrus.
 SCL_INVALID = (0, 1, 3, 8, 9, 10)
@@ -177,7 +177,7 @@ def opened(path: Path, scene: Scene | None = None) -> Iterator["rasterio.Dataset
         _local.readers, _local.process = OrderedDict(), os.getpid()
     readers: OrderedDict[tuple, rasterio.DatasetReader | WarpedVRT] = _local.readers
     try:
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_MB, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_PAM_ENABLED="YES"):
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
             about = path.stat()
             key = (str(path), about.st_mtime_ns, about.st_size, scene.transform if scene else None)
             if key not in readers:

@@ -1,0 +1,159 @@
+"""Land-cover map of a scene: the scene's picture, the map with its legend, and the area of each class as mapped."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from analysis import figures, frames
+from analysis.card import Section, ViewCard
+from analysis.contract import Output, Table, ViewRequest
+from analysis.writing import stem_of, write_view
+from data.errors import RequestError
+from data.runs import Run
+from data.scene.grid import SceneGrid, grids_of
+from data.scene.preview import preview
+from data.scene.products import find_scenes
+from probes.map_files import colour
+from probes.maps import SceneMap, features_of, scene_maps
+
+CARD = ViewCard(input="runs", section=Section(order=5, heading="Map"))
+
+HEADER = ["Class", "Share of the map", "Area as mapped (km²)", "Mean probability"]
+NOTE = (
+    "Areas are counted from the map and inherit its errors: analyze area estimates them from a reference sample. "
+    "Probability: mean over the windows of the class, as the probe gives it."
+)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What a figure shows beside its numbers.
+
+    Args:
+        one: the map.
+        picture: (h, w, 3) of the scene; None where its files are not at hand.
+    """
+
+    one: SceneMap
+    picture: np.ndarray | None
+
+
+def run(request: ViewRequest) -> list[Output]:
+    """Draw the map of every scene of every run on scenes."""
+    runs = [one for one in request.all_runs() if grids_of(one.record["features"]["dataset"]["provenance"])]
+    if not runs and request.runs is None:
+        raise RequestError("no runs on scenes; make one with featurize --dataset scene and probe --protocol map")
+    outputs = []
+    for done in runs:
+        features = features_of(done)
+        for one in scene_maps(done, features):
+            frame = frames.with_names(compute(done, one), runs)
+            outputs.append(_write(frame, Drawing(one, _picture(one.grid, features.environment)), request.target("map")))
+    return outputs
+
+
+def compute(done: Run, one: SceneMap) -> pd.DataFrame:
+    """A row per class: the columns of `frames.run_columns`, then ``scene class cells share km2 probability``.
+
+    Args:
+        done: the run.
+        one: its map of one scene.
+    """
+    classes, best = one.classes, np.nan_to_num(one.probability.max(axis=0))
+    cells = np.bincount(classes.ravel(), minlength=len(one.class_names) + 1)[1:]
+    total = np.bincount(classes.ravel(), best.ravel(), minlength=len(one.class_names) + 1)[1:]
+    a, b, _, d, e, _ = one.grid.transform
+    km2 = abs(a * e - b * d) * one.grid.cell**2 / 1e6 if _in_metres(one.grid) else np.nan
+    rows = [
+        frames.run_columns(done)
+        | {
+            "scene": one.grid.name,
+            "class": name,
+            "cells": int(cells[k]),
+            "share": cells[k] / max(cells.sum(), 1),
+            "km2": cells[k] * km2,
+            "probability": total[k] / cells[k] if cells[k] else np.nan,
+        }
+        for k, name in enumerate(one.class_names)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _in_metres(grid: SceneGrid) -> bool:
+    import pyproj
+
+    return pyproj.CRS.from_user_input(grid.crs).axis_info[0].unit_name in ("metre", "meter")
+
+
+def _picture(grid: SceneGrid, environment: dict[str, Any]) -> np.ndarray | None:
+    """The scene's picture, from where its features say that it was; None where it is not there any more."""
+    root = ((environment.get("asked") or {}).get("data") or {}).get("data_root")
+    try:
+        scenes = find_scenes(Path(root)) if root else []
+        return next((preview(scene) for scene in scenes if scene.name == grid.name), None)
+    except RequestError:
+        return None
+
+
+def _write(frame: pd.DataFrame, drawing: Drawing, folder: Path) -> Output:
+    first = frame.iloc[0]
+    rows = [
+        [
+            row["class"],
+            f"{row['share']:.1%}",
+            "–" if np.isnan(row["km2"]) else f"{row['km2']:,.2f}",
+            figures.number(row["probability"]) if row["cells"] else "–",
+        ]
+        for row in frame.to_dict("records")
+    ]
+    where = f"{first['scene']}, {first['model']}, {first['probe']}"
+    return write_view(
+        frame, partial(draw_figure, drawing=drawing),
+        stem_of(folder, "map", first, "dataset", "encoder", "run", "scene"),
+        title=f"Map of {where}", shown=[Table(HEADER, rows)], note=NOTE,
+        alt=f"The scene and its map of {len(frame)} classes, side by side.",
+    )  # fmt: skip
+
+
+def draw_figure(frame: pd.DataFrame, *, drawing: Drawing) -> Figure:
+    """The scene and the map side by side.
+
+    Args:
+        frame: of `compute`.
+        drawing: the map and the picture.
+    """
+    grid, panels = drawing.one.grid, 1 if drawing.picture is None else 2
+    tall = 5.0 * min(2.0, grid.height / grid.width) + 1.9
+    figure = figures.new_figure(5.0 * panels + 0.5, tall)
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    if drawing.picture is not None:
+        axes[0].imshow(drawing.picture, interpolation="nearest")
+        axes[0].set_title("scene", loc="left", fontsize="medium")
+    draw(drawing.one, axes[-1])
+    first = frame.iloc[0]
+    shown = frame[frame["cells"] > 0]
+    handles = [
+        Patch(color=np.array(colour(drawing.one.class_names.index(name))) / 255, label=f"{name} {share:.0%}")
+        for name, share in zip(shown["class"], shown["share"], strict=True)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize="small")
+    where = f"{first['scene']}, {first['model']}, {first['probe']}"
+    figures.put_title(figure, "Land-cover map", where, simulated=bool(first.get("simulated", False)))
+    return figure
+
+
+def draw(one: SceneMap, ax: Axes) -> None:
+    """The map, each cell in its class's colour and white where there is no data."""
+    table = np.array([(255, 255, 255), *(colour(k) for k in range(len(one.class_names)))], np.uint8)
+    ax.imshow(table[one.classes], interpolation="nearest")
+    ax.set_title("map", loc="left", fontsize="medium")
+    for axis in ax.figure.axes:
+        axis.set_xticks([])
+        axis.set_yticks([])
