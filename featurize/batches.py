@@ -16,7 +16,7 @@ class Batch:
     """Raw samples whose images are of one size.
 
     Args:
-        rows: places in the batch that these samples take.
+        rows: indices of these samples in the batch.
         stacks: (channels, pixels) with pixels (b, c, h, w) of native type; bands of one resolution together.
     """
 
@@ -34,12 +34,12 @@ class Batch:
             yield Batch(self.rows[cut], [(channels, pixels[cut]) for channels, pixels in self.stacks])
 
     def on(self, device: torch.device) -> "Batch":
-        """The same batch on a device; the copy of pinned memory goes on while this returns."""
+        """The same batch on a device; pinned memory is copied asynchronously."""
         return Batch(self.rows, [(channels, copied(pixels, device)) for channels, pixels in self.stacks])
 
 
 def copied(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on a device; a GPU copies from pinned memory without waiting for the work at hand."""
+    """A tensor on a device; a GPU copies from pinned memory without waiting for queued work."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
@@ -74,7 +74,7 @@ def prepare(batches: Sequence[Batch], encoder: Encoder, device: torch.device) ->
         images = torch.empty(len(batch.rows), len(encoder.request.bands), *size, device=device)
         for channels, pixels in batch.stacks:
             resized = encoder.resize(pixels.to(device, non_blocking=True).float(), size)
-            for at, channel in enumerate(channels):  # a list of channels would be copied to a GPU, which waits for that
+            for at, channel in enumerate(channels):  # a list of channels would be copied to a GPU, which would wait
                 images[:, channel] = resized[:, at]
         prepared.append((batch.rows, images))
     if side and len(prepared) > 1:

@@ -30,7 +30,7 @@ from featurize.stages import Meter
 from featurize.task import Task
 
 SECONDS = 3.0  # that a rate is taken over, at least
-MATRIX = {"cuda": 8192, "cpu": 2048}  # side of the matrices whose product tells the peak
+MATRIX = {"cuda": 8192, "cpu": 2048}  # side of the matrices whose product measures the peak
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Rate:
         batch_size: images read and handed to the device together.
         image_size: side in pixels that the model gets.
         bands: number of bands.
-        gflop: 10^9 floating-point operations an image, as torch counts them (a multiply-add is two).
+        gflop: 10^9 floating-point operations per image, as torch counts them (a multiply-add is two).
         forward: images/s of resizing, scaling and embedding batches that are on the device already.
         whole: images/s from the dataset's files to a feature file.
-        bottleneck: the stage that held the others up in that.
+        bottleneck: the slowest stage of that.
         read: images/s of reading alone, in the processes that the whole run reads with.
-        megabytes: 10^6 bytes read an image.
+        megabytes: 10^6 bytes read per image.
         peak: 10^12 floating-point operations/s of one large matrix product in this precision.
         bound: images/s that neither computing at the peak nor reading at the rate measured can exceed.
     """
@@ -160,8 +160,8 @@ def operations(raw: Sequence[Batch], encoder: Any, lonlat: torch.Tensor | None, 
     """Floating-point operations of the encoder for one image, those of matrix products and convolutions."""
     device = next((tensor.device for tensor in [*encoder.parameters(), *encoder.buffers()]), torch.device("cpu"))
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        for places, images in prepare(raw, encoder, device):
-            encoder(images, None if lonlat is None else lonlat[places].to(device))
+        for indices, images in prepare(raw, encoder, device):
+            encoder(images, None if lonlat is None else lonlat[indices].to(device))
     return counter.get_total_flops() / rows
 
 

@@ -1,4 +1,4 @@
-"""Embed batches on a device: ahead of the processor on a GPU, in a thread a core on a CPU."""
+"""Embed batches on a device: asynchronously on a GPU, in one thread per core on a CPU."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from featurize.stages import Meter
 
 @dataclass(frozen=True)
 class Embedded:
-    """Embeddings of one batch, perhaps still on their way from a GPU.
+    """Embeddings of one batch, possibly still being copied from a GPU.
 
     Args:
         features: (B, D) float32 in main memory, filled once `done` has happened.
@@ -60,7 +60,7 @@ class Embedder:
             raw: from `collate`, on any device.
             rows: B.
             lonlat: (B, 2) degrees or None.
-            meter: counts the seconds, on the CPU; on a GPU its own clock tells them later.
+            meter: counts the seconds, on the CPU; on a GPU its events measure them later.
 
         Raises:
             RequestError: the device has too little memory even for one image.
@@ -76,7 +76,7 @@ class Embedder:
                     ) from error
             torch.cuda.empty_cache()  # does nothing without a GPU
             self.rows_at_once = -(-self.rows_at_once // 2)
-            print(f"out of memory: going on with {self.rows_at_once} images at once", file=sys.stderr, flush=True)
+            print(f"out of memory: continuing with {self.rows_at_once} images per batch", file=sys.stderr, flush=True)
 
     def _embed(self, raw: Sequence[Batch], rows: int, lonlat: Tensor | None, meter: Meter) -> Embedded:
         if self.runtime.device.type != "cuda":
@@ -106,7 +106,7 @@ class Embedder:
         try:
             for future in futures:
                 future.result()
-        finally:  # after an error too: none may still be at work on what is thrown away
+        finally:  # after an error too: no thread may still write to a discarded tensor
             for future in futures:
                 future.cancel()
             wait(futures)
@@ -114,30 +114,30 @@ class Embedder:
     @torch.inference_mode()
     def _fill_piece(self, features: Tensor, piece: Sequence[Batch], lonlat: Tensor | None) -> None:
         device, low = self.runtime.device, self.runtime.precision != "fp32"
-        for places, images in prepare(piece, self.encoder, device):
-            where = None if lonlat is None else copied(lonlat[places], device)
+        for indices, images in prepare(piece, self.encoder, device):
+            where = None if lonlat is None else copied(lonlat[indices], device)
             with torch.autocast(device.type, PRECISIONS[self.runtime.precision], enabled=low):
-                features[_span(places)] = self._run(images, where).float()
+                features[_span(indices)] = self._run(images, where).float()
 
     def _run(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
         images, rows = self.encoder.normalization(images), len(images)
         if not self.runtime.compile or rows == self.rows_at_once:
             return self.run(images, lonlat)
         fill = [0] * (self.rows_at_once - rows)  # a compiled model is compiled again for every other batch size
-        places = [*range(rows), *fill]
-        return self.run(images[places], None if lonlat is None else lonlat[places])[:rows]
+        indices = [*range(rows), *fill]
+        return self.run(images[indices], None if lonlat is None else lonlat[indices])[:rows]
 
 
-def _span(places: list[int]) -> slice | list[int]:
-    """Successive places as a slice: a list is copied to a GPU, which waits for all work at hand."""
-    first, last = places[0], places[-1]
-    return slice(first, last + 1) if places == list(range(first, last + 1)) else places
+def _span(indices: list[int]) -> slice | list[int]:
+    """Consecutive indices as a slice: a list is copied to a GPU, which waits for all queued work."""
+    first, last = indices[0], indices[-1]
+    return slice(first, last + 1) if indices == list(range(first, last + 1)) else indices
 
 
 def copy_batches(batches: Iterator[list[Batch]], device: torch.device, meter: Meter) -> Iterator[list[Batch]]:
     """Copy batches to a GPU on a stream of its own, while the GPU embeds the batch before.
 
-    A batch that finds no room there is handed on as it is, for `Embedder` to copy in pieces.
+    A batch that does not fit is passed on as it is; `Embedder` copies it in pieces.
     """
     stream, user = torch.cuda.Stream(device), torch.cuda.default_stream(device)
     for batch in batches:

@@ -31,7 +31,7 @@ class EncoderRequest:
         pooling: ``--pooling``.
         normalize: ``--normalize``.
         weights: ``pretrained``, ``random``, or a path.
-        inner: what follows the colon of ``--model``, where the model is a door to a library such as ``timm``.
+        inner: what follows the colon of ``--model``, where the model is an adapter for a library such as ``timm``.
     """
 
     bands: tuple[Band, ...]
@@ -47,15 +47,15 @@ class EncoderRequest:
 
 @dataclass(frozen=True)
 class Expected:
-    """Scaled values that a model can make something of; the bounds are wide, for they catch wrong units only.
+    """Range of scaled values that a model can use; wide bounds, which catch wrong units only.
 
     Args:
         mean: largest size of a band's mean.
-        deviation: smallest and largest deviation of a band, over many images.
+        std: smallest and largest standard deviation of a band, over many images.
     """
 
     mean: float = 8.0
-    deviation: tuple[float, float] = (0.002, 8.0)
+    std: tuple[float, float] = (0.002, 8.0)
 
 
 class Encoder(nn.Module, ABC):
@@ -73,9 +73,9 @@ class Encoder(nn.Module, ABC):
     """
 
     name: str = ""  # set by build_encoder, unless the model does: its name on the command line
-    expects: Expected | None = Expected()  # None: values of any size are fine
-    # Images that a core of a CPU embeds at once, by itself: what layers hand on stays in its cache, and no core waits
-    # for the others at the end of every layer. None: all images at once, all cores together.
+    expects: Expected | None = Expected()  # None: any values are accepted
+    # Images per CPU core and pass: activations stay in its cache, and no core waits for the others after each layer.
+    # None: all images at once, all cores together.
     images_a_core: int | None = 4
 
     def __init__(
@@ -97,7 +97,7 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """Embed scaled images; on a CPU called from several threads at once, so that it may keep nothing.
+        """Embed scaled images; on a CPU called from several threads at once, so it must keep no state.
 
         Args:
             images: (B, C, H, W) float32, scaled.
@@ -141,19 +141,19 @@ class Encoder(nn.Module, ABC):
 
 
 def build_encoder(name: str, dataset: EODataset, bands: str | None, request: EncoderRequest) -> Encoder:
-    """Build the model of that name for a dataset, filling what was not asked for from the model's card.
+    """Build the model of that name for a dataset, filling unset settings from the model's card.
 
     A model's module may have ``defaults(request) -> dict``: defaults of settings that depend on other settings.
     And ``default_bands(request) -> list``, in place of the card's, where they depend on the variant.
 
     Args:
-        name: a registered model; a door's has the library's name for it behind a colon.
+        name: a registered model; an adapter's is followed by a colon and the library's name.
         dataset: whose bands are chosen from.
         bands: ``--bands``; None means the first of the card's ``default_bands`` that the dataset has.
         request: what was asked; its bands are ignored.
 
     Raises:
-        RequestError: a setting the model does not have; the message lists those it has.
+        RequestError: a setting the model does not have; the message lists the valid values.
     """
     MODELS.check(name)
     card, module = MODELS.card(name), MODELS.load(name)
@@ -174,7 +174,7 @@ def build_encoder(name: str, dataset: EODataset, bands: str | None, request: Enc
     encoder.name = encoder.name or name
     if request.normalize and encoder.normalization.changes_nothing():
         raise RequestError(
-            f"--normalize {request.normalize} changes nothing: the bands have mean 0 and deviation 1 already; use "
+            f"--normalize {request.normalize} changes nothing: the bands already have mean 0 and std 1; use "
             "--normalize none, or leave it out"
         )
     return encoder.eval().requires_grad_(False)
@@ -213,6 +213,6 @@ def _default_bands(name: str, specs: Sequence[str], dataset: EODataset) -> tuple
             return choose_bands(dataset.bands, spec, where=dataset.where)
         except RequestError as error:
             if len(specs) == 1:
-                raise RequestError(f"{name} is for the bands {spec}: {error}") from error
+                raise RequestError(f"{name} takes the bands {spec}: {error}") from error
     have = ", ".join(band.name for band in dataset.bands)
-    raise RequestError(f"{name} wants the bands {' or '.join(specs)}; {dataset.name} has {have}; choose with --bands")
+    raise RequestError(f"{name} needs the bands {' or '.join(specs)}; {dataset.name} has {have}; choose with --bands")

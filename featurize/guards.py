@@ -12,22 +12,22 @@ from featurize.encoder import Encoder
 from featurize.look import Look, look_at
 from featurize.units import check_against_statistics
 
-# Shares of a band's pixels that leave nothing to tell images apart by. Real sensors' dark bands (short-wave infrared
+# Shares of a band's pixels that leave nothing to distinguish images by. Real sensors' dark bands (short-wave infrared
 # over water) have a few per cent of noise, saturated ones have none.
 ALL_ALIKE, SATURATED = 0.999, 0.98
 FROM_DATA = ("zscore", "stretch")  # scalings by the dataset's statistics: native units do not matter to them
-# With few images bounds are this much wider: fresh snow is 25 deviations above the mean of EuroSAT's blue.
+# With few images bounds are this much wider: fresh snow is 25 standard deviations above the mean of EuroSAT's blue.
 LEEWAY = 12.0
 
 
 def check_inputs(dataset: EODataset, encoder: Encoder) -> None:
     """Look at some images of a split before all of them are embedded.
 
-    What cannot be told from a handful of images, such as a band that is flat over all of them, is a warning there.
+    What cannot be finding from a handful of images, such as a band that is flat over all of them, is a warning there.
 
     Raises:
         RequestError: NaN, a band that never changes or is clipped away, native values in other units than the
-            scaling takes, or scaled values far outside what the encoder expects; with the numbers and what mends it.
+            scaling takes, or scaled values far outside what the encoder expects.
     """
     look = look_at(dataset, encoder)
     if look is None:
@@ -46,7 +46,7 @@ def check_numbers(look: Look) -> None:
         image, band = np.argwhere(wrong)[0]
         share = 1 - np.isfinite(look.native[:, band]).mean()
         raise RequestError(
-            f"{look.where}: {wrong.any(axis=1).sum()} of {len(look.ids)} images looked at hold NaN or infinity, "
+            f"{look.where}: {wrong.any(axis=1).sum()} of {len(look.ids)} images sampled hold NaN or infinity, "
             f"{share:.1%} of the pixels of {look.bands[band].name}, first in '{look.ids[image]}'; fill them (--nodata "
             "fill, where the dataset has it) or remove them, or leave the band out with --bands"
         )
@@ -59,11 +59,11 @@ def check_units(look: Look) -> None:
     """Raise a RequestError where a scaling with numbers of its own meets values in other units than it takes."""
     if look.method in (*FROM_DATA, "none"):
         return
-    for channels, told, takes in _wrong_units(look):
+    for channels, finding, takes in _wrong_units(look):
         low, high = look.native[:, channels].min(), look.native[:, channels].max()
         names = ", ".join(look.bands[channel].name for channel in channels)
         raise RequestError(
-            f"{look.where}: {told} of {names} from {low:g} to {high:g} in {len(look.ids)} images looked at, but "
+            f"{look.where}: {finding} of {names} from {low:g} to {high:g} in {len(look.ids)} images sampled, but "
             f"--normalize {look.method} takes {takes}; {mending(look)}"
         )
 
@@ -93,15 +93,15 @@ def _wrong_units(look: Look) -> Iterator[tuple[list[int], str, str]]:
 
 def check_flat(look: Look) -> None:
     """Raise a RequestError for bands of which nearly every pixel has one value, before or after scaling."""
-    stuck = [(band.name, *told) for channel, band in enumerate(look.bands) if (told := _stuck(look, channel))]
+    stuck = [(band.name, *finding) for channel, band in enumerate(look.bands) if (finding := _stuck(look, channel))]
     if stuck:
-        _, told, mend = stuck[0]
+        _, finding, mend = stuck[0]
         others = f" (so {', '.join(name for name, _, _ in stuck[1:])})" if len(stuck) > 1 else ""
-        refuse(look, f"{look.where}: {told}{others} in {len(look.ids)} images looked at; {mend}")
+        refuse(look, f"{look.where}: {finding}{others} in {len(look.ids)} images sampled; {mend}")
 
 
 def _stuck(look: Look, channel: int) -> tuple[str, str] | None:
-    """What is wrong with a band that never changes or is clipped away, and what mends it."""
+    """What is wrong with a band that never changes or is clipped away, and what to do about it."""
     native, scaled, name = look.native[:, channel], look.scaled[:, channel], look.bands[channel].name
     low, high = native.min(), native.max()
     lowest, highest = float((native == low).mean()), float((native == high).mean())
@@ -110,8 +110,8 @@ def _stuck(look: Look, channel: int) -> tuple[str, str] | None:
         return f"{share:.1%} of {name} is {value:g}", "leave it out with --bands"
     clipped = max(float((scaled == end).mean()) for end in (scaled.min(), scaled.max()))
     if look.encoder.normalization.clip and clipped >= SATURATED > max(lowest, highest):
-        told = f"--normalize {look.method} clips {clipped:.1%} of {name} ({low:g} to {high:g}) to one value"
-        return told, mending(look)
+        finding = f"--normalize {look.method} clips {clipped:.1%} of {name} ({low:g} to {high:g}) to one value"
+        return finding, mending(look)
     return None
 
 
@@ -120,12 +120,12 @@ def check_scale(look: Look) -> None:
     expected = look.encoder.expects
     if expected is None:
         return
-    means, deviations = look.scaled.mean(axis=(0, 2), dtype=np.float64), look.scaled.std(axis=(0, 2), dtype=np.float64)
+    means, stds = look.scaled.mean(axis=(0, 2), dtype=np.float64), look.scaled.std(axis=(0, 2), dtype=np.float64)
     leeway = LEEWAY if look.few else 1.0
     # Images alike in few bands of a fixed scaling are a calm sea; a z-score so flat has statistics of other units.
-    low = 0.0 if look.few or look.method not in FROM_DATA else expected.deviation[0]
-    high = expected.deviation[1] * leeway
-    outside = (np.abs(means) > expected.mean * leeway) | (deviations < low) | (deviations > high)
+    low = 0.0 if look.few or look.method not in FROM_DATA else expected.std[0]
+    high = expected.std[1] * leeway
+    outside = (np.abs(means) > expected.mean * leeway) | (stds < low) | (stds > high)
     for sensor in dict.fromkeys(band.sensor for band in look.bands):
         channels = look.channels(sensor)
         if outside[channels].mean() <= 0.5:
@@ -134,10 +134,10 @@ def check_scale(look: Look) -> None:
         native = look.native[:, worst]
         raise RequestError(
             f"{look.where}: scaled by --normalize {look.method}, {look.bands[worst].name} has mean {means[worst]:.3g} "
-            f"and deviation {deviations[worst]:.3g} ({outside.sum()} of {len(outside)} bands are far out; "
-            f"{len(look.ids)} images looked at, native values {native.min():g} to {native.max():g}), but "
-            f"{look.encoder.name} expects a mean within {expected.mean:g} of 0 and a deviation of "
-            f"{expected.deviation[0]:g} to {expected.deviation[1]:g}; {mending(look)}"
+            f"and std {stds[worst]:.3g} ({outside.sum()} of {len(outside)} bands are out of range; "
+            f"{len(look.ids)} images sampled, native values {native.min():g} to {native.max():g}), but "
+            f"{look.encoder.name} expects a mean within {expected.mean:g} of 0 and a std of "
+            f"{expected.std[0]:g} to {expected.std[1]:g}; {mending(look)}"
         )
 
 

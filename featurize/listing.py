@@ -41,7 +41,7 @@ def listing(names: Sequence[str] = (), *, width: int | None = None) -> str:
 
 
 def model_lines(name: str) -> Iterator[tuple[str, str]]:
-    """What there is to know of one model, each with its label."""
+    """Facts about one model, each with its label."""
     card = MODELS.card(name)
     usual = f"{card.image_size} x {card.image_size}; " if card.image_size else ""
     yield name, MODELS.summary(name)
@@ -58,7 +58,7 @@ def model_lines(name: str) -> Iterator[tuple[str, str]]:
 
 
 def dataset_lines(name: str) -> Iterator[tuple[str, str]]:
-    """What there is to know of one dataset, each with its label."""
+    """Facts about one dataset, each with its label."""
     card = DATASETS.card(name)
     yield name, card.title
     yield "classes", f"{card.classes}, {card.labels}"

@@ -11,19 +11,19 @@ from data.declared import as_type
 from data.errors import RequestError
 from featurize.encoder import Encoder
 
-IMAGES, PIXELS = 16, 32  # looked at: images spread evenly over the split, pixels a side of each
-FEW = 8  # below so many images a band may well be flat or far out: a calm sea, a field of snow
+IMAGES, PIXELS = 16, 32  # sampled: images spread evenly over the split, pixels per side of each
+FEW = 8  # below so many images a band may well be flat or out of range: a calm sea, a field of snow
 
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen of a split.
+    """The sampled images of a split.
 
     Args:
         dataset: the split.
         encoder: with the scaling.
-        ids: of the N images looked at.
-        native: (N, C, P) float32, as the dataset gives them; masked where it filled nodata.
+        ids: of the N images sampled.
+        native: (N, C, P) float32, as the dataset gives them; masked where nodata was filled.
         scaled: (N, C, P) float32, as the encoder gets them; masked likewise.
         whole: for each of the C bands, whether its native type is a whole number's.
     """
@@ -47,16 +47,16 @@ class Look:
 
     @property
     def few(self) -> bool:
-        """Whether these are too few images to call a band flat or far out."""
+        """Whether these are too few images to call a band flat or out of range."""
         return len(self.ids) < FEW
 
     @property
     def where(self) -> str:
-        """What the messages call it."""
+        """Its name in messages."""
         return f"{self.dataset.name} {self.dataset.split}"
 
     def channels(self, sensor: str) -> list[int]:
-        """Places of the bands of one sensor."""
+        """Indices of the bands of one sensor."""
         return [channel for channel, band in enumerate(self.bands) if band.sensor == sensor]
 
 
@@ -87,7 +87,7 @@ def look_at(dataset: EODataset, encoder: Encoder) -> Look | None:
 
 
 def _without(filled: np.ndarray, look: Look) -> Look:
-    """The same without the pixels that the dataset filled, (N, C, P) bool.
+    """The same without filled nodata pixels, (N, C, P) bool.
 
     Raises:
         RequestError: a band has no other.
@@ -95,7 +95,7 @@ def _without(filled: np.ndarray, look: Look) -> Look:
     names = [band.name for band, among in zip(look.bands, filled.swapaxes(0, 1), strict=True) if among.all()]
     if names:
         raise RequestError(
-            f"{look.where}: every pixel of {', '.join(names)} in {len(look.ids)} images looked at is nodata; leave "
+            f"{look.where}: every pixel of {', '.join(names)} in {len(look.ids)} images sampled is nodata; leave "
             "it out with --bands"
         )
     native, scaled = (np.ma.masked_array(values, filled) for values in (look.native, look.scaled))

@@ -12,7 +12,7 @@ from data.bands import Band
 from data.dataset import Statistic
 from data.errors import RequestError, unknown
 
-# Mean and deviation of ImageNet's pixels in [0, 1], red green blue (torchvision's models, transformers' processors).
+# Mean and standard deviation of ImageNet's pixels in [0, 1] (torchvision's models, transformers' processors).
 IMAGENET = {"red": (0.485, 0.229), "green": (0.456, 0.224), "blue": (0.406, 0.225)}
 # Digital numbers (reflectance x 10,000) taken as white: EuroSAT's own JPEGs are clipped at 2750 (Helber et al. 2019).
 RGB_WHITE_DN = 2750.0
@@ -20,8 +20,8 @@ RGB_WHITE_DN = 2750.0
 SATLAS_WHITE_DN = 8160.0
 REFLECTANCE_DN = 10_000.0
 METHODS = ("zscore", "stretch", "imagenet", "satlas", "reflectance", "ssl4eo", "none")
-# Means and deviations of SSL4EO-S12 (Wang et al. 2023, arXiv:2211.07044): Level-1C digital numbers and dB, as in the
-# transforms of torchgeo's weights trained on it.
+# Means and standard deviations of SSL4EO-S12 (Wang et al. 2023, arXiv:2211.07044): Level-1C digital numbers and dB,
+# as in the transforms of torchgeo's weights trained on it.
 SSL4EO_S12 = {
     "B01": (1612.9, 791.0),
     "B02": (1397.6, 854.3),
@@ -72,7 +72,7 @@ class Normalization:
         return (images - _column(self.mean, *like)) / _column(self.std, *like)
 
     def changes_nothing(self) -> bool:
-        """Whether a scaling other than ``none`` leaves values all but as they are."""
+        """Whether a scaling other than ``none`` leaves values almost unchanged."""
         as_they_are = not self.clip and not any(self.low or ()) and all(unit == 1.0 for unit in self.unit)
         still = all(abs(mean) < 0.05 for mean in self.mean) and all(abs(std - 1.0) < 0.05 for std in self.std)
         return self.method != "none" and as_they_are and still
@@ -85,7 +85,7 @@ class Normalization:
 
 @lru_cache(maxsize=64)
 def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Values as (C, 1, 1), made once: a copy to a GPU waits for all work at hand."""
+    """Values as (C, 1, 1), made once: a copy to a GPU waits for all queued work."""
     return torch.tensor(values, dtype=dtype, device=device)[:, None, None]
 
 
@@ -98,12 +98,12 @@ def unscaled(bands: Sequence[Band], method: str = "none") -> Normalization:
 def picture_normalization(
     method: str, bands: Sequence[Band], published: Mapping[str, tuple[float, float]]
 ) -> Normalization:
-    """Pixels brought to [0, 1], 8-bit pictures by 255 and reflectance by its white, then a mean and deviation a colour.
+    """Pixels brought to [0, 1], 8-bit pictures by 255 and reflectance by its white, then standardized per colour.
 
     Args:
         method: ``imagenet``, or ``own`` for what a model was published with.
         bands: red, green and blue ones.
-        published: mean and deviation of pixels in [0, 1], by colour.
+        published: mean and standard deviation of pixels in [0, 1], by colour.
 
     Raises:
         RequestError: other bands.
@@ -120,15 +120,15 @@ def make_normalization(method: str, bands: Sequence[Band], statistics: Mapping[s
     """The scaling of that name for these bands.
 
     Args:
-        method: ``zscore`` (the dataset's mean and deviation a band), ``stretch`` (two deviations below and above
-            its mean become 0 and 1, beyond is clipped), ``imagenet`` (red, green, blue only), ``satlas``,
+        method: ``zscore`` (the dataset's mean and standard deviation per band), ``stretch`` (mean - 2 std
+            becomes 0, mean + 2 std becomes 1, beyond is clipped), ``imagenet`` (red, green, blue only), ``satlas``,
             ``reflectance`` (Sentinel-2 digital numbers / 10,000), ``ssl4eo`` (a z-score with the numbers of
             SSL4EO-S12, in place of the dataset's) or ``none``.
         bands: C bands.
         statistics: the dataset's, by band name, in native units.
 
     Raises:
-        RequestError: the method does not fit the bands, or a band's statistics are absent or zero.
+        RequestError: the method does not fit the bands, or a band's statistics are missing or zero.
     """
     if method == "none":
         return unscaled(bands)
@@ -136,7 +136,7 @@ def make_normalization(method: str, bands: Sequence[Band], statistics: Mapping[s
         absent = [band.name for band in bands if band.name not in statistics or not statistics[band.name].std > 0]
         if absent:
             raise RequestError(
-                f"--normalize {method}: no usable mean and deviation of {', '.join(absent)}; "
+                f"--normalize {method}: no usable mean and standard deviation for {', '.join(absent)}; "
                 "leave the band out or choose another --normalize"
             )
         pairs = [(statistics[band.name].mean, statistics[band.name].std) for band in bands]
@@ -164,13 +164,13 @@ def make_normalization(method: str, bands: Sequence[Band], statistics: Mapping[s
 
 
 def standardized(method: str, numbers: Sequence[tuple[float, float]]) -> Normalization:
-    """A z-score with a mean and a deviation for each band, in its native units."""
+    """A z-score with a mean and a standard deviation for each band, in its native units."""
     ones = (1.0,) * len(numbers)
     return Normalization(method, ones, tuple(mean for mean, _ in numbers), tuple(std for _, std in numbers))
 
 
 def stretched(method: str, numbers: Sequence[tuple[float, float]], *, clip: bool) -> Normalization:
-    """Two deviations below the mean become 0, two above it 1; a mean and a deviation for each band."""
+    """Two standard deviations below the mean become 0, two above it 1, for each band."""
     ones, zeros = (1.0,) * len(numbers), (0.0,) * len(numbers)
     low = tuple(mean - 2 * std for mean, std in numbers)
     return Normalization(method, tuple(4 * std for _, std in numbers), zeros, ones, clip, low)

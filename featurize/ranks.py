@@ -1,4 +1,4 @@
-"""Several processes of one run: files tell each what to make and whether the others are alive.
+"""Several processes of one run: files say what each makes and whether the others are alive.
 
 All processes see the same output folder. In ``features/.run-<token>`` each of them holds a lock with a heartbeat, the
 first writes one numbered assignment per split, and a process that cannot continue leaves the reason. Each process makes

@@ -16,7 +16,7 @@ IMAGES_WORTH_WORKERS = 2000
 
 @dataclass(frozen=True)
 class Runtime:
-    """How to run, none of which decides the values beyond rounding.
+    """How to run; changes values by rounding at most.
 
     Args:
         device: where the model is.
@@ -25,7 +25,7 @@ class Runtime:
         workers: reader processes; 0 reads in this one; None leaves it to the number of images.
         part_rows: images in a part; a kill loses at most one part.
         compile: whether to compile the model first.
-        elsewhere: what computes, where that is not this process's device; for the record.
+        elsewhere: name of the hardware, if it is not this process's device; for the record.
     """
 
     device: torch.device
@@ -37,13 +37,13 @@ class Runtime:
     elsewhere: str | None = None
 
     def computes_on(self) -> str:
-        """Name of what computes."""
+        """Name of the hardware that computes."""
         here = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         return self.elsewhere or here
 
 
 def choose_device(name: str) -> torch.device:
-    """The device asked for; ``auto`` takes a GPU where there is one.
+    """The device asked for; ``auto`` takes a GPU if there is one.
 
     Raises:
         RequestError: no such device here.
@@ -65,7 +65,7 @@ def choose_precision(name: str, device: torch.device, encoder: Encoder) -> str:
     """The precision asked for; ``auto`` takes bf16 on GPUs and on CPUs that compute in it, else fp32.
 
     Raises:
-        RequestError: unknown, or lower than fp32 for a model that must not be rounded.
+        RequestError: unknown, or lower than fp32 for a model that runs in fp32 only.
     """
     if name not in ("auto", *PRECISIONS):
         raise RequestError(f"--precision {name}: use auto, {', '.join(PRECISIONS)}")
@@ -86,7 +86,7 @@ def _cpu_computes_bf16() -> bool:
 
 
 def choose_batch_size(device: torch.device) -> int:
-    """Images to begin with: enough to fill a GPU, or for a CPU's cores to end at nearly the same time.
+    """Initial batch size: enough to fill a GPU, or for a CPU's cores to end at nearly the same time.
 
     Memory running out halves what is embedded at once.
     """
@@ -94,9 +94,9 @@ def choose_batch_size(device: torch.device) -> int:
 
 
 def choose_workers(asked: int | None, dataset: EODataset, images: int) -> int:
-    """Reader processes: as asked, else none for small sets and one a core, at most 8, for large ones.
+    """Reader processes: as asked, else none for small sets, else one per core, at most 8.
 
-    A packed file is read here: to hand its images from process to process would take longer than to read them.
+    A packed file is read in this process: sending its images between processes takes longer than reading them.
     """
     if asked is not None:
         if asked < 0:

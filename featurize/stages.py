@@ -123,7 +123,7 @@ def behind[T](work: Callable[[T], None], *, depth: int = DEPTH) -> Iterator[Call
             if not errors:
                 try:
                     work(item)
-                except BaseException as error:  # raised again in the thread that hands over
+                except BaseException as error:  # raised again in the calling thread
                     errors.append(error)
 
     def put(item: T) -> None:

@@ -7,7 +7,7 @@ from featurize.look import Look
 
 # What a z-score by the dataset's own statistics gives: size of a band's mean, smallest and largest std.
 MEAN, STD = 2.0, (0.2, 4.0)
-LEAST_BANDS = 3  # fewer cannot tell a factor from dark or bright ground
+LEAST_BANDS = 3  # fewer cannot distinguish a factor from dark or bright ground
 # Bands that must agree on a factor or an offset. Dark ground is darker in some bands than in others (water: by 1.2 in
 # blue, by 50 in short-wave infrared); a factor is the same in all.
 AGREEING = 0.7
@@ -21,7 +21,7 @@ DARKEST = (900.0, 1600.0)  # where the darkest pixels of the darkest band are th
 def check_against_statistics(look: Look) -> None:
     """Raise a RequestError where native values are in other units than the statistics of the dataset.
 
-    Dark or bright scenes pass: only a deviation that one factor, one offset or linear radar power explains is refused.
+    Dark or bright scenes pass: only a difference that one factor, one offset or linear radar power explains is refused.
     """
     if look.method == "none":
         return
@@ -30,8 +30,8 @@ def check_against_statistics(look: Look) -> None:
         if not channels:
             continue
         for check in (_power, _fractions, _factor, _offset):
-            if told := check(look, sensor, channels):
-                raise RequestError(f"{look.where}: {told}; {_measured(look, channels)}; {mend(look)}")
+            if problem := check(look, sensor, channels):
+                raise RequestError(f"{look.where}: {problem}; {_measured(look, channels)}; {mend(look)}")
 
 
 def mend(look: Look) -> str:

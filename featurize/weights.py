@@ -37,7 +37,7 @@ class Weights:
 
     Args:
         source: ``loaded`` (from a hub or a file), ``random``, ``generated`` (the method's own), ``none``.
-        sha256: digest of names and values, the same whatever file they came in; None without weights.
+        sha256: digest of names and values, independent of the file they came from; None without weights.
         origin: hub name or path, recorded but not compared.
     """
 
@@ -71,7 +71,7 @@ def random_module(make: Callable[[], nn.Module]) -> nn.Module:
 
 
 def random_weights(module: nn.Module) -> Weights:
-    """What to record of a module made by `random_module`."""
+    """The record of a module made by `random_module`."""
     return Weights("random", digest_state(module.state_dict()), f"seed {RANDOM_SEED}")
 
 
@@ -95,7 +95,7 @@ def load_weights(
         hub_name: URL of the published file.
         hub: fetches the published state where it is more than the file at that URL.
         may_miss: keys that the published files are known to lack, and whose initial values are neutral.
-        unused: keys, or prefixes ending in ``.``, of published files that the encoder has no use for.
+        unused: keys, or prefixes ending in ``.``, of published files that the encoder does not use.
 
     Raises:
         RequestError: no such file, not weights, keys that are missing or unexpected, or no network.
@@ -155,7 +155,7 @@ def load_transformers(
         state: as published.
         origin: what to call it in messages.
         may_miss: keys, or prefixes ending in ``.``, that may be absent; the caller drops what they would fill.
-        unused: keys, or prefixes ending in ``.``, that the model has no use for, such as a head's.
+        unused: keys, or prefixes ending in ``.``, that the model does not use, such as a head's.
 
     Raises:
         RequestError: keys that are missing, unexpected or of another shape.
@@ -338,13 +338,13 @@ def cached_file(repository: str, name: str, revision: str | None = None) -> Path
 def hub_file(repository: str, name: str, revision: str | None = None, *, remedy: str | None = None) -> Path:
     """A file of a repository of the Hugging Face hub: from the cache (``HF_HOME``), else fetched into it.
 
-    The cache goes first, so that work goes on without network. ``HF_HUB_OFFLINE=1`` asks nobody else.
+    The cache is tried first, so that no network is needed. ``HF_HUB_OFFLINE=1`` allows nothing else.
 
     Args:
         repository: such as ``facebook/dinov2-base``.
         name: the file's path in it.
         revision: branch or commit; None means the main branch.
-        remedy: what an error tells to do with the file once fetched by hand; None means ``--weights``.
+        remedy: what the error says to do with a file fetched by hand; None means ``--weights``.
 
     Raises:
         NotOnHub: no such repository or file.

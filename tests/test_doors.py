@@ -118,8 +118,8 @@ TIMM_WRONG = {
     "timm:test_vit": ({"image_size": 50}, "--image-size 50|img_size=50"),
     "timm:test_resnet": ({"bands": "B02,B03,B04"}, "in that order, not blue, green, red"),
     "timm:test_convnext": ({"bands": "s2-12", "normalize": "own"}, "--normalize own is for red, green and blue"),
-    "timm": ({}, "--model timm: say which, as timm:NAME, such as timm:resnet50"),
-    "stats:x": ({}, "stats takes no name behind a colon"),
+    "timm": ({}, "--model timm: .*timm:NAME.*timm:resnet50"),
+    "stats:x": ({}, "stats takes no name"),
 }
 
 
@@ -249,10 +249,10 @@ def test_a_wrong_hf_request(tmp_path):
     cases = {
         folder("bert", tf.BertConfig(**SMALL).to_dict()): "is a bert, no image encoder",
         folder("timm", {"architecture": "resnet50"}): "use --model timm:resnet50",
-        folder("code", {"model_type": "mine", "auto_map": {"AutoModel": "x.Y"}}): "code of its own, which is not run",
+        folder("code", {"model_type": "mine", "auto_map": {"AutoModel": "x.Y"}}): "which is not run",
         folder("odd", {"model_type": "vitt"}): "no model of type 'vitt'",
         folder("torn", "{"): "not readable as JSON",
-        folder("bare", vit): "has no preprocessor_config.json; say how to scale with --normalize",
+        folder("bare", vit): "has no preprocessor_config.json.*--normalize",
         f"hf:{tmp_path / 'empty'}": "has no config.json",
         f"hf:{tmp_path / 'gone'}": "gone: no such folder",
         "hf:some/repository": "cannot fetch https://.*some/repository/resolve/main/config.json .*hf:FOLDER",

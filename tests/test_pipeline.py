@@ -171,7 +171,7 @@ def greedy(dataset):
 def test_out_of_memory_halves_the_batch_and_loses_nothing(tmp_path, capsys, sizes):
     dataset = PixelDataset(rows=10, sizes=sizes)
     file = featurize_split(task(dataset, greedy(dataset), batch_size=8), tmp_path / "a.h5").file
-    assert "out of memory: going on with 2" in capsys.readouterr().err
+    assert "out of memory: continuing with 2" in capsys.readouterr().err
     blue = [dataset.read(i, dataset.bands[-1:])[0].mean() for i in range(10)]
     np.testing.assert_allclose(store.read_features(file).features[:, 0], blue, rtol=1e-6)
 

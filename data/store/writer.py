@@ -120,7 +120,7 @@ class PartWriter:
         return entries
 
     def _content(self, part: int, digests: set[str] | None) -> bytes | None:
-        """The file of a part, as the journal knows it; None where there is none."""
+        """The file of a part, if it matches the journal, else None."""
         file = self._part_file(part)
         content = file.read_bytes() if digests and file.exists() else None
         return content if content is not None and hashlib.sha256(content).hexdigest() in (digests or ()) else None

@@ -26,8 +26,8 @@ from featurize.task import Task
 TRIES = 3  # a part that three workers died on is not tried again
 POLL_S = 2.0  # how often the journals are read, for progress
 SURROUNDINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # a tool of ours sends nothing to anybody
-    "RAY_raylet_start_wait_time_s": "120",  # a machine at work takes longer than Ray's own 15 seconds
+    "RAY_USAGE_STATS_ENABLED": "0",  # send no usage statistics
+    "RAY_raylet_start_wait_time_s": "120",  # a busy machine takes longer than Ray's own 15 seconds
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
@@ -46,7 +46,7 @@ def run(job: Job) -> int:
     runtime = prepare(replace(job, run=replace(job.run, device="cpu")))  # only the workers may have a GPU
     connect(ray, job.run.ray_address)
     try:
-        with terminable():  # Ray has put its own way of ending in the place of ours
+        with terminable():  # Ray replaced our signal handler
             cluster = Cluster(job, ray)
             make_files(job, replace(runtime, **cluster.settings()), cluster.work)
     finally:
@@ -71,12 +71,12 @@ def connect(ray: Any, address: str | None) -> None:
         os.environ.setdefault(name, value)
     try:
         ray.init(address=address, runtime_env=setup, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except Exception as error:  # Ray raises whatever it likes, a bare Exception among it
+    except Exception as error:  # Ray raises many kinds, a bare Exception among them
         reason = " ".join(str(error).split())[:200]
         if not address:
             raise RequestError(f"Ray cannot start a cluster here ({reason})") from error
         raise RequestError(
-            f"--ray-address {address}: no Ray cluster answers there ({reason}); if it runs, it may want its token: "
+            f"--ray-address {address}: no Ray cluster answers there ({reason}); if the cluster requires a token, "
             "set RAY_AUTH_MODE=token"
         ) from error
 
@@ -139,7 +139,7 @@ class Worker:
 
 
 def processors_each(nodes: Sequence[Mapping[str, float]], count: int, *, gpus: int) -> int:
-    """The most processors that each worker can have, for all workers to find a place.
+    """The most processors that each worker can have, so that all workers can be placed.
 
     Args:
         nodes: what each machine has, as Ray counts it.
@@ -147,7 +147,7 @@ def processors_each(nodes: Sequence[Mapping[str, float]], count: int, *, gpus: i
         gpus: that each takes.
 
     Raises:
-        RequestError: the machines have too few; a worker that finds no place would never start.
+        RequestError: the machines have too few; a worker that cannot be placed would never start.
     """
     for each in range(int(sum(node.get("CPU", 0) for node in nodes)) // count, 0, -1):
         places = (min(node.get("CPU", 0) // each, node.get("GPU", 0) // gpus if gpus else count) for node in nodes)

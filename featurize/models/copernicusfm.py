@@ -43,7 +43,7 @@ AREA_KM2 = (PATCH * 10 / 1000) ** 2
 
 
 def build(request: EncoderRequest) -> Encoder:
-    """See the module. Day and, where the dataset has none, place are what the model learned for 'unknown'.
+    """See the module. The day, and the location if the dataset has none, are the model's learned 'unknown'.
 
     Raises:
         RequestError: a size that is no multiple of 16, or a band without a wavelength and bandwidth.
@@ -108,7 +108,7 @@ class CopernicusFMEncoder(Encoder):
         if lonlat is None:
             return self._embed(images, metadata)
         metadata[:, :2] = lonlat
-        # The model takes one unknown place for all of a batch being unknown: each kind by itself.
+        # The model accepts unknown locations only for a whole batch: known and unknown ones are embedded apart.
         features = images.new_empty(len(images), self.dim)
         known = ~metadata[:, :2].isnan().any(dim=1)
         for rows in (known, ~known):

@@ -45,7 +45,7 @@ def build(request: EncoderRequest) -> Encoder:
     """See the module. ``--pooling gap`` is the model's own summary, ``mean`` the mean of its tokens.
 
     With both sensors these are the same, the mean of the joint encoder's tokens. ``--normalize stretch`` is the
-    authors' scaling (mean and deviation of each channel; theirs of a batch, here of the dataset).
+    authors' scaling (mean and standard deviation per channel; theirs of a batch, here of the dataset).
 
     Raises:
         RequestError: other bands, or a size that is no multiple of 8.

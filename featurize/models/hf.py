@@ -78,20 +78,20 @@ class TransformersEncoder(Encoder):
     """The class token, the mean of the patch tokens, or the model's own pooled output."""
 
     def __init__(self, request: EncoderRequest) -> None:
-        place = place_of(request)
-        described = read_json(place, CONFIG)
-        config = make_config(place, described)
+        source = source_of(request)
+        described = read_json(source, CONFIG)
+        config = make_config(source, described)
         kind = image_class(config, request.inner)
-        pictures = read_pictures(place, needed=request.normalize == "own")
+        pictures = read_pictures(source, needed=request.normalize == "own")
         request = replace(request, image_size=request.image_size or side_of(pictures, config))
-        model, weights = load_model(kind, config, request, place)
+        model, weights = load_model(kind, config, request, source)
         options, prefix, sample = try_out(model.eval(), config, request)
         usual = "cls" if prefix else "pooled" if "pooled" in sample else "mean"
         request = replace(request, pooling=request.pooling or usual)
         if request.pooling not in sample:
             raise RequestError(f"--pooling {request.pooling}: hf:{request.inner} has {' | '.join(sample)}")
         if request.normalize == "own":
-            scaling = picture_normalization("own", request.bands, colours_of(pictures, place))
+            scaling = picture_normalization("own", request.bands, colours_of(pictures, source))
         else:
             scaling = make_normalization(request.normalize, request.bands, request.statistics)
         super().__init__(
@@ -102,7 +102,7 @@ class TransformersEncoder(Encoder):
             settings={"config": short_hash({k: v for k, v in described.items() if k not in NOT_DECISIVE}, 16)},
         )
         self.model, self.options, self.prefix = model, options, prefix
-        self.name = f"hf:{place.resolve().name if isinstance(place, Path) else place}"
+        self.name = f"hf:{source.resolve().name if isinstance(source, Path) else source}"
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
         """See `Encoder.embed`."""
@@ -112,7 +112,7 @@ class TransformersEncoder(Encoder):
 # ------------------------------------------------------------------------------------------ files
 
 
-def place_of(request: EncoderRequest) -> Path | str:
+def source_of(request: EncoderRequest) -> Path | str:
     """The folder, or the hub's repository, that describes the model: where ``--weights`` lies if it has a config."""
     if request.weights not in ("pretrained", "random"):
         given = Path(request.weights)
@@ -127,18 +127,18 @@ def place_of(request: EncoderRequest) -> Path | str:
     return request.inner
 
 
-def read_json(place: Path | str, name: str) -> dict[str, Any]:
+def read_json(source: Path | str, name: str) -> dict[str, Any]:
     """A JSON file of a folder or repository.
 
     Raises:
         NotOnHub: the folder or repository has no such file.
         RequestError: it cannot be fetched, or is not JSON.
     """
-    if isinstance(place, str):
+    if isinstance(source, str):
         remedy = "put it with the repository's weights into one folder and name that with --model hf:FOLDER"
-        file = hub_file(place, name, remedy=remedy)
-    elif not (file := place / name).is_file():
-        raise NotOnHub(f"{place} has no {name}; a model's folder holds {CONFIG} and model.safetensors")
+        file = hub_file(source, name, remedy=remedy)
+    elif not (file := source / name).is_file():
+        raise NotOnHub(f"{source} has no {name}; a model's folder holds {CONFIG} and model.safetensors")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -148,7 +148,7 @@ def read_json(place: Path | str, name: str) -> dict[str, Any]:
     return content
 
 
-def make_config(place: Path | str, described: dict[str, Any]) -> Any:
+def make_config(source: Path | str, described: dict[str, Any]) -> Any:
     """The configuration as transformers holds it.
 
     Raises:
@@ -161,13 +161,13 @@ def make_config(place: Path | str, described: dict[str, Any]) -> Any:
             config.mask_ratio = 0.0  # masked autoencoders hide a random part of every image, in evaluation too
         return config
     if "architecture" in described:
-        raise RequestError(f"{place} is a model of timm; use --model timm:{described['architecture']}")
+        raise RequestError(f"{source} is a model of timm; use --model timm:{described['architecture']}")
     if "auto_map" in described:
-        raise RequestError(f"{place} comes with code of its own, which is not run; choose a model of transformers")
-    raise RequestError(f"{place}: transformers has no model of type '{kind}'; its {CONFIG} must name one")
+        raise RequestError(f"{source} needs its own code, which is not run; choose a model that transformers has")
+    raise RequestError(f"{source}: transformers has no model of type '{kind}'; its {CONFIG} must name one")
 
 
-def read_pictures(place: Path | str, *, needed: bool) -> dict[str, Any]:
+def read_pictures(source: Path | str, *, needed: bool) -> dict[str, Any]:
     """The image processor's settings, empty where there are none.
 
     Raises:
@@ -175,7 +175,7 @@ def read_pictures(place: Path | str, *, needed: bool) -> dict[str, Any]:
     """
     for name in PROCESSORS:
         try:
-            found = read_json(place, name)
+            found = read_json(source, name)
             return found.get("image_processor", found)
         except NotOnHub:
             continue
@@ -183,7 +183,7 @@ def read_pictures(place: Path | str, *, needed: bool) -> dict[str, Any]:
             if needed:
                 raise
     if needed:
-        raise RequestError(f"{place} has no {PROCESSORS[0]}; say how to scale with --normalize imagenet or zscore")
+        raise RequestError(f"{source} has no {PROCESSORS[0]}; choose the scaling with --normalize imagenet or zscore")
     return {}
 
 
@@ -196,8 +196,8 @@ def side_of(pictures: Mapping[str, Any], config: Any) -> int:
     return int(max(size)) if isinstance(size, list | tuple) else int(size)
 
 
-def colours_of(pictures: Mapping[str, Any], place: Path | str) -> dict[str, tuple[float, float]]:
-    """Mean and deviation of pixels in [0, 1], by colour.
+def colours_of(pictures: Mapping[str, Any], source: Path | str) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of pixels in [0, 1], by colour.
 
     Raises:
         RequestError: the processor scales in a way that is not done here.
@@ -208,8 +208,7 @@ def colours_of(pictures: Mapping[str, Any], place: Path | str) -> dict[str, tupl
     rescale = pictures.get("rescale_factor", 1 / 255) if pictures.get("do_rescale", True) else 1.0
     if not mean or not std or len(mean) != 3 or len(std) != 3 or abs(rescale * 255 - 1) > 1e-6:
         raise RequestError(
-            f"{place} is not scaled by 1/255, a mean and a deviation of three colours; choose --normalize imagenet or "
-            "zscore"
+            f"{source} is not scaled by 1/255, a mean and a std of three colours; choose --normalize imagenet or zscore"
         )
     return {name: (m, s) for name, m, s in zip(("red", "green", "blue"), mean, std, strict=True)}
 
@@ -234,7 +233,7 @@ def image_class(config: Any, name: str) -> Any:
     return kind
 
 
-def load_model(kind: Any, config: Any, request: EncoderRequest, place: Path | str) -> tuple[Any, Weights]:
+def load_model(kind: Any, config: Any, request: EncoderRequest, source: Path | str) -> tuple[Any, Weights]:
     """The model of that class with its weights.
 
     Raises:
@@ -245,10 +244,10 @@ def load_model(kind: Any, config: Any, request: EncoderRequest, place: Path | st
         return model, random_weights(model)
     if request.weights != "pretrained":
         state, origin = read_state(Path(request.weights)), request.weights
-    elif isinstance(place, Path):
-        state, origin = read_state(place), str(place)
+    elif isinstance(source, Path):
+        state, origin = read_state(source), str(source)
     else:
-        state, origin = hub_state(place)
+        state, origin = hub_state(source)
     model = load_transformers(kind, config, state, origin, may_miss=("pooler.",), unused=HEADS)
     pooler = [name for name, _ in model.named_parameters() if name.startswith("pooler.")]
     if pooler and not any("pooler." in key for key in state):

@@ -48,7 +48,7 @@ SENSORS = {"S2": Modality.SENTINEL2_L2A, "S1": Modality.SENTINEL1}
 def build(request: EncoderRequest) -> Encoder:
     """See the module. ``--normalize olmoearth`` is the authors' scaling, by the numbers of their training data.
 
-    ``--image-size`` resizes to other than the images' own size; the model still takes a pixel for 10 m.
+    ``--image-size`` resizes to other than the images' own size; the model still assumes 10 m pixels.
 
     Raises:
         RequestError: other bands, or a size that is no multiple of 8.

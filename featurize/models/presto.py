@@ -34,7 +34,7 @@ CHANNELS = ("VV", "VH", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", 
 N_CHANNELS, NDVI = 17, 16
 # The authors' EuroSAT evaluation, whose images have no date, takes month 1 (0 is January) for all.
 MONTH = 1
-# Pixels in one pass: bounds memory, 7 tokens of 128 numbers a pixel.
+# Pixels in one pass: bounds memory, 7 tokens of 128 numbers per pixel.
 PIXELS_A_PASS = 16384
 
 

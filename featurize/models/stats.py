@@ -27,10 +27,10 @@ def build(request: EncoderRequest) -> Encoder:
 
 
 class Statistics(Encoder):
-    """Mean, population deviation, minimum and maximum, each over all bands in turn."""
+    """Mean, population standard deviation, minimum and maximum, each over all bands in turn."""
 
     expects = None
-    images_a_core = None  # so little work that handing it out costs more
+    images_a_core = None  # too little work to distribute
 
     def __init__(self, request: EncoderRequest) -> None:
         super().__init__(

@@ -46,7 +46,7 @@ CARD = ModelCard(
 
 
 def defaults(request: EncoderRequest) -> dict[str, Any]:
-    """The published mean and deviation are those of red, green and blue."""
+    """The published mean and standard deviation are those of red, green and blue."""
     return {"normalize": "own" if is_rgb(request.bands) else "zscore"}
 
 
