@@ -89,7 +89,7 @@ def metrics_frame(runs: Sequence[Run]) -> pd.DataFrame:
     Returns:
         A row per run x split x rule x metric: the columns of `run_columns`, then ``split rule metric value low high by
         reason``; ``low`` and ``high`` bound the 95 % interval and are NaN where there is none; ``by`` says what it
-        takes as independent, such as ``over images`` or ``over 43 spatial cells``, ``reason`` why there is none.
+        takes as independent, such as ``by image`` or ``by 43 spatial cells``, ``reason`` why there is none.
     """
     rows = []
     for run in runs:
@@ -108,7 +108,7 @@ def interval_columns(found: Interval | None) -> dict[str, Any]:
     if found is None:
         return {"low": None, "high": None, "by": "", "reason": ""}
     low, high = found.interval or (None, None)
-    by = "over images" if found.by == "image" else f"over {found.units:,} spatial cells"
+    by = "by image" if found.by == "image" else f"by {found.units:,} spatial cells"
     return {"low": low, "high": high, "by": by, "reason": found.reason or ""}
 
 
@@ -273,13 +273,13 @@ def seeds_words(probe: str, seeds: int) -> str:
 
 
 def interval_words(frame: pd.DataFrame) -> str:
-    """How the intervals of a frame are made, such as ``95% CI over 43 spatial cells``, or that there are none.
+    """How the intervals of a frame are made, such as ``95% CI, by 43 spatial cells``, or that there are none.
 
     Args:
         frame: with the columns of `metrics_frame`, of test.
     """
     made = list(dict.fromkeys(by for by in frame["by"] if by))
-    return f"95% CI {' or '.join(made)}" if made else "no confidence intervals"
+    return f"95% CI, {' or '.join(made)}" if made else "no confidence intervals"
 
 
 def without_interval(frame: pd.DataFrame) -> list[str]:

@@ -1,4 +1,4 @@
-"""A UMAP layout of features: computed once, kept by its identity, the same for every picture that shows it."""
+"""UMAP of features: computed once, cached by its identity, the same for every figure that shows it."""
 
 import sys
 import time
@@ -39,13 +39,13 @@ def project(
 
     Args:
         features: (N, D).
-        neighbors: UMAP's neighbourhood size; large values show the whole, small ones the detail.
-        min_dist: how closely UMAP may pack points.
+        neighbors: UMAP's n_neighbors; large values show global structure, small ones local structure.
+        min_dist: UMAP's minimum distance between points.
         seed: of PCA, neighbours and UMAP, which then place points one after the other, so that the same call gives
             the same layout.
-        cache: folder of kept layouts.
-        fast: every core places points at the same time: sooner done, and never twice the same.
-        fit_on: fit on so many samples, chosen by `seed`, and place the others among them; 0 fits on all.
+        cache: folder of cached projections.
+        fast: use all cores: faster, but not reproducible.
+        fit_on: fit on so many samples, chosen by `seed`, and transform the others; 0 fits on all.
 
     Returns:
         (N, 2) float32.
@@ -54,7 +54,7 @@ def project(
         RequestError: too few samples, or features that are not finite.
     """
     if len(features) < SMALLEST:
-        raise RequestError(f"UMAP needs at least {SMALLEST} samples, there are {len(features)}; featurize more")
+        raise RequestError(f"UMAP needs at least {SMALLEST} samples, found {len(features)}; featurize more")
     if fit_on and fit_on < SMALLEST:
         raise RequestError(f"--fit-on {fit_on}: UMAP needs at least {SMALLEST} samples to fit on")
     identity = {
@@ -70,10 +70,10 @@ def project(
     }
     file = cache / f"umap-{short_hash(identity, 16)}.npz"
     if (kept := _read(file, identity)) is not None:
-        print(f"umap: using the layout in {file}", file=sys.stderr)
+        print(f"umap: using the cached projection in {file}", file=sys.stderr)
         return kept
     start = time.monotonic()
-    print(f"umap: laying out {len(features):,} x {features.shape[1]} features ...", file=sys.stderr)
+    print(f"umap: projecting {len(features):,} x {features.shape[1]} features ...", file=sys.stderr)
     points = _compute(features, neighbors=neighbors, min_dist=min_dist, seed=seed, fast=fast, fit_on=identity["fit_on"])
     with published(file) as temporary, temporary.open("wb") as target:
         np.savez(target, points=points, identity=canonical_json(identity))
@@ -84,7 +84,7 @@ def project(
 def _compute(
     features: np.ndarray, *, neighbors: int, min_dist: float, seed: int, fast: bool, fit_on: int
 ) -> np.ndarray:
-    import umap  # deferred: it takes seconds to import, and a layout that is kept does not need it
+    import umap  # deferred: it takes seconds to import, and a cached projection does not need it
 
     if not np.isfinite(features).all():
         raise RequestError("the features hold NaN or infinity; see featurize verify")

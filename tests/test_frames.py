@@ -29,7 +29,7 @@ def test_metrics_have_a_row_each_with_their_interval(run):
     assert recorded["f2_macro"]["interval"] is None and np.isnan(row["low"])
     assert row["reason"] == "class 'Marine waters' has 6 positives in test, fewer than 10"
     micro = frame[(frame["split"] == "test") & (frame["rule"] == "tuned") & (frame["metric"] == "f2_micro")].iloc[0]
-    assert [micro["low"], micro["high"]] == recorded["f2_micro"]["interval"] and micro["by"] == "over images"
+    assert [micro["low"], micro["high"]] == recorded["f2_micro"]["interval"] and micro["by"] == "by image"
     assert row["simulated"] and row["multilabel"] and row["kind"] == "linear"
 
 

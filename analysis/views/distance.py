@@ -129,7 +129,7 @@ def _interval_words(frame: pd.DataFrame) -> str:
     cells = frame.loc[frame["cells"] > 0, "cells"]
     if cells.empty:
         return frames.interval_words(frame)
-    return f"95% CI over {cells.min():,} to {cells.max():,} spatial cells per group"
+    return f"95% CI, by {cells.min():,} to {cells.max():,} spatial cells per group"
 
 
 def _write(frame: pd.DataFrame, folder: Path) -> Output:
