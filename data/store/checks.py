@@ -1,4 +1,4 @@
-"""Looking into HDF5 files: run in a child process by `data.store.child`, as damage can end or hang the library.
+"""Checks of HDF5 files, run in a child process by `data.store.child`, as damage can crash or hang the library.
 
 A question is a file and what is wanted of it; an answer is a dict of JSON: what was found, or under ``problem`` why the
 file cannot be relied on (``kind`` and ``text``, see `data.problems`), or under ``os_error`` what the system says.
@@ -25,7 +25,7 @@ from data.store.identity import DIGESTED, SCHEMA, digest_ids
 from data.store.structure import Unfit, check_structure, read_json, read_text
 
 BLOCK_BYTES = 2**22
-SOUND_ROWS = 16  # of a damaged file, at least, are kept or made again together
+SOUND_ROWS = 16  # least number of rows of a damaged file that are kept or made again together
 ATTRIBUTES = ("identity", "environment", "class_names", "checksums")
 PACKED = "frozen-earth packed dataset"
 ALARM_S = 2 * int(PATIENCE_S)
@@ -56,7 +56,7 @@ def inspect(file: str, wanted: str, beat: Beat = lambda: None) -> dict[str, Any]
     except MemoryError:
         text = "reading it takes more memory than a file of this kind ever does"
         return {"problem": _problem(Kind.UNREADABLE, text)}
-    except Exception as error:  # whatever h5py makes of damage: the file is to blame, and the next question waits
+    except Exception as error:  # whatever h5py raises for damage: the file is to blame, and the next question waits
         text = f"HDF5 cannot read it ({type(error).__name__}: {_first_line(error)})"
         return {"problem": _problem(Kind.UNREADABLE, text)}
 
@@ -87,7 +87,7 @@ def _structure(source: Any, beat: Beat, *, plain: bool = True) -> dict[str, Any]
 def _identity(source: Any, beat: Beat) -> dict[str, Any]:
     identity, environment = read_json(source, "identity", dict), read_json(source, "environment", dict)
     if read_text(source, "attributes_sha256") != digest_attributes(source):
-        raise Unfit("what is recorded beside its arrays does not match its checksum")
+        raise Unfit("its attributes do not match their checksum")
     check_identity(identity)
     read_json(source, "class_names", list)
     checksums = read_json(source, "checksums", dict)
@@ -95,7 +95,7 @@ def _identity(source: Any, beat: Beat) -> dict[str, Any]:
 
 
 def _features(source: Any, beat: Beat) -> dict[str, Any]:
-    """Whether every array is what was written; what a probe cannot use of it is counted, not judged."""
+    """Check that every array is what was written; rows with NaN or infinity are counted."""
     about, _, wrong, finite = _compared(source, beat)
     if wrong:
         raise Unfit(wrong[0])
@@ -130,7 +130,7 @@ def _compared(source: Any, beat: Beat) -> tuple[dict[str, Any], dict[str, Any], 
 
 
 def _sound(source: Any, beat: Beat) -> dict[str, Any]:
-    """Blocks of rows that HDF5's own checksums tell sound; none where the damage cannot be placed."""
+    """Blocks of rows that HDF5's checksums prove sound; none if the damage cannot be located."""
     about = _identity(source, beat)
     arrays = check_structure(source)
     if "features" not in arrays:
@@ -176,7 +176,7 @@ def _feature_arrays(source: Any, checksums: dict[str, str]) -> dict[str, Any]:
         raise Unfit(f"'{foreign[0]}' has no checksum")
     for name, (dimensions, kinds) in LAYOUT.items():
         if name in arrays and (arrays[name].ndim not in dimensions or arrays[name].dtype.kind not in kinds):
-            raise Unfit(f"'{name}' is {arrays[name].ndim}-D of {arrays[name].dtype}, which {name} never are")
+            raise Unfit(f"'{name}' is {arrays[name].ndim}-D of {arrays[name].dtype}, which is not valid for {name}")
     return arrays
 
 
@@ -215,7 +215,7 @@ def _blocks(array: Any, beat: Beat) -> Iterator[np.ndarray]:
 
 
 def _unlike_identity(identity: dict[str, Any], arrays: dict[str, Any], digests: dict[str, str]) -> list[str]:
-    """In what the arrays are not those that the identity is of."""
+    """How the arrays differ from those that the identity describes."""
     wanted = identity["split"]
     counts = {name: len(array) for name, array in arrays.items()}
     if set(counts.values()) != {wanted["rows"]}:
@@ -234,7 +234,7 @@ def check_identity(identity: dict[str, Any]) -> None:
 
 
 def digest_attributes(source: Any) -> str:
-    """sha256 of what is kept beside the arrays of an open feature file."""
+    """sha256 of the attributes of an open feature file."""
     return hashlib.sha256("\n".join(read_text(source, name) for name in ATTRIBUTES).encode()).hexdigest()
 
 

@@ -1,6 +1,6 @@
-"""HDF5 files looked into by a child process: damage can end or hang the HDF5 library, and must not end the command.
+"""HDF5 files examined in a child process: damage can crash or hang the HDF5 library, which must not end the command.
 
-One child serves a command, started at its first question. What it found of a file holds until the file changes.
+One child serves a command; it is started at the first question. Its answers hold until the file changes.
 """
 
 import atexit
@@ -18,8 +18,8 @@ from typing import Any
 from data.errors import RequestError
 from data.problems import Kind
 
-PATIENCE_S = 60.0  # without a sign of life; opening a file or a block of 4 MB takes less from any disk that works
-MEMORY = 8 * 2**30  # bytes of address space; what is read at once is a thousandth of that
+PATIENCE_S = 60.0  # without a sign of life; any working disk opens a file, or reads 4 MB, in less
+MEMORY = 8 * 2**30  # bytes of address space; blocks are a thousandth of that
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = "import sys; sys.path.insert(0, {root!r}); from data.store.checks import serve; serve({memory})"
 
@@ -31,12 +31,12 @@ class Damaged(RequestError):
 
 
 def inspected(file: Path, wanted: str) -> dict[str, Any]:
-    """What a file holds, once it is known that reading it is safe (see `data.store.checks.inspect`).
+    """What a file holds, after checking that it is safe to read (see `data.store.checks.inspect`).
 
     Raises:
-        Damaged: it cannot be relied on; the message names the file and says why.
-        RequestError: it does not answer.
-        OSError: what the operating system said.
+        Damaged: it cannot be used; the message names the file and says why.
+        RequestError: nothing was read for `PATIENCE_S`.
+        OSError: from the operating system.
     """
     found = answer(file, wanted)
     if problem := found.get("problem"):
@@ -45,12 +45,7 @@ def inspected(file: Path, wanted: str) -> dict[str, Any]:
 
 
 def answer(file: Path, wanted: str) -> dict[str, Any]:
-    """As `inspected`, with what is wrong under ``problem``, a dict of ``kind`` and ``text``.
-
-    Raises:
-        RequestError: it does not answer.
-        OSError: what the operating system said.
-    """
+    """As `inspected`, but what is wrong is under ``problem``, a dict of ``kind`` and ``text``."""
     key = (str(file.absolute()), signature(file), wanted)
     if key not in _known:
         found = _child.ask(str(file.absolute()), wanted)
@@ -63,7 +58,7 @@ def answer(file: Path, wanted: str) -> dict[str, Any]:
 
 
 def signature(file: Path) -> Signature:
-    """What changes when a file does."""
+    """Changes when the file does."""
     found = file.stat()
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
@@ -72,7 +67,7 @@ _known: dict[tuple[str, Signature, str], dict[str, Any]] = {}
 
 
 class _Child:
-    """The process, and the conversation with it."""
+    """The process, and questions to it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -80,7 +75,7 @@ class _Child:
         self._owner = 0
 
     def ask(self, file: str, wanted: str) -> dict[str, Any]:
-        """Ask, and wait for the answer or the child's end."""
+        """Ask, and wait for the answer or the end of the child."""
         with self._lock:
             process = self._running()
             try:
@@ -91,7 +86,7 @@ class _Child:
 
     def _ask(self, process: "subprocess.Popen[bytes]", question: dict[str, str]) -> dict[str, Any]:
         assert process.stdin is not None and process.stdout is not None
-        with suppress(BrokenPipeError):  # its end is told below
+        with suppress(BrokenPipeError):  # reported below
             process.stdin.write(json.dumps(question).encode() + b"\n")
             process.stdin.flush()
         text = b""
@@ -100,7 +95,7 @@ class _Child:
             while True:
                 if not selector.select(PATIENCE_S):
                     self.stop()
-                    raise RequestError(  # perhaps of a disk, not of the file: nothing to remember
+                    raise RequestError(  # perhaps the disk's fault: not remembered
                         f"{question['file']} does not answer: no block was read for {PATIENCE_S:.0f} s; "
                         "check the disk and try again, or the file is damaged: verify a copy on another disk"
                     )
@@ -135,7 +130,7 @@ class _Child:
         return f"HDF5 ends reading it (exit code {code})"
 
     def stop(self) -> None:
-        """End the process, where there is one of ours."""
+        """End the process, if this process has started one."""
         process, self._process = self._process, None
         if process is not None and self._owner == os.getpid():
             process.kill()

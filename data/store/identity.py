@@ -1,4 +1,4 @@
-"""What decides the values of a feature file, digests of arrays, and folder names that follow from them."""
+"""Identity of a feature file: everything that decides its values, digests of arrays, and folder names."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ DIGESTED = ("ids", "labels", "lonlat")  # arrays whose sha256 is in the identity
 
 
 def make_identity(dataset: EODataset, encoder: dict[str, Any], *, limit: int | None = None) -> dict[str, Any]:
-    """All that decides the values of one feature file.
+    """Everything that decides the values of one feature file.
 
     Args:
         dataset: one split.
@@ -49,7 +49,7 @@ def make_identity(dataset: EODataset, encoder: dict[str, Any], *, limit: int | N
 
 
 def _files_digest(dataset: EODataset, bands: Sequence[str]) -> Any:
-    """Digest of the files that these bands are read from; by sensor where they are of several."""
+    """Digest of the files that these bands are read from; by sensor if there are several."""
     digest = dataset.files_digest
     if digest is None or isinstance(digest, str):
         return digest

@@ -1,7 +1,7 @@
-"""What an HDF5 file of ours may be made of: checked before anything in it is read.
+"""Checks of an HDF5 file's structure before anything in it is read.
 
-A file from elsewhere may name other files (external links, external storage, virtual datasets), claim terabytes that it
-does not hold, or hold types that Python objects are made from. None of that is ever written here.
+An untrusted file may refer to other files (external links, external storage, virtual datasets), declare terabytes that
+it does not hold, or hold types that create Python objects. This program writes none of these.
 """
 
 import json
@@ -19,7 +19,7 @@ COMPRESSION = 100  # arrays may be this many times as large as the file that hol
 
 
 class Unfit(ValueError):
-    """The file is not one of ours, or it is damaged: the message says why."""
+    """The file is damaged, or was not written by this program; the message says why."""
 
 
 def check_structure(source: Any, *, plain: bool = True) -> dict[str, Any]:
@@ -27,13 +27,13 @@ def check_structure(source: Any, *, plain: bool = True) -> dict[str, Any]:
 
     Args:
         source: the file.
-        plain: whether arrays must hold numbers or text of fixed length, as ours do; files of others may hold more.
+        plain: whether arrays must hold numbers or fixed-length text, as ours do; other programs' files may hold more.
 
     Returns:
         The arrays by name, such as ``features`` or ``test/scores``.
 
     Raises:
-        Unfit: it holds something that is never written here.
+        Unfit: it holds something that this program never writes.
     """
     arrays: dict[str, Any] = {}
     _walk(source, "", arrays)
@@ -42,7 +42,7 @@ def check_structure(source: Any, *, plain: bool = True) -> dict[str, Any]:
         check_array(name, array, size, plain=plain)
         total += math.prod(array.shape or ()) * array.dtype.itemsize
     if total > COMPRESSION * size:
-        raise Unfit(f"its arrays claim {total:,} bytes, the file has {size:,}")
+        raise Unfit(f"its arrays declare {total:,} bytes, the file has {size:,}")
     return arrays
 
 
@@ -52,7 +52,7 @@ def _walk(group: Any, prefix: str, arrays: dict[str, Any]) -> None:
     for name in group:
         path = f"{prefix}{name}"
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise Unfit(f"'{path}' is a link to elsewhere; arrays must be in the file itself")
+            raise Unfit(f"'{path}' is a link; arrays must be in the file itself")
         member = group[name]
         if isinstance(member, h5py.Group):
             _walk(member, f"{path}/", arrays)
@@ -69,10 +69,10 @@ def array_in(group: Any, name: str) -> Any:
 
     Raises:
         KeyError: absent.
-        Unfit: a link to elsewhere, no array, or one that is never filled or kept elsewhere.
+        Unfit: a link, no array, or an array that was never filled or is stored in another file.
     """
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise Unfit(f"'{name}' is a link to elsewhere; arrays must be in the file itself")
+        raise Unfit(f"'{name}' is a link; arrays must be in the file itself")
     array = group[name]
     if not isinstance(array, h5py.Dataset):
         raise Unfit(f"'{name}' is no array")
@@ -81,11 +81,11 @@ def array_in(group: Any, name: str) -> Any:
 
 
 def check_array(name: str, array: Any, file_size: int, *, plain: bool = True) -> None:
-    """Raise Unfit unless an array is in the file itself, as large as it claims, and of a type that is read here."""
+    """Raise Unfit unless an array is in the file itself, as large as declared, and of a supported type."""
     how = array.id.get_create_plist()
     layout = how.get_layout()
     if layout == h5py.h5d.VIRTUAL or how.get_external_count():
-        raise Unfit(f"'{name}' is kept in other files; arrays must be in the file itself")
+        raise Unfit(f"'{name}' is stored in other files; arrays must be in the file itself")
     kind = array.id.get_type()
     if not plain and not array.shape:
         return
@@ -98,52 +98,52 @@ def check_array(name: str, array: Any, file_size: int, *, plain: bool = True) ->
         raise Unfit(f"'{name}' holds text of {array.dtype.itemsize:,} bytes a row, at most {LARGEST_ITEM:,} is read")
     logical = math.prod(shape) * array.dtype.itemsize
     if logical > COMPRESSION * file_size:
-        raise Unfit(f"'{name}' claims {logical:,} bytes, the file has {file_size:,}")
+        raise Unfit(f"'{name}' declares {logical:,} bytes, the file has {file_size:,}")
     if layout == h5py.h5d.CHUNKED:
         chunks = math.prod(-(-side // chunk) for side, chunk in zip(shape, array.chunks, strict=True))
         if array.id.get_num_chunks() != chunks:
             raise Unfit(f"'{name}' has {array.id.get_num_chunks():,} of its {chunks:,} chunks; it was never filled")
         filtered = how.get_nfilters() > int(array.fletcher32)
         if not filtered and array.id.get_storage_size() < logical:
-            raise Unfit(f"'{name}' claims {logical:,} bytes, it holds {array.id.get_storage_size():,}")
+            raise Unfit(f"'{name}' declares {logical:,} bytes, it holds {array.id.get_storage_size():,}")
         if math.prod(array.chunks) * array.dtype.itemsize > max(2**28, 2 * file_size):
             raise Unfit(f"'{name}' has chunks larger than the file")
     elif layout == h5py.h5d.CONTIGUOUS and logical:
         offset = array.id.get_offset()
         if offset is None or offset + logical > file_size:
-            raise Unfit(f"'{name}' claims {logical:,} bytes that the file does not hold")
+            raise Unfit(f"'{name}' declares {logical:,} bytes that the file does not hold")
 
 
 def read_text(source: Any, name: str) -> str:
-    """A text attribute of an open file.
+    """A string attribute of an open file.
 
     Raises:
-        Unfit: it is absent, or something other than one text.
+        Unfit: it is missing or no single string.
     """
     if name not in source.attrs:
         raise Unfit(f"it has no attribute '{name}'")
     attribute = source.attrs.get_id(name)
     one_text = attribute.get_type().get_class() == h5py.h5t.STRING and attribute.shape == ()
     if not one_text or attribute.get_storage_size() > LARGEST_TEXT:
-        raise Unfit(f"its attribute '{name}' is not a text")
+        raise Unfit(f"its attribute '{name}' is not a string")
     value = source.attrs[name]
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
     if not isinstance(value, str):
-        raise Unfit(f"its attribute '{name}' is not a text")
+        raise Unfit(f"its attribute '{name}' is not a string")
     return value
 
 
 def read_json(source: Any, name: str, kind: type) -> Any:
-    """A text attribute of an open file that holds JSON of a kind, ``dict`` or ``list``.
+    """A string attribute of an open file that holds JSON of a kind, ``dict`` or ``list``.
 
     Raises:
-        Unfit: it is absent, or something else.
+        Unfit: it is missing or something else.
     """
     try:
         value = json.loads(read_text(source, name))
     except (ValueError, RecursionError) as error:
         raise Unfit(f"its attribute '{name}' is not readable") from error
     if not isinstance(value, kind):
-        raise Unfit(f"its attribute '{name}' is not what is written there")
+        raise Unfit(f"its attribute '{name}' is not JSON of a {kind.__name__}")
     return value
