@@ -125,10 +125,10 @@ def named(frame: pd.DataFrame, contenders: Sequence[Contender]) -> pd.DataFrame:
             words = words.removesuffix(frames.seeds_words("", int(part["seeds"].iloc[0])))
         names[str(key)] = (words, str(part["dataset"].iloc[0]))
     counts = Counter(words for words, _ in names.values())
-    told = {key: words if counts[words] == 1 else f"{words} ({first})" for key, (words, first) in names.items()}
-    if len(set(told.values())) < len(told):  # several within a dataset
-        told = {key: f"{words} [{short_hash(key, 6)}]" for key, words in told.items()}
-    return frame.assign(name=[told[key] for key in frame["key"]])
+    shown = {key: words if counts[words] == 1 else f"{words} ({first})" for key, (words, first) in names.items()}
+    if len(set(shown.values())) < len(shown):  # several within a dataset
+        shown = {key: f"{words} [{short_hash(key, 6)}]" for key, words in shown.items()}
+    return frame.assign(name=[shown[key] for key in frame["key"]])
 
 
 def _matched(frame: pd.DataFrame, rule: str) -> tuple[list[str], list[str], pd.DataFrame]:

@@ -27,7 +27,7 @@ MOST_DOTS, MOST_PIXELS = 30_000, 50e6  # of a side and in all: what has hundreds
 PAGE_WIDTH = 7.0  # inches of text on a page: wider figures are printed smaller, which makes their dots finer
 INK, GREY, FAINT = "#1b1f24", "#5f6873", "#d5dade"
 
-# Okabe and Ito (2008), "Color Universal Design", less black; told apart with every common colour blindness.
+# Okabe and Ito (2008), "Color Universal Design", less black; distinguishable with every common colour blindness.
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7F7F7F", "#F0E442"]
 RIGHT, WRONG = PALETTE[0], PALETTE[5]
 
@@ -240,5 +240,5 @@ def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
                 {"pil_kwargs": {"compress_level": 4}} if kind == "png" else {}
             )  # larger files, written sooner
             figure.savefig(temporary, format=kind, dpi=dpi, facecolor="white", metadata=metadata, **options)
-        figure.set_layout_engine("none")  # the first file settled the places; working them out is slow
+        figure.set_layout_engine("none")  # the layout is settled by the first file, and slow to compute
     return files

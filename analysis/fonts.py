@@ -36,9 +36,9 @@ def report_missing_letters(figure: Figure) -> None:
         letter for letter in letters if letter.isprintable() and not any(ord(letter) in c for c in _charmaps())
     )
     if missing:
-        told = "".join(missing[:SHOWN]) + ("…" if len(missing) > SHOWN else "")
+        shown = "".join(missing[:SHOWN]) + ("…" if len(missing) > SHOWN else "")
         note(
-            f"no installed font has the letters {told}; figures show boxes in their place, tables and the report "
+            f"no installed font has the letters {shown}; figures show boxes in their place, tables and the report "
             "are whole: install a font such as Noto Sans CJK (fonts-noto-cjk) and run the command again"
         )
 

@@ -52,7 +52,7 @@ OCCURRING = "_occurring"  # macro averages over the classes that occur in test
 LOWER_IS_BETTER = {"hamming_loss", *PROBABILITY_METRICS}
 COUNTS = ["tp", "fp", "tn", "fn"]
 RATES = ["precision", "recall", "specificity", "f1", "f2"]
-# Arguments of a run by which runs of one kind are told apart, in the order in which they are named.
+# Arguments that distinguish runs of one kind, in the order in which they are named.
 SETTINGS = (
     "select", "folds", "refit", "standardise", "shots", "val", "fraction", "views", "balanced", "oversample",
     "calibrate", "beta", "budget_s", "device",
@@ -229,8 +229,8 @@ def _settings(run: Run) -> dict[str, Any]:
     fixed = protocols.PROTOCOLS[protocol].sets(run.kind) if protocol in protocols.PROTOCOLS else set()
     values = {"protocol": protocol} | {name: asked.get(name) for name in SETTINGS if name not in fixed}
     options = {name: value for name, value in (asked.get("options") or {}).items() if name not in fixed}
-    places = {"split_by": how.get("by"), "buffer_km": how.get("buffer_km"), "split_seed": how.get("seed")}
-    return values | places | {"seed": run.record["seed"], "options": options}
+    splits = {"split_by": how.get("by"), "buffer_km": how.get("buffer_km"), "split_seed": how.get("seed")}
+    return values | splits | {"seed": run.record["seed"], "options": options}
 
 
 def _setting_words(name: str, value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What two splits share that they should not: places, scenes, pixels, rows; arrays in, arrays out."""
+"""What two splits share but should not: locations, scenes, pixels, rows; arrays in, arrays out."""
 
 import hashlib
 import re
@@ -132,7 +132,7 @@ def hash_pixels(dataset: EODataset, bands: Sequence[Band], advance: Callable[[in
     Args:
         dataset: one split.
         bands: which.
-        advance: told of every sample.
+        advance: called after every sample.
 
     Raises:
         RequestError: a sample cannot be read.

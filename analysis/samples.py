@@ -1,4 +1,4 @@
-"""The images behind predictions: opened where the data lie, checked against a run, turned into pictures."""
+"""The images behind predictions: found in the data folder, checked against a run, converted to RGB."""
 
 import contextlib
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from data.errors import RequestError
 from data.flags import DataFlags, DatasetRequest
 from data.registry import DATASETS
 
-DEVIATIONS = 2.0  # a picture spans the dataset's mean and so many deviations to each side
+STDS = 2.0  # an image spans the dataset's mean plus and minus so many standard deviations
 
 
 def open_samples(dataset: dict[str, Any], split: str, *, data_root: Path | None, ids: Sequence[str]) -> EODataset:
@@ -96,8 +96,8 @@ def picture(source: EODataset, name: str) -> UInt8[np.ndarray, "height width 3"]
         name: id of the sample.
 
     Returns:
-        (H, W, 3) uint8. 8-bit images as they are; other values scaled by the dataset's mean and deviation, the same
-        for all its pictures.
+        (H, W, 3) uint8. 8-bit images as they are; other values scaled by the dataset's mean and standard
+        deviation, the same for all its images.
     """
     bands = picture_bands(source.bands)
     planes = source.read(source.ids.index(name), bands)
@@ -107,8 +107,8 @@ def picture(source: EODataset, name: str) -> UInt8[np.ndarray, "height width 3"]
         statistic = source.statistics[band.name]
         values = plane.astype(np.float32)
         if plane.dtype != np.uint8:
-            low = statistic.mean - DEVIATIONS * statistic.std
-            values = (values - low) / max(2 * DEVIATIONS * statistic.std, 1e-12) * 255
+            low = statistic.mean - STDS * statistic.std
+            values = (values - low) / max(2 * STDS * statistic.std, 1e-12) * 255
         rows = np.arange(height) * plane.shape[0] // height
         columns = np.arange(width) * plane.shape[1] // width
         scaled.append(values[np.ix_(rows, columns)])
@@ -126,5 +126,5 @@ def _options(dataset: dict[str, Any]) -> dict[str, Any]:
     """Choices of the dataset that change which samples and classes it has."""
     possible = DATASETS.card(dataset["name"]).options
     classes = dataset["provenance"].get("classes", len(dataset["class_names"]))  # some may have been left out
-    wanted = {"classes": classes, "allow_missing": True}  # samples absent here are told by id
+    wanted = {"classes": classes, "allow_missing": True}  # missing samples are reported by id
     return {option: value for option, value in wanted.items() if option in possible}

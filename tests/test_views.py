@@ -26,7 +26,7 @@ from featurize import cli as featurize_cli
 from probes import fit, inputs
 from probes.card import PROBES
 
-TOGETHER = ("report", "eurosat", "seminar")  # made of the others' pictures; they have tests of their own
+TOGETHER = ("report", "eurosat", "seminar", "map")  # of several views, or of a scene; they have tests of their own
 OF_ONE_KIND = ("curves", "distance", "area")  # of runs of head, with locations, of single-label data
 RUN_VIEWS = [name for name in VIEWS.names() if VIEWS.card(name).input == "runs" and name not in TOGETHER]
 WITHOUT_NEEDS = [name for name in RUN_VIEWS if name not in ("curves", "distance")]

@@ -25,7 +25,7 @@ from data.errors import DiskError, RequestError
 from data.runs import Predictions, Run
 from probes import metrics
 
-CASES = 6  # surest rights, and as many mistakes, of a run
+CASES = 6  # correct predictions of a run, and as many errors
 THRESHOLDS = np.linspace(0, 1, 101)
 MOST_BYTES = 80_000_000  # of arrays before compression: beyond, a page is slow to open and to send
 
@@ -61,7 +61,7 @@ class Shown:
         ids: the samples shown.
         labels: (N, K) booleans of these.
         total: samples of the split.
-        points: (N, 2) float32 places in the layout, or None.
+        points: (N, 2) float32 UMAP coordinates, or None.
         lonlat: (N, 2) degrees, or None.
         note: why there are no points, else empty.
         runs: its runs.
@@ -131,7 +131,7 @@ def from_features(
 
     Args:
         features: of test.
-        frame: their places, of `analysis.views.umap.compute`.
+        frame: their coordinates, of `analysis.views.umap.compute`.
         dataset: folder name.
         words: the encoder in a few words.
         runs: its runs.
@@ -187,7 +187,7 @@ def explorer(
     Args:
         shown: every encoder on every dataset.
         rules: decision rules of multi-label runs.
-        pictures: thumbnails of so many samples of each dataset, beside those of the cases.
+        pictures: number of thumbnails per dataset, besides those of the cases.
         root: folder of the data.
         cache: where sprites are kept.
     """
@@ -266,15 +266,15 @@ def threshold_curves(run: Run, predictions: Predictions) -> Float32[np.ndarray, 
     """Precision, recall and F2 of every class at thresholds from 0 to 1, over all samples of the split.
 
     Returns:
-        (K, 3, 101) float32. A threshold t calls a class whose score is at least t.
+        (K, 3, 101) float32. A class is predicted where its score is at least the threshold.
     """
     truth, scores = frames.truth(predictions, len(run.class_names)), predictions.scores.astype(np.float64)
     curves = []
     for has, score in zip(truth.T, scores.T, strict=True):
-        called_right, called = (
+        correct, predicted = (
             len(part) - np.searchsorted(np.sort(part), THRESHOLDS, side="left") for part in (score[has], score)
         )
-        tp, fp, fn = called_right, called - called_right, has.sum() - called_right
+        tp, fp, fn = correct, predicted - correct, has.sum() - correct
         curves.append([metrics.precision(tp, fp), metrics.recall(tp, fn), metrics.f_beta(tp, fp, fn, 2)])
     return np.array(curves, np.float32)
 
@@ -337,7 +337,7 @@ def _add_pictures(made: Explorer, shown: Sequence[Shown], *, pictures: int, root
         except DiskError:
             raise
         except RequestError as error:
-            made.notes.append(f"no pictures of {one.dataset}: {error}")
+            made.notes.append(f"no thumbnails of {one.dataset}: {error}")
             continue
         name = f"sprite-{len(made.sprites)}"
         made.sprites[name] = sprite.image

@@ -1,4 +1,4 @@
-"""Small pictures of samples, side by side in one image, kept by the identity of what they show."""
+"""Thumbnails of samples, side by side in one image, cached by the identity of what they show."""
 
 import io
 import sys
@@ -25,8 +25,8 @@ class Sprite:
     """Pictures of samples in one image, row by row.
 
     Args:
-        ids: whose pictures, in order.
-        image: WebP, `COLUMNS` pictures of `SIDE` pixels a row.
+        ids: of the samples, in order.
+        image: WebP, `COLUMNS` thumbnails of `SIDE` pixels per row.
     """
 
     ids: list[str]
@@ -34,7 +34,7 @@ class Sprite:
 
 
 def chosen(ids: Sequence[str], first: Sequence[str], count: int) -> list[str]:
-    """Samples to make pictures of: those of `first`, and `count` spread evenly over `ids`; in the order of `ids`."""
+    """Samples to make thumbnails of: those of `first`, and `count` spread evenly over `ids`; in the order of `ids`."""
     spread = np.linspace(0, len(ids) - 1, min(count, len(ids))).round().astype(int)
     wanted = set(first) | {ids[i] for i in spread}
     return [name for name in ids if name in wanted]
@@ -48,7 +48,7 @@ def sprite(
     Args:
         dataset: the ``dataset`` identity of their features.
         split: the ``split`` identity.
-        ids: whose pictures.
+        ids: of the samples.
         root: folder of the data; None means ``EO_DATA_ROOT``, then ``datasets``.
         cache: folder of kept sprites.
 
@@ -60,7 +60,7 @@ def sprite(
     file = cache / f"thumbnails-{short_hash(identity, 16)}.npz"
     if (kept := _read(file, identity)) is not None:
         return Sprite(list(ids), kept)
-    print(f"report: {len(ids):,} pictures of {dataset['name']} ...", file=sys.stderr)
+    print(f"report: {len(ids):,} thumbnails of {dataset['name']} ...", file=sys.stderr)
     source = samples.open_samples(dataset, split["name"], data_root=root, ids=ids)
     sheet = Image.new("RGB", (COLUMNS * SIDE, -(-len(ids) // COLUMNS) * SIDE))
     for place, name in enumerate(ids):

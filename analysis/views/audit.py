@@ -159,12 +159,12 @@ def distances(splits: Sequence[Material]) -> pd.DataFrame:
         A row per split: ``split samples``, then the quantiles `QUANTILES` in km, such as ``km_50``; no rows where
         locations are unknown or there is no train.
     """
-    places = next((split.lonlat for split in splits if split.name == "train"), None)
+    train = next((split.lonlat for split in splits if split.name == "train"), None)
     rows = []
     for split in splits:
-        if places is None or split.name == "train" or split.lonlat is None:
+        if train is None or split.name == "train" or split.lonlat is None:
             continue
-        found = np.quantile(spatial.nearest_km(split.lonlat, places), np.array(QUANTILES) / 100)
+        found = np.quantile(spatial.nearest_km(split.lonlat, train), np.array(QUANTILES) / 100)
         rows.append({"split": split.name, "samples": len(split.ids)} | dict(zip(DISTANCE_COLUMNS, found, strict=True)))
     return pd.DataFrame(rows, columns=["split", "samples", *DISTANCE_COLUMNS])
 
@@ -211,8 +211,8 @@ def _count(verdict: str, check: str, where: str, found: np.ndarray, example: str
 def _twins(earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which of the later values are among the earlier ones, and the place there of each that is."""
     order = np.argsort(earlier, kind="stable")
-    places = np.searchsorted(earlier, later, sorter=order)
-    twin = order[np.minimum(places, len(order) - 1)]
+    indices = np.searchsorted(earlier, later, sorter=order)
+    twin = order[np.minimum(indices, len(order) - 1)]
     return earlier[twin] == later, twin
 
 
@@ -358,8 +358,8 @@ def summary(findings: pd.DataFrame) -> list[str]:
     lines = []
     for verdict, check, where, found, example in rows:
         if verdict != GOOD:
-            told = example if found == "–" else f"{found} ({example})" if example else found
-            lines.append(f"{verdict:7}  {check}, {where}: {told}")
+            text = example if found == "–" else f"{found} ({example})" if example else found
+            lines.append(f"{verdict:7}  {check}, {where}: {text}")
     clean = [
         check for check in dict.fromkeys(row[1] for row in rows) if {r[0] for r in rows if r[1] == check} == {GOOD}
     ]
