@@ -36,7 +36,7 @@ def make_task(job: Job, runtime: Runtime, split: str, view: int) -> Task:
 
 
 def make_files(job: Job, runtime: Runtime, work: Work = embed_parts) -> None:
-    """Make every feature file of a job, or reuse it, and verify what was written.
+    """Make every feature file of a job, or reuse it, and verify those written.
 
     Args:
         job: the job.
