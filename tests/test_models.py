@@ -33,6 +33,7 @@ CHEAP = {
     "copernicusfm": {"image_size": 64, "bands": "rgb"},
     "croma": {"image_size": 40, "bands": "s1"},
     "dinov2": {"variant": "small", "image_size": 56},
+    "dinov3": {"variant": "small", "image_size": 64},
     "dofa": {"variant": "small"},
     "hf:tiny": {"normalize": "imagenet"},
     "olmoearth": {"variant": "nano"},
@@ -42,6 +43,8 @@ CHEAP = {
     "resnet": {"image_size": 64},
     "scalemae": {"variant": "base", "image_size": 64},
     "softcon": {"image_size": 56},
+    "swin": {"variant": "tiny-s2", "image_size": 64},
+    "tessera": {"image_size": 2, "bands": "s1"},
 }
 
 # The doors to libraries, each with a model that takes no time; `tiny` is a folder with a configuration alone.
@@ -143,8 +146,9 @@ def test_bf16_agrees_with_fp32(name, built):
     fp32, bf16 = embed(encoder, dataset, [0, 1]), embed(encoder, dataset, [0, 1], BF16)
     assert np.abs(fp32 - bf16).max() > 0, "bf16 was not used"
     assert min(cosine(*pair) for pair in zip(fp32, bf16, strict=True)) > 0.999
-    hardly_differ = name == "olmoearth"  # untrained, by 1e-5: as little as bf16 rounds
-    assert cosine(fp32[0] - fp32[1], bf16[0] - bf16[1]) > (0.9 if hardly_differ else 0.999)
+    # untrained, olmoearth's differ by 1e-5, as little as bf16 rounds; swin rounds after each of many layer norms
+    least = {"olmoearth": 0.9, "swin": 0.99}.get(name, 0.999)
+    assert cosine(fp32[0] - fp32[1], bf16[0] - bf16[1]) > least
 
 
 def cosine(one, other):

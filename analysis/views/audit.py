@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from analysis import leaks, tables
+from analysis import leaks, spectra, tables
 from analysis.card import Option, ViewCard
 from analysis.contract import Output, Table, ViewRequest
 from analysis.words import with_simulated
@@ -147,6 +147,7 @@ def compute(splits: Sequence[Material], *, pixels: bool = True) -> pd.DataFrame:
         samples, classes or dimensions were found, and ``example`` names the first.
     """
     rows = [*_ids(splits), *_pixels(splits, wanted=pixels), *_places(splits), *_scenes(splits), *_classes(splits)]
+    rows += _spectra(splits[0]) if pixels else []
     rows += _features(splits)
     frame = pd.DataFrame(rows, columns=COLUMNS)
     return frame.astype({"count": "Int64", "of": "Int64"})
@@ -252,6 +253,17 @@ def _pixels(splits: Sequence[Material], *, wanted: bool) -> Iterator[Row]:
         yield _repeats("identical pixels", split, hashed[split.name].digests)
         blank = hashed[split.name].blank
         yield _count(NOTE, "blank images", f"in {split.name}", blank, split.ids[int(np.argmax(blank))])
+
+
+def _spectra(split: Material) -> Iterator[Row]:
+    """Sentinel bands of the first split that do not look like what their names say."""
+    if split.dataset is None or not any(band.sensor in ("S1", "S2") for band in split.bands):
+        return
+    found = spectra.mismatches(split.dataset, split.bands)
+    strange = {one.band for one in found}
+    wrong = np.array([band.name in strange for band in split.bands])
+    told = "; ".join(f"{one.band}: {one.reason}" for one in found)
+    yield _count(WRONG, "bands unlike their names", f"in {split.name}", wrong, told)
 
 
 def _repeats(check: str, split: Material, digests: np.ndarray) -> Row:

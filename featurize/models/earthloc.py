@@ -1,0 +1,57 @@
+"""EarthLoc: a ResNet-50 with a mixer, trained to recognise places in photographs of the Earth (torchgeo)."""
+
+from torch import Tensor
+from torchgeo.models.earthloc import EarthLoc, EarthLoc_Weights
+
+from data.errors import RequestError
+from featurize.card import ModelCard
+from featurize.encoder import Encoder, EncoderRequest, check_rgb
+from featurize.normalization import make_normalization
+from featurize.weights import load_weights, random_module
+
+CARD = ModelCard(
+    pooling=("own",),
+    normalize=("imagenet", "zscore", "none"),
+    weights=("pretrained", "random", "PATH"),
+    image_size=320,
+    default_bands=("rgb",),
+    sizes="no other",
+    dim="4096",
+    bands="red, green, blue",
+    files="torchgeo/earthloc: earthloc-287af725.pth",
+    licence="MIT",
+    citation="Berton et al. 2024, arXiv:2403.06758",
+)
+
+SIDE = 320
+
+
+def build(request: EncoderRequest) -> Encoder:
+    """See the module.
+
+    Raises:
+        RequestError: other bands, a size other than 320, or weights that do not fit.
+    """
+    check_rgb("earthloc", request.bands)
+    if request.image_size != SIDE:
+        raise RequestError(f"--image-size {request.image_size}: earthloc takes {SIDE}; images are resized to it")
+    return EarthLocEncoder(request)
+
+
+class EarthLocEncoder(Encoder):
+    """torchgeo's EarthLoc: descriptors of length 1."""
+
+    def __init__(self, request: EncoderRequest) -> None:
+        model = random_module(EarthLoc)
+        weights = load_weights(model, request.weights, hub_name=EarthLoc_Weights.SENTINEL2_RESNET50.url)
+        super().__init__(
+            request,
+            dim=int(model.desc_dim),  # type: ignore[arg-type]
+            normalization=make_normalization(request.normalize, request.bands, request.statistics),
+            weights=weights,
+        )
+        self.model = model
+
+    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+        """See `Encoder.embed`."""
+        return self.model(images)

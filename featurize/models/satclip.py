@@ -1,0 +1,68 @@
+"""SatCLIP: embeds the place of an image, not its pixels: the baseline for whatever geography explains (torchgeo)."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+from torchgeo.models.satclip import SatCLIP, SatCLIP_Weights
+
+from data.errors import RequestError
+from featurize.card import ModelCard
+from featurize.checkpoints import unwrapped
+from featurize.encoder import Encoder, EncoderRequest
+from featurize.normalization import unscaled
+from featurize.weights import load_weights, random_module, read_state, url_file
+
+CARD = ModelCard(
+    pooling=("own",),
+    normalize=("none",),
+    weights=("pretrained", "random", "PATH"),
+    image_size=1,
+    default_bands=("rgb", "all"),
+    sizes="1: pixels are not looked at",
+    dim="256",
+    bands="any; needs locations",
+    files="microsoft/SatCLIP-ViT16-L40: satclip-vit16-l40.ckpt",
+    licence="MIT",
+    citation="Klemmer et al. 2025, SatCLIP, doi:10.1609/aaai.v39i4.32457",
+)
+
+URL = SatCLIP_Weights.SATCLIP_VIT16_L40.url
+
+
+def build(request: EncoderRequest) -> Encoder:
+    """See the module.
+
+    Raises:
+        RequestError: a size other than 1, or weights that do not fit.
+    """
+    if request.image_size != CARD.image_size:
+        raise RequestError(f"--image-size {request.image_size}: satclip looks at no pixels; remove the flag")
+    return SatCLIPEncoder(request)
+
+
+class SatCLIPEncoder(Encoder):
+    """torchgeo's location encoder: spherical harmonics of longitude and latitude, then a sine network."""
+
+    expects = None  # pixels are not looked at
+
+    def __init__(self, request: EncoderRequest) -> None:
+        model = random_module(SatCLIP)
+
+        def published() -> Mapping[str, Tensor]:
+            return unwrapped(read_state(url_file(URL)), model.state_dict().keys(), URL)
+
+        weights = load_weights(model, request.weights, hub_name=URL, hub=published, unused=("posenc.",))
+        super().__init__(
+            request, dim=256, normalization=unscaled(request.bands), weights=weights, dtype="float32", autocast=False
+        )
+        self.model = model
+
+    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+        """See `Encoder.embed`.
+
+        Raises:
+            RequestError: the dataset has no locations.
+        """
+        if lonlat is None:
+            raise RequestError("satclip needs locations, and this dataset has none; use georeferenced images")
+        return self.model(lonlat)

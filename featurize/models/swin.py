@@ -1,0 +1,118 @@
+"""Swin: Swin Transformer v2 of SatlasPretrain, for Sentinel-2 or aerial pictures (torchgeo)."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchgeo.models import Swin_V2_B_Weights, Swin_V2_T_Weights
+from torchvision.models import swin_v2_b, swin_v2_t
+
+from data.bands import require_bands
+from featurize.card import ModelCard
+from featurize.encoder import Encoder, EncoderRequest, check_rgb
+from featurize.normalization import Normalization, make_normalization
+from featurize.tokens import check_patch_size
+from featurize.weights import load_weights, random_module
+
+CARD = ModelCard(
+    variant=(
+        "base-s2", "base-s2-rgb", "base-aerial", "tiny-s2", "tiny-s2-rgb", "base-s2-multi", "base-s2-rgb-multi",
+        "base-aerial-multi", "tiny-s2-multi", "tiny-s2-rgb-multi",
+    ),
+    pooling=("mean",),
+    normalize=("own", "zscore", "none"),
+    weights=("pretrained", "random", "PATH"),
+    image_size=256,
+    default_bands=("B04,B03,B02,B05,B06,B07,B08,B11,B12",),
+    sizes="multiples of 32",
+    dim="1024 (base), 768 (tiny)",
+    bands="Sentinel-2 B04 B03 B02 B05-B08 B11 B12; red, green, blue of the -rgb and -aerial variants",
+    files="torchgeo/satlas: sentinel2_swinb_si_ms-fe22a12c.pth and others; -multi: trained on several images",
+    licence="ODC-BY (weights), MIT (torchgeo)",
+    citation="Bastani et al. 2023, SatlasPretrain, arXiv:2211.15660",
+)  # fmt: skip
+
+SENTINEL2 = ("B04", "B03", "B02", "B05", "B06", "B07", "B08", "B11", "B12")
+STRIDE = 32
+# Satlas reads B04, B03 and B02 from ESA's true-colour image, whose 255 stands for a reflectance of 0.3558, and the
+# other bands as digital numbers over 8160 (its Normalization.md).
+TRUE_COLOUR_WHITE_DN, WHITE_DN = 3558.0, 8160.0
+
+
+class Variant(NamedTuple):
+    """One published checkpoint.
+
+    Args:
+        make: torchvision's function.
+        dim: D.
+        channels: of the images.
+        url: of the weights.
+    """
+
+    make: Any
+    dim: int
+    channels: int
+    url: str
+
+
+def _variant(name: str) -> Variant:
+    base, many = name.startswith("base"), name.endswith("-multi")
+    kind = {"s2": "SENTINEL2_{}_MS_SATLAS", "s2-rgb": "SENTINEL2_{}_RGB_SATLAS", "aerial": "NAIP_RGB_{}_SATLAS"}[
+        name.removesuffix("-multi").partition("-")[2]
+    ]
+    weights = (Swin_V2_B_Weights if base else Swin_V2_T_Weights)[kind.format("MI" if many else "SI")]
+    return Variant(swin_v2_b if base else swin_v2_t, 1024 if base else 768, weights.meta["in_chans"], weights.url)
+
+
+def default_bands(request: EncoderRequest) -> list[str]:
+    """Nine bands, or three of the variants for pictures."""
+    variant = request.variant or CARD.variant[0]
+    return list(CARD.default_bands) if _variant(variant).channels == len(SENTINEL2) else ["rgb"]
+
+
+def build(request: EncoderRequest) -> Encoder:
+    """See the module.
+
+    Raises:
+        RequestError: other bands, a size that is no multiple of 32, or weights that do not fit.
+    """
+    check_patch_size("swin", request.image_size, STRIDE, example=256)
+    if _variant(request.variant).channels == len(SENTINEL2):
+        require_bands(f"swin {request.variant}", request.bands, SENTINEL2)
+    else:
+        check_rgb(f"swin {request.variant}", request.bands)
+    return SwinEncoder(request)
+
+
+class SwinEncoder(Encoder):
+    """torchvision's model without its classifier: the mean of the last stage's normalised features."""
+
+    def __init__(self, request: EncoderRequest) -> None:
+        wanted = _variant(request.variant)
+        model: Any = random_module(lambda: _model(wanted))
+        weights = load_weights(model, request.weights, hub_name=wanted.url)
+        model.head = torch.nn.Identity()
+        super().__init__(request, dim=wanted.dim, normalization=scaling(request), weights=weights)
+        self.model = model
+
+    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+        """See `Encoder.embed`."""
+        return self.model(images)
+
+
+def _model(wanted: Variant) -> Any:
+    model = wanted.make()
+    first = model.features[0][0]
+    model.features[0][0] = torch.nn.Conv2d(wanted.channels, first.out_channels, kernel_size=4, stride=4)
+    return model
+
+
+def scaling(request: EncoderRequest) -> Normalization:
+    """Satlas's own scaling to [0, 1], or another way."""
+    if request.normalize != "own":
+        return make_normalization(request.normalize, request.bands, request.statistics)
+    unit = tuple(
+        255.0 if band.sensor == "RGB" else TRUE_COLOUR_WHITE_DN if band.colour else WHITE_DN for band in request.bands
+    )
+    none = (0.0,) * len(unit)
+    return Normalization("own", unit, none, (1.0,) * len(unit), clip=True)
