@@ -127,4 +127,7 @@ def _options(dataset: dict[str, Any]) -> dict[str, Any]:
     possible = DATASETS.card(dataset["name"]).options
     classes = dataset["provenance"].get("classes", len(dataset["class_names"]))  # some may have been left out
     wanted = {"classes": classes, "allow_missing": True}  # missing samples are reported by id
+    for grid in dataset["provenance"].get("scenes", ())[:1]:  # of a scene, its windows
+        wanted |= {name: grid[name] for name in ("tile", "stride", "edge")}
+        wanted["min_valid"] = dataset["provenance"]["min_valid"]
     return {option: value for option, value in wanted.items() if option in possible}

@@ -34,6 +34,8 @@ MAY_IMPORT = {
             f"probes.{name}"
             for name in (
                 "card",
+                "map_files",
+                "maps",
                 "metrics",
                 "probabilities",
                 "out_of_fold",
