@@ -58,14 +58,13 @@ def cases(scratch: Path) -> Iterator[Case]:
     probing = (f"probe --kind {KINDS} --model stats", f"probe --kind {KINDS} --model rcf")
     yield Case("eurosat-rgb", (f"{jpegs} stats", f"{jpegs} rcf", *probing), SHARED / "data" / "eurosat-rgb")
     mosaics = "featurize --dataset bigearthnet --bands s2-12 --data-root {data} --model"
-    weights = SHARED / "weights" / "presto" / "default_model.pt"
     yield Case(
         "mosaics",
         (
             f"{mosaics} stats",
-            f"{mosaics} presto --weights {weights} --image-size 8",
+            f"{mosaics} rcf --image-size 40",
             f"probe --kind {KINDS} --model stats",
-            f"probe --kind {KINDS} --model presto",
+            f"probe --kind {KINDS} --model rcf",
         ),
         scratch / "mosaics",
     )
