@@ -116,10 +116,11 @@ class Neighbours(ClassifierMixin, BaseEstimator):
                     close = close.float().numpy() if bf16 else close
                     close -= half_squares
                     best[number] = highest(close, start, best[number], k)
-        values, at = zip(*best, strict=True)
-        return tuple(
-            np.concatenate([p if isinstance(p, np.ndarray) else p.cpu().numpy() for p in one]) for one in (values, at)
+        values, at = (
+            np.concatenate([part if isinstance(part, np.ndarray) else part.cpu().numpy() for part in parts])
+            for parts in zip(*best, strict=True)
         )
+        return values, at
 
     def _reranked(self, queries: np.ndarray) -> np.ndarray:
         """(N, k) rows of train: candidates by bf16 products, ranked by float32 products.
