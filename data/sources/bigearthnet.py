@@ -223,7 +223,8 @@ def _sample(folder: Path, layout: FileLayout, sensor: str, patches: Patches) -> 
     names = patches.names[sensor]
     lonlat = patches_of.locations(patches.names[layout.located_by])
     digest, astray = hashlib.sha256(), []
-    for row in np.unique(np.linspace(0, len(names) - 1, SAMPLED).round().astype(int)).tolist():
+    rows = np.unique(np.linspace(0, len(names) - 1, SAMPLED).round().astype(int)).tolist()
+    for row in rows:
         home = folder / layout.scene(sensor, names[row]) / names[row]
         files = sorted(file for file in home.iterdir() if file.suffix == ".tif")
         if not files:
@@ -237,7 +238,7 @@ def _sample(folder: Path, layout: FileLayout, sensor: str, patches: Patches) -> 
     if astray:
         warn(
             "bigearthnet",
-            f"{len(astray)} of {SAMPLED} sampled files have other locations than their names, first {astray[0]}",
+            f"{len(astray)} of {len(rows)} sampled files have other locations than their names, first {astray[0]}",
         )
     return digest.hexdigest(), None if astray else lonlat
 
