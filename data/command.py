@@ -30,10 +30,17 @@ def new_app(name: str, help_text: str) -> App:
         name=name,
         help=help_text,
         help_format="plaintext",
+        version=_version,
         version_flags=["--version"],
         suppress_keyboard_interrupt=False,  # `run` says how to resume
         default_parameter=cyclopts.Parameter(negative_iterable=(), show_env_var=False, validator=check_path),
     )
+
+
+def _version() -> str:
+    from importlib.metadata import version  # deferred: only --version needs it
+
+    return version("frozen-earth")
 
 
 def run(app: App, arguments: list[str] | None = None) -> int:

@@ -30,6 +30,15 @@ def test_the_reference_is_the_commands_own(name):
     assert (FOLDER / f"{name}.md").read_text() == reference(name), "write it again with: python -m tests.write_help"
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_version_is_the_same_everywhere(name, capsys):
+    app = importlib.import_module(f"{COMMANDS[name]}.cli").app
+    assert command.run(app, ["--version"]) == 0
+    printed = capsys.readouterr().out.strip()
+    assert f'version = "{printed}"' in (TOP / "pyproject.toml").read_text()
+    assert f"version: {printed}\n" in (TOP / "CITATION.cff").read_text()
+
+
 OURS = [line for line in LINES if words(line)[0] in (*COMMANDS, "torchrun")]
 
 
