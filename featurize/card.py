@@ -22,6 +22,7 @@ class ModelCard:
         files: published weights, as repository or URL and file name.
         licence: of the weights and the code.
         citation: of the paper, with its DOI or arXiv number.
+        layers: whether ``--layer`` chooses among the model's layers.
         example: of an adapter, which takes a name of the wrapped library after a colon.
     """
 
@@ -37,6 +38,7 @@ class ModelCard:
     files: str
     licence: str
     citation: str
+    layers: bool = False
     example: str | None = None
 
 

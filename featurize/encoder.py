@@ -15,6 +15,7 @@ from featurize.card import MODELS
 from featurize.normalization import Normalization
 from featurize.weights import Weights
 
+TOKEN_POOLINGS = {"cls", "mean", "max", "std", "gem"}  # of `featurize.tokens`, which may be joined by +
 SETTINGS = ("variant", "pooling", "normalize", "weights")
 
 
@@ -31,6 +32,7 @@ class EncoderRequest:
         pooling: ``--pooling``.
         normalize: ``--normalize``.
         weights: ``pretrained``, ``random``, or a path.
+        layer: ``--layer``, see `featurize.tokens.chosen_layers`.
         inner: what follows the colon of ``--model``, where the model is an adapter for a library such as ``timm``.
     """
 
@@ -42,6 +44,7 @@ class EncoderRequest:
     pooling: Any = None
     normalize: Any = None
     weights: Any = None
+    layer: str | None = None
     inner: str = ""
 
 
@@ -137,7 +140,7 @@ class Encoder(nn.Module, ABC):
             "settings": self.settings,
             "precision": precision,
             "dtype": self.dtype,
-        }
+        } | ({"layer": request.layer} if request.layer else {})
 
 
 def build_encoder(name: str, dataset: EODataset, bands: str | None, request: EncoderRequest) -> Encoder:
@@ -159,6 +162,8 @@ def build_encoder(name: str, dataset: EODataset, bands: str | None, request: Enc
     card, module = MODELS.card(name), MODELS.load(name)
     for field in SETTINGS:
         check_setting(name, field, getattr(request, field), getattr(card, field))
+    if request.layer and not card.layers:
+        raise RequestError(f"--layer {request.layer}: {name} has no choice of layers; remove the flag")
     if request.image_size is not None and request.image_size < 1:
         raise RequestError(f"--image-size {request.image_size}: must be at least 1")
     own_bands = module.default_bands(request) if hasattr(module, "default_bands") else card.default_bands
@@ -183,6 +188,9 @@ def build_encoder(name: str, dataset: EODataset, bands: str | None, request: Enc
 def check_setting(name: str, field: str, given: str | None, choices: Sequence[str]) -> None:
     """Raise a RequestError unless a setting that was asked for is one of the model's."""
     if given is None or given in choices or (field == "weights" and "PATH" in choices):
+        return
+    parts = given.split("+")
+    if field == "pooling" and len(set(parts)) == len(parts) and set(parts) <= set(choices) & TOKEN_POOLINGS:
         return
     has = " | ".join(choices) if choices else f"no {field} to choose"
     raise RequestError(f"--{field} {given}: {name} has {has}")

@@ -28,8 +28,10 @@ class ModelFlags:
         model: Name of a model; see `featurize list`.
         bands: Band set (rgb, s2-9, s2-10, s2-12, s2-13, s1, s1s2, all) or names such as B04,B08. Default: the model's.
         image_size: Resize images to this side in pixels. Default: the model's input size, or the size of the images.
-        pooling: How tokens are pooled into one embedding, such as cls or cls+mean; see `featurize list`. Default: the
-            model's.
+        pooling: How tokens are pooled into one embedding: cls, mean, max, std, gem, or several joined by +, such as
+            cls+mean; see `featurize list`. Default: the model's.
+        layer: Layer whose tokens are pooled, such as -4 for the fourth from the end, or several to concatenate:
+            --layer=-4,-1. Default: the last.
         normalize: How band values are scaled: zscore, stretch, imagenet, reflectance, ssl4eo, satlas or none;
             `featurize list` shows which a model supports. Default: as the model was trained, else zscore.
         weights: pretrained, random (untrained; the name of the features says so), or the path of a weights file or
@@ -44,6 +46,7 @@ class ModelFlags:
     normalize: str | None = None
     weights: str | None = None
     variant: str | None = None
+    layer: str | None = None
 
     def check(self) -> None:
         """Raise a RequestError unless the model exists, before the data are opened."""
@@ -74,6 +77,7 @@ class ModelFlags:
             pooling=self.pooling,
             normalize=self.normalize,
             weights=self.weights,
+            layer=self.layer,
         )
         return build_encoder(self.model, first, self.bands, request)
 

@@ -12,6 +12,7 @@ from data.bands import Band
 from data.errors import RequestError
 from featurize.encoder import EncoderRequest
 
+GEM_POWER = 3.0
 OPTICAL_UM = (0.3, 3.0)  # pretraining saw optical bands of 0.4 to 2.5; far beyond, generated weights extrapolate
 
 
@@ -22,21 +23,58 @@ def pool_tokens(
 
     Args:
         tokens: after the last layer.
-        pooling: ``cls`` (the first token), ``mean`` (of the patch tokens), ``cls+mean`` or ``mean+std``.
+        pooling: ``cls`` (the first token), ``mean``, ``max``, ``std`` or ``gem`` (of the patch tokens), or several
+            joined by ``+``, whose embeddings are concatenated.
         prefix: tokens before those of the patches: the class token and registers.
     """
-    if pooling == "cls":
-        return tokens[:, 0]
     patches = tokens[:, prefix:]
-    mean = patches.mean(dim=1)
-    if pooling == "cls+mean":
-        return torch.cat((tokens[:, 0], mean), dim=1)
-    return torch.cat((mean, patches.std(dim=1, correction=0)), dim=1) if pooling == "mean+std" else mean
+    parts = []
+    for name in pooling.split("+"):
+        if name == "cls":
+            parts.append(tokens[:, 0])
+        elif name == "mean":
+            parts.append(patches.mean(dim=1))
+        elif name == "max":
+            parts.append(patches.amax(dim=1))
+        elif name == "std":
+            parts.append(patches.std(dim=1, correction=0))
+        else:
+            parts.append(_generalized_mean(patches))
+    return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
-def pooled_dim(width: int, pooling: str) -> int:
-    """D of `pool_tokens` for tokens of this width."""
-    return width * (1 + pooling.count("+"))
+def _generalized_mean(patches: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch width"]:
+    """Generalized mean with power 3 of positive values (Radenovic et al. 2018, arXiv:1711.02512, equation 3)."""
+    return patches.float().clamp_min(1e-6).pow(GEM_POWER).mean(dim=1).pow(1 / GEM_POWER)
+
+
+def pooled_dim(width: int, pooling: str, *, layers: int = 1) -> int:
+    """D of `pool_tokens` for tokens of this width, concatenated over some layers."""
+    return width * len(pooling.split("+")) * layers
+
+
+def chosen_layers(name: str, layer: str | None, depth: int) -> tuple[int, ...]:
+    """The layers whose tokens are pooled, counted from 1.
+
+    Args:
+        name: of the model.
+        layer: ``--layer``: a number, counted from the end where it is negative, or several joined by commas; None is
+            the last layer.
+        depth: of the model.
+
+    Raises:
+        RequestError: no such layer, or one named twice.
+    """
+    if layer is None:
+        return (depth,)
+    try:
+        numbers = [int(word) for word in layer.split(",")]
+    except ValueError as error:
+        raise RequestError(f"--layer {layer}: expected numbers such as -4, or several as in --layer=-4,-1") from error
+    found = tuple(number + depth + 1 if number < 0 else number for number in numbers)
+    if not all(1 <= number <= depth for number in found) or len(set(found)) < len(found):
+        raise RequestError(f"--layer {layer}: {name} has layers 1 to {depth}, or -1 to -{depth}; name each once")
+    return found
 
 
 def check_patch_size(name: str, size: int | None, patch: int, *, example: int = 224) -> None:

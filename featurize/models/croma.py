@@ -9,12 +9,12 @@ from data.bands import BAND_SETS, require_bands
 from featurize.card import ModelCard
 from featurize.encoder import Encoder, EncoderRequest
 from featurize.normalization import make_normalization
-from featurize.tokens import check_patch_size
+from featurize.tokens import check_patch_size, pool_tokens, pooled_dim
 from featurize.weights import load_weights, random_module
 
 CARD = ModelCard(
     variant=("base", "large"),
-    pooling=("gap", "mean"),
+    pooling=("gap", "mean", "max", "std", "gem", "mean+std"),
     normalize=("stretch", "zscore", "none"),
     weights=("pretrained", "random", "PATH"),
     image_size=120,
@@ -73,7 +73,7 @@ class CROMAEncoder(Encoder):
         others = tuple(f"{name}." for name in PARTS["joint"] if name not in PARTS[kind])
         super().__init__(
             request,
-            dim=model.encoder_dim,
+            dim=pooled_dim(model.encoder_dim, request.pooling),
             normalization=make_normalization(request.normalize, request.bands, request.statistics),
             weights=load_weights(parts, request.weights, hub_name=url, unused=others),
         )
@@ -89,4 +89,4 @@ class CROMAEncoder(Encoder):
         found = self.model(**inputs)
         if self.request.pooling == "gap":
             return found[f"{self.kind}_GAP"]
-        return found[f"{self.kind}_encodings"].mean(dim=1)
+        return pool_tokens(found[f"{self.kind}_encodings"], self.request.pooling, prefix=0)

@@ -1,10 +1,12 @@
 """DINOv2: self-supervised vision transformer for natural images (transformers)."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
@@ -12,7 +14,7 @@ from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import Encoder, EncoderRequest, check_rgb
 from featurize.normalization import make_normalization
-from featurize.tokens import check_patch_size, pool_tokens, pooled_dim
+from featurize.tokens import check_patch_size, chosen_layers, pool_tokens, pooled_dim
 from featurize.weights import (
     Weights,
     digest_state,
@@ -28,7 +30,7 @@ CARD = ModelCard(
         "base", "small", "large", "giant", "base-registers", "small-registers", "large-registers", "giant-registers",
         "base-imagenet1k-1-layer",
     ),
-    pooling=("cls", "mean", "cls+mean"),
+    pooling=("cls", "mean", "cls+mean", "max", "std", "gem", "mean+std"),
     normalize=("imagenet", "zscore", "none"),
     weights=("pretrained", "random", "PATH"),
     image_size=224,
@@ -39,6 +41,7 @@ CARD = ModelCard(
     files="facebook/dinov2-VARIANT, facebook/dinov2-with-registers-SIZE: model.safetensors",
     licence="Apache-2.0",
     citation="Oquab et al. 2023, arXiv:2304.07193; registers: Darcet et al. 2023, arXiv:2309.16588",
+    layers=True,
 )  # fmt: skip
 
 # Widths, depths and heads of the published checkpoints (Oquab et al. 2023, table 17); trained at 518 pixels.
@@ -94,19 +97,27 @@ class DINOv2Encoder(Encoder):
 
     def __init__(self, request: EncoderRequest) -> None:
         model, weights = load_model(architecture(request.variant), request.weights)
+        layers = chosen_layers("dinov2", request.layer, model.config.num_hidden_layers)
         super().__init__(
             request,
-            dim=pooled_dim(model.config.hidden_size, request.pooling),
+            dim=pooled_dim(model.config.hidden_size, request.pooling, layers=len(layers)),
             normalization=make_normalization(request.normalize, request.bands, request.statistics),
             weights=weights,
         )
-        self.model = model
+        self.model, self.layers = model, layers
         self.registers: int = getattr(model.config, "num_register_tokens", 0)
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
         """See `Encoder.embed`; registers, which lie between the class token and the patches, are left out."""
-        tokens = self.model(pixel_values=images).last_hidden_state
-        return pool_tokens(tokens, self.request.pooling, prefix=1 + self.registers)
+        tokens = layer_tokens(self.model, self.model.layernorm, images, self.layers)
+        return torch.cat([pool_tokens(one, self.request.pooling, prefix=1 + self.registers) for one in tokens], dim=1)
+
+
+def layer_tokens(model: Any, norm: Any, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    """Tokens (B, T, D) after some layers of a model of transformers and its final layer norm; layers count from 1."""
+    depth = model.config.num_hidden_layers
+    output = model(pixel_values=images, output_hidden_states=True if set(layers) != {depth} else None)
+    return [output.last_hidden_state if layer == depth else norm(output.hidden_states[layer]) for layer in layers]
 
 
 def load_model(wanted: Architecture, weights: str) -> tuple[Any, Weights]:

@@ -2,19 +2,20 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import Encoder, EncoderRequest, check_rgb
-from featurize.models.dinov2 import Architecture, load_model
+from featurize.models.dinov2 import Architecture, layer_tokens, load_model
 from featurize.normalization import Normalization, make_normalization, picture_normalization
-from featurize.tokens import check_patch_size, pool_tokens, pooled_dim
+from featurize.tokens import check_patch_size, chosen_layers, pool_tokens, pooled_dim
 
 CARD = ModelCard(
     variant=("base", "small", "small-plus", "large", "huge-plus", "7b", "large-sat", "7b-sat"),
-    pooling=("cls", "mean", "cls+mean"),
+    pooling=("cls", "mean", "cls+mean", "max", "std", "gem", "mean+std"),
     normalize=("imagenet", "sat493m", "zscore", "none"),
     weights=("pretrained", "random", "PATH"),
     image_size=224,
@@ -26,6 +27,7 @@ CARD = ModelCard(
     "accept the licence on the repository's page, then hf auth login",
     licence="DINOv3 License",
     citation="Siméoni et al. 2025, arXiv:2508.10104",
+    layers=True,
 )
 
 PATCH = 16
@@ -94,18 +96,19 @@ class DINOv3Encoder(Encoder):
                 f"{error}. DINOv3's weights are gated: accept the licence at https://huggingface.co/"
                 f"{wanted.repository}, then run hf auth login"
             ) from error
+        layers = chosen_layers("dinov3", request.layer, model.config.num_hidden_layers)
         super().__init__(
             request,
-            dim=pooled_dim(model.config.hidden_size, request.pooling),
+            dim=pooled_dim(model.config.hidden_size, request.pooling, layers=len(layers)),
             normalization=scaling(request),
             weights=weights,
         )
-        self.model = model
+        self.model, self.layers = model, layers
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
         """See `Encoder.embed`; registers, which lie between the class token and the patches, are left out."""
-        tokens = self.model(pixel_values=images).last_hidden_state
-        return pool_tokens(tokens, self.request.pooling, prefix=1 + self.model.config.num_register_tokens)
+        tokens, prefix = layer_tokens(self.model, self.model.norm, images, self.layers), 1 + REGISTERS
+        return torch.cat([pool_tokens(one, self.request.pooling, prefix=prefix) for one in tokens], dim=1)
 
 
 def scaling(request: EncoderRequest) -> Normalization:

@@ -18,7 +18,7 @@ from featurize.weights import hub_file, load_weights, random_module, read_state
 
 CARD = ModelCard(
     variant=("nano", "tiny", "base"),
-    pooling=("mean", "mean+std"),
+    pooling=("mean", "mean+std", "max", "std", "gem"),
     normalize=("galileo",),
     weights=("pretrained", "random", "PATH"),
     default_bands=("VV,VH,B02,B03,B04,B05,B06,B07,B08,B8A,B11,B12", "s2-10", "s1"),

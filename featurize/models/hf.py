@@ -17,6 +17,7 @@ from data.files import short_hash
 from featurize.card import ModelCard
 from featurize.encoder import Encoder, EncoderRequest, check_order, is_rgb
 from featurize.normalization import make_normalization, picture_normalization
+from featurize.tokens import pool_tokens
 from featurize.weights import (
     NotOnHub,
     Weights,
@@ -31,7 +32,7 @@ from featurize.weights import (
 )
 
 CARD = ModelCard(
-    pooling=("cls", "mean", "cls+mean", "pooled"),
+    pooling=("cls", "mean", "cls+mean", "pooled", "max", "std", "gem", "mean+std"),
     normalize=("own", "zscore", "imagenet", "none"),
     weights=("pretrained", "random", "PATH"),
     default_bands=("rgb",),
@@ -106,7 +107,8 @@ class TransformersEncoder(Encoder):
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
         """See `Encoder.embed`."""
-        return poolings(outputs(self.model, images, self.options), self.prefix)[self.request.pooling]
+        wanted = self.request.pooling
+        return poolings(outputs(self.model, images, self.options), self.prefix, only=wanted)[wanted]
 
 
 # ------------------------------------------------------------------------------------------ files
@@ -260,20 +262,21 @@ def outputs(model: Any, images: Tensor, options: Mapping[str, Any]) -> Any:
     return getattr(model, "get_image_features", model)(pixel_values=images, **options)
 
 
-def poolings(output: Any, prefix: int) -> dict[str, Tensor]:
-    """Every way to make one embedding of a model's outputs, each (B, D).
+def poolings(output: Any, prefix: int, *, only: str | None = None) -> dict[str, Tensor]:
+    """Every way to make one embedding of a model's outputs, each (B, D), or one of them.
 
     Args:
         output: with ``last_hidden_state`` (B, T, D) or (B, D, H, W).
         prefix: tokens before those of the patches: the class token, then registers and the like.
+        only: the one wanted; None means all.
     """
     tokens = output.last_hidden_state
     if tokens.ndim == 4:
-        made = {"mean": tokens.mean(dim=(2, 3))}
-    else:
-        made = {"mean": tokens[:, prefix:].mean(dim=1)}
-        if prefix:
-            made |= {"cls": tokens[:, 0], "cls+mean": torch.cat((tokens[:, 0], made["mean"]), dim=1)}
+        tokens, prefix = tokens.flatten(2).transpose(1, 2), 0
+    names = ("mean", "max", "std", "gem", "mean+std", *(("cls", "cls+mean") if prefix else ()))
+    made = {name: pool_tokens(tokens, name, prefix=prefix) for name in names if only in (None, name)}
+    if output.last_hidden_state.ndim == 4 and "mean" in made:
+        made["mean"] = output.last_hidden_state.mean(dim=(2, 3))  # summed in the order of earlier versions
     if (pooled := getattr(output, "pooler_output", None)) is not None:
         made["pooled"] = pooled.flatten(1)
     return made

@@ -15,7 +15,7 @@ from featurize.tokens import check_patch_size, optical_wavelength_um, pool_token
 from featurize.weights import load_weights, random_module
 
 CARD = ModelCard(
-    pooling=("cls", "mean", "cls+mean"),
+    pooling=("cls", "mean", "cls+mean", "max", "std", "gem", "mean+std"),
     normalize=("zscore", "none"),
     weights=("pretrained", "random", "PATH"),
     image_size=224,

@@ -16,7 +16,7 @@ from featurize.weights import load_weights, random_module
 
 CARD = ModelCard(
     variant=("large", "base"),
-    pooling=("mean", "cls", "cls+mean"),
+    pooling=("mean", "cls", "cls+mean", "max", "std", "gem", "mean+std"),
     normalize=("imagenet", "zscore", "none"),
     weights=("pretrained", "random", "PATH"),
     image_size=224,

@@ -15,7 +15,7 @@ from featurize.weights import load_weights, random_module
 
 CARD = ModelCard(
     variant=("small", "base", "small-s1", "base-s1"),
-    pooling=("mean", "cls", "cls+mean"),
+    pooling=("mean", "cls", "cls+mean", "max", "std", "gem", "mean+std"),
     normalize=("ssl4eo", "zscore", "stretch", "none"),
     weights=("pretrained", "random", "PATH"),
     image_size=224,

@@ -15,7 +15,7 @@ from featurize.tokens import pool_tokens, pooled_dim
 from featurize.weights import load_weights, random_module
 
 CARD = ModelCard(
-    pooling=("mean", "mean+std"),
+    pooling=("mean", "mean+std", "max", "std", "gem"),
     normalize=("tessera",),
     weights=("pretrained", "random", "PATH"),
     image_size=8,
