@@ -5,7 +5,16 @@ import json
 import numpy as np
 import pytest
 import rasterio
-from made_scene import NAMES, TRANSFORM, make_points, make_scene
+from made_scene import (
+    NAMES,
+    SIGNATURES,
+    TRANSFORM,
+    make_pixels,
+    make_points,
+    make_scene,
+    make_truth,
+    write_raster,
+)
 
 from data import command, paths, runs, store
 from featurize.cli import app as featurize
@@ -32,7 +41,7 @@ def mapped(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mapped")
     _, truth = make_scene(folder, side=512)
     make_points(folder / "points.gpkg", truth, 60)
-    run = run_all(folder, folder / "points.gpkg")
+    run = run_all(folder, folder / "points.gpkg", kind="knn")
     assert predict(run, folder / "map.tif") == 0
     return folder, truth, run
 
@@ -185,3 +194,29 @@ def test_wrong_requests_for_maps_are_one_clear_line(mapped, tmp_path, capsys):
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and fact in error
     assert not list(tmp_path.iterdir())
+
+
+def test_several_scenes_make_a_mosaic(tmp_path):
+    truth = make_truth(256, seed=5)
+    many = tmp_path / "many"
+    pixels = make_pixels(truth)
+    for number, name in enumerate(("west", "east")):
+        part = pixels[:, :, number * 128 : number * 128 + 128]
+        place = TRANSFORM @ TRANSFORM.translation(number * 128, 0)
+        write_raster(many / f"{name}.tif", part, names=list(SIGNATURES), transform=place)
+    make_points(tmp_path / "points.gpkg", truth, 50)
+    run = run_all(tmp_path, tmp_path / "points.gpkg", tile=32, stride=32, kind="knn", root=many)
+    assert predict(run, tmp_path / "map.tif") == 2
+    assert not list(tmp_path.glob("map*"))
+    assert predict(run, tmp_path / "map.vrt") == 0
+    with rasterio.open(tmp_path / "map.vrt") as mosaic:
+        classes = mosaic.read(1)
+        assert mosaic.transform == TRANSFORM @ TRANSFORM.scale(32)
+        assert classes.shape == (8, 8) and mosaic.crs.to_epsg() == 32632
+        assert mosaic.colormap(1)[1] != mosaic.colormap(1)[2]
+        for number, name in enumerate(("west", "east")):
+            with rasterio.open(tmp_path / "map" / f"{name}.tif") as part:
+                assert (part.read(1) == classes[:, number * 4 : number * 4 + 4]).all()
+    with rasterio.open(tmp_path / "map-probability.vrt") as mosaic:
+        assert mosaic.descriptions == tuple(run.class_names)
+        assert np.allclose(mosaic.read().sum(axis=0), 1, atol=1e-5)
