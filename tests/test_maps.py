@@ -127,26 +127,31 @@ def test_no_probe_is_judged_on_windows_like_those_it_was_trained_on(mapped):
     assert run.predictions("test").train_km is None
 
 
-def test_held_out_scores_are_those_of_a_plain_loop(mapped):
-    """Each fold scored by a probe chosen by the other folds, without the buffer."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+def test_scores_of_a_block_do_not_depend_on_its_own_labels():
+    """Nor on those within the buffer, nor does the choice of the candidate; the others do change them."""
+    from probes.blocks import held_out_scores
+    from probes.search import FitTask
+    from probes.settings import Settings, candidates_of
 
-    from probes.blocks import training_rows
+    rng = np.random.default_rng(0)
+    lonlat = np.column_stack([np.repeat(np.arange(5) * 0.1, 12), 50 + np.tile(np.arange(12) * 0.001, 5)])
+    folds, labels = np.repeat(np.arange(5), 12), np.tile(np.arange(3), 20)
+    features = (np.eye(3)[labels] + 0.5 * rng.standard_normal((60, 3))).astype(np.float32)
+    settings = Settings(protocol="map", folds=5)
 
-    folder, _, run = mapped
-    features = store.read_features(folder / "runs" / "features" / run.dataset / run.encoder / "test.h5")
-    row_of = {name: row for row, name in enumerate(features.ids)}
-    test, blocks = run.predictions("test"), run.record["features"]["splits"]["test"]["blocks"]
-    values, folds = features.features[[row_of[name] for name in test.ids]], np.array(blocks["folds"])
-    plain = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
-    agree = []
-    for fold in range(5):
-        keep = training_rows(test.lonlat, folds, fold, blocks["buffer_km"])
-        called = plain.fit(values[keep], test.labels[keep]).predict(values[folds == fold])
-        agree += list(called == test.scores[folds == fold].argmax(axis=1))
-    assert np.mean(agree) > 0.9  # another C
+    def scores(labels):
+        task = FitTask(
+            kind="knn", candidates=candidates_of("knn", 40, settings), val=features, train=features, labels=labels,
+            val_truth=np.eye(3, dtype=bool)[labels], seed=0, settings=settings, n_jobs=1, class_names=("a", "b", "c"),
+        )  # fmt: skip
+        return held_out_scores(task, folds, lonlat, 8.0)  # folds are 7.1 km apart: neighbouring ones are left out
+
+    before = scores(labels)
+    assert (before.argmax(axis=1) == labels).mean() > 0.6
+    for fold in (0, 2):
+        changed = np.where(np.abs(folds - fold) <= 1, (labels + 1) % 3, labels)
+        assert (scores(changed)[folds == fold] == before[folds == fold]).all()
+    assert (scores((labels + 1) % 3) != before).any()
 
 
 def test_suggestions_are_unlabelled_apart_reproducible_and_ready_to_be_filled_in(mapped, tmp_path):
