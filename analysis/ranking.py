@@ -11,7 +11,7 @@ from analysis import frames
 from analysis.studies import protocol
 from data.errors import RequestError
 from data.runs import Predictions, Run
-from probes import intervals, metrics, pooling, spatial
+from probes import intervals, metrics, pooling
 from probes.intervals import Interval
 from probes.pooling import Judged, Pooled
 
@@ -138,7 +138,7 @@ def _contend(runs: Sequence[Run], rule: str, metric: str, without: Set[str]) -> 
                 f"{run.folder} and {runs[0].folder} differ in the labels of the same test samples; compare runs of one "
                 "version of the data"
             )
-    units = spatial.units(lonlat, len(shared))
+    units = pooling.units_of(runs[0], lonlat, len(shared))
     found = []
     for group in pooling.groups(runs):
         pooled = pooling.pool(group, [judged[run.folder] for run in group], units, only=metric)

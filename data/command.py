@@ -7,7 +7,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from data.files import explained
 from data.paths import check_local
 
 PLAIN_LINE_EVERY_S = 30
+_live: list[Any] = []  # the display on the terminal, once per bar: a second display would overwrite it
 
 
 def new_app(name: str, help_text: str) -> App:
@@ -151,7 +152,8 @@ def note(text: str) -> None:
 def progress(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
     """Show progress, rate and time left on standard error; yields ``advance(count, bottleneck=None)``.
 
-    On a terminal a rich bar; elsewhere a plain line every 30 s.
+    On a terminal a rich bar, below that of a step it is part of; elsewhere a plain line every 30 s. More units than
+    expected raise the total.
 
     Args:
         label: of the line.
@@ -172,9 +174,9 @@ def progress(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]
         if now - last >= PLAIN_LINE_EVERY_S and done:
             last = now
             rate = done / (now - start)
-            left = (total - done) / rate
+            left = max(total - done, 0) / rate
             slowest = f", bottleneck: {bottleneck}" if bottleneck else ""
-            line = f"{label}: {done:,}/{total:,} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left{slowest}"
+            line = f"{label}: {done:,}/{max(total, done):,} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left{slowest}"
             print(line, file=sys.stderr, flush=True)
 
     yield advance
@@ -185,19 +187,26 @@ def _bar(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
     from rich.console import Console  # deferred: rich costs start-up time that --help need not pay
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    rate = TextColumn("{task.fields[rate]:.1f} " + f"{unit}/s")
+    rate = TextColumn("{task.fields[rate]:.1f} {task.fields[unit]}/s")
     slowest = TextColumn("{task.fields[slowest]}")
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn(), slowest
     )  # fmt: skip
     start, done = time.monotonic(), 0
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=total, rate=0.0, slowest="")
+    with nullcontext(_live[0]) if _live else Progress(*columns, console=Console(stderr=True)) as bar:
+        _live.append(bar)
+        task = bar.add_task(label, total=total, rate=0.0, unit=unit, slowest="")
 
         def advance(count: int, bottleneck: str | None = None) -> None:
             nonlocal done
             done += count
             slowest = f"bottleneck: {bottleneck}" if bottleneck else ""
-            bar.update(task, advance=count, rate=done / max(time.monotonic() - start, 1e-6), slowest=slowest)
+            rate = done / max(time.monotonic() - start, 1e-6)
+            bar.update(task, advance=count, total=max(total, done), rate=rate, slowest=slowest)
 
-        yield advance
+        try:
+            yield advance
+        finally:
+            _live.pop()
+            if _live:
+                bar.remove_task(task)

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 from data.errors import RequestError
 from data.runs import Predictions, Run
-from probes import intervals, jackknife, metrics, spatial
+from probes import intervals, jackknife, metrics, pooling
 from probes.predict import thresholds_of
 from probes.scores import decide
 
@@ -48,7 +48,7 @@ def compare(one: Run, other: Run, *, rule: str = "tuned", other_rule: str | None
         for run, predictions, name in ((one, first, rule), (other, second, other_rule or rule))
     ]
     scores = [first.scores, second.scores]
-    units = spatial.units(first.lonlat, len(truth))
+    units = pooling.units_of(one, first.lonlat, len(truth))
     values = [
         jackknife.estimates(truth, d, s, units, multilabel=one.multilabel) for d, s in zip(decided, scores, strict=True)
     ]

@@ -271,7 +271,8 @@ def result_line(run: "Run") -> str:
     params = " ".join(f"{name}={value}" for name, value in chosen.items())
     best = f"{params} (best of {len(tried)} candidates), " if len(tried) > 1 else ""
     score = "undefined" if value is None else f"{value:.4f}"
-    return f"{run.kind}: {best}val {metric} {score}, {run.record['seconds']['total']:.1f} s"
+    split = "out-of-fold" if "folds" in run.record["chosen_on"] else "val"
+    return f"{run.kind}: {best}{split} {metric} {score}, {run.record['seconds']['total']:.1f} s"
 
 
 def _log(line: str) -> None:

@@ -81,7 +81,7 @@ def of_run(run: Run, split: str, rule: str) -> dict[str, Interval]:
         }  # fmt: skip
     try:
         given = run.predictions(split)
-        judged, units = judge(run, given, rule), spatial.units(given.lonlat, len(given.ids))
+        judged, units = judge(run, given, rule), units_of(run, given.lonlat, len(given.ids))
     except RequestError:
         return {}
     return intervals.intervals(
@@ -99,9 +99,21 @@ def test_of(runs: Sequence[Run], rule: str) -> tuple[list[Judged], Units]:
     for run, one in zip(runs, given, strict=True):
         if one.ids != given[0].ids:
             raise RequestError(f"{run.folder} and {runs[0].folder} have different test samples; run the probes again")
-    return [judge(run, one, rule) for run, one in zip(runs, given, strict=True)], spatial.units(
-        given[0].lonlat, len(given[0].ids)
-    )
+    judged = [judge(run, one, rule) for run, one in zip(runs, given, strict=True)]
+    return judged, units_of(runs[0], given[0].lonlat, len(given[0].ids))
+
+
+def units_of(run: Run, lonlat: Float[np.ndarray, "samples 2"] | None, samples: int) -> Units:
+    """The independent units of test samples: cells as large as those of the run's own intervals, or images.
+
+    A run of ``--protocol map`` recorded the size of its blocks; others have cells of `probes.spatial.DEGREES`.
+
+    Args:
+        run: the run.
+        lonlat: degrees, of some of its samples, or None.
+        samples: number of these.
+    """
+    return spatial.units(lonlat, samples, run.record.get("interval_units", {}).get("degrees", spatial.DEGREES))
 
 
 def judge(run: Run, given: Predictions, rule: str) -> Judged:

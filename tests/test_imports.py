@@ -97,6 +97,23 @@ def test_a_hidden_package_can_be_imported_afterwards(tmp_path):
     assert "pandas" in heavy_modules_after(statement, tmp_path)
 
 
+def test_the_page_of_a_subcommand_is_kept_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def page(*words: str) -> str:
+        command = [sys.executable, "-m", "analysis", *words, "--help"]
+        return subprocess.run(command, capture_output=True, text=True, cwd=PROJECT).stdout
+
+    first = page("f2")
+    assert "f2" in first and first != page("table")
+    kept = {file.name.rpartition("-")[0]: file for file in (tmp_path / "frozen-earth" / "help").iterdir()}
+    assert kept.keys() == {"help-analysis.f2", "help-analysis.table"}
+    kept["help-analysis.table"].rename(tmp_path / "gone")
+    kept["help-analysis.f2"].write_text(f"{hashlib.sha256(b'cached').hexdigest()}\ncached")
+    assert page() and page("f2") == "cached", "the main page leaves the others in place"
+    assert page("f3") == ""
+
+
 @pytest.mark.parametrize("package", ["featurize", "probes", "analysis"])
 def test_a_help_page_is_kept_and_made_anew_when_a_source_changes(package, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -183,6 +183,7 @@ def test_without_val_folds_of_train_choose(tmp_path, capsys):
     assert _run(["--kind", "linear"], folder, tmp_path) == 2
     assert "or give --folds 5 to choose by folds of train" in capsys.readouterr().err
     assert _run(["--kind", "linear", "--folds", "5"], folder, tmp_path) == 0
+    assert "out-of-fold map_macro" in capsys.readouterr().err
     (record,) = _records(tmp_path)
     assert record["chosen_on"]["samples"] == "train" and record["fitted_on"] == {"splits": ["train"], "rows": 120}
 

@@ -8,9 +8,12 @@ from test_maps import run_all
 
 from analysis.cli import app as analyze
 from analysis.contract import ViewRequest, run_view
+from analysis.ranking import rankings
 from analysis.views import map as map_view
 from analysis.views import similar
 from data import command, store
+from data.errors import RequestError
+from probes import compare, pooling
 from probes.maps import features_of, scene_maps
 
 
@@ -51,6 +54,22 @@ def test_places_name_the_window_around_them(mapped):
     assert output.file("png").stat().st_size > 10_000  # with pictures
 
 
+def test_when_every_sample_is_an_example_it_says_so(tmp_path):
+    ids = store.read_features(make_features(tmp_path, multilabel=False) / "test.h5").ids
+    with pytest.raises(RequestError, match="--like"):
+        run_view("similar", ViewRequest(out=tmp_path), like=";".join(ids))
+
+
+def test_rankings_and_pools_use_the_blocks_of_the_map_as_its_intervals_do(mapped):
+    _, run = mapped
+    recorded = run.record["interval_units"]
+    frame, _, _ = rankings([run], ("half",))
+    units = pooling.test_of([run], "half")[1]
+    assert (units.count, units.degrees) == (recorded["count"], recorded["degrees"])
+    assert f"{recorded['count']} spatial cells" in frame["by"].iloc[0]
+    assert compare.compare(run, run)["units"] == recorded["count"]
+
+
 @pytest.mark.parametrize(
     ("like", "fact"), [("", "--like"), ("r99999_c00000", "r99999_c00000"), ("0,0", "km"), ("50", "50")]
 )
@@ -79,4 +98,5 @@ def test_the_report_shows_the_map(mapped):
     assert command.run(analyze, ["report", "--out", str(folder / "runs"), "--pictures", "0"]) == 0
     page = (folder / "runs" / "report" / "index.html").read_text()
     assert "map__scene-scene" in page
+    assert "no train" not in page and "--protocol map" in page, "a scene has one split, and probes by the map protocol"
     assert page.index("<h2") >= 0

@@ -10,6 +10,7 @@ from data import paths
 from data.asked import recorded_command
 from data.dataset import SPLITS
 from data.runs import Run
+from data.scene.grid import grids_of
 from probes import protocols
 from probes.card import PROBES
 
@@ -29,13 +30,14 @@ def _known_flags(one: EncoderResults, run: Run, out: Path) -> str:
 def missing(one: EncoderResults, out: Path) -> list[tuple[str, str]]:
     """What is missing, each with the command that makes it."""
     gaps = []
-    absent = [split for split in SPLITS if split not in one.present]
+    scene = bool(grids_of(one.shared["dataset"]["provenance"]))  # its windows are one split, labels come later
+    absent = [split for split in (["test"] if scene else SPLITS) if split not in one.present]
     if absent:
         gaps.append((f"no {' or '.join(absent)} features of {one.words}", featurize_command(one, out)))
     kinds_of: dict[str, set[str]] = {}
     for run in one.runs:
         kinds_of.setdefault(run.record["arguments"].get("protocol") or "default", set()).add(run.kind)
-    for name, done in (kinds_of or {"default": set()}).items():
+    for name, done in (kinds_of or {"map" if scene else "default": set()}).items():
         of_protocol = protocols.PROTOCOLS[name].kinds if name in protocols.PROTOCOLS else ()
         if kinds := [kind for kind in of_protocol or PROBES.names() if kind not in done]:
             protocol = {} if name == "default" else {"protocol": name}

@@ -105,7 +105,7 @@ def distances(run: Run, given: Predictions, out: Path) -> Float[np.ndarray, " sa
 
 
 def _judged(run: Run, part: pooling.Judged, lonlat: np.ndarray | None, metric: str) -> dict:
-    units = spatial.units(lonlat, len(part.truth))
+    units = pooling.units_of(run, lonlat, len(part.truth))
     pooled = pooling.pool([run], [part], units, only=metric)
     interval = pooled.interval(metric)
     cells = units.count if interval.interval and units.by != "image" else 0

@@ -49,6 +49,8 @@ def run(request: ViewRequest, *, like: str, unlike: str, count: int, data_root: 
     features = store.read_features(paths.feature_file(folder, request.split), lazy=True)
     examples = [find(features, like, "--like"), find(features, unlike, "--unlike")]
     frame = compute(features, *examples, count=count)
+    if frame.empty:
+        raise RequestError(f"{features.file}: every sample is an example; name fewer with --like and --unlike")
     frame = frame.assign(dataset=folder.parent.name, encoder=folder.name, simulated=features.simulated)
     pictures = _pictures(features, [features.ids[row] for row in examples[0]] + list(frame["id"]), data_root)
     stem = (
