@@ -66,7 +66,7 @@ def _subcommand(name: str) -> Any:
 
 
 def _flag(name: str, kind: Any, default: Any, text: str) -> inspect.Parameter:
-    annotation = Annotated[kind, Parameter(help=text, show_default=default != "")]
+    annotation = Annotated[kind, Parameter(help=text, show_default=False if default == "" else None)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 

@@ -39,16 +39,16 @@ class DataFlags:
             the stored values. Default: refuse for your own images, keep for bigearthnet.
         only_classes: Use only these classes, comma-separated, such as Forest,River.
         per_class: Number of samples per class, drawn at random: 200 for every split, or 100,20,10 for train, val and
-            test; all uses the whole split, 30+40+30 sets a number for each class.
+            test; all uses the whole split; 30+40+30 sets one number per class.
         per_class_seed: Seed for --per-class.
-        partition: Partition of geobench, such as 0.01x_train. Default: default.
-        band_names: For geobench: true (corrected) or published, the wrong band names of m-eurosat and m-brick-kiln that
-            published results used. Default: true.
+        partition: For geobench: partition, such as 0.01x_train. Default: the one named default, all of train.
+        band_names: For geobench: true (the correct names) or published (the wrong names of m-eurosat and m-brick-kiln,
+            which published results used). Default: true.
         tile: For scene: side of a window in pixels. Default: 64.
         stride: For scene: pixels between the starts of neighbouring windows. Default: the tile (no overlap).
         min_valid: For scene: minimum fraction of valid pixels in a window (not nodata, cloud or shadow). Default: 0.8.
-        edge: For scene: drop or pad windows that extend beyond it. Default: drop.
-        limit: Maximum number of images per split, evenly spaced over it.
+        edge: For scene: drop or pad windows that extend beyond the scene. Default: drop.
+        limit: Maximum number of images per split, evenly spaced over the split.
         download: Download missing data first.
     """
 
@@ -199,7 +199,7 @@ class ImportFlags:
         lat: Column of the latitudes in degrees.
         drop: Skip rows that cannot be used, and record how many.
         seed: Seed for drawing the splits.
-        overwrite: Replace an unfinished import with other contents.
+        overwrite: Discard an unfinished import with different contents.
     """
 
     name: str

@@ -51,7 +51,7 @@ def featurize(
         augment: Views of each training image for probe --augment: the image and N - 1 rotated, flipped and
             color-jittered copies.
         out: Output folder.
-        overwrite: Compute the features again even if they exist.
+        overwrite: Recompute the features even if they exist.
     """
     job = Job(model=model, data=data, run=run, augment=augment, out=out, overwrite=overwrite)
     job.check()
@@ -77,7 +77,7 @@ def pack(
         data: Which samples.
         bands: Band set (rgb, s2-9, s2-10, s2-12, s2-13, s1, s1s2, all) or names such as B04,B08.
         workers: Number of reader processes. Default: depends on the number of images.
-        overwrite: Replace a packed file with other contents.
+        overwrite: Replace a packed file that has different contents.
     """
     opened = data.open(bands=[bands])
 
@@ -96,10 +96,11 @@ def pack(
 
 @app.command
 def bench(*, model: ModelFlags, data: DataFlags = ANY, run: RunFlags = HERE, out: Path = paths.DEFAULT_OUT) -> int:
-    """Benchmark models on this machine: images/s of the model alone, end to end, and the upper bound of the hardware.
+    """Benchmark models on this machine: images/s forward only and end to end, and the upper bound of the hardware.
 
-    --model, --device and --precision accept lists, such as --model dinov2,dofa --device cpu,cuda; --compile measures
-    both with and without. Weights are random unless --weights is given: they do not affect the speed.
+    --model, --device and --precision accept lists, such as --model dinov2,dofa --device cpu,cuda; with --compile, each
+    model is measured with and without compilation. Weights are random unless --weights is given; speed does not depend
+    on them.
 
     Args:
         model: Which encoders.
@@ -138,7 +139,7 @@ def verify(*path: Path, out: Path = paths.DEFAULT_OUT, repair: Annotated[bool, S
         path: Feature files, packed files, run folders, or folders that contain them. Default: all features and runs
             below --out.
         out: Output folder.
-        repair: Compute the features of damaged images again, and only those.
+        repair: Recompute the features of damaged images only.
     """
     from data import runs, store  # deferred: numpy and h5py
 
@@ -204,7 +205,7 @@ def import_(file: Path, *, flags: ImportFlags, out: Path = paths.DEFAULT_OUT) ->
     """Import embeddings computed elsewhere as a feature set for probe and analyze.
 
     Args:
-        file: Parquet or GeoParquet (a list column, or one column for each dimension), .npy, .npz or HDF5.
+        file: Parquet or GeoParquet (a list column, or one column per dimension), .npy, .npz or HDF5.
         flags: How to read it.
         out: Output folder.
     """
@@ -216,7 +217,7 @@ def import_(file: Path, *, flags: ImportFlags, out: Path = paths.DEFAULT_OUT) ->
 
 @app.command
 def export(path: Path, *, to: str = "parquet") -> None:
-    """Export a feature file for other tools; the export is written beside it.
+    """Export a feature file for other tools; the export is written next to it.
 
     Args:
         path: Feature file.

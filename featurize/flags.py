@@ -33,9 +33,9 @@ class ModelFlags:
         layer: Layer whose tokens are pooled, such as -4 for the fourth from the end, or several to concatenate:
             --layer=-4,-1. Default: the last.
         normalize: How band values are scaled: zscore, stretch, imagenet, reflectance, ssl4eo, satlas or none;
-            `featurize list` shows which a model supports. Default: as the model was trained, else zscore.
-        weights: pretrained, random (untrained; the name of the features says so), or the path of a weights file or
-            folder.
+            `featurize list` shows which a model supports. Default: as in the model's training, else zscore.
+        weights: pretrained, random (untrained; shown in the name of the feature folder), or the path of a weights file
+            or folder.
         variant: Variant of the model, such as small or base. Default: the first in `featurize list`.
     """
 

@@ -41,9 +41,9 @@ def probe(
 
     Args:
         fit: Which probes, and how.
-        shots: Train samples per class to learn from, drawn by the seed; for val see --val. Default: all.
-        train_fraction: Share of train to learn from, stratified, drawn by the seed. Default: all.
-        seeds: Number of seeds, starting at --seed; reports mean and interval, and writes tables to OUT/sweeps.
+        shots: Number of training samples per class, drawn with --seed; for val see --val. Default: all.
+        train_fraction: Fraction of train to fit on, stratified, drawn with --seed. Default: all.
+        seeds: Number of seeds, starting at --seed; reports the mean and its interval, and writes tables to OUT/sweeps.
             Default: 1.
     """
     fit, more = fit.with_protocol(shots=shots, train_fraction=train_fraction, seeds=seeds)
@@ -70,16 +70,16 @@ def probe(
 def sweep(
     *, fit: FitFlags = NOTHING, shots: str | None = None, train_fractions: str | None = None, seeds: int | None = None
 ) -> None:
-    """Learning curves: fit on growing parts of train with several seeds; tables go to OUT/sweeps.
+    """Learning curves: fit on growing subsets of train with several seeds; tables go to OUT/sweeps.
 
     Existing runs are reused, so an interrupted sweep resumes.
 
     Args:
         fit: Which probes, and how.
-        shots: Train samples per class, comma-separated; all is the whole of train. Smaller parts are contained in
-            larger ones. Default: 1,5,10,50,all, or those of the protocol.
-        train_fractions: Shares of train instead of --shots, comma-separated, such as 0.01,0.1,1.
-        seeds: Number of seeds, starting at --seed; each draws its own parts. Default: 5.
+        shots: Numbers of training samples per class, comma-separated; all is the whole of train. Smaller subsets are
+            contained in larger ones. Default: 1,5,10,50,all, or those of the protocol.
+        train_fractions: Fractions of train instead of --shots, comma-separated, such as 0.01,0.1,1.
+        seeds: Number of seeds, starting at --seed; each draws its own subsets. Default: 5.
     """
     cuts = _cuts(fit, shots, train_fractions)
     fit, more = fit.with_protocol(seeds=seeds)
@@ -195,11 +195,11 @@ def suggest(
 ) -> None:
     """Suggest windows of a scene to label next: the least certain ones that differ from each other.
 
-    The file has one point per window and an empty column for the class. Fill it in, add the points to the file of
-    --labels and run probe again; features are not computed again.
+    The file has one point per window and an empty column for the class. Fill it in, add the points to the file given as
+    featurize --labels, and run probe again; features are not recomputed.
 
     Args:
-        run: Folder of a run of --protocol map.
+        run: Folder of a run with --protocol map.
         to: File to write: .gpkg, .geojson, .parquet or .csv.
         count: Number of windows.
         n_jobs: Blocks of windows scored at a time, -1 for one per core; does not change the result.
@@ -226,15 +226,15 @@ def compare(
 ) -> None:
     """Compare two runs on the same test samples: paired differences with 95 % intervals and p-values.
 
-    Intervals and p-values are by spatial cells of 0.25 degrees where locations are known, otherwise by image; p-values
-    are also given with Holm's correction for testing every metric. For single-label runs, McNemar's exact test is
-    added, which assumes independent samples.
+    Intervals and p-values are computed over spatial cells of 0.25 degrees where locations are known, otherwise over
+    images; p-values are also given with Holm's correction for testing several metrics. For single-label runs,
+    McNemar's exact test is added, which assumes independent samples.
 
     Args:
         run: Folder of the first run.
-        other: Folder of the second run; the first folder again compares its two rules.
+        other: Folder of the second run. To compare two decision rules of one run, give the same folder twice.
         rule: tuned (the run's thresholds) or half (0.5); single-label runs use the argmax for both.
-        other_rule: Rule of the second run. Default: the same.
+        other_rule: Decision rule of the second run. Default: the same as --rule.
         to: JSON file for the comparison; replaced if it exists.
     """
     for name in (rule, other_rule or rule):

@@ -31,34 +31,39 @@ class FitFlags:
     """Which probes on which features, and how.
 
     Args:
-        kind: Probe kinds, comma-separated, or 'all'; see probe list. Default: those of the protocol.
+        kind: Probe kinds, comma-separated, or 'all'; see probe list. Default: the kinds of the protocol.
         protocol: A published evaluation protocol to follow, such as torchgeo-bench; see probe list.
-        model: Model whose features to use; required if several feature sets exist. A+B joins the features of two.
+        model: Model whose features to use; required if several feature sets exist. A+B concatenates the features of
+            two models.
         dataset: Dataset whose features to use; required if several feature sets exist.
         features: Folder with train.h5, val.h5 and test.h5, instead of --model and --dataset.
         out: Output folder; features are searched for here, too.
         seed: Random seed.
-        val: With --shots: matched chooses on as many samples per class of val, all on the whole of val.
+        val: With --shots: which part of val to use, matched (as many samples per class as --shots) or all.
         select: Metric on val that chooses the hyper-parameters, such as f2_macro or log_loss; multi-label decisions use
             the tuned thresholds, or 0.5 with the suffix @half. Default: accuracy; for multi-label data map_macro.
         folds: Choose by K-fold cross-validation on train and val together, for a missing or small val; spatial cells
             are never divided.
         refit: Fit the chosen candidate once more on train and val.
-        standardize: Z-score features by train. Default: linear, mlp and head do; knn tries both.
+        standardize: Z-score features with the mean and std of train. Default: yes for linear, mlp and head; knn tries
+            both.
         beta: F-beta that the tuned thresholds of multi-label probes maximize: 2 favors recall, 1 weights precision and
             recall alike.
-        balanced: Weight samples so that rare classes count as much as common ones; linear, single-label rf and mlp.
-        oversample: smote: add synthetic training samples of rare classes (needs the extra imbalance); single-label.
+        balanced: Weight samples so that rare classes count as much as common ones; for linear, and for rf and mlp on
+            single-label data.
+        oversample: smote: add synthetic training samples of rare classes (needs the extra imbalance); for
+            single-label data.
         calibrate: Calibrate probabilities on val: platt, isotonic or temperature.
-        budget: Start no further candidate after this long, such as 90s or 10m; skipped candidates are reported.
-        device: cpu, cuda or cuda:1; for linear and knn.
+        budget: Time limit for the candidates of each kind, such as 90s or 10m; skipped candidates are reported.
+        device: cpu, cuda or cuda:1; a GPU is used by linear and knn only.
         split_by: Pool all samples and split them again by location: cells (of 0.25 degrees), longitude or region, in
             the ratio of the original splits, drawn by --seed.
-        buffer_km: With --split-by: drop train and val samples closer than this to a sample of a later split.
-        augment: Views of each training image to learn from, made by featurize --augment; 1 is the image itself.
-        learning_rate: Of head. Default: 1e-4.
-        batch_size: Of head, in images. Default: 32.
-        epochs: Of head. Default: 10.
+        buffer_km: With --split-by: drop train and val samples closer than this to a sample of a later split. With
+            --protocol map: distance between training and test windows; 0 means two windows.
+        augment: Views of each training image to fit on, made by featurize --augment; 1 is the image itself.
+        learning_rate: Learning rate of head. Default: 1e-4.
+        batch_size: Batch size of head. Default: 32.
+        epochs: Epochs of head. Default: 10.
         n_jobs: Trees or candidates fitted in parallel, -1 for one per core; does not change the result.
         verbose: List every candidate.
         overwrite: Fit again even if the run exists.

@@ -1,1 +1,1 @@
-"""One file a view; the file's name is the subcommand."""
+"""One file per view; the file's name is the subcommand."""

@@ -1,4 +1,4 @@
-"""Metric by distance to the nearest training sample: how well a probe transfers to other places."""
+"""Metric by distance to the nearest training sample: how well a probe transfers to other locations."""
 
 from collections.abc import Sequence
 from pathlib import Path

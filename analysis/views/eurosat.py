@@ -1,4 +1,4 @@
-"""Class project on DINOv2 and EuroSAT: tables, curves, confusion matrix, cases, CPU and GPU, DINOv2 and CNN."""
+"""Class project on DINOv2 and EuroSAT: tables, curves, confusion matrix, cases, CPU vs. GPU, DINOv2 vs. CNN."""
 
 from analysis.card import Option, ViewCard
 from analysis.contract import Output, ViewRequest

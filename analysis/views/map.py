@@ -1,4 +1,4 @@
-"""Land-cover map of a scene: the scene's picture, the map with its legend, and the area of each class as mapped."""
+"""Land-cover map of a scene: the scene, its map with legend, and the mapped area of each class."""
 
 from dataclasses import dataclass
 from functools import partial

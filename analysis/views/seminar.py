@@ -1,4 +1,4 @@
-"""Seminar on DOFA and BigEarthNet: published and own results with differences, UMAP panels, F2 per class."""
+"""Seminar on DOFA and BigEarthNet: published values, your values and differences; UMAP panels; F2 per class."""
 
 from analysis.card import ViewCard
 from analysis.contract import Output, ViewRequest

@@ -1,4 +1,4 @@
-"""Samples most similar to examples: nearest by cosine, toward positive and away from negative ones, with pictures."""
+"""Samples most similar to positive and least similar to negative examples, by cosine similarity, with pictures."""
 
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,14 @@ from probes.spatial import nearest_km
 CARD = ViewCard(
     input="features",
     options={
-        "like": Option(default="", help="Examples: ids, or places as lon,lat; several separated by ';'."),
-        "unlike": Option(default="", help="Examples of what is not wanted, likewise."),
+        "like": Option(
+            default="", help="Positive examples: sample ids, or locations as lon,lat; separate several by ';'."
+        ),
+        "unlike": Option(default="", help="Negative examples, in the same form."),
         "count": Option(default=12, help="Number of samples to show."),
-        "data_root": Option(default="", help="Folder of the images. Default: where the features were made from."),
+        "data_root": Option(
+            default="", help="Folder of the images. Default: the folder that the features were computed from."
+        ),
     },
 )
 
@@ -32,19 +36,19 @@ FARTHEST_KM = 5.0  # from a place to the centre of the sample that stands for it
 COLUMNS = 6
 HEADER = ["Rank", "Sample", "Similarity"]
 NOTE = (
-    "Similarity: mean cosine to the positive examples, less that to the negative ones; the mean over the split is "
-    "subtracted from the features first."
+    "Similarity: mean cosine similarity to the positive examples minus that to the negative ones, after subtracting "
+    "the mean over the split from the features."
 )
 
 
 def run(request: ViewRequest, *, like: str, unlike: str, count: int, data_root: str) -> list[Output]:
     """Rank the samples of one split and draw the best."""
     if not like:
-        raise RequestError("--like: name examples by id, or as lon,lat; several separated by ';'")
+        raise RequestError("--like is missing; give one or more sample ids or locations (lon,lat), separated by ';'")
     if count < 1:
         raise RequestError(f"--count {count}: must be at least 1")
     if request.split == "all":
-        raise RequestError("--split all: similarity is within one split; name train, val or test")
+        raise RequestError("--split all: similarity is computed within one split; use train, val or test")
     folder = request.feature_folder()
     features = store.read_features(paths.feature_file(folder, request.split), lazy=True)
     examples = [find(features, like, "--like"), find(features, unlike, "--unlike")]

@@ -1,4 +1,4 @@
-"""Throughput measured by featurize bench, by model, and the upper bound of the hardware."""
+"""Throughput per model as measured by featurize bench, and the upper bound of the hardware."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""torchgeo's image classification datasets, by their class names there: --dataset torchgeo:NAME.
+"""torchgeo's image classification datasets, by the name of their class in torchgeo: --dataset torchgeo:NAME.
 
 Files lie in ``--data-root``, or its folder torchgeo-NAME, as torchgeo expects them; ``--download`` lets torchgeo fetch
 them.
@@ -49,7 +49,7 @@ CARD = DatasetCard(
     example="torchgeo:RESISC45",
     classes="the dataset's",
     labels="either",
-    bands="the dataset's: 8-bit pictures, Sentinel-1, -2 and -3, aerial colour-infrared",
+    bands="the dataset's: 8-bit images, Sentinel-1, -2 and -3, aerial colour-infrared",
     licence="of each dataset: see torchgeo's documentation",
     citation="Stewart et al. 2022, TorchGeo: Deep Learning with Geospatial Data, doi:10.1145/3557915.3560953, and the "
     "dataset's own paper",

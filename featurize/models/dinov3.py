@@ -1,4 +1,4 @@
-"""DINOv3: a vision transformer trained without labels, on web images or on satellite images (transformers)."""
+"""DINOv3: self-supervised vision transformer, pretrained on web or on satellite images (transformers)."""
 
 from typing import Any
 

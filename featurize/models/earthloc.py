@@ -1,4 +1,4 @@
-"""EarthLoc: a ResNet-50 with a mixer, trained to recognise places in photographs of the Earth (torchgeo)."""
+"""EarthLoc: ResNet-50 with a feature mixer, trained to localize astronaut photographs of the Earth (torchgeo)."""
 
 from torch import Tensor
 from torchgeo.models.earthloc import EarthLoc, EarthLoc_Weights

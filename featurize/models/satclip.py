@@ -1,4 +1,4 @@
-"""SatCLIP: embeds the place of an image, not its pixels: the baseline for whatever geography explains (torchgeo)."""
+"""SatCLIP: embeds the location of an image, not its pixels: a baseline for what geography explains (torchgeo)."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ CARD = ModelCard(
     weights=("pretrained", "random", "PATH"),
     image_size=1,
     default_bands=("rgb", "all"),
-    sizes="1: pixels are not looked at",
+    sizes="1: pixels are not used",
     dim="256",
     bands="any; needs locations",
     files="microsoft/SatCLIP-ViT16-L40: satclip-vit16-l40.ckpt",
@@ -36,7 +36,7 @@ def build(request: EncoderRequest) -> Encoder:
         RequestError: a size other than 1, or weights that do not fit.
     """
     if request.image_size != CARD.image_size:
-        raise RequestError(f"--image-size {request.image_size}: satclip looks at no pixels; remove the flag")
+        raise RequestError(f"--image-size {request.image_size}: satclip uses locations, not pixels; remove the flag")
     return SatCLIPEncoder(request)
 
 

@@ -1,4 +1,4 @@
-"""Swin: Swin Transformer v2 of SatlasPretrain, for Sentinel-2 or aerial pictures (torchgeo)."""
+"""Swin: Swin Transformer v2 of SatlasPretrain, for Sentinel-2 or aerial images (torchgeo)."""
 
 from typing import Any, NamedTuple
 

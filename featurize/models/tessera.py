@@ -1,4 +1,4 @@
-"""TESSERA: a pixel time-series transformer for Sentinel-1 and Sentinel-2, read here with one date (torchgeo)."""
+"""TESSERA: transformer for pixel time series of Sentinel-1 and Sentinel-2, used with one date (torchgeo)."""
 
 from collections.abc import Sequence
 from typing import Any
