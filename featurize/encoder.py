@@ -77,6 +77,7 @@ class Encoder(nn.Module, ABC):
 
     name: str = ""  # set by build_encoder, unless the model does: its name on the command line
     expects: Expected | None = Expected()  # None: any values are accepted
+    has_patches = False  # whether the pooling "patches" of `featurize.dense` gives all patch tokens, row by row
     # Images per CPU core and pass: activations stay in its cache, and no core waits for the others after each layer.
     # None: all images at once, all cores together.
     images_a_core: int | None = 4

@@ -37,6 +37,7 @@ class ModelFlags:
         weights: pretrained, random (untrained; shown in the name of the feature folder), or the path of a weights file
             or folder.
         variant: Variant of the model, such as small or base. Default: the first in `featurize list`.
+        dense: Keep the tokens of all patches of a scene's windows, for a map at patch resolution; galileo and dinov2.
     """
 
     model: str
@@ -47,6 +48,7 @@ class ModelFlags:
     weights: str | None = None
     variant: str | None = None
     layer: str | None = None
+    dense: Annotated[bool, Parameter(negative="")] = False
 
     def check(self) -> None:
         """Raise a RequestError unless the model exists, before the data are opened."""
@@ -79,7 +81,12 @@ class ModelFlags:
             weights=self.weights,
             layer=self.layer,
         )
-        return build_encoder(self.model, first, self.bands, request)
+        encoder = build_encoder(self.model, first, self.bands, request)
+        if not self.dense:
+            return encoder
+        from featurize.dense import keep_patches
+
+        return keep_patches(encoder, first)
 
 
 @Parameter(name="*")

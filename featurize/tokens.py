@@ -34,6 +34,8 @@ def pool_tokens(
             parts.append(tokens[:, 0])
         elif name == "mean":
             parts.append(patches.mean(dim=1))
+        elif name == "patches":  # of `featurize.dense`
+            parts.append(patches.flatten(1))
         elif name == "max":
             parts.append(patches.amax(dim=1))
         elif name == "std":

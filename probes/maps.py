@@ -13,6 +13,7 @@ from data.errors import RequestError
 from data.runs import Run
 from data.scene.grid import SceneGrid, grids_of
 from data.scene.labels import label_windows, record_of, remembered
+from data.scene.patches import by_patch, sample_grids
 from probes import inputs, spatial
 from probes.blocks import Blocks, divide_blocks
 from probes.models import load_model
@@ -39,14 +40,13 @@ def map_splits(folder: Path, out: Path, *, buffer_km: float | None, seed: int) -
     """
     features = scene_features(folder)
     source = remembered(paths.labels_file(out, folder.parent.name))
-    grids = grids_of(features.identity["dataset"]["provenance"])
     assert features.footprint is not None and features.lonlat is not None
-    found = label_windows(source, grids, features.footprint)
+    found = label_windows(source, sample_grids(features), features.footprint)
     for line in found.notes:
         note(line)
     rows = np.flatnonzero(found.labels >= 0)
     blocks = divide_blocks(
-        features.lonlat[rows], found.labels[rows], tile_km=ground_km(grids[0]), buffer_km=buffer_km, seed=seed
+        features.lonlat[rows], found.labels[rows], tile_km=ground_km(features), buffer_km=buffer_km, seed=seed
     )
     labelled = replace(features, labels=found.labels, class_names=found.class_names, features_sha256=None)
     part = replace(inputs.only_rows(labelled, rows), footprint=None)
@@ -60,7 +60,7 @@ def map_splits(folder: Path, out: Path, *, buffer_km: float | None, seed: int) -
 
 
 def scene_features(folder: Path) -> store.FeatureSet:
-    """The features of all windows of a scene, left on disk.
+    """The features of all windows of a scene, or of all patches of all windows, left on disk.
 
     Raises:
         RequestError: the features are not of a scene.
@@ -69,11 +69,12 @@ def scene_features(folder: Path) -> store.FeatureSet:
     features = store.read_features(file, lazy=True) if file.exists() else None
     if features is None or features.footprint is None:
         raise RequestError(f"{folder} holds no windows of a scene; a map needs features of --dataset scene")
-    return features
+    return by_patch(features)
 
 
-def ground_km(grid: SceneGrid) -> float:
-    """Side of a window on the ground."""
+def ground_km(features: store.FeatureSet) -> float:
+    """Side of a window on the ground; what the model saw of a patch's surroundings, too."""
+    grid = grids_of(features.identity["dataset"]["provenance"])[0]
     windows = np.array([[0, 0], [0, grid.tile]])
     lonlat = grid.lonlat(windows)
     return float(spatial.nearest_km(lonlat[:1], lonlat[1:])[0])
@@ -144,7 +145,7 @@ def scene_maps(run: Run, features: store.FeatureSet, *, n_jobs: int = 1) -> Iter
     names = tuple(run.class_names)
     assert features.footprint is not None
     with progress(f"{run.kind} on {run.dataset}", len(features.ids), "windows") as advance:
-        for number, grid in enumerate(grids_of(features.identity["dataset"]["provenance"])):
+        for number, grid in enumerate(sample_grids(features)):
             rows = np.flatnonzero(features.footprint[:, 0] == number)
             first, last = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 0)
             sums = np.zeros((len(names), *grid.cells))
@@ -165,7 +166,7 @@ def spread(grid: SceneGrid, windows: np.ndarray, scores: np.ndarray, sums: np.nd
 
     Args:
         grid: of the scene.
-        windows: (N, 2) first row and column, each once.
+        windows: (N, 2) first row and column.
         scores: (N, K).
         sums: (K, h, w), changed.
         counts: (h, w) windows over each cell, changed.
@@ -176,5 +177,5 @@ def spread(grid: SceneGrid, windows: np.ndarray, scores: np.ndarray, sums: np.nd
         for right in range(side):
             inside = (rows + down < grid.cells[0]) & (columns + right < grid.cells[1])
             at = (rows[inside] + down, columns[inside] + right)
-            sums[:, *at] += scores[inside].T
-            counts[at] += 1
+            np.add.at(sums, (slice(None), *at), scores[inside].T)  # patches of overlapping windows may coincide
+            np.add.at(counts, at, 1)

@@ -17,8 +17,8 @@ from data import paths
 from data.command import note
 from data.errors import RequestError
 from data.runs import Run
-from data.scene.grid import grids_of
 from data.scene.labels import label_windows, remembered
+from data.scene.patches import sample_grids
 from probes import inputs
 from probes.map_polygons import write_vector
 from probes.maps import features_of
@@ -51,7 +51,7 @@ def suggest(run: Run, to: Path, *, count: int = 20, n_jobs: int = -1) -> int:
     features = features_of(run)
     assert features.footprint is not None and features.lonlat is not None
     source = remembered(paths.labels_file(run.folder.resolve().parents[3], run.dataset))
-    grids = grids_of(features.identity["dataset"]["provenance"])
+    grids = sample_grids(features)
     labelled = label_windows(source, grids, features.footprint).labels >= 0
     model = load_model(run.folder / "model.skops", sha256=run.model_sha256)
     scores = score(

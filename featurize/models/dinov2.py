@@ -95,6 +95,8 @@ def build(request: EncoderRequest) -> Encoder:
 class DINOv2Encoder(Encoder):
     """transformers' model after its final layer norm; position embeddings are interpolated to the size."""
 
+    has_patches = True
+
     def __init__(self, request: EncoderRequest) -> None:
         model, weights = load_model(architecture(request.variant), request.weights)
         layers = chosen_layers("dinov2", request.layer, model.config.num_hidden_layers)

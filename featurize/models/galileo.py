@@ -84,6 +84,8 @@ def scaling(bands: Sequence[Band]) -> Normalization:
 class GalileoEncoder(Encoder):
     """Tokens of all groups and patches after the last layer norm, pooled."""
 
+    has_patches = True
+
     def __init__(self, request: EncoderRequest) -> None:
         variant = str(request.variant)
         model = random_module(lambda: Galileo(*SIZES[variant]))
@@ -125,6 +127,8 @@ class GalileoEncoder(Encoder):
         if self.ndvi_of:
             groups["NDVI"] = self.ndvi(images)
         tokens = self.model(groups, patch_size(height))
+        if self.request.pooling == "patches":
+            tokens = tokens.unflatten(1, (len(groups), -1)).mean(dim=1)
         return pool_tokens(tokens, self.request.pooling, prefix=0)
 
     def ndvi(self, images: Tensor) -> Tensor:
