@@ -5,7 +5,7 @@ absolute, so that one split of a set can be made again from any folder.
 """
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,18 @@ def running(words: Sequence[str]) -> Iterator[None]:
 def current_command() -> str | None:
     """The command that this process carries out, as it was given; None where its Python function was called."""
     return shlex.join(_current[-1]) if _current else None
+
+
+def recorded_flag(environment: Mapping[str, Any], group: str, name: str) -> Any:
+    """A flag that featurize recorded with features; None where it was not given, or none are recorded.
+
+    Args:
+        environment: of the features; imported ones record their command instead.
+        group: ``model`` or ``data``.
+        name: of the flag.
+    """
+    asked = environment.get("asked")
+    return asked.get(group, {}).get(name) if isinstance(asked, dict) else None
 
 
 def recorded_command(asked: Any, identity: dict[str, Any], folder: Path, split: str) -> str | None:

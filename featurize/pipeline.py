@@ -130,7 +130,8 @@ def unfinished_parts(task: Task, writer: store.FeatureWriter) -> list[int]:
     same_times = task.dataset.digest_of_times and not writer.other_times
     if changed := changed_parts(task, writer, done, same_times=same_times):
         print(f"{task.dataset.split}: images of {len(changed)} finished parts changed: made again", flush=True)
-        writer.forget(changed)
+    if recorded := writer.recorded() & {*missing, *changed}:  # whoever waits for parts waits for their lines
+        writer.forget(recorded)
     return sorted({*missing, *changed})
 
 

@@ -26,14 +26,16 @@ def repair(file: Path) -> None:
     except store.Damaged as error:
         raise store.Damaged(f"{error}; it is too damaged to repair: {again}") from error
     identity, environment = about["identity"], about["environment"]
-    if not environment.get("asked") or identity["split"].get("altered"):
+    if isinstance(asked := environment.get("asked"), str):
+        raise RequestError(f"{file} was imported; give its command again with --overwrite: {asked}")
+    if not asked or identity["split"].get("altered"):
         raise RequestError(f"{file} does not say which flags made it; {again}")
     resolved = file.resolve()
     if len(resolved.parents) < 4:
         raise RequestError(f"{file} is not where featurize put it, below an --out folder; {again}")
     run = RunFlags(precision=identity["encoder"]["precision"])
     out = resolved.parents[3]  # out/features/<dataset>/<encoder>/<split>.h5
-    job = Job.from_asked(environment["asked"], identity["split"]["name"], run=run, out=out, overwrite=True)
+    job = Job.from_asked(asked, identity["split"]["name"], run=run, out=out, overwrite=True)
     runtime = local.prepare(job)
     task = local.make_task(job, runtime, identity["split"]["name"], 0)
     samples, fields = task.dataset, store.differing_fields(identity, task.identity)

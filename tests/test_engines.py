@@ -142,6 +142,26 @@ def test_a_rank_that_dies_does_not_keep_the_first_waiting_and_is_named(monkeypat
     assert ranks[0].returncode == 130
 
 
+def test_a_first_rank_that_is_killed_is_named():
+    killed, told = "import os; os.kill(os.getpid(), 9)", "import time; time.sleep(0.5); raise SystemExit(2)"
+    ranks = [process(killed), process(told)]
+    with pytest.raises(RequestError, match=r"rank 0 died \(exit code -9\)"):
+        torchrun.wait_for(ranks)
+
+
+def test_a_rank_that_was_interrupted_has_not_died():
+    ranks = [process("import time; time.sleep(0.5); raise SystemExit(130)"), process("raise SystemExit(143)")]
+    ranks[1].wait()
+    assert torchrun.wait_for(ranks) == 130
+
+
+def test_a_rank_that_starts_after_the_first_has_failed_does_not_wait_for_it_long(monkeypatch):
+    monkeypatch.setattr(torchrun, "ALONE_S", 0.3)
+    late = process("import signal, time; signal.signal(signal.SIGINT, lambda *_: exit(130)); time.sleep(300)")
+    time.sleep(0.3)
+    assert torchrun.wait_for([process("raise SystemExit(2)"), late]) == 2
+
+
 IMPATIENT = """
 import sys
 from data import command

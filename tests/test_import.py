@@ -11,10 +11,12 @@ import pytest
 
 from analysis.contract import ViewRequest, run_view
 from data import store
+from data.asked import running
 from data.errors import RequestError
 from data.flags import ImportFlags
 from data.store.exchange import embeddings
 from data.store.exchange.importing import import_features
+from featurize.repair import repair
 from probes.fit import fit_run
 from probes.inputs import read_splits
 
@@ -249,6 +251,21 @@ def test_wrong_requests_are_one_line(tmp_path, made):
     np.save(tmp_path / "c.npy", np.arange(5))
     with pytest.raises(RequestError, match="expected N x D"):
         imported(tmp_path, tmp_path / "c.npy")
+
+
+def test_what_the_command_recorded_is_no_flags_to_take_images_or_a_repair_from(tmp_path, made):
+    write_npz(made, tmp_path / "a.npz")
+    with running(["featurize", "import", "a.npz", "--name", "mine"]):
+        file = imported(tmp_path, tmp_path / "a.npz")["test"].file
+    like = store.read_features(file).ids[0]
+    assert run_view("similar", ViewRequest(out=tmp_path / "runs"), like=like, count=2)
+    with h5py.File(file) as source:
+        start = source["features"].id.get_chunk_info(0).byte_offset
+    content = bytearray(file.read_bytes())
+    content[start] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(RequestError, match="--overwrite: featurize import a.npz --name mine"):
+        repair(file)
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.5, 0.9, 0.99])

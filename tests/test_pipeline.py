@@ -18,7 +18,7 @@ from featurize.batches import collate, prepare
 from featurize.embedder import Embedder
 from featurize.encoder import Encoder, EncoderRequest, build_encoder
 from featurize.normalization import unscaled
-from featurize.pipeline import featurize_split
+from featurize.pipeline import embed_parts, featurize_split, unfinished_parts
 from featurize.runtime import Runtime, choose_device, choose_precision
 from featurize.stages import Meter
 from featurize.task import Task
@@ -54,6 +54,14 @@ def test_rows_are_in_the_datasets_order(tmp_path):
     np.testing.assert_array_equal(got.labels, dataset.labels)
     np.testing.assert_array_equal(got.lonlat, dataset.lonlat)
     assert got.environment["images_per_s"] > 0 and got.environment["device"] == "cpu"
+
+
+def test_a_damaged_part_is_not_taken_for_done_while_another_process_makes_it(tmp_path):
+    made = task(PixelDataset(rows=21), stats(PixelDataset(rows=21)))
+    with store.FeatureWriter(tmp_path / "train.h5", made.identity, **made.shape, part_rows=8) as writer:
+        embed_parts(made, writer, [0, 1], Meter())
+        (writer.parts / "part-00001.h5").write_bytes(b"damaged")
+        assert unfinished_parts(made, writer) == [1, 2] and writer.recorded() == {0}
 
 
 @pytest.mark.parametrize("changes", [{"workers": 2}, {"batch_size": 3}, {"part_rows": 100}])

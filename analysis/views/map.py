@@ -15,6 +15,7 @@ from analysis import figures, frames
 from analysis.card import Section, ViewCard
 from analysis.contract import Output, Table, ViewRequest
 from analysis.writing import stem_of, write_view
+from data.asked import recorded_flag
 from data.errors import RequestError
 from data.runs import Run
 from data.scene.grid import SceneGrid, grids_of
@@ -94,7 +95,7 @@ def _in_metres(grid: SceneGrid) -> bool:
 
 def _picture(grid: SceneGrid, environment: dict[str, Any]) -> np.ndarray | None:
     """The scene's picture, from where its features say that it was; None where it is not there any more."""
-    root = ((environment.get("asked") or {}).get("data") or {}).get("data_root")
+    root = recorded_flag(environment, "data", "data_root")
     try:
         scenes = find_scenes(Path(root)) if root else []
         return next((preview(scene) for scene in scenes if scene.name == grid.name), None)

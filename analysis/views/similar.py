@@ -14,6 +14,7 @@ from analysis.card import Option, ViewCard
 from analysis.contract import Output, Table, ViewRequest
 from analysis.writing import write_view
 from data import paths, store
+from data.asked import recorded_flag
 from data.errors import RequestError, unknown
 from data.files import short_hash
 from probes.spatial import nearest_km
@@ -163,8 +164,7 @@ def similarities(
 
 def _pictures(features: store.FeatureSet, ids: list[str], data_root: str) -> dict[str, np.ndarray]:
     """Pictures by id; none where the images are not at hand."""
-    asked = ((features.environment.get("asked") or {}).get("data") or {}).get("data_root")
-    root = data_root or asked
+    root = data_root or recorded_flag(features.environment, "data", "data_root")
     try:
         source = samples.open_samples(
             features.identity["dataset"], features.identity["split"]["name"], data_root=Path(root) if root else None,

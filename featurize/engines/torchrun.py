@@ -24,6 +24,8 @@ from featurize.ranks import DidNotStartError, Ranks, RunEndedError
 
 POLL_S = 0.1
 GRACE_S = 60.0  # for ranks to end when another has died, before they are interrupted, terminated and killed
+ALONE_S = 10.0  # before they are interrupted, once the first is gone: one that starts late would wait for it in vain
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT)  # exit codes of ranks that were asked to stop
 TOKEN = "FROZEN_EARTH_RUN"
 # What names a run of ranks that this program did not start: by torchrun, Slurm or hand.
 RUN_NAMES = (
@@ -108,7 +110,7 @@ def wait_for(ranks: Sequence[subprocess.Popen]) -> int:
         The first rank's exit code.
 
     Raises:
-        RequestError: a rank died, and the first did not report it.
+        RequestError: a rank died, unless the first reported it.
     """
     ways, patience = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], GRACE_S
     died: tuple[int, int] | None = None
@@ -117,6 +119,8 @@ def wait_for(ranks: Sequence[subprocess.Popen]) -> int:
             ended = ((rank, process.returncode) for rank, process in enumerate(ranks) if process.returncode)
             died = died or next(ended, None)
             patience -= POLL_S if died else 0.0
+            if len(ways) == 3 and ranks[0].returncode and ranks[0].returncode not in STOPPED:
+                patience = min(patience, ALONE_S)
             if patience < 0 and ways:
                 way, patience = ways.pop(0), GRACE_S
                 for process in running:
@@ -129,8 +133,8 @@ def wait_for(ranks: Sequence[subprocess.Popen]) -> int:
         except KeyboardInterrupt:
             continue  # the ranks received it too: they finish their parts and end
     code = ranks[0].returncode
-    if died and died[0] and code != 2:
+    if died and died[1] not in STOPPED and code != 2 and (died[0] or code < 0):
         raise RequestError(
             f"the process of rank {died[0]} died (exit code {died[1]}); finished parts are kept: run the command again"
         )
-    return code
+    return 128 + signal.SIGINT if code == -signal.SIGINT else code
