@@ -18,8 +18,13 @@ EVERY = ("runs", "features", "dataset", "speed")
 
 # name: (type, default, help, the inputs whose views have it)
 COMMON: dict[str, tuple[Any, Any, str, tuple[str, ...]]] = {
-    "model": (str | None, None, "Use only this model.", ("runs", "features")),
-    "dataset": (str | None, None, "Use only this dataset.", ("runs", "features")),
+    "model": (
+        str | None,
+        None,
+        "Use only this model; views of runs accept a list.",
+        ("runs", "features"),
+    ),
+    "dataset": (str | None, None, "Use only this dataset; views of runs accept a list.", ("runs", "features")),
     "kind": (str | None, None, "Use only this probe kind.", ("runs",)),
     "rule": (Rule, "both", "Decision rule: half (threshold 0.5), tuned (thresholds chosen on val) or both.", ("runs",)),
     "features": (

@@ -28,6 +28,7 @@ from data.asked import current_command
 from data.errors import DamageWarning, RequestError
 from data.files import canonical_json, explained, sha256_of_file, short_hash
 from data.folders import published_folder
+from data.pairs import names_in
 from data.problems import Kind, Problem
 from data.schema import check_record
 from data.store import Damaged, inspected, open_hdf5
@@ -370,6 +371,7 @@ def all_runs(out: Path, *, model: str | None = None, dataset: str | None = None,
 def find_runs(out: Path, *, model: str | None = None, dataset: str | None = None, kind: str | None = None) -> list[Run]:
     """Every run under `out` that fits the given names; perhaps none. Damaged ones are left out with a `DamageWarning`.
 
+    `model` and `dataset` may be comma-separated lists.
     Sorted by dataset, encoder and kind; of a kind, those that learned from less and lower seeds come first.
     """
     runs = []
@@ -380,11 +382,9 @@ def find_runs(out: Path, *, model: str | None = None, dataset: str | None = None
             warnings.warn(DamageWarning(f"left out: {error}"), stacklevel=2)
             continue
         features = run.record["features"]
-        if model not in (None, features["encoder"]["name"], run.encoder):
-            continue
-        if dataset not in (None, features["dataset"]["name"], run.dataset):
-            continue
-        if kind in (None, run.kind):
+        fits = model is None or not {features["encoder"]["name"], run.encoder}.isdisjoint(names_in(model))
+        fits &= dataset is None or not {features["dataset"]["name"], run.dataset}.isdisjoint(names_in(dataset))
+        if fits and kind in (None, run.kind):
             runs.append(run)
     return sorted(runs, key=_order)
 

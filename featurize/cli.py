@@ -9,7 +9,8 @@ from cyclopts import Parameter
 
 from data import command, paths
 from data.errors import RequestError, unknown
-from data.flags import ANY, DataFlags, ImportFlags
+from data.flags import ANY, DEFAULT_DATASET, DataFlags, ImportFlags
+from data.pairs import names_in, run_pairs, several
 from data.problems import Kind, Problem
 from data.registry import DATASETS
 from data.scene.flags import NO_LABELS, LabelFlags
@@ -43,6 +44,9 @@ def featurize(
 ) -> int:
     """Extract features, or reuse them if they exist with the same settings; an interrupted run resumes.
 
+    --model and --dataset accept lists, such as --model dofa,stats --dataset eurosat,folder: every pair is made in turn,
+    one that fails does not stop the others, and a table says what was made, reused and failed.
+
     Args:
         model: Which encoder.
         data: Which samples.
@@ -54,11 +58,32 @@ def featurize(
         overwrite: Recompute the features even if they exist.
     """
     job = Job(model=model, data=data, run=run, augment=augment, out=out, overwrite=overwrite)
+    if not several(model.model, data.dataset):
+        return _featurize(job, labels)
+    if run.chosen_engine() == "torchrun":
+        raise RequestError("lists of models or datasets need --engine local or ray; give one command per pair")
+    for name in names_in(model.model):
+        MODELS.check(str(name))
+    for name in names_in(data.dataset):
+        DATASETS.check(name or DEFAULT_DATASET)
+
+    def one(model: str | None, dataset: str | None) -> int:
+        pair = replace(job, model=replace(job.model, model=model), data=replace(data, dataset=dataset))
+        return _featurize(pair, labels)
+
+    def written() -> list[Path]:
+        return [file for folder in paths.feature_folders(out) for file in folder.glob("*.h5")]
+
+    return run_pairs("featurize", model.model, data.dataset, one, written)
+
+
+def _featurize(job: Job, labels: LabelFlags) -> int:
+    """Make the features of one model on one dataset."""
     job.check()
-    labels.check(data.dataset)
+    labels.check(job.data.dataset)
     if labels.labels:
-        labels.record(job.open("test"), out)
-    return ENGINES.load(run.chosen_engine()).run(job)  # imports torch, which takes seconds
+        labels.record(job.open("test"), job.out)
+    return ENGINES.load(job.run.chosen_engine()).run(job)  # imports torch, which takes seconds
 
 
 @app.command

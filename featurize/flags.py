@@ -25,7 +25,7 @@ class ModelFlags:
     """Which encoder; all of these determine the values.
 
     Args:
-        model: Name of a model; see `featurize list`.
+        model: Name of a model, or several separated by commas; see `featurize list`.
         bands: Band set (rgb, s2-9, s2-10, s2-12, s2-13, s1, s1s2, all) or names such as B04,B08. Default: the model's.
         image_size: Resize images to this side in pixels. Default: the model's input size, or the size of the images.
         pooling: How tokens are pooled into one embedding: cls, mean, max, std, gem, or several joined by +, such as

@@ -2,6 +2,7 @@
 
 # Only light imports here, so that --help is quick; numpy, h5py and scikit-learn are imported inside functions.
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,8 @@ from cyclopts import Parameter
 
 from data import command
 from data.errors import RequestError
-from data.paths import DEFAULT_OUT
+from data.pairs import run_pairs, several
+from data.paths import DEFAULT_OUT, probe_root
 from data.rules import check_rule, rule_name, rules_of
 from probes import protocols
 from probes.card import PROBES
@@ -34,10 +36,11 @@ COLUMNS = {
 @app.default
 def probe(
     *, fit: FitFlags = NOTHING, shots: int | None = None, train_fraction: float | None = None, seeds: int | None = None
-) -> None:
+) -> int:
     """Fit classical probes on stored features: fit on train, choose on val, score test.
 
     Each run is a folder with run.json, predictions.h5 and model.skops under OUT/probes; a run that exists is reused.
+    --model and --dataset accept lists: every pair is fitted in turn, and one that fails does not stop the others.
 
     Args:
         fit: Which probes, and how.
@@ -56,14 +59,22 @@ def probe(
     fit.check_val(shots is not None)
     if train_fraction is not None and not 0 < train_fraction <= 1:
         raise RequestError(f"--train-fraction {train_fraction:g}: must be above 0 and at most 1")
-    splits = fit.splits()
-    fit.check(kinds, splits)
     cut = {"shots": shots, "fraction": train_fraction}
-    runs = [fit.run(kind, splits, seed=seed, cut=cut) for seed in numbers for kind in kinds]
-    if repeats == 1:
-        _print_results(runs)
-    else:
-        _print_summary(runs, fit.out)
+
+    def one(model: str | None, dataset: str | None) -> None:
+        pair = replace(fit, model=model, dataset=dataset)
+        splits = pair.splits()
+        pair.check(kinds, splits)
+        runs = [pair.run(kind, splits, seed=seed, cut=cut) for seed in numbers for kind in kinds]
+        if repeats == 1:
+            _print_results(runs)
+        else:
+            _print_summary(runs, fit.out)
+
+    if several(fit.model, fit.dataset):
+        return run_pairs("probe", fit.model, fit.dataset, one, lambda: [*probe_root(fit.out).glob("*/*/*/run.json")])
+    one(fit.model, fit.dataset)
+    return 0
 
 
 @app.command

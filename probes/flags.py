@@ -33,9 +33,9 @@ class FitFlags:
     Args:
         kind: Probe kinds, comma-separated, or 'all'; see probe list. Default: the kinds of the protocol.
         protocol: A published evaluation protocol to follow, such as torchgeo-bench; see probe list.
-        model: Model whose features to use; required if several feature sets exist. A+B concatenates the features of
-            two models.
-        dataset: Dataset whose features to use; required if several feature sets exist.
+        model: Model whose features to use, or several separated by commas; required if several feature sets exist. A+B
+            concatenates the features of two models.
+        dataset: Dataset whose features to use, or several separated by commas; required if several feature sets exist.
         features: Folder with train.h5, val.h5 and test.h5, instead of --model and --dataset.
         out: Output folder; features are searched for here, too.
         seed: Random seed.
