@@ -23,6 +23,27 @@ def running(words: Sequence[str]) -> Iterator[None]:
         _current.pop()
 
 
+@contextmanager
+def running_one(values: dict[str, str | None]) -> Iterator[None]:
+    """Let `current_command` return the command with one value of each flag that was given a list.
+
+    Args:
+        values: by flag, such as ``--model``; None leaves the flag as it is.
+    """
+    words = list(_current[-1]) if _current else []
+    for flag, value in values.items():
+        for at, word in enumerate(words):
+            if value is not None and word == flag:
+                words[at + 1 : at + 2] = [value]
+            elif value is not None and word.startswith(f"{flag}="):
+                words[at] = f"{flag}={value}"
+    if not words:
+        yield
+        return
+    with running(words):
+        yield
+
+
 def current_command() -> str | None:
     """The command that this process carries out, as it was given; None where its Python function was called."""
     return shlex.join(_current[-1]) if _current else None

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from data.asked import running_one
 from data.errors import DiskError, RequestError
 
 
@@ -53,7 +54,8 @@ def run_pairs(
         print(f"{program}: {number} of {len(pairs)}: {one or 'its model'} on {other or 'its dataset'}", file=sys.stderr)
         before, start, why = _times(written()), time.perf_counter(), ""
         try:
-            code = work(one, other)
+            with running_one({"--model": one, "--dataset": other}):
+                code = work(one, other)
             why = f"exit code {code}" if code else ""
         except DiskError:
             raise
