@@ -27,12 +27,7 @@ COMMON: dict[str, tuple[Any, Any, str, tuple[str, ...]]] = {
     "dataset": (str | None, None, "Use only this dataset; views of runs accept a list.", ("runs", "features")),
     "kind": (str | None, None, "Use only this probe kind.", ("runs",)),
     "rule": (Rule, "both", "Decision rule: half (threshold 0.5), tuned (thresholds chosen on val) or both.", ("runs",)),
-    "features": (
-        Path | None,
-        None,
-        "Feature folder to use, instead of --model and --dataset.",
-        ("features", "dataset"),
-    ),
+    "features": (Path | None, None, "Feature folder, instead of --model and --dataset.", ("features", "dataset")),
     "split": (Literal["train", "val", "test", "all"], "test", "Split to use.", ("features",)),
     "style": (Style, "paper", "Figure style: paper, or slides with larger text.", ("runs", "features", "speed")),
     "data": (DataFlags, ANY, "Which samples.", ("dataset",)),

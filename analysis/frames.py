@@ -5,15 +5,12 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Bool
 
 from data.errors import RequestError, unknown
-from data.runs import Predictions, Run
+from data.runs import Run
 from probes import pooling, protocols
 from probes.intervals import Interval
-from probes.metrics import label_matrix
 
 # What a reader is shown, in this order; a record may hold more.
 PROBABILITY_METRICS = {"log_loss": "Log loss", "brier": "Brier score", "ece": "ECE"}
@@ -312,29 +309,6 @@ def with_names(frame: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
         model=[models[key] for key in zip(frame["dataset"], frame["encoder"], strict=True)],
         probe=[probes[key] for key in zip(frame["dataset"], frame["encoder"], frame["run"], strict=True)],
     )
-
-
-def decisions(run: Run, predictions: Predictions, rule: str) -> Bool[np.ndarray, "samples classes"]:
-    """What a run predicted, worked out again from its scores.
-
-    Args:
-        run: the run.
-        predictions: of a split of this run.
-        rule: ``half`` or ``tuned``; single-label runs predict by argmax under both.
-
-    Returns:
-        (N, K) booleans.
-    """
-    classes = len(run.class_names)
-    if not run.multilabel:
-        return predictions.scores.argmax(axis=1)[:, None] == np.arange(classes)
-    thresholds = np.array([values["threshold"] for values in run.record["per_class"][rule]], np.float64)
-    return predictions.scores.astype(np.float64) >= thresholds
-
-
-def truth(predictions: Predictions, classes: int) -> Bool[np.ndarray, "samples {classes}"]:
-    """(N, K) booleans of the labels of a split."""
-    return label_matrix(predictions.labels, classes)
 
 
 def only_group(runs: Sequence[Run]) -> list[Run]:

@@ -12,9 +12,7 @@ from scipy.stats import binomtest
 
 from data.errors import RequestError
 from data.runs import Predictions, Run
-from probes import intervals, jackknife, metrics, pooling
-from probes.predict import thresholds_of
-from probes.scores import decide
+from probes import intervals, jackknife, pooling
 
 
 def compare(one: Run, other: Run, *, rule: str = "tuned", other_rule: str | None = None) -> dict[str, Any]:
@@ -37,21 +35,20 @@ def compare(one: Run, other: Run, *, rule: str = "tuned", other_rule: str | None
     """
     if one.class_names != other.class_names or one.multilabel != other.multilabel:
         raise RequestError(f"{one.folder} and {other.folder} have different classes; compare runs of the same dataset")
-    first, second = one.predictions("test"), _in_order(one, other)
-    truth = metrics.label_matrix(first.labels, len(one.class_names))
-    if not np.array_equal(truth, metrics.label_matrix(second.labels, len(one.class_names))):
+    given = one.predictions("test")
+    first = pooling.judge(one, given, rule)
+    second = pooling.judge(other, _in_order(one, other), other_rule or rule)
+    truth = first.truth
+    if not np.array_equal(truth, second.truth):
         raise RequestError(
             f"{one.folder} and {other.folder} differ in the labels of the test samples; run the probes again"
         )
-    decided = [
-        decide(predictions.scores, thresholds_of(run, name))
-        for run, predictions, name in ((one, first, rule), (other, second, other_rule or rule))
-    ]
-    scores = [first.scores, second.scores]
-    units = pooling.units_of(one, first.lonlat, len(truth))
+    units = pooling.units_of(one, given.lonlat, len(truth))
     values = [
-        jackknife.estimates(truth, d, s, units, multilabel=one.multilabel) for d, s in zip(decided, scores, strict=True)
+        jackknife.estimates(truth, judged.decided, judged.scores, units, multilabel=one.multilabel)
+        for judged in (first, second)
     ]
+    right = [(judged.decided & truth).any(axis=1) for judged in (first, second)]
     found = {}
     for name in values[0]:
         of_pair = intervals.difference(values[1][name] - values[0][name], units)
@@ -71,7 +68,7 @@ def compare(one: Run, other: Run, *, rule: str = "tuned", other_rule: str | None
         "units": units.count,
         "warning": units.warning,
         "metrics": found,
-        "mcnemar": None if one.multilabel else mcnemar(*((d & truth).any(axis=1) for d in decided)),
+        "mcnemar": None if one.multilabel else mcnemar(*right),
     }
 
 

@@ -84,37 +84,6 @@ class RunPlan:
         return recorded(self.multilabel, self.settings, self.candidates)
 
 
-def fit_run(
-    kind: str,
-    splits: dict[str, store.FeatureSet],
-    out: Path,
-    *,
-    seed: int = 0,
-    settings: Settings = DEFAULT,
-    n_jobs: int = -1,
-    overwrite: bool = False,
-    log: Callable[[str], None] | None = None,
-) -> runs.Run:
-    """The run for these settings: the one on disk if it exists, otherwise a new one.
-
-    Args:
-        kind: probe kind.
-        splits: see `probes.inputs.read_splits`.
-        out: output folder.
-        seed: random seed.
-        settings: see `probes.settings.Settings`.
-        n_jobs: threads, -1 for one per core; they do not change the result.
-        overwrite: fit again even if the run exists.
-        log: receives one line per candidate.
-
-    Raises:
-        RequestError: as `plan_probe`; or the disk is full.
-    """
-    plan = plan_probe(kind, splits, out, seed=seed, settings=settings)
-    existing = None if overwrite else finished(plan)
-    return existing or run_probe(plan, splits, n_jobs=n_jobs, log=log)
-
-
 def plan_probe(
     kind: str, splits: dict[str, store.FeatureSet], out: Path, *, seed: int, settings: Settings = DEFAULT
 ) -> RunPlan:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64
 
 from data.errors import RequestError
 from data.files import canonical_json
@@ -125,10 +125,14 @@ def judge(run: Run, given: Predictions, rule: str) -> Judged:
         rule: ``half`` or ``tuned``.
     """
     truth = metrics.label_matrix(given.labels, len(run.class_names))
-    thresholds = None
-    if run.multilabel:
-        thresholds = np.array([values["threshold"] for values in run.record["per_class"][rule]], np.float64)
-    return Judged(truth, decide(given.scores, thresholds), given.scores)
+    return Judged(truth, decide(given.scores, thresholds_of(run, rule)), given.scores)
+
+
+def thresholds_of(run: Run, rule: str) -> Float64[np.ndarray, " classes"] | None:
+    """Thresholds that a run recorded for a decision rule; None for the argmax."""
+    if not run.multilabel:
+        return None
+    return np.array([values["threshold"] for values in run.record["per_class"][rule]], np.float64)
 
 
 def pool(runs: Sequence[Run], judged: Sequence[Judged], units: Units, *, only: str | None = None) -> Pooled:
@@ -141,9 +145,8 @@ def pool(runs: Sequence[Run], judged: Sequence[Judged], units: Units, *, only: s
         only: a single metric; None for all.
     """
     first, names = runs[0], runs[0].class_names
-    ranked = (
-        only is None or only.startswith("map_") or only in intervals.LOSSES
-    )  # other metrics need no scores, which is faster
+    # Other metrics need no scores, which is faster.
+    ranked = only is None or only.startswith("map_") or only in intervals.LOSSES
     each = [
         jackknife.estimates(one.truth, one.decided, one.scores if ranked else None, units, multilabel=first.multilabel)
         for one in judged

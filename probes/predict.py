@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float64
 from joblib import effective_n_jobs
 from pyarrow.csv import CSVWriter
 from pyarrow.parquet import ParquetWriter
@@ -21,6 +20,7 @@ from data.errors import RequestError
 from data.files import published
 from probes import inputs
 from probes.models import load_model
+from probes.pooling import thresholds_of
 from probes.scores import decide, score
 
 WRITERS: dict[str, Any] = {".csv": CSVWriter, ".parquet": ParquetWriter}
@@ -150,10 +150,3 @@ def _values(dataset: dict[str, Any]) -> dict[str, Any]:
     """A dataset's identity without what only selects samples: --limit and --per-class."""
     provenance = {key: value for key, value in dataset["provenance"].items() if key != "per_class"}
     return dataset | {"limit": None, "provenance": provenance}
-
-
-def thresholds_of(run: runs.Run, rule: str) -> Float64[np.ndarray, " classes"] | None:
-    """Thresholds that a run recorded for a decision rule; None for the argmax."""
-    if not run.multilabel:
-        return None
-    return np.array([values["threshold"] for values in run.record["per_class"][rule]], np.float64)

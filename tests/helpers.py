@@ -121,3 +121,12 @@ def flips(content, count, seed=0):
         changed = bytearray(content)
         changed[at] ^= int(rng.integers(1, 256))
         yield bytes(changed)
+
+
+def fit_run(kind, splits, out, *, seed=0, settings=None, n_jobs=-1):
+    """The run for these settings (default: `probes.settings.DEFAULT`), the one on disk if it exists."""
+    from probes import fit  # deferred: most tests need no probe
+    from probes.settings import DEFAULT
+
+    plan = fit.plan_probe(kind, splits, out, seed=seed, settings=settings or DEFAULT)
+    return fit.finished(plan) or fit.run_probe(plan, splits, n_jobs=n_jobs)

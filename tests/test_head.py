@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import TinyDataset, encoder_identity, make_features
+from helpers import TinyDataset, encoder_identity, fit_run, make_features
 
 from data import paths, store
 from data.errors import RequestError
@@ -93,7 +93,7 @@ def test_the_run_keeps_the_curves_of_every_epoch_and_the_weights_of_the_best(tmp
     folder = make_features(tmp_path, multilabel=False, rows=(60, 40, 40), dim=4)
     splits = inputs.read_splits(folder)
     settings = search.Settings(options={"learning_rate": 0.3, "batch_size": 8, "epochs": 7})
-    run = fit.fit_run("head", splits, tmp_path, settings=settings, n_jobs=1)
+    run = fit_run("head", splits, tmp_path, settings=settings, n_jobs=1)
     record = json.loads((run.folder / "run.json").read_text())
     curves = record["history"]["curves"]
     assert [list(entry) for entry in curves] == [
@@ -203,7 +203,7 @@ def test_a_probe_learns_from_all_views_where_asked(kind, folder, tmp_path):
     for count in (1, 3):
         splits = inputs.read_splits(folder, views=count)
         settings = search.Settings(views=count, options={"epochs": 5, "learning_rate": 0.05} if kind == "head" else {})
-        run = fit.fit_run(kind, splits, tmp_path / kind, settings=settings, n_jobs=1)
+        run = fit_run(kind, splits, tmp_path / kind, settings=settings, n_jobs=1)
         model = load_model(run.folder / "model.skops")
         right[count] = (model.predict(views) == [0, 1, 2, 0, 1, 2]).mean()
         assert run.record["rows"]["train"] == 40 and run.record["arguments"]["views"] == count
@@ -218,7 +218,7 @@ def test_a_subset_takes_all_views_of_the_images_it_takes(folder, tmp_path, monke
     monkeypatch.setattr(fit, "search", lambda job: jobs.append(job) or (_ for _ in ()).throw(KeyboardInterrupt))
     splits = inputs.read_splits(folder, views=3)
     with pytest.raises(KeyboardInterrupt):
-        fit.fit_run("head", splits, tmp_path, settings=search.Settings(views=3, shots=4))
+        fit_run("head", splits, tmp_path, settings=search.Settings(views=3, shots=4))
     (job,) = jobs
     rows = subset(splits["train"].labels, 3, seed=0, shots=4)
     assert len(rows) == 12 and len(job.train) == 36
@@ -248,9 +248,7 @@ def test_the_same_seed_gives_the_same_run_with_views(folder, tmp_path):
     texts = []
     for name in ("one", "two"):
         splits = inputs.read_splits(folder, views=2)
-        run = fit.fit_run(
-            "head", splits, tmp_path / name, seed=5, settings=search.Settings(views=2), n_jobs=len(texts) + 1
-        )
+        run = fit_run("head", splits, tmp_path / name, seed=5, settings=search.Settings(views=2), n_jobs=len(texts) + 1)
         record = json.loads((run.folder / "run.json").read_text())
         for changing in ("seconds", "created", "versions", "checksums"):
             del record[changing]

@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers import fit_run
 
 from analysis.contract import ViewRequest, run_view
 from data import store
@@ -17,7 +18,6 @@ from data.flags import ImportFlags
 from data.store.exchange import embeddings
 from data.store.exchange.importing import import_features
 from featurize.repair import repair
-from probes.fit import fit_run
 from probes.inputs import read_splits
 
 ROWS, DIM = 90, 8

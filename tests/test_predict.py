@@ -8,12 +8,12 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import TinyDataset, encoder_identity, make_features, make_split
+from helpers import TinyDataset, encoder_identity, fit_run, make_features, make_split
 from made_runs import rewrite
 
 from data import command, runs, store
 from data.errors import RequestError
-from probes import fit, inputs, predict
+from probes import inputs, predict
 from probes.card import PROBES
 from probes.cli import app
 from probes.models import load_model
@@ -35,7 +35,7 @@ def made(folders, tmp_path_factory):
     """A finished linear run of each kind of labels."""
     out = tmp_path_factory.mktemp("runs")
     return {
-        multilabel: fit.fit_run("knn" if multilabel else "head", inputs.read_splits(folder), out, n_jobs=1)
+        multilabel: fit_run("knn" if multilabel else "head", inputs.read_splits(folder), out, n_jobs=1)
         for multilabel, folder in folders.items()
     }
 
@@ -52,7 +52,7 @@ def test_predicting_the_test_split_repeats_the_runs_own_scores_and_decisions(
     module = PROBES.load(kind)
     few = module.candidates(80)[:1]
     monkeypatch.setattr(module, "candidates", lambda rows: few)
-    run = fit.fit_run(kind, inputs.read_splits(folders[multilabel]), tmp_path, n_jobs=1)
+    run = fit_run(kind, inputs.read_splits(folders[multilabel]), tmp_path, n_jobs=1)
     told = predict.predict(run, folders[multilabel] / "test.h5", tmp_path / "a.parquet", n_jobs=2)
     assert told == (40, [])
     table = pd.read_parquet(tmp_path / "a.parquet")
@@ -207,14 +207,14 @@ def test_a_wrong_request_is_one_line(words, told, made, folders, capsys):
 
 @pytest.fixture
 def run(folders, tmp_path):
-    return fit.fit_run("knn", inputs.read_splits(folders[True]), tmp_path, n_jobs=1)
+    return fit_run("knn", inputs.read_splits(folders[True]), tmp_path, n_jobs=1)
 
 
 def test_a_model_file_that_was_changed_is_refused(run, folders, tmp_path):
     """A file of harmless types that another fit wrote, and a file with one changed byte."""
     file = run.folder / "model.skops"
     good = file.read_bytes()
-    other = fit.fit_run("linear", inputs.read_splits(folders[True]), tmp_path, n_jobs=1).folder / "model.skops"
+    other = fit_run("linear", inputs.read_splits(folders[True]), tmp_path, n_jobs=1).folder / "model.skops"
     for content in (other.read_bytes(), good[:-30] + bytes([good[-30] ^ 1]) + good[-29:], b""):
         file.write_bytes(content)
         with pytest.raises(RequestError, match="model.skops is not the model that the run wrote; it is not loaded"):

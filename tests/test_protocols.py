@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from helpers import make_features, make_split
+from helpers import fit_run, make_features, make_split
 from sklearn.linear_model import LogisticRegression
 
 from data import command, runs
 from data.errors import RequestError
-from probes import cli, fit, inputs, protocols, sampling
+from probes import cli, inputs, protocols, sampling
 from probes.settings import Settings
 
 
@@ -137,21 +137,21 @@ def test_with_folds_the_record_has_curves_and_synthetic_samples_of_the_final_fit
         make_split(tmp_path / f"{split}.h5", labels, rng.random((rows, 3), np.float32), names)
     splits = inputs.read_splits(tmp_path)
     settings = Settings(folds=2, oversample="smote", options={"epochs": 3})
-    record = fit.fit_run("head", splits, tmp_path / "out", settings=settings).record
+    record = fit_run("head", splits, tmp_path / "out", settings=settings).record
     curves = record["history"]["curves"]
     assert [each["epoch"] for each in curves] == [1, 2, 3] and all(each["val_loss"] > 0 for each in curves)
     # 54 common, 6 rare in train and val together, of which 48 more are made
     assert record["history"]["oversampled"]["synthetic"] == {"rare": 48}
     assert not any("SMOTE drew" in line for line in record["warnings"])
-    again = fit.fit_run("knn", splits, tmp_path / "out", settings=Settings(refit=True, oversample="smote")).record
+    again = fit_run("knn", splits, tmp_path / "out", settings=Settings(refit=True, oversample="smote")).record
     assert again["history"]["oversampled"]["synthetic"] == {"rare": 48}, "not of the fit on train that chose"
 
 
 @pytest.mark.parametrize("kind", ["linear", "knn", "mlp"])
 def test_a_refit_learns_from_val_too_but_val_is_scored_by_the_fit_on_train(kind, features, tmp_path):
     splits = inputs.read_splits(features)
-    plain = fit.fit_run(kind, splits, tmp_path, settings=Settings())
-    again = fit.fit_run(kind, splits, tmp_path, settings=Settings(refit=True))
+    plain = fit_run(kind, splits, tmp_path, settings=Settings())
+    again = fit_run(kind, splits, tmp_path, settings=Settings(refit=True))
     assert plain.folder != again.folder and plain.record["chosen"] == again.record["chosen"]
     assert again.record["fitted_on"] == {"splits": ["train", "val"], "rows": 180}
     np.testing.assert_array_equal(plain.predictions("val").scores, again.predictions("val").scores)
@@ -164,7 +164,7 @@ def test_a_refit_learns_from_val_too_but_val_is_scored_by_the_fit_on_train(kind,
 @pytest.mark.parametrize("kind", ["linear", "knn", "rf"])
 def test_folds_choose_by_scores_of_samples_that_the_fit_has_not_seen(kind, features, tmp_path):
     splits = inputs.read_splits(features)
-    run = fit.fit_run(kind, splits, tmp_path, settings=Settings(folds=4))
+    run = fit_run(kind, splits, tmp_path, settings=Settings(folds=4))
     record = run.record
     assert record["chosen_on"]["samples"] == "train and val" and record["chosen_on"]["folds"] == [45] * 4
     assert record["fitted_on"]["rows"] == 180

@@ -13,11 +13,12 @@ import pytest
 from helpers import make_split
 from made_runs import BIGEARTHNET, EUROSAT, made_up, make_run, rewrite
 
-from analysis import figures, frames, projection, samples
+from analysis import figures, projection, samples
 from analysis.contract import ViewRequest, run_view
 from analysis.report import build
 from data import paths
 from data.runs import all_runs
+from probes.metrics import label_matrix
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup-dev")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -216,7 +217,7 @@ def test_a_sample_pointed_at_shows_its_picture_id_labels_and_scores(page, out):
     name = page.inner_text("#sample h4")
     predictions = run.predictions("test")
     row = predictions.ids.index(name)
-    true = frames.truth(predictions, len(BIGEARTHNET))[row]
+    true = label_matrix(predictions.labels, len(BIGEARTHNET))[row]
     listed = page.locator("#sample ul").first.inner_text().splitlines()
     assert listed == ([label for label, has in zip(BIGEARTHNET, true, strict=True) if has] or ["none"])
     best = int(predictions.scores[row].argmax())

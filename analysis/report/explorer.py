@@ -23,7 +23,7 @@ from analysis.views import cases, classes, confusion
 from data import store
 from data.errors import DiskError, RequestError
 from data.runs import Predictions, Run
-from probes import metrics
+from probes import metrics, pooling
 
 CASES = 6  # correct predictions of a run, and as many errors
 THRESHOLDS = np.linspace(0, 1, 101)
@@ -170,7 +170,7 @@ def from_runs(runs: list[Run], *, words: str, most: int, note: str) -> Shown:
         split=shared["splits"]["test"],
         class_names=first.class_names,
         ids=[predictions.ids[row] for row in rows],
-        labels=frames.truth(predictions, len(first.class_names))[rows],
+        labels=metrics.label_matrix(predictions.labels, len(first.class_names))[rows],
         total=len(predictions.ids),
         points=None,
         lonlat=None if predictions.lonlat is None else predictions.lonlat[rows],
@@ -232,7 +232,7 @@ def _one_set(
         elif linked:
             notes.append(f"{one.words}, {label}: scores of single samples are omitted; the page would be too large")
         for rule in rules if run.multilabel else ("half",):
-            decided = frames.decisions(run, predictions, rule)
+            decided = pooling.judge(run, predictions, rule).decided
             values = run.record["per_class"][rule]
             entry["rules"].append(
                 {
@@ -268,7 +268,8 @@ def threshold_curves(run: Run, predictions: Predictions) -> Float32[np.ndarray, 
     Returns:
         (K, 3, 101) float32. A class is predicted where its score is at least the threshold.
     """
-    truth, scores = frames.truth(predictions, len(run.class_names)), predictions.scores.astype(np.float64)
+    truth = metrics.label_matrix(predictions.labels, len(run.class_names))
+    scores = predictions.scores.astype(np.float64)
     curves = []
     for has, score in zip(truth.T, scores.T, strict=True):
         correct, predicted = (

@@ -14,6 +14,7 @@ from analysis.contract import Output, Table
 from analysis.studies import reference
 from analysis.writing import is_simulated, write_view
 from data.runs import Run
+from probes import pooling
 
 NOTE = (
     "Published: one image each, with its true and predicted class. Ours: the share of all test samples of the true "
@@ -29,14 +30,14 @@ def compute(run: Run) -> pd.DataFrame:
         ``as_published`` are shares of the run's test samples of the true class, ``mostly`` the class predicted for most
         of them.
     """
-    names, predictions = run.class_names, run.predictions("test")
-    truth = frames.truth(predictions, len(names))
-    predicted = frames.decisions(run, predictions, "half").argmax(axis=1)
+    names = run.class_names
+    judged = pooling.judge(run, run.predictions("test"), "half")
+    predicted = judged.decided.argmax(axis=1)
     rows = []
     for number, case in enumerate(reference.CLASS_PROJECT_CASES, 1):
         if case.true not in names or case.predicted not in names:
             continue
-        ours = predicted[truth[:, names.index(case.true)]]
+        ours = predicted[judged.truth[:, names.index(case.true)]]
         shares = np.bincount(ours, minlength=len(names)) / max(1, len(ours))
         about = {"case": number, "true": case.true, "published": case.predicted, "samples": len(ours)}
         shown = {"correct": shares[names.index(case.true)], "as_published": shares[names.index(case.predicted)]}

@@ -17,6 +17,7 @@ from data.command import progress
 from data.dataset import EODataset
 from data.errors import RequestError
 from probes import spatial
+from probes.metrics import label_matrix
 
 CARD = ViewCard(
     input="dataset",
@@ -60,9 +61,7 @@ class Material:
 
     def of_class(self) -> np.ndarray:
         """(N, K) bool."""
-        if self.labels.ndim == 2:
-            return self.labels.astype(bool)
-        return self.labels[:, None] == np.arange(len(self.class_names))
+        return label_matrix(self.labels, len(self.class_names))
 
 
 def run(request: ViewRequest, *, pixels: bool, bands: str) -> list[Output]:

@@ -15,10 +15,9 @@ from analysis.contract import Output, Table, ViewRequest
 from analysis.writing import stem_of, write_view
 from data.runs import Run
 from probes import probabilities
+from probes.metrics import label_matrix
 
-CARD = ViewCard(
-    input="runs",
-)
+CARD = ViewCard(input="runs")
 
 TOP = "argmax"  # the one curve of single-label runs: is the class with the highest score correct?
 COLUMNS = 4  # panels side by side
@@ -44,7 +43,7 @@ def compute(run: Run) -> pd.DataFrame:
         against whether that class is right.
     """
     predictions = run.predictions("test")
-    truth, scores = frames.truth(predictions, len(run.class_names)), predictions.scores
+    truth, scores = label_matrix(predictions.labels, len(run.class_names)), predictions.scores
     if run.multilabel:
         questions = [(name, truth[:, k], scores[:, k]) for k, name in enumerate(run.class_names)]
     else:
@@ -82,7 +81,7 @@ def readable(frame: pd.DataFrame) -> Table:
 def summary(run: Run) -> str:
     """Calibration error, Brier score and log loss of test, before and after where the run was calibrated."""
     predictions = run.predictions("test")
-    truth = frames.truth(predictions, len(run.class_names))
+    truth = label_matrix(predictions.labels, len(run.class_names))
     after = probabilities.probability_metrics(truth, predictions.scores, multilabel=run.multilabel)
     before = ((run.record.get("calibration") or {}).get("before") or {}).get("test")
     words = []

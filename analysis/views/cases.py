@@ -16,6 +16,7 @@ from analysis.contract import Output, Table, ViewRequest
 from analysis.writing import stem_of, write_view
 from data.errors import RequestError
 from data.runs import Run
+from probes import pooling
 
 CARD = ViewCard(
     input="runs",
@@ -63,7 +64,8 @@ def compute(run: Run, rule: str = "half", *, count: int = 10) -> pd.DataFrame:
         any class comes again; errors by falling loss. There may be fewer than `count`.
     """
     predictions, names = run.predictions("test"), np.array(run.class_names, dtype=object)
-    truth, decided = frames.truth(predictions, len(names)), frames.decisions(run, predictions, rule)
+    judged = pooling.judge(run, predictions, rule)
+    truth, decided = judged.truth, judged.decided
     scores = np.clip(predictions.scores.astype(np.float64), 1e-12, 1 - 1e-12)
     if run.multilabel:
         loss = -np.where(truth, np.log(scores), np.log1p(-scores)).mean(axis=1)

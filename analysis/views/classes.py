@@ -14,9 +14,7 @@ from analysis.contract import Output, Table, ViewRequest
 from analysis.writing import stem_of, write_view
 from data.runs import Run
 
-CARD = ViewCard(
-    input="runs",
-)
+CARD = ViewCard(input="runs")
 
 HEADER = ["Class", "Support", "TP", "FP", "TN", "FN", "Precision", "Recall", "Specificity", "F1", "F2"]
 COUNTS = ["support", *frames.COUNTS]  # not coloured

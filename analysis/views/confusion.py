@@ -15,9 +15,7 @@ from analysis.contract import Output, Table, ViewRequest
 from analysis.writing import stem_of, write_view
 from data.runs import Run
 
-CARD = ViewCard(
-    input="runs",
-)
+CARD = ViewCard(input="runs")
 
 NUMBERS_UP_TO, NAMES_UP_TO = 60, 120  # classes whose counts are written into the cells, and whose names beside them
 LARGEST = 100  # pairs in the table of a matrix too large to be read as one

@@ -15,9 +15,7 @@ from analysis.writing import stem_of, write_view
 from data.errors import RequestError
 from data.runs import Run
 
-CARD = ViewCard(
-    input="runs",
-)
+CARD = ViewCard(input="runs")
 
 QUANTITIES = {"loss": "Loss (cross-entropy)", "accuracy": "Accuracy"}
 SPLITS = ("train", "val")

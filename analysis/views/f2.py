@@ -15,10 +15,7 @@ from analysis.contract import Output, Table, ViewRequest
 from analysis.writing import write_view
 from data.runs import Run
 
-CARD = ViewCard(
-    input="runs",
-    section=Section(order=20, heading="F2 per class"),
-)
+CARD = ViewCard(input="runs", section=Section(order=20, heading="F2 per class"))
 
 MACRO = "All classes (macro mean)"
 PROBES_PER_FIGURE = 8  # as many bars per class as there are distinguishable colours

@@ -4,9 +4,7 @@ from analysis.card import ViewCard
 from analysis.contract import Output, ViewRequest
 from analysis.studies import seminar
 
-CARD = ViewCard(
-    input="runs",
-)
+CARD = ViewCard(input="runs")
 
 
 def run(request: ViewRequest) -> list[Output]:

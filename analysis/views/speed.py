@@ -16,9 +16,7 @@ from analysis.writing import write_view
 from data import paths
 from data.errors import RequestError
 
-CARD = ViewCard(
-    input="speed",
-)
+CARD = ViewCard(input="speed")
 
 NOTE = (
     "Forward only: images that are on the device already. End to end: from the dataset's files to a feature file. "

@@ -17,10 +17,7 @@ from analysis.contract import Output, Table, ViewRequest
 from data.runs import Run
 from probes import pooling
 
-CARD = ViewCard(
-    input="runs",
-    section=Section(order=10, heading="Results", table=True),
-)
+CARD = ViewCard(input="runs", section=Section(order=10, heading="Results", table=True))
 
 HEADLINE = 6
 SIMULATED = "Simulated data: not a result about real imagery."

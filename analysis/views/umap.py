@@ -19,6 +19,7 @@ from analysis.contract import Output, ViewRequest, check_seed
 from analysis.writing import stem_of, write_view
 from data import paths, store
 from data.errors import RequestError
+from probes.metrics import label_matrix
 
 CARD = ViewCard(
     input="features",
@@ -103,7 +104,7 @@ def compute(sets: Sequence[store.FeatureSet], *, points: int, seed: int, cache: 
     features = np.concatenate([s.features for s in sets])[rows]
     xy = projection.project(features, seed=seed, cache=cache, **settings)
     names = list(sets[0].class_names)
-    member = labels[rows] if labels.ndim == 2 else labels[rows, None] == np.arange(len(names))
+    member = label_matrix(labels[rows], len(names))
     ids = np.array([name for s in sets for name in s.ids], dtype=object)[rows]
     splits = np.array([s.identity["split"]["name"] for s in sets for _ in s.ids], dtype=object)[rows]
     frame = pd.DataFrame({"id": ids, "split": splits, "x": xy[:, 0], "y": xy[:, 1], "simulated": sets[0].simulated})

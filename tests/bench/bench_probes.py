@@ -179,7 +179,8 @@ def bench_linear_scores() -> dict:
     rows = known_signal.write(folder := WORK / f"share-{SMALL:g}", METADATA, share=SMALL)
     splits = inputs.read_splits(folder)
     with tempfile.TemporaryDirectory() as out:
-        run = fit.fit_run("linear", splits, Path(out), n_jobs=int(CORES))
+        plan = fit.plan_probe("linear", splits, Path(out), seed=0)
+        run = fit.run_probe(plan, splits, n_jobs=int(CORES))
         ours = run.predictions("test").scores
     chosen = run.record["chosen"]["C"]
     scaler = StandardScaler()
