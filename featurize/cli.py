@@ -144,6 +144,22 @@ def bench(*, model: ModelFlags, data: DataFlags = ANY, run: RunFlags = HERE, out
     return speed.run(Job(model=model, data=data, run=run, out=out))
 
 
+@app.command
+def doctor(
+    *, out: Path = paths.DEFAULT_OUT, data_root: Path | None = None, offline: Annotated[bool, Switch] = False
+) -> int:
+    """Check this machine: packages, GPU, memory, disk, access to weights; what does not work, and how to fix it.
+
+    Args:
+        out: Output folder.
+        data_root: Folder of the data. Default: the environment variable EO_DATA_ROOT, else datasets.
+        offline: Do not try to reach the Hugging Face hub.
+    """
+    from featurize.doctor import examine, report  # deferred: torch
+
+    return report(examine(out, paths.data_root(data_root), online=not offline))
+
+
 @app.command(name="list")
 def list_(*name: str) -> None:
     """List models and datasets with variants, dimensions, bands, input sizes, weights, licences and citations.

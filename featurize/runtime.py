@@ -77,10 +77,11 @@ def choose_precision(name: str, device: torch.device, encoder: Encoder) -> str:
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if _cpu_computes_bf16() else "fp32"
+    return "bf16" if cpu_computes_bf16() else "fp32"
 
 
-def _cpu_computes_bf16() -> bool:
+def cpu_computes_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 numbers by itself (AVX512-BF16 or AMX)."""
     capability = torch.cpu.get_capabilities()
     return bool(capability.get("avx512_bf16") or capability.get("amx_bf16"))
 
