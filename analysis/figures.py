@@ -141,7 +141,7 @@ def put_title(figure: Figure, what: str, where: str, *, simulated: bool, note: s
     lines = [*textwrap.wrap(with_simulated(what, simulated), width), *textwrap.wrap(where, width)]
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10.5, linespacing=1.35)
     note = "   ".join(
-        part for part in ("SIMULATED DATA: not a result about real imagery." if simulated else "", note) if part
+        part for part in ("SIMULATED DATA: not a result on real imagery." if simulated else "", note) if part
     )
     if note:
         wrapped_note = "\n".join(textwrap.wrap(note, int(figure.get_figwidth() * 14.5)))

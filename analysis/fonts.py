@@ -38,8 +38,8 @@ def report_missing_letters(figure: Figure) -> None:
     if missing:
         shown = "".join(missing[:SHOWN]) + ("…" if len(missing) > SHOWN else "")
         note(
-            f"no installed font has the letters {shown}; figures show boxes in their place, tables and the report "
-            "are whole: install a font such as Noto Sans CJK (fonts-noto-cjk) and run the command again"
+            f"no installed font has the letters {shown}; figures show boxes instead; tables and the text of the "
+            "report are not affected: install a font such as Noto Sans CJK (fonts-noto-cjk) and run the command again"
         )
 
 

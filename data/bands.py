@@ -156,7 +156,9 @@ def require_whole_groups(model: str, bands: Sequence[Band], groups: Iterable[Seq
     for members in groups:
         absent = [name for name in members if name not in names]
         if absent and len(absent) < len(members):
-            raise RequestError(f"{model} takes {', '.join(members)} together or not at all; {', '.join(absent)} absent")
+            raise RequestError(
+                f"{model} takes {', '.join(members)} together or not at all; {', '.join(absent)} missing"
+            )
 
 
 def name_bands(bands: Sequence[Band]) -> str:

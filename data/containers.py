@@ -63,7 +63,10 @@ def unpacked_containers(root: Path, *, cache_dir: Path | None) -> Path | None:
     found = _containers(root)
     if not found:
         return None
-    note(f"{root}: {len(found)} containers, {found[0].relative_to(root)} the first, are written out as images once")
+    note(
+        f"{root}: {len(found)} Parquet, Arrow or tar files (first {found[0].relative_to(root)}): "
+        "extracting their images, once"
+    )
 
     def write_samples(_: Sequence[Path], folder: Path) -> None:
         _write(root, found, folder)
@@ -109,7 +112,10 @@ def _write(root: Path, files: Sequence[Path], folder: Path) -> None:
                 )
             advance(1)
     if not rows:
-        raise RequestError(f"{files[0]} and {len(files) - 1} more hold no samples with images; see the guide's formats")
+        raise RequestError(
+            f"{files[0]} and {len(files) - 1} more contain no samples with images; "
+            "see docs/guide/your-images.md for the formats"
+        )
     pq.write_table(_table(rows), folder / "metadata.parquet")
     if (root / BANDS_FILE).is_file():
         shutil.copy(root / BANDS_FILE, folder)
@@ -205,7 +211,9 @@ def _of_table(file: Path, names: list[str]) -> Iterator[Contained]:
                 content, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
                 key = str(record[others["id"]]) if "id" in others else path
                 if content is None:
-                    raise RequestError(f"{file}, row {row}: the image '{path}' lies outside; save it with its images")
+                    raise RequestError(
+                        f"{file}, row {row}: the image '{path}' is not in the file; save the dataset with its images"
+                    )
                 given = {one: record[name] for one, name in others.items() if one != "id"}
                 yield Contained(key, content, _named(record.get(label), names), given)
                 row += 1

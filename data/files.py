@@ -82,7 +82,7 @@ def explained(error: OSError, path: Path) -> Exception:
     named = error.filename if isinstance(error.filename, (str, os.PathLike)) else path
     why = os.strerror(error.errno).lower()  # h5py's own text adds offsets and addresses
     if error.errno in FAILING:
-        return DiskError(f"{named}: {why}; the disk fails: check it")
+        return DiskError(f"{named}: {why}; the disk reports an error: check it")
     return RequestError(f"{named}: {why}; check the path and its permissions")
 
 

@@ -145,12 +145,12 @@ class PackedSplit(EODataset):
                 arrays = {name: group[name][:] for name in ("ids", "labels", "lonlat", "checksums") if name in group}
                 for stack in self.stacks:
                     if group[stack.name].shape != (about["rows"], len(stack.bands), stack.height, stack.width):
-                        raise ValueError(f"'{split}/{stack.name}' has another shape than its header")
+                        raise ValueError(f"the shape of '{split}/{stack.name}' differs from its header")
                 self.offsets = {stack.name: group[stack.name].id.get_offset() for stack in self.stacks}
             if None in self.offsets.values():
-                raise ValueError(f"the pixels of {split} are in chunks, as another program's repacking leaves them")
+                raise ValueError(f"the pixels of {split} are chunked; another program has rewritten the file")
             if {"ids", "labels", "checksums"} - arrays.keys() or {len(a) for a in arrays.values()} != {about["rows"]}:
-                raise ValueError(f"{split} has other arrays than its header says")
+                raise ValueError(f"the arrays of {split} differ from its header")
             ids = [name.decode(errors="replace") for name in arrays["ids"]]
         except (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             raise _damaged(file, error) from error
@@ -272,7 +272,7 @@ def read_header(file: Path) -> dict[str, Any]:
     if isinstance(header, dict) and header.keys() >= {"schema"} and header["schema"] != SCHEMA:
         raise RequestError(f"{file} has schema {header['schema']}, this version reads {SCHEMA}; make it again")
     if not _is_whole(header):
-        raise RequestError(f"{file} is not a packed file of this program: its header lacks what is written there")
+        raise RequestError(f"{file} is not a packed file of this program: its header lacks required fields")
     return header
 
 

@@ -100,7 +100,9 @@ def pack(
         found = read_header(file)
         fields = store.differing_fields(found | {"made": None}, header | {"made": None})
         if fields:
-            raise RequestError(f"{file} differs in {', '.join(fields)}; use --overwrite to replace it")
+            raise RequestError(
+                f"{file} exists and differs from this request in {', '.join(fields)}; use --overwrite to replace it"
+            )
         if left_beside(paths.lock_file(file)):
             with suppress(RequestError), Lock(paths.lock_file(file)):  # of a run that was killed once it had published
                 pass

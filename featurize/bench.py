@@ -252,11 +252,12 @@ def run(job: Job) -> int:
     for rate in bench(job, models, devices, precisions, [False, True] if job.run.compile else [False]):
         rates.append(rate)
         print(
-            f"{rate.model} {rate.precision} on {rate.device}: {rate.forward:,.1f} images/s alone, {rate.whole:,.1f} "
-            f"from files to features; bottleneck: {rate.bottleneck}",
+            f"{rate.model} {rate.precision} on {rate.device}: {rate.forward:,.1f} images/s forward only, "
+            f"{rate.whole:,.1f} end to end; bottleneck: {rate.bottleneck}",
             flush=True,
         )
-    table = Table("model", "device", "precision", "alone", "whole", "read", "TFLOP/s", "of peak", "bound", "of bound")
+    measures = ("forward only", "end to end", "read", "TFLOP/s", "of peak", "upper bound", "of bound")
+    table = Table("model", "device", "precision", *measures)
     for rate in rates:
         table.add_row(
             rate.model, rate.device, rate.precision + (" compiled" if rate.compiled else ""), f"{rate.forward:,.1f}",

@@ -49,7 +49,7 @@ def check_unchanged(task: Task, file: Path, *, same_times: bool) -> str | None:
     if not found_before.exists():
         _compare(task, file, recorded, moved)
         with suppress(OSError, RequestError):  # a home that is not writable: the images are read again next time
-            write_text(found_before, "these files have the pixels that they had under their earlier times\n")
+            write_text(found_before, "the pixels of these files are the same as before their times changed\n")
     many = f"{len(moved):,} images"
     return f"file sizes or times of {many} changed since the features were made, but the pixels are identical"
 
@@ -119,6 +119,6 @@ def _compare(task: Task, file: Path, recorded: np.ndarray, rows: Sequence[int] |
             advance(1)
     if changed:
         raise RequestError(
-            f"{len(changed):,} images changed since {file} was made, first '{changed[0]}'; use --overwrite to make its "
-            "features again, or restore the images"
+            f"{len(changed):,} images changed since {file} was made, first '{changed[0]}'; use --overwrite to "
+            "recompute its features, or restore the images"
         )

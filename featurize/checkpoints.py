@@ -67,11 +67,13 @@ def unwrapped(state: Mapping[str, Tensor], expected: Collection[str], origin: st
     if len(best) > 1:
         best = [prefix for prefix in best if any(word in prefix for word in PREFERRED)] or best
     if len(best) > 1:
-        raise RequestError(f"{origin} holds {len(best)} copies of the model ({', '.join(best)}); save the one you mean")
+        raise RequestError(f"{origin} contains {len(best)} copies of the model ({', '.join(best)}); save only one")
     kept = {key.removeprefix(f"{best[0]}."): value for key, value in state.items() if key.startswith(f"{best[0]}.")}
     if left := sorted(key for key in state if not key.startswith(f"{best[0]}.")):
         names = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
-        print(f"featurize: note: {origin}: took {best[0]}, left out {len(left)} others ({names})", file=sys.stderr)
+        print(
+            f"featurize: note: {origin}: loaded {best[0]}, ignored {len(left)} other tensors ({names})", file=sys.stderr
+        )
     return kept
 
 

@@ -129,7 +129,10 @@ def unfinished_parts(task: Task, writer: store.FeatureWriter) -> list[int]:
     done = sorted({*range(writer.parts_in_all)} - {*missing})
     same_times = task.dataset.digest_of_times and not writer.other_times
     if changed := changed_parts(task, writer, done, same_times=same_times):
-        print(f"{task.dataset.split}: images of {len(changed)} finished parts changed: made again", flush=True)
+        print(
+            f"{task.dataset.split}: images of {len(changed)} finished parts changed; recomputing these parts",
+            flush=True,
+        )
     if recorded := writer.recorded() & {*missing, *changed}:  # whoever waits for parts waits for their lines
         writer.forget(recorded)
     return sorted({*missing, *changed})
@@ -145,7 +148,8 @@ def check_reusable(task: Task, file: Path) -> None:
         fields = []  # else only the digest in the identity can tell
     if fields:
         raise RequestError(
-            f"{file} was made with another {', '.join(fields)}; use --overwrite to replace it or choose another --out"
+            f"{file} differs from this request in {', '.join(fields)}; use --overwrite to replace it or "
+            "choose another --out"
         )
     if note := check_unchanged(task, file, same_times=same_times):
         print(f"featurize: note: {file}: {note}", file=sys.stderr)
@@ -243,7 +247,7 @@ def check_finite(features: Float32[np.ndarray, "batch dim"], ids: Sequence[str],
     if not good.all():
         first = ids[int(np.argmin(good))]
         raise RequestError(
-            f"{encoder.name} gives NaN or infinity for {(~good).sum()} images, first '{first}'; "
+            f"{encoder.name} returns NaN or infinity for {(~good).sum()} images, first '{first}'; "
             "check that image's pixels, or try --precision fp32"
         )
 

@@ -73,8 +73,8 @@ class Assignment:
         task = make_task(job, runtime, *self.target)
         if fields := store.differing_fields(self.identity, task.identity):
             raise RequestError(
-                f"{name} on {socket.gethostname()} has another {', '.join(fields)} than the first process; give all "
-                "processes the same weights, data and hardware, or name the --precision"
+                f"{name} on {socket.gethostname()} differs from the first process in {', '.join(fields)}; give all "
+                "processes the same weights, data and hardware, or set --precision"
             )
         embed_parts(task, task.part_writer(Path(self.file), self.part_rows, name), parts, meter)
 

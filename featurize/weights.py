@@ -227,7 +227,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         path = _file_in(path)
     if not path.is_file():
         raise RequestError(
-            f"--weights {path}: no such file; use pretrained, random, or the path of a file of weights or its folder"
+            f"--weights {path}: no such file; use pretrained, random, or the path of a weights file or its folder"
         )
     if path.name.endswith(".index.json"):
         return _read_shards(path)
@@ -276,7 +276,9 @@ def _file_in(folder: Path) -> Path:
     found = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
-        raise RequestError(f"--weights {folder}: expected {FILES[0]} or one file of weights there, found {names}")
+        raise RequestError(
+            f"--weights {folder}: expected {FILES[0]} or a single weights file in this folder, found {names}"
+        )
     return found[0]
 
 
@@ -332,7 +334,7 @@ def cached_file(repository: str, name: str, revision: str | None = None) -> Path
     except errors.LocalEntryNotFoundError:
         return None
     except errors.HFValidationError as error:
-        raise RequestError(f"'{repository}' is no folder here and no repository's name ({error})") from error
+        raise RequestError(f"'{repository}' is neither a folder nor a repository name ({error})") from error
 
 
 def hub_file(repository: str, name: str, revision: str | None = None, *, remedy: str | None = None) -> Path:
@@ -357,7 +359,7 @@ def hub_file(repository: str, name: str, revision: str | None = None, *, remedy:
         return path
     url = hub.hf_hub_url(repository, name, revision=revision)
     if constants.is_offline_mode() or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise unreachable(url, f"HF_HUB_OFFLINE is set and it is not in {constants.HF_HUB_CACHE}", remedy)
+        raise unreachable(url, f"HF_HUB_OFFLINE is set and the file is not in {constants.HF_HUB_CACHE}", remedy)
     try:
         # Asked once by itself: the download below tries again and again for half a minute without network.
         hub.get_hf_file_metadata(url, timeout=CONNECT_TIMEOUT_S)
@@ -365,7 +367,7 @@ def hub_file(repository: str, name: str, revision: str | None = None, *, remedy:
     except errors.GatedRepoError as error:
         raise RequestError(f"{url} is gated: accept its terms on the hub and log in (hf auth login)") from error
     except errors.RepositoryNotFoundError as error:
-        raise NotOnHub(f"no repository '{repository}' on the hub, or a private one: check the name") from error
+        raise NotOnHub(f"the hub has no repository '{repository}', or it is private: check the name") from error
     except errors.EntryNotFoundError as error:
         raise NotOnHub(f"the hub's repository {repository} has no {name}; check the name") from error
     except Exception as error:  # whatever its HTTP client raises without network
@@ -409,10 +411,10 @@ def check_hash(path: Path, name: str) -> None:
 def unreachable(url: str, why: str, remedy: str | None = None) -> RequestError:
     """Word the error for a published file that can neither be fetched nor found in a cache."""
     name = url.rpartition("/")[2] or "FILE"
-    remedy = remedy or f"put it anywhere here and pass it with --weights PATH/{name}"
+    remedy = remedy or f"copy it to this machine and pass it with --weights PATH/{name}"
     return RequestError(
-        f"cannot fetch {url} ({why}); fetch it where there is network, {remedy}, or ask for untrained weights with "
-        "--weights random"
+        f"cannot download {url} ({why}); download it on a machine with network access, {remedy}, or use "
+        "untrained weights with --weights random"
     )
 
 

@@ -52,7 +52,7 @@ def map_splits(folder: Path, out: Path, *, buffer_km: float | None, seed: int) -
     part = replace(inputs.only_rows(labelled, rows), footprint=None)
     about = {"labels": record_of(source) | {"class_names": list(found.class_names)}, "blocks": _record(blocks, seed)}
     divided = f"{int(blocks.folds.max()) + 1} folds of {blocks.count} blocks of {blocks.block_km:.2g} km"
-    note(f"{len(rows):,} labelled windows in {divided}; a buffer of {blocks.buffer_km:.2g} km around what is scored")
+    note(f"{len(rows):,} labelled windows in {divided}; a buffer of {blocks.buffer_km:.2g} km around each test fold")
     split = {"rows": len(part.ids)} | store.sample_digests(part.ids, part.labels, part.lonlat) | about
     return {
         name: replace(part, identity=part.identity | {"split": {"name": name} | split}) for name in ("train", "test")
@@ -127,7 +127,7 @@ def features_of(run: Run) -> store.FeatureSet:
     trained, given = run.record["features"], features.identity
     if fields := store.differing_fields(trained["encoder"], given["encoder"], "encoder."):
         raise RequestError(
-            f"{features.file} was made with another {', '.join(fields)} than {run.folder} was trained on"
+            f"{features.file} differs in {', '.join(fields)} from the features that {run.folder} was trained on"
         )
     inputs.check_rows(features, labelled=False)
     return features

@@ -122,18 +122,18 @@ def check_identity(run: runs.Run, features: store.FeatureSet, *, other_dataset: 
     trained, given = run.record["features"], features.identity
     if fields := store.differing_fields(trained["encoder"], given["encoder"], "encoder."):
         raise RequestError(
-            f"{features.file} was made with another {', '.join(fields)} than {run.folder} was trained on; run "
-            "featurize with the settings of the training features"
+            f"{features.file} differs in {', '.join(fields)} from the features that {run.folder} was trained on; "
+            "run featurize with the settings of the training features"
         )
     fields = store.differing_fields(_values(trained["dataset"]), _values(given["dataset"]), "dataset.")
     if fields and not other_dataset:
         raise RequestError(
-            f"{features.file} is of another {', '.join(fields)} than {run.folder} was trained on; give "
-            "--other-dataset to score it all the same"
+            f"{features.file} differs in {', '.join(fields)} from the dataset that {run.folder} was trained on; "
+            "give --other-dataset to score it anyway"
         )
-    notes = [f"trained on another {', '.join(fields)}"] if fields else []
+    notes = [f"the dataset differs in {', '.join(fields)} from the one that the run was trained on"] if fields else []
     if given["split"].get("altered"):
-        notes.append("the images were altered (featurize --augment)")
+        notes.append("the images were augmented (featurize --augment)")
     if given["split"]["name"] != "test" and given["split"]["ids_sha256"] in {
         split["ids_sha256"] for split in trained["splits"].values()
     }:

@@ -62,7 +62,7 @@ def suggest(run: Run, to: Path, *, count: int = 20, n_jobs: int = -1) -> int:
     if not len(chosen):
         raise RequestError(f"{features.file}: every window is labelled, or overlaps one that is; nothing to suggest")
     if len(chosen) < count:
-        note(f"only {len(chosen)} windows are free of overlap with labelled ones")
+        note(f"only {len(chosen)} windows do not overlap with labelled ones")
     write_vector(_table(run, source.field or "class", features, scores, chosen), to)
     return len(chosen)
 

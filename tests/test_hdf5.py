@@ -184,7 +184,7 @@ def child(monkeypatch):
 
 def test_a_file_that_kills_hdf5_is_one_line_and_the_next_file_is_looked_into(file, child, monkeypatch, capsys):
     child("sys.stdin.readline(); os.kill(os.getpid(), signal.SIGSEGV)")
-    with pytest.raises(RequestError, match="HDF5 ends with SIGSEGV reading it"):
+    with pytest.raises(RequestError, match="SIGSEGV"):
         store.read_features(file)
     assert command.run(featurize, ["verify", str(file)]) == 1
     assert "SIGSEGV" in capsys.readouterr().out
@@ -198,7 +198,7 @@ def test_a_file_that_does_not_answer_is_one_line_and_not_called_damaged(file, ch
     with monkeypatch.context() as slow:
         slow.setattr(child_process, "PATIENCE_S", 0.5)
         child("print('.', flush=True); time.sleep(600)")
-        with pytest.raises(RequestError, match="does not answer") as error:
+        with pytest.raises(RequestError, match="no block was read") as error:
             store.read_features(file)
         assert not isinstance(error.value, store.Damaged)
         assert [problem.kind for problem in store.verify_features(file).problems] == [Kind.UNREADABLE]

@@ -290,9 +290,10 @@ def test_no_network_names_what_to_fetch(monkeypatch):
 
     monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", unreachable)
-    with pytest.raises(RequestError, match=r"cannot fetch https.*pass it with --weights PATH"):
+    with pytest.raises(RequestError, match=r"cannot download https.*pass it with --weights PATH"):
         build("presto", weights="pretrained")
     with pytest.raises(
-        RequestError, match=r"cannot fetch https://huggingface.co/facebook/dinov2-small/resolve/main/model.safetensors"
+        RequestError,
+        match=r"cannot download https://huggingface.co/facebook/dinov2-small/resolve/main/model.safetensors",
     ):
         build("dinov2", weights="pretrained")

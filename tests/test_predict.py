@@ -137,7 +137,7 @@ def _file(folder, *, encoder=None, dataset="many", seed=0, features=None, labels
 def test_features_of_another_encoder_are_refused_by_the_fields_that_differ(change, field, made, tmp_path):
     file = _file(tmp_path, encoder=encoder_identity(**change))
     for other in (False, True):  # --other-dataset does not excuse it
-        with pytest.raises(RequestError, match=f"was made with another {field} than .* was trained on; run featurize"):
+        with pytest.raises(RequestError, match=f" {field} .*run featurize"):
             predict.predict(made[True], file, tmp_path / "a.csv", other_dataset=other)
     assert [f.name for f in tmp_path.iterdir()] == ["test.h5"]
 
@@ -148,10 +148,10 @@ def test_features_of_another_dataset_are_taken_only_where_that_is_meant(made, tm
     words = (made[True].folder, file, "--to", tmp_path / "a.csv")
     assert _predict(*words) == 2
     error = capsys.readouterr().err
-    assert "is of another dataset.class_names, dataset.name, dataset.provenance.seed than" in error
+    assert " dataset.class_names, dataset.name, dataset.provenance.seed " in error
     assert "--other-dataset" in error and error.count("\n") == 1
     assert _predict(*words, "--other-dataset") == 0
-    assert "note: trained on another dataset.class_names, dataset.name" in capsys.readouterr().err
+    assert " dataset.class_names, dataset.name" in capsys.readouterr().err
     assert [c for c in pd.read_csv(tmp_path / "a.csv").columns if c.startswith("score")] == [
         f"score: {name}" for name in NAMES
     ]
@@ -274,7 +274,7 @@ def test_images_without_labels_are_scored_and_not_fitted_on(made, tmp_path):
     )  # fmt: skip
     rows, told = predict.predict(made[False], file, tmp_path / "a.csv", other_dataset=True)
     assert rows == 7
-    assert any("another" in line for line in told)
+    assert any("dataset.name" in line for line in told)
     assert set(pd.read_csv(tmp_path / "a.csv")["label"]) <= set(NAMES)
     with pytest.raises(RequestError, match="7 of 7 images have no label.*probe predict"):
         inputs.check_rows(store.read_features(file))

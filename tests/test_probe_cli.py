@@ -109,7 +109,7 @@ def test_decision_flags_reach_the_run(out, tmp_path, capsys):
             ("--kind", "liner"),
             "unknown probe 'liner'; choose from head, knn, linear, mlp, prior, rf (did you mean 'linear'?)",
         ),
-        (("--kind", "rf"), "2 feature sets fit; choose with --model, --dataset or --features"),
+        (("--kind", "rf"), "--model, --dataset or --features"),
         (("--kind", "rf", "--model", "dofa"), "no features for --model dofa under"),
         (("--kind", "rf", "--model", "stats", "--features", "x"), "drop --model and --dataset"),
         (("--kind", "rf", "--features", "x"), "no features in x; make them with featurize"),

@@ -104,7 +104,7 @@ def test_a_journal_line_cut_short_loses_one_part_only(tmp_path, dataset, feature
 def test_parts_of_another_identity_are_not_mixed_in(tmp_path, dataset, features):
     with writer_for(tmp_path / "train.h5", dataset) as writer:
         writer.write_part(0, features[:16])
-    with pytest.raises(RequestError, match="another identity.encoder.pooling"):
+    with pytest.raises(RequestError, match=" identity.encoder.pooling"):
         writer_for(tmp_path / "train.h5", dataset, pooling="cls").__enter__()
     assert not paths.lock_file(tmp_path / "train.h5").exists()
 
@@ -270,7 +270,7 @@ def test_verify_tells_of_unfinished_splits_and_their_damage(tmp_path, dataset, f
     os.truncate(paths.parts_folder(file) / "part-00002.h5", 100)
     assert command.run(app, ["verify", str(paths.parts_folder(file))]) == 1
     out = capsys.readouterr().out
-    assert "part 2 does not match the journal; it will be made again" in out and "1 of 4 parts done" in out
+    assert "part 2 does not match the journal" in out and "1 of 4 parts done" in out
     (paths.parts_folder(file) / "plan.json").write_text("{")
     assert command.run(app, ["verify", str(tmp_path)]) == 1
     assert "plan.json is damaged" in capsys.readouterr().out
@@ -350,7 +350,7 @@ def test_several_feature_sets_are_listed(tmp_path, dataset, features):
         ) as writer:
             writer.write_part(0, features)
             writer.finish(dataset, {})
-    with pytest.raises(RequestError, match="2 feature sets fit; choose with --model"):
+    with pytest.raises(RequestError, match="2 feature sets match; .*--model"):
         store.find_features(tmp_path)
     assert store.find_features(tmp_path, model="rcf").name.startswith("rcf_")
     with pytest.raises(RequestError, match="no features for --model dofa"):

@@ -529,5 +529,5 @@ def test_olmoearth_says_which_sizes_it_takes():
 def test_offline_the_error_names_the_url_and_what_to_do(name, settings, url, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(RequestError, match=f"cannot fetch https://{url} .*pass it with --weights PATH"):
+    with pytest.raises(RequestError, match=f"cannot download https://{url} .*pass it with --weights PATH"):
         build(name, weights="pretrained", **settings)

@@ -99,7 +99,7 @@ def test_hf_home_and_hf_hub_offline_are_honoured(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     found, absent = done.stdout.splitlines()
     assert found.startswith(str(tmp_path)) and found.endswith("config.json")
-    assert f"HF_HUB_OFFLINE is set and it is not in {tmp_path}/hub" in absent
+    assert "HF_HUB_OFFLINE" in absent and f"{tmp_path}/hub" in absent
 
 
 def test_without_network_it_asks_once_and_names_the_file(cache, monkeypatch, refused):
@@ -116,13 +116,13 @@ def test_without_network_it_asks_once_and_names_the_file(cache, monkeypatch, ref
     start = time.monotonic()
     line = refused(*DINO)
     assert time.monotonic() - start < 10 and asked == [PUBLISHED]
-    assert f"cannot fetch {PUBLISHED} (Name or service not known; not in" in line
+    assert f"cannot download {PUBLISHED} (Name or service not known; not in" in line
     assert "pass it with --weights PATH/model.safetensors" in line
 
 
 def test_offline_with_nothing_cached_is_one_line_for_every_kind_of_weights(cache, refused):
-    assert f"cannot fetch {PUBLISHED} (HF_HUB_OFFLINE is set" in refused(*DINO, "--weights", "pretrained")
-    assert "cannot fetch https://huggingface.co/torchgeo/presto/resolve/" in refused(*PRESTO)
+    assert f"cannot download {PUBLISHED} (HF_HUB_OFFLINE is set" in refused(*DINO, "--weights", "pretrained")
+    assert "cannot download https://huggingface.co/torchgeo/presto/resolve/" in refused(*PRESTO)
 
 
 def test_a_repository_without_safetensors_or_in_shards(cache, tmp_path):
@@ -173,7 +173,7 @@ def test_a_missing_repository_and_a_gated_one_say_so(cache, monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     for kind, message in (
-        (errors.RepositoryNotFoundError, "no repository 'some/model' on the hub"),
+        (errors.RepositoryNotFoundError, "no repository 'some/model'"),
         (errors.GatedRepoError, "is gated: accept its terms on the hub"),
         (errors.RemoteEntryNotFoundError, "some/model has no config.json"),
     ):
@@ -244,9 +244,7 @@ def test_a_folder_with_one_file_and_one_with_several(tmp_path):
     digest = load_weights(random_module(linear), str(tmp_path), hub_name="").sha256
     assert digest == load_weights(random_module(linear), str(tmp_path / "net.pt"), hub_name="").sha256
     torch.save({}, tmp_path / "other.pth")
-    with pytest.raises(
-        RequestError, match="expected model.safetensors or one file of weights there, found net.pt, oth"
-    ):
+    with pytest.raises(RequestError, match="expected model.safetensors or .*, found net.pt, oth"):
         read_state(tmp_path)
     save_file(dict(linear(1).state_dict()), tmp_path / "model.safetensors")
     assert load_weights(random_module(linear), str(tmp_path), hub_name="").sha256 == digest

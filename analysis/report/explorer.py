@@ -230,7 +230,10 @@ def _one_set(
         if linked and blobs.bytes + one.labels.size <= MOST_BYTES:
             entry["scores"] = blobs.add(np.round(predictions.scores[rows] * 255).astype(np.uint8))
         elif linked:
-            notes.append(f"{one.words}, {label}: scores of single samples are omitted; the page would be too large")
+            notes.append(
+                f"{one.words}, {label}: scores of individual samples are omitted, because the page would "
+                "become too large"
+            )
         for rule in rules if run.multilabel else ("half",):
             decided = pooling.judge(run, predictions, rule).decided
             values = run.record["per_class"][rule]

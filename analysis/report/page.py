@@ -122,7 +122,7 @@ def dataset_facts(members: Sequence[EncoderResults]) -> list[tuple[str, str]]:
     dataset = members[0].shared["dataset"]
     splits = {split: identity for features in members for split, identity in features.splits.items()}
     rows = [
-        f"{split} {splits[split]['rows']:,} (ids {splits[split]['ids_sha256'][:12]})"
+        f"{split} {splits[split]['rows']:,} (SHA-256 of ids {splits[split]['ids_sha256'][:12]})"
         for split in SPLITS
         if split in splits
     ]

@@ -78,7 +78,8 @@ def write(runs: Sequence[Run], folder: Path) -> list[Output]:
                 frame, drawn, folder / f"eurosat__{run.dataset}__table3__{run.encoder}__{run.folder.name}", title=title,
                 heading=f"{title}, {run.dataset}", shown=[readable(frame)], left=3, note=NOTE, of=(),
                 dataset=run.dataset,
-                alt=f"{len(frame)} published cases with the share of our test samples that were predicted alike.",
+                alt=f"{len(frame)} published cases with the share of our test samples that were predicted "
+                "the same way.",
             )
         )  # fmt: skip
     return outputs

@@ -34,7 +34,7 @@ WORDS = {
     "kernel": "kernel size",
     "learning_rate": "learning rate",
     "batch_size": "batch size",
-    "augmented": "turned, flipped and recoloured training images",
+    "augmented": "rotated, flipped and color-jittered training images",
 }
 
 

@@ -78,7 +78,7 @@ def run(request: ViewRequest, *, pixels: bool, bands: str) -> list[Output]:
     for heading, (table, left) in shown.items():
         text += (f"\n## {heading}\n" if heading else "") + "\n" + tables.markdown_table(*table, left=left)
     wrong, unknown = (list(frames["audit"]["verdict"]).count(verdict) for verdict in (WRONG, UNKNOWN))
-    verdict = f"{wrong} of {len(found.rows)} checks found something wrong" if wrong else "nothing wrong was found"
+    verdict = f"{wrong} of {len(found.rows)} checks found a problem" if wrong else "no problems found"
     verdict += f"; {unknown} could not be made" if unknown else ""
     stems = {name: folder / f"{name}__{slug}" for name in frames}
     csv = [tables.write_csv(frame.assign(simulated=simulated), stems[name]) for name, frame in frames.items()]
@@ -87,7 +87,7 @@ def run(request: ViewRequest, *, pixels: bool, bands: str) -> list[Output]:
             title=title,
             files=(tables.write_markdown(text, stems["audit"]), *csv),
             dataset=slug,
-            caption="Wrong: scores on these splits are not what they claim to be. Note: often intended.",
+            caption="Wrong: makes scores on these splits unreliable. Note: often intended.",
             tables=tuple(table for table, _ in shown.values()),
             summary="\n".join([f"{title}: {_sizes(splits)}", *summary(frames["audit"]), verdict]),
             wrong=bool(wrong),

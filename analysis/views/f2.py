@@ -72,7 +72,7 @@ def write(frame: pd.DataFrame, stem: Path) -> Output:
     return write_view(
         frame, draw_figure, stem, title="F2 per class", heading=f"F2 per class, {first['dataset']}, {first['model']}",
         shown=[shown],
-        note="Test split, classes by decreasing support n. F2 weighs recall four times as much as precision.",
+        note="Test split, classes by decreasing support n. F2 weights recall four times as much as precision.",
         alt=f"Bars of the F2 of {len(shown.rows) - 1} classes for {frame['probe'].nunique()} probe runs.",
     )  # fmt: skip
 

@@ -29,7 +29,7 @@ CARD = ViewCard(input="runs", section=Section(order=5, heading="Map"))
 HEADER = ["Class", "Share of the map", "Area as mapped (km²)", "Mean probability"]
 NOTE = (
     "Areas are counted from the map and inherit its errors: analyze area estimates them from a reference sample. "
-    "Probability: mean over the windows of the class, as the probe gives it."
+    "Probability: mean predicted probability over the windows of the class."
 )
 
 

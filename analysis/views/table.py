@@ -20,7 +20,7 @@ from probes import pooling
 CARD = ViewCard(input="runs", section=Section(order=10, heading="Results", table=True))
 
 HEADLINE = 6
-SIMULATED = "Simulated data: not a result about real imagery."
+SIMULATED = "Simulated data: not a result on real imagery."
 BEST = "Bold: best on these test samples."
 
 
@@ -79,7 +79,9 @@ def _told_apart(frame: pd.DataFrame, runs: Sequence[Run]) -> list[str]:
     for key in zip(frame["dataset"], frame["encoder"], frame["run"], strict=True):
         words, test = tests[key]
         several = len(sets[key[0], words]) > 1
-        found.append(f"{words}, {test['rows']:,} samples (ids {test['ids_sha256'][:12]})" if several else words)
+        found.append(
+            f"{words}, {test['rows']:,} samples (SHA-256 of ids {test['ids_sha256'][:12]})" if several else words
+        )
     return found
 
 

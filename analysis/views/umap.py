@@ -134,11 +134,15 @@ def _write(frame: pd.DataFrame, sets: Sequence[store.FeatureSet], request: ViewR
             alt="Scatter plot of all samples.", **about,
         )  # fmt: skip
         return [plain]
-    what, reading = "UMAP, one class vs. rest", "Coloured: samples with the class; grey: the rest. The rarer is on top."
+    what, reading = (
+        "UMAP, one class vs. rest",
+        "Coloured: samples with the class; grey: the rest. The smaller group is drawn on top.",
+    )
     outputs = [
         write_view(
             frame, lambda frame: titled(draw_panels(frame, names), what, f"{note} {reading}"), stem, title=what, of=(),
-            note=f"{note} {reading} All panels show one projection; distances between distant groups mean little.",
+            note=f"{note} {reading} All panels show the same projection; distances between distant groups "
+            "are not meaningful.",
             alt=f"{len(names)} panels of one scatter plot, one class coloured in each.", **about,
         )
     ]  # fmt: skip

@@ -235,7 +235,7 @@ def _covered(
     if not enough.any() and pixels.any():
         best = pixels.max() / grids[0].tile ** 2
         raise RequestError(
-            f"{source.path}: no window is covered by one class to {source.min_cover:.0%} (the best to {best:.0%}); "
+            f"{source.path}: no class covers {source.min_cover:.0%} of a window (at most {best:.0%}); "
             "lower --min-cover or --tile"
         )
     return _decided(source, enough, names, enough.any(axis=1), None)
@@ -246,7 +246,9 @@ def _decided(
 ) -> WindowLabels:
     """The class with most votes; none where two have as many."""
     if not votes.any():
-        raise RequestError(f"{source.path}: no label lies in a window of the scene; check that both are of one place")
+        raise RequestError(
+            f"{source.path}: no label lies in a window of the scene; check that both cover the same area"
+        )
     ranked = np.sort(votes, axis=1)
     tied = (ranked[:, -1] > 0) & (ranked[:, -1] == ranked[:, -2]) if len(names) > 1 else np.zeros(len(votes), bool)
     labels = np.where(labelled.astype(bool) & ~tied, votes.argmax(axis=1), -1).astype(np.int64)
@@ -254,14 +256,14 @@ def _decided(
     if outside and outside[0]:
         notes.append(f"{outside[0]:,} of {outside[1]:,} labelled points lie in no window and are not used")
     if tied.any():
-        notes.append(f"{tied.sum():,} windows have two classes alike and are left unlabelled")
+        notes.append(f"{tied.sum():,} windows have a tie between two classes and stay unlabelled")
     used = np.unique(labels[labels >= 0])
     if len(used) < 2:
         only = f"only {names[used[0]]}" if len(used) else "none"
-        raise RequestError(f"{source.path} labels windows of {only}; a map needs at least two classes")
+        raise RequestError(f"{source.path} labels windows with {only}; a map needs at least two classes")
     kept = {int(old): new for new, old in enumerate(used)}
     if absent := [name for k, name in enumerate(names) if k not in kept]:
-        notes.append(f"no window is of {', '.join(absent)}")
+        notes.append(f"no window has the label {', '.join(absent)}")
     labels = np.array([kept.get(int(label), -1) for label in labels], np.int64)
     return WindowLabels(labels, tuple(names[k] for k in used), tuple(notes))
 

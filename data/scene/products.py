@@ -52,7 +52,7 @@ def find_scenes(root: Path) -> list[Scene]:
         )
     names = [scene.name for scene in found]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise RequestError(f"{root} holds two scenes called {twice[0]}; rename or move one")
+        raise RequestError(f"{root} contains two scenes with the name {twice[0]}; rename or move one")
     if len({scene.bands for scene in found}) > 1:
         other = next(scene for scene in found if scene.bands != found[0].bands)
         raise RequestError(

@@ -38,7 +38,7 @@ def _valid_by_strips(scene: Scene, grid: SceneGrid) -> np.ndarray:
     rows, columns = grid.cells
     cell, counts = grid.cell, np.zeros((rows, columns), np.int64)
     step = max(1, STRIP_ROWS // cell)
-    with progress(f"looking for missing pixels in {scene.name}", rows, "rows of cells") as advance:
+    with progress(f"checking for missing pixels in {scene.name}", rows, "rows of cells") as advance:
         for first in range(0, rows, step):
             last = min(first + step, rows)
             valid = np.ones(((last - first) * cell, columns * cell), bool)

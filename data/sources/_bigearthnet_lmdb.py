@@ -47,7 +47,10 @@ def open_database(request: DatasetRequest, folder: Path, statistics: Mapping[str
     here = [sensor for sensor in ("S2", "S1") if any(database.has(name) for name in first[sensor][:SAMPLED])]
     available = [band for band in BANDS if band.sensor in here]
     if not here:
-        raise RequestError(f"{folder} holds none of the first {SAMPLED} patches of {home / METADATA}; is it v2's?")
+        raise RequestError(
+            f"{folder} contains none of the first {SAMPLED} patches of {home / METADATA}; both must be of "
+            "BigEarthNet v2"
+        )
     sensors = _sensors(available, request.bands) or here
     provenance: dict[str, Any] = {"classes": len(CLASSES_19), "split": METADATA}
     if options.drop_snow_cloud:

@@ -119,7 +119,7 @@ def _of_bigearthnet(source: Any, root: Path) -> Iterator[Sample]:
     for index, folders in enumerate(source.folders):
         used = tuple(folders[sensor] for sensor in sensors)
         if absent := [folder for folder in used if not os.path.isdir(folder)]:
-            raise FileNotFoundError(f"no folder {absent[0]}, of which there is one in the list")
+            raise FileNotFoundError(f"the folder {absent[0]} is listed but missing")
         yield Sample(Path(used[-1]).name, used, _names(names, source._load_target(index).tolist()))
 
 

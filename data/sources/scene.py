@@ -63,9 +63,9 @@ def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
     """
     options = request.options
     if other := [split for split in request.splits if split != "test"]:
-        raise RequestError(f"--split {other[0]}: windows of a scene are one split; use --split test or all")
+        raise RequestError(f"--split {other[0]}: all windows of a scene are in one split; use --split test or all")
     if options.download:
-        raise RequestError("--download: a scene of your own cannot be fetched; name it with --data-root")
+        raise RequestError("--download: your own scene cannot be downloaded; pass its path as --data-root")
     scenes = find_scenes(request.root)
     grids = [_grid(scene, request) for scene in scenes]
     windows = [grid.windows() for grid in grids]

@@ -96,8 +96,9 @@ class _Child:
                 if not selector.select(PATIENCE_S):
                     self.stop()
                     raise RequestError(  # perhaps the disk's fault: not remembered
-                        f"{question['file']} does not answer: no block was read for {PATIENCE_S:.0f} s; "
-                        "check the disk and try again, or the file is damaged: verify a copy on another disk"
+                        f"{question['file']} cannot be read: no block was read for {PATIENCE_S:.0f} s; "
+                        "check the disk and try again; if it is fine, the file is damaged: verify a copy "
+                        "on another disk"
                     )
                 read = os.read(process.stdout.fileno(), 2**16)
                 if not read:
@@ -126,8 +127,8 @@ class _Child:
         self._process = None
         if code < 0:
             with suppress(ValueError):
-                return f"HDF5 ends with {signal.Signals(-code).name} reading it"
-        return f"HDF5 ends reading it (exit code {code})"
+                return f"HDF5 crashes with {signal.Signals(-code).name} while reading it"
+        return f"HDF5 exits while reading it (exit code {code})"
 
     def stop(self) -> None:
         """End the process, if this process has started one."""

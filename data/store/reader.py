@@ -23,7 +23,7 @@ from data.store.identity import dataset_slug
 CHUNK_ROWS = 1024
 BLOCK_ROWS = 8 * CHUNK_ROWS  # hashed at a time
 REPLACED_AT_MOST = 10  # times, while it is opened
-MEND = "featurize verify --repair {file} keeps what is sound and makes the rest again"
+MEND = "featurize verify --repair {file} keeps the intact rows and recomputes the rest"
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def find_features(out: Path, *, model: str | None = None, dataset: str | None = 
         )
     if len(fitting) > 1:
         raise RequestError(
-            f"{len(fitting)} feature sets fit; choose with --model, --dataset or --features: "
+            f"{len(fitting)} feature sets match; choose one with --model, --dataset or --features: "
             + ", ".join(str(folder) for folder in fitting)
         )
     return fitting[0]

@@ -66,9 +66,7 @@ class UnfinishedSplit:
     def __str__(self) -> str:
         if self.done is None:
             return f"{self.folder}: unfinished{'' if self.problems else ', nothing done'}"
-        return (
-            f"{self.folder}: unfinished, {self.done} of {self.parts} parts done; give its featurize command to resume"
-        )
+        return f"{self.folder}: unfinished, {self.done} of {self.parts} parts done; run its featurize command to resume"
 
 
 def verify_parts(folder: Path) -> UnfinishedSplit:
@@ -87,7 +85,7 @@ def verify_parts(folder: Path) -> UnfinishedSplit:
     writer = PartWriter(folder.with_suffix(".h5"), **{name: plan[name] for name in SIZES})
     count, missing = writer.parts_in_all, writer.missing()
     damaged = sorted(writer.recorded() & set(missing))
-    text = f"{folder}: part {{}} does not match the journal; it will be made again"
+    text = f"{folder}: part {{}} does not match the journal; it will be recomputed"
     problems = tuple(Problem(Kind.DAMAGED, folder, text.format(part)) for part in damaged)
     return UnfinishedSplit(folder, problems, count - len(missing), count)
 
@@ -110,7 +108,7 @@ def salvage(file: Path) -> tuple[int, int]:
     try:
         found = inspected(file, "sound")
     except Damaged as error:
-        again = "give its featurize command again with --overwrite"
+        again = "run its featurize command again with --overwrite"
         raise Damaged(f"{error}; it is too damaged to repair: {again}") from error
     rows, sound = found["rows"], {tuple(bounds) for bounds in found["sound"]}
     size = {"rows": rows, "dim": found["dim"], "dtype": found["dtype"], "part_rows": found["step"]}

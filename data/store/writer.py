@@ -269,7 +269,7 @@ class FeatureWriter(PartWriter):
                 self.part_rows = part_rows
                 self._join_makers(makers, found)
                 return True
-            why = f"holds parts made with another {', '.join(fields)}"
+            why = f"holds parts that differ from this request in {', '.join(fields)}"
         else:
             digest = plan_digest(plan)
 
@@ -284,9 +284,9 @@ class FeatureWriter(PartWriter):
                 return True
             if found is None and not any(journal_lines(self.parts)):
                 return False
-            why = f"has no readable {PLAN_FILE}, and its journal names no part made with these settings"
+            why = f"has no readable {PLAN_FILE}, and its journal lists no part with these settings"
         if not self.overwrite:
-            raise RequestError(f"{self.parts} {why}; use --overwrite to drop the parts")
+            raise RequestError(f"{self.parts} {why}; use --overwrite to discard the parts")
         return False
 
     def _join_makers(self, makers: list[dict[str, str]], plan: dict[str, Any]) -> None:
@@ -298,7 +298,7 @@ class FeatureWriter(PartWriter):
         if started:
             print(
                 f"featurize: note: {self.parts} has parts made by other versions ({described(makers[-1], now)}); "
-                "values may differ slightly between them: use --overwrite to compute everything again",
+                "values may differ slightly between them: use --overwrite to recompute everything",
                 file=sys.stderr,
             )
         write_plan(self.parts, plan | {"part_rows": self.part_rows, MADE_BY: self.makers})

@@ -52,5 +52,7 @@ def make_files(job: Job, runtime: Runtime, work: Work = embed_parts) -> None:
             continue
         for problem in store.verify_features(file).problems:
             if problem.kind is not Kind.COLLAPSED:
-                raise RequestError(f"{problem}; use --overwrite to make it again")
-            print(f"featurize: warning: {problem}; a probe can learn next to nothing from them", file=sys.stderr)
+                raise RequestError(f"{problem}; use --overwrite to recompute it")
+            print(
+                f"featurize: warning: {problem}; a probe can learn almost nothing from these features", file=sys.stderr
+            )

@@ -231,7 +231,7 @@ def image_class(config: Any, name: str) -> Any:
     """
     kind: Any = MODEL_MAPPING.get(type(config), None)
     if not kind or "image" not in getattr(kind, "input_modalities", ()):
-        raise RequestError(f"hf:{name} is a {config.model_type}, no image encoder; choose another")
+        raise RequestError(f"hf:{name} is a {config.model_type}, not an image encoder; choose another model")
     return kind
 
 
@@ -306,7 +306,10 @@ def try_out(model: Any, config: Any, request: EncoderRequest) -> tuple[dict[str,
             f"({type(error).__name__}: {first_line(error)}); try another --image-size"
         ) from error
     if any(not torch.allclose(one[name], two[name], rtol=1e-3, atol=1e-4) for name in one):
-        raise RequestError(f"hf:{request.inner} gives another embedding of the same image each time; choose another")
+        raise RequestError(
+            f"hf:{request.inner} is not deterministic: it returns different embeddings for the same image; "
+            "choose another model"
+        )
     return options, prefix, one
 
 

@@ -196,5 +196,5 @@ def width(name: str, model: Any, request: EncoderRequest) -> int:
     except Exception as error:  # assertions and size mismatches, as each architecture words them
         raise RequestError(f"--image-size {side}: timm's {name} cannot take it ({first_line(error)})") from error
     if not isinstance(out, Tensor) or out.ndim != 2:
-        raise RequestError(f"timm's {name} is no image encoder: it gives no embedding (B, D)")
+        raise RequestError(f"timm's {name} is not an image encoder: it returns no embedding (B, D)")
     return out.shape[1]

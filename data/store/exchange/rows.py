@@ -112,7 +112,7 @@ class _Problems:
                 f"{count} {reason}, first row {int(np.argmax(self.found[reason])) + 1}"
                 for reason, count in counts.items()
             )
-            raise RequestError(f"{self.file}: {told}; mend them, or leave those rows out with --drop")
+            raise RequestError(f"{self.file}: {told}; fix them, or skip those rows with --drop")
         return ~np.any(list(self.found.values()), axis=0)
 
 
