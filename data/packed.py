@@ -2,8 +2,8 @@
 
 An HDF5 file that any tool can open. ``header`` (JSON) records what it was made from: dataset, variant, provenance,
 bands, statistics, class names, and the digests of every split. One group per split (``train``, ``val``, ``test``) holds
-``ids``, ``labels``, ``lonlat`` (where known), one array of pixels (N, C, H, W) for the bands of each size and type,
-such as ``120x120-uint16``, and ``checksums`` (N, B): one for every band of every sample.
+``ids``, ``labels``, ``lonlat`` and ``footprint`` (where known), one array of pixels (N, C, H, W) for the bands of each
+size and type, such as ``120x120-uint16``, and ``checksums`` (N, B): one for every band of every sample.
 
 Values, types and resolutions are the source's own, so features from a packed file have the identity of features from
 the source and one is reused for the other. All samples of a dataset must be of one size.
@@ -40,6 +40,7 @@ from data.problems import Kind, Problem
 SCHEMA = 2
 FORMAT = "frozen-earth packed dataset"
 HEADER = {"schema", "dataset", "bands", "statistics", "stacks", "splits", "made"}
+ARRAYS = ("ids", "labels", "lonlat", "footprint", "checksums")  # of a split, beside its pixels
 DIGESTED = ("ids", "labels", "lonlat", "files")
 BLOCK_ROWS = 64  # samples read and written at a time
 
@@ -142,7 +143,7 @@ class PackedSplit(EODataset):
         try:
             with store.open_hdf5(file) as source:
                 group = source[split]
-                arrays = {name: group[name][:] for name in ("ids", "labels", "lonlat", "checksums") if name in group}
+                arrays = {name: group[name][:] for name in ARRAYS if name in group}
                 for stack in self.stacks:
                     if group[stack.name].shape != (about["rows"], len(stack.bands), stack.height, stack.width):
                         raise ValueError(f"the shape of '{split}/{stack.name}' differs from its header")
@@ -155,8 +156,8 @@ class PackedSplit(EODataset):
         except (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             raise _damaged(file, error) from error
         found = {"ids": store.digest_ids(ids)} | {k: store.digest_array(arrays[k]) for k in arrays if k != "ids"}
-        for name in ("ids", "labels", "lonlat"):
-            if found.get(name) != about[f"{name}_sha256"]:
+        for name in ("ids", "labels", "lonlat", "footprint"):
+            if found.get(name) != about.get(f"{name}_sha256"):
                 raise RequestError(f"{file} is damaged: {name} of {split} do not match their checksum; make it again")
         self.sums = arrays["checksums"]
         dataset = header["dataset"]
@@ -174,6 +175,7 @@ class PackedSplit(EODataset):
             files_digest=about["files_sha256"],
         )
         self.columns = {band.name: column for column, band in enumerate(self.bands)}
+        self.footprint = arrays.get("footprint")
         self.nodata, self.scaled = about.get("nodata"), about.get("scaled", False)
         self.read_from = {"packed": file.name, **header["made"]}
 

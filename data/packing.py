@@ -148,12 +148,18 @@ def _make_header(splits: Mapping[str, EODataset], bands: Sequence[Band], *, limi
                 "files_sha256": samples.files_digest,
                 **({"nodata": samples.nodata} if samples.nodata else {}),
                 **({"scaled": True} if samples.scaled else {}),
+                **_footprint_digest(samples),
             }
             for name, samples in splits.items()
         },
         "made": {"version": version("frozen-earth"), "created": datetime.now(UTC).isoformat(timespec="seconds")},
     }
     return json.loads(canonical_json(header))  # as it is read back: tuples become lists
+
+
+def _footprint_digest(samples: EODataset) -> dict[str, str]:
+    """Only of windows of scenes: packed files of all other samples are as they were."""
+    return {} if samples.footprint is None else {"footprint_sha256": store.digest_array(samples.footprint)}
 
 
 def _card(name: str) -> dict[str, str]:
@@ -176,7 +182,8 @@ def _size(header: dict[str, Any], splits: Mapping[str, EODataset]) -> int:
 def _about(samples: EODataset) -> dict[str, np.ndarray]:
     """What is kept of a split beside its pixels."""
     about = {"ids": np.array([name.encode() for name in samples.ids]), "labels": samples.labels}
-    return about if samples.lonlat is None else about | {"lonlat": samples.lonlat}
+    more = {"lonlat": samples.lonlat, "footprint": samples.footprint}
+    return about | {name: array for name, array in more.items() if array is not None}
 
 
 def _write(file: Path, header: dict[str, Any], splits: Mapping[str, EODataset], workers: int | None) -> None:

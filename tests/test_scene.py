@@ -10,6 +10,8 @@ from made_scene import SIGNATURES, TRANSFORM, make_pixels, make_scene, make_trut
 from opening import open_split
 
 from data.errors import RequestError
+from data.packed import PackedSplit
+from data.packing import pack
 from data.sources import scene
 
 
@@ -32,6 +34,14 @@ def test_windows_are_the_rasters_own_pixels(tmp_path):
         expected = pixels[::-1, row : row + 64, column : column + 64]
         assert (stack[place] == expected).all()
         assert (np.stack(windows.read(index, bands)) == expected).all()
+
+
+def test_packed_windows_keep_their_places(tmp_path):
+    windows = opened(make_scene(tmp_path)[0], tmp_path, stride=32)
+    pack(tmp_path / "a.h5", {"test": windows}, windows.bands)
+    held = PackedSplit(tmp_path / "a.h5", "test")
+    assert (held.footprint == windows.footprint).all() and held.footprint.dtype == np.int32
+    assert (np.stack(held.read(9, held.bands)) == np.stack(windows.read(9, held.bands))).all()
 
 
 def test_centres_are_where_the_transform_says(tmp_path):
