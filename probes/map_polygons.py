@@ -42,7 +42,7 @@ def polygons(one: SceneMap) -> Any:
         for outline, value in shapes(classes, mask=classes > 0, transform=transform)
     ]
     numbered = [(outline, number) for number, (outline, _) in enumerate(found, 1)]
-    group = rasterize(numbered, classes.shape, transform=transform, dtype="int32").ravel()
+    group = np.asarray(rasterize(numbered, classes.shape, transform=transform, dtype="int32")).ravel()
     best = np.nan_to_num(one.probability.max(axis=0)).ravel()
     size = np.bincount(group, minlength=len(found) + 1)[1:]
     total = np.bincount(group, best, minlength=len(found) + 1)[1:]

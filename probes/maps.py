@@ -177,5 +177,6 @@ def spread(grid: SceneGrid, windows: np.ndarray, scores: np.ndarray, sums: np.nd
         for right in range(side):
             inside = (rows + down < grid.cells[0]) & (columns + right < grid.cells[1])
             at = (rows[inside] + down, columns[inside] + right)
-            np.add.at(sums, (slice(None), *at), scores[inside].T)  # patches of overlapping windows may coincide
+            for of_class, score_of in zip(sums, scores[inside].T, strict=True):
+                np.add.at(of_class, at, score_of)  # patches of overlapping windows may coincide
             np.add.at(counts, at, 1)

@@ -99,11 +99,11 @@ def test_polygons_say_the_same_as_the_raster(mapped):
 def test_labels_added_later_are_used_without_embedding_again(mapped, tmp_path, capsys):
     _, truth = make_scene(tmp_path, side=512)
     make_points(tmp_path / "points.gpkg", truth, 40)
-    first = run_all(tmp_path, tmp_path / "points.gpkg", kind="knn")
+    first = run_all(tmp_path, tmp_path / "points.gpkg", kind="prior")
     file = next((tmp_path / "runs" / "features").rglob("test.h5"))
     before = file.stat().st_mtime_ns
     make_points(tmp_path / "points.gpkg", truth, 80)
-    second = run_all(tmp_path, tmp_path / "points.gpkg", kind="knn")
+    second = run_all(tmp_path, tmp_path / "points.gpkg", kind="prior")
     assert "reused" in capsys.readouterr().out
     assert file.stat().st_mtime_ns == before
     assert second.folder != first.folder

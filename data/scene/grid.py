@@ -39,7 +39,8 @@ class SceneGrid:
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "SceneGrid":
         """The grid that `record` described."""
-        return cls(**record | {"transform": tuple(record["transform"])})
+        fields: dict[str, Any] = record | {"transform": tuple(record["transform"])}
+        return cls(**fields)
 
     def record(self) -> dict[str, Any]:
         """JSON-able description."""

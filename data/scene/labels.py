@@ -163,8 +163,8 @@ def _from_polygons(
 
 
 def _from_raster(source: LabelSource, grids: Sequence[SceneGrid], footprint: np.ndarray) -> WindowLabels:
-    import rasterio
     from rasterio.vrt import WarpedVRT
+    from rasterio.windows import Window
 
     with opened(source.path) as raster:
         if raster.crs is None:
@@ -189,7 +189,7 @@ def _from_raster(source: LabelSource, grids: Sequence[SceneGrid], footprint: np.
 
                 def strip(first: int, last: int, grid: SceneGrid = grid, warped: Any = warped) -> np.ndarray:
                     rows = slice(first * grid.cell, last * grid.cell)
-                    stored = warped.read(1, window=rasterio.windows.Window.from_slices(rows, (0, warped.width)))
+                    stored = warped.read(1, window=Window.from_slices(rows, (0, warped.width)))
                     where = np.searchsorted(values, stored).clip(0, len(values) - 1)
                     return np.where(np.array(values)[where] == stored, where + 1, 0).astype(np.uint16)
 
@@ -265,7 +265,7 @@ def _decided(
     if absent := [name for k, name in enumerate(names) if k not in kept]:
         notes.append(f"no window has the label {', '.join(absent)}")
     labels = np.array([kept.get(int(label), -1) for label in labels], np.int64)
-    return WindowLabels(labels, tuple(names[k] for k in used), tuple(notes))
+    return WindowLabels(labels, tuple(names[int(k)] for k in used), tuple(notes))
 
 
 # ------------------------------------------------------------------------------------------- which labels

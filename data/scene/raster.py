@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError  # what damage raises that rasterio does not wrap
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
@@ -187,7 +188,7 @@ def opened(path: Path, scene: Scene | None = None) -> Iterator["rasterio.Dataset
                     readers.popitem(last=False)[1].close()
             readers.move_to_end(key)
             yield readers[key]
-    except (RasterioError, rasterio._err.CPLE_BaseError, OSError, ValueError) as error:
+    except (RasterioError, CPLE_BaseError, OSError, ValueError) as error:
         why = str(error).removesuffix(".")
         raise RequestError(f"cannot read {path} ({why}); restore or replace it, or move it away") from error
 
