@@ -84,6 +84,11 @@ def labels_file(out: Path, dataset: str) -> Path:
     return feature_root(out) / _named(dataset) / "labels.json"
 
 
+def labels_beside(features: Path) -> Path:
+    """Names the labels of the windows of a feature folder, wherever it is; see `labels_file`."""
+    return features.resolve().parent / "labels.json"
+
+
 def view_file(folder: Path, split: str, view: int) -> Path:
     """The features of one augmented view of a split, in a folder of their own: they are no split."""
     return folder / "views" / f"{split}-{view}.h5"

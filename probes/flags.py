@@ -189,8 +189,8 @@ class FitFlags:
         if self.protocol == "map":
             from probes.maps import map_splits
 
-            return map_splits(folder, self.out, buffer_km=self.buffer_km or None, seed=self.seed)
-        if paths.labels_file(self.out, folder.parent.name).exists():
+            return map_splits(folder, buffer_km=self.buffer_km or None, seed=self.seed)
+        if paths.labels_beside(folder).exists():
             raise RequestError(f"{folder} is of a scene, whose labels are divided by --protocol map; add that flag")
         if self.split_by is None:
             return inputs.read_splits(folder, views=self.augment, val=self.folds is None)

@@ -22,12 +22,11 @@ from probes.scores import score
 ROWS = 8 * inputs.BLOCK_ROWS  # scored at a time
 
 
-def map_splits(folder: Path, out: Path, *, buffer_km: float | None, seed: int) -> dict[str, store.FeatureSet]:
+def map_splits(folder: Path, *, buffer_km: float | None, seed: int) -> dict[str, store.FeatureSet]:
     """The labelled windows of a scene, as train and as test; labels are looked up now, where they are recorded.
 
     Args:
         folder: features of a scene.
-        out: output folder.
         buffer_km: see `probes.blocks.divide_blocks`.
         seed: of the folds.
 
@@ -39,7 +38,7 @@ def map_splits(folder: Path, out: Path, *, buffer_km: float | None, seed: int) -
         RequestError: no scene, no labels, or labels that cannot be divided.
     """
     features = scene_features(folder)
-    source = remembered(paths.labels_file(out, folder.parent.name))
+    source = remembered(paths.labels_beside(folder))
     assert features.footprint is not None and features.lonlat is not None
     found = label_windows(source, sample_grids(features), features.footprint)
     for line in found.notes:

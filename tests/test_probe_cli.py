@@ -38,7 +38,7 @@ def test_list_names_every_kind_with_its_docstring(capsys):
     assert _probe("list") == 0
     lines = capsys.readouterr().out.partition("\n\n")[0].splitlines()
     assert [line.split()[0] for line in lines] == ["head", "knn", "linear", "mlp", "prior", "rf"]
-    assert "C chosen on val" in lines[2]
+    assert "chosen on val" in lines[2] and "C " in lines[2]
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +71,16 @@ def test_a_run_prints_test_metrics_says_simulated_and_is_reused(out, capsys):
     assert "reused" not in again and "linear 12/21: C=0.316: val map_macro" in again
 
 
-def test_features_may_be_named_by_folder_and_results_go_elsewhere(out, tmp_path, capsys):
+def test_features_may_be_named_by_folder_and_results_go_elsewhere(out, tmp_path, capsys, monkeypatch):
     folder = next(folder for folder in paths.feature_folders(out) if folder.parent.name == "one")
     assert _probe("--kind", "knn", "--features", folder, "--out", tmp_path, "--seed", 4) == 0
     printed = capsys.readouterr().out
     assert "accuracy" in printed and "argmax" in printed and "simulated" not in printed
     (run,) = paths.run_folders(tmp_path)
     assert run.parent.name == folder.name and json.loads((run / "run.json").read_text())["seed"] == 4
+    monkeypatch.chdir(folder.parent)
+    assert _probe("--kind", "knn", "--features", folder.name, "--out", tmp_path, "--seed", 4) == 0
+    assert "reused" in capsys.readouterr().err, "a name in the working directory is the same folder"
 
 
 def test_a_gpu_that_is_not_there_is_one_line_and_exit_code_2(out, capsys, monkeypatch):
@@ -123,7 +126,7 @@ def test_decision_flags_reach_the_run(out, tmp_path, capsys):
             "unknown calibration 'plat'; choose from isotonic, platt, temperature (did you mean 'platt'?)",
         ),
         (("--kind", "knn", "--device", "gpu"), "--device gpu: give cpu, cuda or cuda:1"),
-        ((), "give --kind, such as linear"),
+        ((), "--kind is missing; give --kind linear"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_exit_code_2(words, told, out, capsys):

@@ -347,6 +347,7 @@ def test_a_layout_is_kept_and_used_again_and_another_seed_makes_another(features
     first = projection.project(values, seed=0, **settings)
     assert "40 x 8 features" in capsys.readouterr().err
     other = projection.project(values, seed=1, **settings)
+    capsys.readouterr()
     assert not np.allclose(first, other)
     monkeypatch.setattr(projection, "_compute", lambda *_, **__: pytest.fail("the layout was computed again"))
     assert np.array_equal(projection.project(values, seed=0, **settings), first)

@@ -50,7 +50,7 @@ def run(request: ViewRequest, *, like: str, unlike: str, count: int, data_root: 
         raise RequestError(f"--count {count}: must be at least 1")
     if request.split == "all":
         raise RequestError("--split all: similarity is computed within one split; use train, val or test")
-    folder = request.feature_folder()
+    folder = request.feature_folder().resolve()
     features = store.read_features(paths.feature_file(folder, request.split), lazy=True)
     examples = [find(features, like, "--like"), find(features, unlike, "--unlike")]
     frame = compute(features, *examples, count=count)
