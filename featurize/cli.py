@@ -262,10 +262,12 @@ def export(path: Path, *, to: str = "parquet") -> None:
 
     Args:
         path: Feature file.
-        to: parquet (id, labels and one column per dimension) or npz (the arrays).
+        to: parquet (id, labels and one column per dimension), geoparquet (one list column and points, for
+            GeoPandas, QGIS and DuckDB; extra geo) or npz (the arrays).
     """
-    if to not in ("parquet", "npz"):
-        raise unknown("format", to, ("parquet", "npz"))
+    formats = ("parquet", "geoparquet", "npz")
+    if to not in formats:
+        raise unknown("format", to, formats)
 
     from data import store  # deferred: numpy and h5py
 

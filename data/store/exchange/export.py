@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from data.files import canonical_json, published
+from data.store.exchange.geoparquet import write_geoparquet
 from data.store.reader import FeatureSet, read_features
 
 
 def export(file: Path, to: str) -> Path:
-    """Write a feature file as ``parquet`` or ``npz`` beside it, for other tools.
+    """Write a feature file as ``parquet``, ``geoparquet`` or ``npz`` beside it, for other tools.
 
     Raises:
         RequestError: as `read_features`, or the disk is full.
@@ -28,6 +29,9 @@ def export(file: Path, to: str) -> Path:
                     class_names=np.array(features.class_names),
                     identity=canonical_json(features.identity),
                 )
+            return target
+        if to == "geoparquet":
+            write_geoparquet(features, temporary)
             return target
         import pandas as pd  # deferred: only this format needs it
 
