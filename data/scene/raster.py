@@ -3,6 +3,7 @@
 import atexit
 import os
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import numpy as np
 import rasterio
 from rasterio._err import CPLE_BaseError  # what damage raises that rasterio does not wrap
 from rasterio.enums import MaskFlags
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
@@ -182,7 +183,9 @@ def opened(path: Path, scene: Scene | None = None) -> Iterator["rasterio.Dataset
             about = path.stat()
             key = (str(path), about.st_mtime_ns, about.st_size, scene.transform if scene else None)
             if key not in readers:
-                source = rasterio.open(path)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", NotGeoreferencedWarning)  # an error says so, where it matters
+                    source = rasterio.open(path)
                 readers[key] = source if scene is None or _same_place(source, scene) else _regridded(source, scene)
                 if len(readers) > FILES_OPEN:
                     readers.popitem(last=False)[1].close()
