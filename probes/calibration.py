@@ -14,7 +14,7 @@ negatives on val is left unchanged.
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Num
+from jaxtyping import Float, Float64, Num
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, logit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -23,6 +23,7 @@ from sklearn.linear_model import LogisticRegression
 
 from probes.probabilities import probability_metrics
 from probes.scores import score_block
+from probes.shapes import Scores, Truth
 
 MIN_SAMPLES = 5
 # Scores of forests and neighbours are often exactly 0 or 1, with infinite log odds. All scores are first moved inwards
@@ -56,11 +57,11 @@ class Calibrated(ClassifierMixin, BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
-    def predict_proba(self, features: Num[np.ndarray, "samples dim"]) -> Float[np.ndarray, "samples classes"]:
+    def predict_proba(self, features: Num[np.ndarray, "samples dim"]) -> Scores:
         """Probabilities of features as they are stored."""
         return self.apply(score_block(self.probe, features, len(self.maps), self.multilabel))
 
-    def apply(self, scores: Float[np.ndarray, "samples classes"]) -> Float[np.ndarray, "samples classes"]:
+    def apply(self, scores: Scores) -> Scores:
         """Calibrated scores, float32."""
         mapped = scores.astype(np.float64)
         if self.method == "temperature" and not self.multilabel:
@@ -86,14 +87,7 @@ def log_odds(scores: Float[np.ndarray, "*shape"], softened: float = SOFTENED) ->
     return np.log(inside) - np.log1p(-inside)
 
 
-def calibrate(
-    probe: Any,
-    truth: Bool[np.ndarray, "samples classes"],
-    scores: Float[np.ndarray, "samples classes"],
-    *,
-    method: str,
-    multilabel: bool,
-) -> Calibrated:
+def calibrate(probe: Any, truth: Truth, scores: Scores, *, method: str, multilabel: bool) -> Calibrated:
     """Fit the maps on val.
 
     Args:
@@ -111,9 +105,7 @@ def calibrate(
     return Calibrated(probe, maps, "log-odds" if method == "platt" else method, multilabel)
 
 
-def fit_temperature(
-    truth: Bool[np.ndarray, "samples classes"], scores: Float[np.ndarray, "samples classes"], *, multilabel: bool
-) -> float:
+def fit_temperature(truth: Truth, scores: Scores, *, multilabel: bool) -> float:
     """The temperature with the lowest log loss, from 0.01 to 100; above 1 for overconfident scores.
 
     Args:

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
@@ -38,6 +37,7 @@ from probes.sampling import checked_folds, subset
 from probes.scores import SHRINKAGE, decide, half_thresholds, score, shrunk_thresholds
 from probes.search import FitTask, SearchResult, Trial, fit_again, search
 from probes.settings import DEFAULT, Settings, candidates_of, check_settings, recorded, selection_metric
+from probes.shapes import Scores, Truth
 
 
 @dataclass(frozen=True)
@@ -378,7 +378,7 @@ def _results(plan: RunPlan, samples: Samples, fitted: Fitted, scores: dict[str, 
 
 
 def _rules(
-    val_truth: Bool[np.ndarray, "samples classes"], val_scores: Float[np.ndarray, "samples classes"], plan: RunPlan
+    val_truth: Truth, val_scores: Scores, plan: RunPlan
 ) -> tuple[dict[str, np.ndarray | None], dict[str, Any] | None]:
     """Thresholds by rule, where None is the argmax, and how the tuned ones came about.
 

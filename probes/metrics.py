@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Integer, Num
 
+from probes.shapes import Scores, Truth
+
 MULTILABEL = (
     "f2_macro",
     "f2_micro",
@@ -57,9 +59,7 @@ def label_matrix(
     return labels.astype(bool) if labels.ndim == 2 else one_hot(labels, classes)
 
 
-def confusion_counts(
-    truth: Bool[np.ndarray, "samples classes"], predicted: Bool[np.ndarray, "samples classes"]
-) -> tuple[Integer[np.ndarray, " classes"], ...]:
+def confusion_counts(truth: Truth, predicted: Truth) -> tuple[Integer[np.ndarray, " classes"], ...]:
     """TP, FP, TN and FN per class."""
     tp, fp, fn = ((a & b).sum(axis=0) for a, b in ((truth, predicted), (~truth, predicted), (truth, ~predicted)))
     return tp, fp, len(truth) - tp - fp - fn, fn
@@ -92,9 +92,7 @@ def f_beta(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, beta: float) -> np.nd
     return ratio(gain, gain + beta**2 * np.asarray(fn, np.float64) + fp)
 
 
-def average_precision(
-    truth: Bool[np.ndarray, "samples classes"], scores: Float[np.ndarray, "samples classes"]
-) -> Float64[np.ndarray, " classes"]:
+def average_precision(truth: Truth, scores: Scores) -> Float64[np.ndarray, " classes"]:
     """Average precision, a step function over the distinct scores, as scikit-learn's.
 
     Args:
@@ -118,11 +116,7 @@ def _average_precision(truth: Bool[np.ndarray, " samples"], scores: Float[np.nda
     return float((np.diff(tp, prepend=0) * tp / (ends + 1)).sum() / tp[-1])
 
 
-def multilabel_metrics(
-    truth: Bool[np.ndarray, "samples classes"],
-    predicted: Bool[np.ndarray, "samples classes"],
-    scores: Float[np.ndarray, "samples classes"],
-) -> dict[str, float | None]:
+def multilabel_metrics(truth: Truth, predicted: Truth, scores: Scores) -> dict[str, float | None]:
     """All metrics of a multi-label run; None where undefined.
 
     Args:
@@ -153,11 +147,7 @@ def single_label_metrics(
 
 
 def class_rows(
-    names: list[str],
-    truth: Bool[np.ndarray, "samples classes"],
-    predicted: Bool[np.ndarray, "samples classes"],
-    scores: Float[np.ndarray, "samples classes"],
-    thresholds: Float[np.ndarray, " classes"] | None,
+    names: list[str], truth: Truth, predicted: Truth, scores: Scores, thresholds: Float[np.ndarray, " classes"] | None
 ) -> list[dict[str, Any]]:
     """One row per class, in class order: one-vs-rest counts and what follows from them.
 

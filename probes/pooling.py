@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Float, Float64
 
 from data.errors import RequestError
 from data.files import canonical_json
@@ -13,6 +13,7 @@ from probes import intervals, jackknife, metrics, spatial
 from probes.intervals import Interval
 from probes.jackknife import Estimate
 from probes.scores import decide
+from probes.shapes import Scores, Truth
 from probes.spatial import Units
 
 
@@ -20,9 +21,9 @@ from probes.spatial import Units
 class Judged:
     """Truth, decisions under one rule, and scores of a run on some samples."""
 
-    truth: Bool[np.ndarray, "samples classes"]
-    decided: Bool[np.ndarray, "samples classes"]
-    scores: Float[np.ndarray, "samples classes"]
+    truth: Truth
+    decided: Truth
+    scores: Scores
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
+from probes.shapes import Scores, Truth
+
 NAMES = ("log_loss", "brier", "ece")
 BINS = 15  # Guo et al. 2017, and torchgeo-bench
 LEAST_PROBABILITY = float(np.finfo(np.float32).eps)  # as scikit-learn's log_loss clips float32: a score of 0 counts 16
 
 
-def probability_metrics(
-    truth: Bool[np.ndarray, "samples classes"], scores: Float[np.ndarray, "samples classes"], *, multilabel: bool
-) -> dict[str, float]:
+def probability_metrics(truth: Truth, scores: Scores, *, multilabel: bool) -> dict[str, float]:
     """`log_loss`, `brier` and `ece` by name.
 
     Args:
@@ -31,9 +31,7 @@ def probability_metrics(
     }
 
 
-def log_loss(
-    truth: Bool[np.ndarray, "samples classes"], scores: Float[np.ndarray, "samples classes"], *, multilabel: bool
-) -> float:
+def log_loss(truth: Truth, scores: Scores, *, multilabel: bool) -> float:
     """Mean negative log likelihood in nats: per sample, or for multi-label per decision (every class of every sample).
 
     Args:
@@ -44,9 +42,7 @@ def log_loss(
     return float(log_losses(truth, scores, multilabel=multilabel).mean())
 
 
-def log_losses(
-    truth: Bool[np.ndarray, "samples classes"], scores: Float[np.ndarray, "samples classes"], *, multilabel: bool
-) -> Float64[np.ndarray, " samples"]:
+def log_losses(truth: Truth, scores: Scores, *, multilabel: bool) -> Float64[np.ndarray, " samples"]:
     """Log loss of each sample."""
     p = np.clip(scores.astype(np.float64), LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
     if not multilabel:
@@ -54,9 +50,7 @@ def log_losses(
     return -np.where(truth, np.log(p), np.log1p(-p)).mean(axis=1)
 
 
-def brier(
-    truth: Bool[np.ndarray, "samples classes"], scores: Float[np.ndarray, "samples classes"], *, multilabel: bool
-) -> float:
+def brier(truth: Truth, scores: Scores, *, multilabel: bool) -> float:
     """Mean squared difference between probability and truth; 0 is best.
 
     Single-label: summed over the classes of a sample, 0 to 2 (Brier 1950; scikit-learn's with ``scale_by_half=False``).
@@ -70,21 +64,13 @@ def brier(
     return float(briers(truth, scores, multilabel=multilabel).mean())
 
 
-def briers(
-    truth: Bool[np.ndarray, "samples classes"], scores: Float[np.ndarray, "samples classes"], *, multilabel: bool
-) -> Float64[np.ndarray, " samples"]:
+def briers(truth: Truth, scores: Scores, *, multilabel: bool) -> Float64[np.ndarray, " samples"]:
     """Brier score of each sample."""
     squares = (scores.astype(np.float64) - truth) ** 2
     return squares.mean(axis=1) if multilabel else squares.sum(axis=1)
 
 
-def ece(
-    truth: Bool[np.ndarray, "samples classes"],
-    scores: Float[np.ndarray, "samples classes"],
-    *,
-    multilabel: bool,
-    bins: int = BINS,
-) -> float:
+def ece(truth: Truth, scores: Scores, *, multilabel: bool, bins: int = BINS) -> float:
     """Expected calibration error: mean |confidence - frequency| over equal-width bins, weighted by samples.
 
     Single-label: of the top score against the accuracy of the argmax (Guo et al. 2017). Multi-label: of each class's
@@ -132,9 +118,7 @@ def reliability(
     return {"low": edges[:-1], "high": edges[1:], "count": count, **means}
 
 
-def top_label(
-    truth: Bool[np.ndarray, "samples classes"], scores: Float[np.ndarray, "samples classes"]
-) -> tuple[Bool[np.ndarray, " samples"], Float[np.ndarray, " samples"]]:
+def top_label(truth: Truth, scores: Scores) -> tuple[Bool[np.ndarray, " samples"], Float[np.ndarray, " samples"]]:
     """Whether the argmax is correct, and its score."""
     chosen = scores.argmax(axis=1)[:, None]
     return np.take_along_axis(truth, chosen, 1)[:, 0], np.take_along_axis(scores, chosen, 1)[:, 0]

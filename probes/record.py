@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Float, Integer
 
 from data import store
 from probes import intervals, metrics, spatial
@@ -18,6 +18,7 @@ from probes.probabilities import probability_metrics
 from probes.scores import HALF
 from probes.search import SearchResult, words
 from probes.settings import Settings
+from probes.shapes import Scores, Truth
 
 PACKAGES = ("frozen-earth", "joblib", "numpy", "scikit-learn", "scipy", "skops")
 
@@ -125,13 +126,7 @@ def threshold_warnings(thresholds: dict[str, Any] | None, tuned: Float[np.ndarra
     return [f"tuned thresholds have a lower F{thresholds['beta']:g} on val than 0.5: the tuned rule uses 0.5"]
 
 
-def metrics_of(
-    truth: Bool[np.ndarray, "samples classes"],
-    decided: Bool[np.ndarray, "samples classes"],
-    scores: Float[np.ndarray, "samples classes"],
-    *,
-    multilabel: bool,
-) -> dict[str, float | None]:
+def metrics_of(truth: Truth, decided: Truth, scores: Scores, *, multilabel: bool) -> dict[str, float | None]:
     """The metrics of one split under one decision rule.
 
     Args:
@@ -147,9 +142,9 @@ def metrics_of(
 
 
 def interval_parts(
-    truth: Bool[np.ndarray, "samples classes"],
+    truth: Truth,
     decisions: dict[str, np.ndarray],
-    scores: Float[np.ndarray, "samples classes"],
+    scores: Scores,
     units: spatial.Units,
     names: Sequence[str],
     *,
@@ -178,9 +173,7 @@ def interval_parts(
     return {"intervals": {"test": by_rule}, "interval_units": about}
 
 
-def interval_warnings(
-    truth: Bool[np.ndarray, "samples classes"], units: spatial.Units, names: Sequence[str]
-) -> list[str]:
+def interval_warnings(truth: Truth, units: spatial.Units, names: Sequence[str]) -> list[str]:
     """Classes with few positives in test, and few spatial cells.
 
     Args:

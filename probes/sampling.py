@@ -6,10 +6,11 @@ With one seed, smaller parts are contained in larger ones, so that a learning cu
 from math import ceil
 
 import numpy as np
-from jaxtyping import Bool, Integer
+from jaxtyping import Integer
 
 from data.errors import RequestError
 from probes.metrics import label_matrix
+from probes.shapes import Truth
 
 
 def subset(
@@ -38,7 +39,7 @@ def subset(
     return None if shots is None else few_per_class(truth, shots, seed=seed)
 
 
-def few_per_class(truth: Bool[np.ndarray, "samples classes"], shots: int, *, seed: int) -> Integer[np.ndarray, " rows"]:
+def few_per_class(truth: Truth, shots: int, *, seed: int) -> Integer[np.ndarray, " rows"]:
     """At least `shots` samples of each class, or all it has; as ascending row indices.
 
     In each round the classes, the rarest first, draw one sample each in shuffled order, unless they already have as
@@ -65,7 +66,7 @@ def few_per_class(truth: Bool[np.ndarray, "samples classes"], shots: int, *, see
     return np.flatnonzero(taken)
 
 
-def stratified_order(truth: Bool[np.ndarray, "samples classes"], *, seed: int) -> Integer[np.ndarray, " samples"]:
+def stratified_order(truth: Truth, *, seed: int) -> Integer[np.ndarray, " samples"]:
     """Row indices in an order of which every prefix has about the class frequencies of the whole.
 
     Iterative stratification (Sechidis et al. 2011) of all fractions at once: every row gets a position between 0 and
@@ -95,12 +96,7 @@ def stratified_order(truth: Bool[np.ndarray, "samples classes"], *, seed: int) -
 
 
 def checked_folds(
-    truth: Bool[np.ndarray, "samples classes"],
-    count: int,
-    class_names: list[str],
-    *,
-    seed: int,
-    cells: Integer[np.ndarray, " samples"] | None = None,
+    truth: Truth, count: int, class_names: list[str], *, seed: int, cells: Integer[np.ndarray, " samples"] | None = None
 ) -> Integer[np.ndarray, " samples"]:
     """As `stratified_folds`, where every class has a sample for each fold.
 
@@ -126,11 +122,7 @@ def checked_folds(
 
 
 def stratified_folds(
-    truth: Bool[np.ndarray, "samples classes"],
-    count: int,
-    *,
-    seed: int,
-    cells: Integer[np.ndarray, " samples"] | None = None,
+    truth: Truth, count: int, *, seed: int, cells: Integer[np.ndarray, " samples"] | None = None
 ) -> Integer[np.ndarray, " samples"]:
     """The fold of each sample, by iterative stratification (Sechidis et al. 2011) of whole groups.
 

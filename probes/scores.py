@@ -5,12 +5,13 @@ from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Integer, Num
+from jaxtyping import Float, Float32, Float64, Integer, Num
 from threadpoolctl import threadpool_limits
 
 from data.command import progress
 from probes.inputs import BLOCK_ROWS
 from probes.metrics import confusion_counts, f_beta, one_hot
+from probes.shapes import Scores, Truth
 
 HALF = 0.5
 # Of 0, 3, 10 and 30, 3 has the highest mean on data on which no constant was tuned (`docs/results/thresholds.md`).
@@ -101,9 +102,7 @@ def half_thresholds(classes: int) -> Float64[np.ndarray, " {classes}"]:
     return np.full(classes, HALF)
 
 
-def best_thresholds(
-    truth: Bool[np.ndarray, "samples classes"], scores: Float[np.ndarray, "samples classes"], *, beta: float = 2
-) -> Float64[np.ndarray, " classes"]:
+def best_thresholds(truth: Truth, scores: Scores, *, beta: float = 2) -> Float64[np.ndarray, " classes"]:
     """For each class, the threshold with the highest F-beta on these samples.
 
     Candidates are the midpoints between adjacent distinct scores, and 0, which predicts every sample positive. Of equal
@@ -131,11 +130,7 @@ def best_thresholds(
 
 
 def shrunk_thresholds(
-    truth: Bool[np.ndarray, "samples classes"],
-    scores: Float[np.ndarray, "samples classes"],
-    *,
-    beta: float = 2,
-    shrinkage: float = SHRINKAGE,
+    truth: Truth, scores: Scores, *, beta: float = 2, shrinkage: float = SHRINKAGE
 ) -> tuple[Float64[np.ndarray, " classes"], float, Float64[np.ndarray, " classes"]]:
     """Thresholds for F-beta that generalize: per-class optima shrunk toward a shared threshold, more for rarer classes.
 
@@ -186,9 +181,7 @@ def shrink(
     return np.where((positives > 0) & (own != shared), drawn, own)
 
 
-def decide(
-    scores: Float[np.ndarray, "samples classes"], thresholds: Float64[np.ndarray, " classes"] | None
-) -> Bool[np.ndarray, "samples classes"]:
+def decide(scores: Scores, thresholds: Float64[np.ndarray, " classes"] | None) -> Truth:
     """Decisions from scores.
 
     Args:

@@ -22,6 +22,7 @@ from probes.card import PROBES
 from probes.inputs import BLOCK_ROWS, blocks
 from probes.scores import score
 from probes.settings import Settings, selection_metric
+from probes.shapes import Scores, Truth
 
 
 @dataclass(frozen=True)
@@ -172,9 +173,7 @@ class FitTask:
         score_s = time.perf_counter() - start
         return Trial(params, estimator, scores, value, log_loss, converged, fit_s, score_s, history)
 
-    def judge(
-        self, truth: Bool[np.ndarray, "samples classes"], scores: Float[np.ndarray, "samples classes"]
-    ) -> selection.Judgement:
+    def judge(self, truth: Truth, scores: Scores) -> selection.Judgement:
         """The selection metric and the log loss of scores."""
         return selection.judge(truth, scores, self.metric, multilabel=self.multilabel, beta=self.settings.beta)
 

@@ -7,12 +7,12 @@ single-label decisions are always the argmax.
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
 
 from data.errors import RequestError, unknown
 from probes import metrics, probabilities
 from probes.grid import EQUAL
 from probes.scores import decide, half_thresholds, shrunk_thresholds
+from probes.shapes import Scores, Truth
 
 TIE_BREAKER = "log_loss"
 LOSSES = ("hamming_loss", *probabilities.NAMES)  # the lower the better
@@ -49,14 +49,7 @@ def check_metric(name: str, multilabel: bool) -> None:
         raise RequestError(f"--select {name}: {base} does not depend on a threshold here; drop {AT_HALF}")
 
 
-def judge(
-    truth: Bool[np.ndarray, "samples classes"],
-    scores: Float[np.ndarray, "samples classes"],
-    name: str,
-    *,
-    multilabel: bool,
-    beta: float = 2,
-) -> Judgement:
+def judge(truth: Truth, scores: Scores, name: str, *, multilabel: bool, beta: float = 2) -> Judgement:
     """Selection metric and log loss of scores.
 
     Args:

@@ -4,6 +4,7 @@
 pyright.
 """
 
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,12 +13,13 @@ from jaxtyping import AbstractArray, install_import_hook
 
 PROJECT = Path(__file__).parent.parent
 PACKAGES = ("data", "featurize", "probes", "analysis")
+NAMED = re.compile(r"jaxtyping|probes\.shapes")
 
 
 def annotated_modules() -> list[str]:
     """Dotted names of the modules that annotate arrays with jaxtyping."""
     files = (file for package in PACKAGES for file in sorted((PROJECT / package).rglob("*.py")))
-    parts = (file.relative_to(PROJECT).with_suffix("").parts for file in files if "jaxtyping" in file.read_text())
+    parts = (file.relative_to(PROJECT).with_suffix("").parts for file in files if NAMED.search(file.read_text()))
     return [".".join(part for part in name if part != "__init__") for name in parts]
 
 

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 
@@ -15,6 +14,7 @@ from data.errors import RequestError
 from probes.card import ProbeCard
 from probes.metrics import label_matrix
 from probes.scores import HALF, score
+from probes.shapes import Scores, Truth
 
 if TYPE_CHECKING:
     from probes.search import FitTask, Trial
@@ -111,9 +111,7 @@ def search(task: "FitTask") -> Iterator["Trial"]:
         yield trial
 
 
-def loss_and_accuracy(
-    truth: Bool[np.ndarray, "samples classes"], scores: Float[np.ndarray, "samples classes"], *, multilabel: bool
-) -> tuple[float, float]:
+def loss_and_accuracy(truth: Truth, scores: Scores, *, multilabel: bool) -> tuple[float, float]:
     """Mean cross-entropy and share of correct decisions, over samples; over all labels of all samples if multi-label.
 
     Args:

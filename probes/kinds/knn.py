@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Integer, Num
+from jaxtyping import Integer, Num
 from sklearn.base import BaseEstimator, ClassifierMixin
 from threadpoolctl import threadpool_limits
 
@@ -19,6 +19,7 @@ from probes.card import ProbeCard
 from probes.metrics import one_hot
 from probes.scores import in_columns
 from probes.search import FitTask, Trial, on_device
+from probes.shapes import Scores
 
 CARD = ProbeCard(standardize="candidates", stored_dtype=True, gpu=True, limits={"k": (1,)})
 
@@ -77,7 +78,7 @@ class Neighbours(ClassifierMixin, BaseEstimator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state | {"kept": np.concatenate(state["kept"])})
 
-    def predict_proba(self, features: Num[np.ndarray, "samples dim"]) -> Float[np.ndarray, "samples classes"]:
+    def predict_proba(self, features: Num[np.ndarray, "samples dim"]) -> Scores:
         """Shares among the neighbours, one column per class in `classes_`, of features as they are stored."""
         return self.shares(self.neighbours(features))
 
@@ -86,7 +87,7 @@ class Neighbours(ClassifierMixin, BaseEstimator):
         scores = self.predict_proba(features)
         return (scores >= 0.5).astype(np.uint8) if self.labels.ndim == 2 else self.classes_[scores.argmax(axis=1)]
 
-    def shares(self, near: Integer[np.ndarray, "samples k"]) -> Float[np.ndarray, "samples classes"]:
+    def shares(self, near: Integer[np.ndarray, "samples k"]) -> Scores:
         """The share of each class or label among rows of train."""
         shown = self._shown()
         total = shown[near[:, 0]]
