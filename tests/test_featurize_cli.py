@@ -102,7 +102,7 @@ def test_list_says_all_of_every_model_and_dataset_within_the_terminal(featurize,
 def test_list_of_one_and_of_none_such(featurize):
     code, out, _ = featurize("list", "dinov2")
     assert code == 0 and "giant-registers" in out and "dofa" not in out and "DATASETS" not in out
-    code, _, err = featurize("list", "dinov3")
+    code, _, err = featurize("list", "dinov22")
     assert code == 2 and one_line(err) and "did you mean 'dinov2'" in err
 
 
