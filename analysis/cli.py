@@ -21,10 +21,15 @@ COMMON: dict[str, tuple[Any, Any, str, tuple[str, ...]]] = {
     "model": (
         str | None,
         None,
-        "Use only this model; views of runs accept a list.",
+        "Use only this model, or (for views of runs) these, separated by commas.",
         ("runs", "features"),
     ),
-    "dataset": (str | None, None, "Use only this dataset; views of runs accept a list.", ("runs", "features")),
+    "dataset": (
+        str | None,
+        None,
+        "Use only this dataset, or (for views of runs) these, separated by commas.",
+        ("runs", "features"),
+    ),
     "kind": (str | None, None, "Use only this probe kind.", ("runs",)),
     "rule": (Rule, "both", "Decision rule: half (threshold 0.5), tuned (thresholds chosen on val) or both.", ("runs",)),
     "features": (Path | None, None, "Feature folder, instead of --model and --dataset.", ("features", "dataset")),

@@ -184,7 +184,7 @@ def _has_images(file: Path) -> bool:
     try:
         return _image_column(_schema(file)) is not None
     except (pa.ArrowException, OSError) as error:
-        raise RequestError(f"{file} is damaged ({error}); fetch it again") from error
+        raise RequestError(f"{file} is damaged ({error}); download it again") from error
 
 
 def _image_column(schema: pa.Schema) -> str | None:
@@ -218,7 +218,7 @@ def _of_table(file: Path, names: list[str]) -> Iterator[Contained]:
                 yield Contained(key, content, _named(record.get(label), names), given)
                 row += 1
     except (pa.ArrowException, OSError) as error:
-        raise RequestError(f"{file} is damaged ({error}); fetch it again") from error
+        raise RequestError(f"{file} is damaged ({error}); download it again") from error
 
 
 def _batches(file: Path, columns: list[str]) -> Iterator[Any]:
@@ -261,7 +261,7 @@ def _is_shard(file: Path) -> bool:
         with tarfile.open(file, "r:") as shard:
             first = [member for member, _ in zip(shard, range(16), strict=False) if member.isreg()]
     except (tarfile.TarError, OSError) as error:
-        raise RequestError(f"{file} is damaged ({error}); fetch it again") from error
+        raise RequestError(f"{file} is damaged ({error}); download it again") from error
     keys = [_key(member.name) for member in first]
     images = {key for key, ending in keys if _is_image(ending)}
     return any(key in images for key, ending in keys if not _is_image(ending))
@@ -299,7 +299,7 @@ def _of_shard(file: Path, names: list[str]) -> Iterator[Contained]:
             if group:
                 yield _shard_sample(file, last, group, names)
     except (tarfile.TarError, OSError) as error:
-        raise RequestError(f"{file} is damaged or incomplete ({error}); fetch it again") from error
+        raise RequestError(f"{file} is damaged or incomplete ({error}); download it again") from error
 
 
 def _shard_sample(file: Path, key: str, members: dict[str, bytes], names: list[str]) -> Contained:
@@ -313,7 +313,7 @@ def _shard_sample(file: Path, key: str, members: dict[str, bytes], names: list[s
             about = {str(name).lower(): value for name, value in about.items()} if isinstance(about, dict) else {}
         text = members["cls"].decode().strip() if "cls" in members else None
     except ValueError as error:
-        raise RequestError(f"{file}: the label of sample '{key}' is damaged ({error}); fetch it again") from error
+        raise RequestError(f"{file}: the label of sample '{key}' is damaged ({error}); download it again") from error
     label = next((about[name] for name in (*LABELS, *LABEL) if name in about), None)
     if text is not None:
         label = int(text) if text.isdigit() else text

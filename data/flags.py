@@ -26,8 +26,8 @@ class DataFlags:
     """Which samples. A flag for some datasets only is a field here, listed in their cards under ``options``.
 
     Args:
-        dataset: Name of a dataset, for featurize also a comma-separated list; see `featurize list`. Default: simulated,
-            or the dataset in --packed.
+        dataset: Name of a dataset; see `featurize list`. The main command accepts several, separated by commas.
+            Default: simulated, or the dataset in --packed.
         packed: Read from this packed file, written by `featurize pack`, instead of the dataset's own files.
         split: train, val, test or all.
         dataset_variant: Variant of the dataset, such as spatial for eurosat. Default: the first in `featurize list`.

@@ -21,7 +21,7 @@ def names_in(given: str | None) -> list[str | None]:
         return [None]
     names = list(dict.fromkeys(name.strip() for name in given.split(",")))
     if "" in names:
-        raise RequestError(f"'{given}': a name is missing beside a comma")
+        raise RequestError(f"'{given}': a name is missing next to a comma")
     return [*names]
 
 

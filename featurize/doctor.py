@@ -156,7 +156,7 @@ def _cannot_write(folder: Path) -> str | None:
 def _hub() -> Check:
     from huggingface_hub import constants, get_token  # deferred, with its HTTP client
 
-    gated = "logged in" if get_token() else "not logged in, so gated weights (dinov3) are out of reach"
+    gated = "logged in" if get_token() else "not logged in, so gated weights (dinov3) are not accessible"
     fix = "" if get_token() else "for gated weights: accept their terms on the hub, then hf auth login"
     if constants.HF_HUB_OFFLINE:
         return Check("Hugging Face hub", "HF_HUB_OFFLINE is set: cached weights only", "note", "unset it to download")

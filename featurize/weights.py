@@ -247,7 +247,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # safetensors' and torch's readers raise many kinds for a damaged file
         raise RequestError(
-            f"{path} is not readable as weights ({first_line(error)}); it is damaged or cut short: fetch it again"
+            f"{path} is not readable as weights ({first_line(error)}); it is damaged or cut short: download it again"
         ) from error
     for wrapper in WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):

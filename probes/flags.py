@@ -191,7 +191,7 @@ class FitFlags:
 
             return map_splits(folder, buffer_km=self.buffer_km or None, seed=self.seed)
         if paths.labels_beside(folder).exists():
-            raise RequestError(f"{folder} is of a scene, whose labels are divided by --protocol map; add that flag")
+            raise RequestError(f"{folder} contains features of a scene; add --protocol map, which splits its labels")
         if self.split_by is None:
             return inputs.read_splits(folder, views=self.augment, val=self.folds is None)
         from probes.resplit import resplit

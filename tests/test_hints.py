@@ -15,7 +15,7 @@ from probes.cli import app as probe
 APPS = {"featurize": featurize, "probe": probe, "analyze": analyze}
 TOP = Path(__file__).parent.parent
 # Flags of other programs that messages name (convmv, texts about flags in general), and beginnings of ours.
-OTHERS = {"--notest", "--ray", "--flag", "--only", "--share"}
+OTHERS = {"--notest", "--ray", "--flag", "--only", "--share", "--shm-size"}
 
 
 def texts():

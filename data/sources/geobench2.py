@@ -190,7 +190,7 @@ def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
     for split in dict.fromkeys(("train", *request.splits)):
         chosen = [sample for sample in samples if sample["split"] == SPLITS[split]]
         if not chosen:
-            raise RequestError(f"{file} has no samples of split {split}; fetch it again")
+            raise RequestError(f"{file} has no samples of split {split}; download it again")
         opened[split] = GeoBench2(
             file, chosen, parts, variant=name, split=split, class_names=about.classes, multilabel=about.multilabel
         )
@@ -277,7 +277,7 @@ def read_image(file: str, subfile: Sequence[int], part: Part, name: str) -> np.n
             with rasterio.open(f"/vsisubfile/{subfile[0]}_{subfile[1]},{file}") as source:
                 image = source.read()
     except FAILURES as error:
-        raise RequestError(f"{file}: image {part.place} of '{name}' is damaged ({error}); fetch it again") from error
+        raise RequestError(f"{file}: image {part.place} of '{name}' is damaged ({error}); download it again") from error
     if len(image) != len(part.channels):
         raise RequestError(
             f"{file}: image {part.place} of '{name}' has {len(image)} bands, expected {len(part.channels)}; fetch it "
@@ -300,7 +300,7 @@ def tables(file: Path, offset: int = 0) -> list[dict[str, Any]]:
         header = content.read(18)
         start, length = (int.from_bytes(header[at : at + 8], "little") for at in (2, 10))
         if header[:2] not in MAGIC or length > LARGEST_FOOTER or offset + start + length > file.stat().st_size:
-            raise ValueError("no Tortilla begins there, or it is cut short")
+            raise ValueError("no Tortilla archive starts there, or it is truncated")
         content.seek(offset + start)
         rows = pq.read_table(pa.BufferReader(content.read(length))).to_pylist()
     return [row | {"tortilla:offset": row["tortilla:offset"] + offset} for row in rows]
@@ -323,7 +323,7 @@ def _samples(file: Path, about: Set, request: DatasetRequest) -> list[dict[str, 
                 found.append(_sample(file, row, about))
                 advance(1)
     except FAILURES as error:
-        raise RequestError(f"{file} is damaged ({type(error).__name__}: {error}); fetch it again") from error
+        raise RequestError(f"{file} is damaged ({type(error).__name__}: {error}); download it again") from error
     keep_array(index, "samples", np.array([json.dumps(sample) for sample in found]), digest=digest)
     return found
 
@@ -352,12 +352,12 @@ def _labels(
         numbers = np.array([sample["labels"] for sample in samples], np.int64)
         wrong = (numbers < 0) | (numbers >= len(class_names))
         if wrong.any():
-            raise RequestError(f"{file}: label {numbers[wrong][0]} is no class from 0 to {len(class_names) - 1}")
+            raise RequestError(f"{file}: label {numbers[wrong][0]} is not a class from 0 to {len(class_names) - 1}")
         return numbers
     labels = np.zeros((len(samples), len(class_names)), np.uint8)
     for row, sample in enumerate(samples):
         if strange := [name for name in sample["labels"] if name not in class_names]:
-            raise RequestError(f"{file}: '{sample['id']}' has the unknown class '{strange[0]}'; fetch it again")
+            raise RequestError(f"{file}: '{sample['id']}' has the unknown class '{strange[0]}'; download it again")
         labels[row, [class_names.index(name) for name in sample["labels"]]] = 1
     return labels
 
@@ -380,7 +380,7 @@ def _aerial(file: Path, part: Part, samples: Sequence[Mapping[str, Any]]) -> Par
     if brightest not in AERIAL_ORDERS:
         raise RequestError(
             f"{file}: the brightest of four aerial channels is number {brightest + 1}; near infrared was expected to "
-            "be the first or the last: fetch it again"
+            "be the first or the last: download it again"
         )
     order = AERIAL_ORDERS[brightest]
     shown = ", ".join(f"{name} {mean:.0f}" for name, mean in zip(order, means, strict=True))

@@ -249,10 +249,10 @@ def _samples(name: str, about: TorchGeoSet, source: Any, split: str, root: Path)
         found = list(about.samples(source, root))
     except FAILURES as error:
         why = f"{type(error).__name__}: {error}"
-        raise RequestError(f"torchgeo:{name}: its labels in {root} are damaged ({why}); fetch them again") from error
+        raise RequestError(f"torchgeo:{name}: its labels in {root} are damaged ({why}); download them again") from error
     if len(found) != len(source):
         raise RequestError(
-            f"torchgeo:{name} has {len(source)} samples in {root} but {len(found)} labels; fetch it again"
+            f"torchgeo:{name} has {len(source)} samples in {root} but {len(found)} labels; download it again"
         )
     if about.split_list:
         lines = (root / about.split_list.format(about.splits[split])).read_text(encoding="utf-8").split()
@@ -265,7 +265,7 @@ def _samples(name: str, about: TorchGeoSet, source: Any, split: str, root: Path)
     if absent:
         raise RequestError(
             f"torchgeo:{name}: {len(absent)} of {len(lines)} listed images of split {split} are not in {root}, first "
-            f"{absent[0]}; fetch them again"
+            f"{absent[0]}; download them again"
         )
     return found
 

@@ -147,7 +147,7 @@ def check_config(wanted: Any, folder: Path) -> None:
     try:
         found = json.loads(file.read_text())
     except ValueError as error:
-        raise RequestError(f"{file} is not readable ({error}); fetch it again") from error
+        raise RequestError(f"{file} is not readable ({error}); download it again") from error
     keys = (
         "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "patch_size", "image_size",
         "layer_norm_eps", "hidden_act", "mlp_ratio", "use_swiglu_ffn", "num_register_tokens", "qkv_bias",

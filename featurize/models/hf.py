@@ -144,9 +144,9 @@ def read_json(source: Path | str, name: str) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise RequestError(f"{file} is not readable as JSON ({error}); fetch it again") from error
+        raise RequestError(f"{file} is not readable as JSON ({error}); download it again") from error
     if not isinstance(content, dict):
-        raise RequestError(f"{file} holds no settings; fetch it again")
+        raise RequestError(f"{file} holds no settings; download it again")
     return content
 
 

@@ -21,10 +21,10 @@ CARD = ModelCard(
     weights=("pretrained", "random", "PATH"),
     image_size=16,
     default_bands=("VV,VH,B02,B03,B04,B05,B06,B07,B08,B8A,B11,B12", "s2-10", "s1"),
-    sizes="that many block means, or any number up to the images' side",
+    sizes="images are averaged to a grid of this size, at most their own",
     dim="128 (mean), 256 (mean+std)",
-    bands="Sentinel-1 VV VH and Sentinel-2 B02-B08 B8A B11 B12, by whole groups; needs locations",
-    files="torchgeo/presto: model-e5e57c68.pth; the authors' default_model.pt fits too",
+    bands="Sentinel-1 VV VH and Sentinel-2 B02-B08 B8A B11 B12, in whole band groups; needs locations",
+    files="torchgeo/presto: model-e5e57c68.pth; the authors' default_model.pt works too",
     licence="MIT",
     citation="Tseng et al. 2023, arXiv:2304.14065",
 )

@@ -134,7 +134,7 @@ def readable(file: Path) -> Iterator[None]:
         yield
     except (*UNUSABLE, AttributeError, IndexError, pa.ArrowException) as error:
         why = " ".join(str(error).split()) or type(error).__name__
-        raise RequestError(f"{file} cannot be read: {why}; make or fetch it again") from error
+        raise RequestError(f"{file} cannot be read: {why}; make or download it again") from error
 
 
 # --------------------------------------------------------------------------------------------- Parquet
