@@ -1,11 +1,13 @@
 """Scenes: windows of rasters, products and folders, what is measured in them, and bad input."""
 
 import json
+import os
 import pickle
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from made_scene import SIGNATURES, TRANSFORM, make_pixels, make_scene, make_truth, write_raster
 from opening import open_split
 
@@ -71,6 +73,24 @@ def test_windows_with_too_little_data_are_left_out_and_the_rest_is_filled(tmp_pa
     assert (green[20:] == pixels[1, 84:128, 64:128]).all()
     assert windows.nodata["values"] == 100
     assert len(opened(file, tmp_path, min_valid=0.3)) == 16
+
+
+def test_a_changed_mask_and_a_changed_source_of_a_vrt_are_noticed(tmp_path):
+    file, _ = make_scene(tmp_path / "a")
+    mask = np.full((256, 256), 255, np.uint8)
+    mask[:64] = 0
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(file, "r+") as raster:
+        raster.write_mask(mask)
+    masked = opened(file, tmp_path)
+    file.with_name("scene.tif.msk").unlink()
+    whole = opened(file, tmp_path)
+    assert (len(masked), len(whole)) == (12, 16) and masked.files_digest != whole.files_digest
+    vrt = tmp_path / "b.vrt"
+    rasterio.shutil.copy(str(file), str(vrt), driver="VRT")
+    before = opened(vrt, tmp_path)
+    os.utime(file, (0, 0))
+    after = opened(vrt, tmp_path)
+    assert before.files_digest != after.files_digest and (before.looked != after.looked).all()
 
 
 @pytest.mark.parametrize(("edge", "count"), [("drop", 4), ("pad", 9)])

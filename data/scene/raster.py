@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -77,10 +78,11 @@ class Scene:
         """The bands, in the scene's order."""
         return tuple(file.band for file in self.files)
 
-    @property
+    @cached_property
     def paths(self) -> list[Path]:
-        """Every raster that is read, each once, sorted."""
-        return sorted({file.path for file in self.files} | ({self.scl} if self.scl else set()))
+        """Every file that is read, each once, sorted: rasters, masks beside them, and what VRTs refer to."""
+        rasters = {file.path for file in self.files} | ({self.scl} if self.scl else set())
+        return sorted({path for raster in rasters for path in _files_of(raster)})
 
     def read(self, rows: tuple[int, int], columns: tuple[int, int], bands: Sequence[Band]) -> list[Values]:
         """Read some bands of a window; those of coarser files have each value repeated on the finest grid.
@@ -133,6 +135,17 @@ class Scene:
         outside = np.pad(np.zeros(stored.shape, bool), pad, constant_values=True)
         mask = None if mask is None else np.pad(mask, pad, constant_values=True)
         return np.pad(stored, pad), outside, declared, mask
+
+
+def _files_of(raster: Path) -> set[Path]:
+    """A raster, what GDAL reads with it (masks, metadata, the sources of a VRT), and what it reads with those."""
+    found, waiting = {raster}, [raster]
+    while waiting:
+        with opened(waiting.pop()) as source:
+            new = {path for path in map(Path, source.files) if path.is_file()} - found
+        found |= new
+        waiting += [path for path in new if path.suffix.lower() in (".tif", ".tiff", ".vrt", ".jp2")]
+    return found
 
 
 def _taken(start: int, stop: int, fine: int, coarse: int) -> tuple[np.ndarray, int]:

@@ -35,7 +35,7 @@ from data.paths import user_cache
 from data.registry import DatasetCard
 from data.scene.grid import EDGES, SceneGrid, ids_of
 from data.scene.products import find_scenes
-from data.scene.raster import Scene
+from data.scene.raster import Scene, close_readers
 from data.scene.validity import invalid_pixels
 from data.seen import stamp_of
 
@@ -66,6 +66,7 @@ def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
         raise RequestError(f"--split {other[0]}: all windows of a scene are in one split; use --split test or all")
     if options.download:
         raise RequestError("--download: your own scene cannot be downloaded; pass its path as --data-root")
+    close_readers()  # a mask may have changed since, which the raster's own size and time do not show
     scenes = find_scenes(request.root)
     grids = [_grid(scene, request) for scene in scenes]
     windows = [grid.windows() for grid in grids]
