@@ -75,6 +75,12 @@ def test_windows_with_too_little_data_are_left_out_and_the_rest_is_filled(tmp_pa
     assert len(opened(file, tmp_path, min_valid=0.3)) == 16
 
 
+def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path):
+    file, _ = make_scene(tmp_path, nodata=0)
+    (tmp_path / "cache").write_text("a file, in which nothing can be kept")
+    assert len(opened(file, tmp_path)) == 16
+
+
 def test_a_changed_mask_and_a_changed_source_of_a_vrt_are_noticed(tmp_path):
     file, _ = make_scene(tmp_path / "a")
     mask = np.full((256, 256), 255, np.uint8)

@@ -19,6 +19,7 @@ be added without embedding anything again.
 import hashlib
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -221,5 +222,6 @@ def _invalid_pixels(
         of_each = zip(scenes, grids, windows, strict=True)
         found = np.concatenate([invalid_pixels(scene, grid, of_one) for scene, grid, of_one in of_each])
         if any(scene.lacking for scene in scenes):
-            keep_array(index, "invalid", found, digest=key)
+            with suppress(OSError, RequestError):  # a cache that is not writable: counted again next time
+                keep_array(index, "invalid", found, digest=key)
     return found
