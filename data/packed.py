@@ -158,7 +158,10 @@ class PackedSplit(EODataset):
         found = {"ids": store.digest_ids(ids)} | {k: store.digest_array(arrays[k]) for k in arrays if k != "ids"}
         for name in ("ids", "labels", "lonlat", "footprint"):
             if found.get(name) != about.get(f"{name}_sha256"):
-                raise RequestError(f"{file} is damaged: {name} of {split} do not match their checksum; make it again")
+                raise RequestError(
+                    f"{file} is damaged: {name} of {split} do not match their checksum; "
+                    "recreate it with featurize pack --overwrite"
+                )
         self.sums = arrays["checksums"]
         dataset = header["dataset"]
         super().__init__(
@@ -238,7 +241,7 @@ class PackedSplit(EODataset):
             row, column = np.argwhere(wrong)[0]
             raise RequestError(
                 f"{self.file} is damaged: {wrong.sum()} bands do not match their checksum, first {chosen[column]} of "
-                f"'{self.ids[rows[row]]}' ({self.split}); make it again with featurize pack --overwrite"
+                f"'{self.ids[rows[row]]}' ({self.split}); recreate it with featurize pack --overwrite"
             )
 
 
@@ -265,14 +268,18 @@ def read_header(file: Path) -> dict[str, Any]:
                 raise RequestError(f"{file} is {what}, not a packed dataset; make one with featurize pack")
             text = source["header"][:].tobytes()
             if hashlib.sha256(text).hexdigest() != source.attrs["header_sha256"]:
-                raise RequestError(f"{file} is damaged: its header does not match its checksum; make it again")
+                raise RequestError(
+                    f"{file} is damaged: its header does not match its checksum; recreate it with featurize pack --overwrite"
+                )
         header = json.loads(text)
     except store.Damaged as error:
-        raise store.Damaged(f"{error}; make it again with featurize pack") from error
+        raise store.Damaged(f"{error}; recreate it with featurize pack --overwrite") from error
     except (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(file, error) from error
     if isinstance(header, dict) and header.keys() >= {"schema"} and header["schema"] != SCHEMA:
-        raise RequestError(f"{file} has schema {header['schema']}, this version reads {SCHEMA}; make it again")
+        raise RequestError(
+            f"{file} has schema {header['schema']}, this version reads {SCHEMA}; recreate it with featurize pack --overwrite"
+        )
     if not _is_whole(header):
         raise RequestError(f"{file} is not a packed file of this program: its header lacks required fields")
     return header

@@ -202,7 +202,7 @@ def _order(first: FeatureSet, other: FeatureSet) -> np.ndarray | None:
         rows = np.flatnonzero((labels != first.labels).reshape(len(labels), -1).any(axis=1))
         raise RequestError(
             f"labels of {len(rows):,} samples differ between {first.file} and {other.file}, first of "
-            f"'{first.ids[rows[0]]}'; make both again from the same data"
+            f"'{first.ids[rows[0]]}'; recompute both from the same data"
         )
     return order
 
