@@ -74,8 +74,8 @@ def _check_seeds(group: Sequence[Run]) -> None:
         other = known.setdefault((_size(run), run.record["seed"]), run)
         if other is not run:
             raise RequestError(
-                f"{other.folder} and {run.folder} have the same training set size and seed; a learning curve counts each "
-                "seed once: move one of them away"
+                f"{other.folder} and {run.folder} have the same training set size and the same seed; a learning curve "
+                "counts each seed once: move one of them away"
             )
 
 

@@ -241,7 +241,7 @@ class PackedSplit(EODataset):
             row, column = np.argwhere(wrong)[0]
             raise RequestError(
                 f"{self.file} is damaged: {wrong.sum()} bands do not match their checksum, first {chosen[column]} of "
-                f"'{self.ids[rows[row]]}' ({self.split}); recreate it with featurize pack --overwrite"
+                f"'{self.ids[rows[row]]}' ({self.split}); recreate it (featurize pack --overwrite)"
             )
 
 
@@ -269,16 +269,18 @@ def read_header(file: Path) -> dict[str, Any]:
             text = source["header"][:].tobytes()
             if hashlib.sha256(text).hexdigest() != source.attrs["header_sha256"]:
                 raise RequestError(
-                    f"{file} is damaged: its header does not match its checksum; recreate it with featurize pack --overwrite"
+                    f"{file} is damaged: its header does not match its checksum; "
+                    "recreate it (featurize pack --overwrite)"
                 )
         header = json.loads(text)
     except store.Damaged as error:
-        raise store.Damaged(f"{error}; recreate it with featurize pack --overwrite") from error
+        raise store.Damaged(f"{error}; recreate it (featurize pack --overwrite)") from error
     except (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(file, error) from error
     if isinstance(header, dict) and header.keys() >= {"schema"} and header["schema"] != SCHEMA:
         raise RequestError(
-            f"{file} has schema {header['schema']}, this version reads {SCHEMA}; recreate it with featurize pack --overwrite"
+            f"{file} has schema {header['schema']}, this version reads {SCHEMA}; "
+            "recreate it (featurize pack --overwrite)"
         )
     if not _is_whole(header):
         raise RequestError(f"{file} is not a packed file of this program: its header lacks required fields")
