@@ -198,20 +198,9 @@ def run_probe(
     with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # reported below, for the candidate concerned
         fitted = _fit(plan, samples, task)
-    scoring = time.perf_counter()
-    test_scores = (
-        _cross_fitted(plan, samples, task)
-        if plan.blocks
-        else score(
-            fitted.estimator,
-            samples.splits["test"].features,
-            classes=task.classes,
-            multilabel=plan.multilabel,
-            n_jobs=task.threads,
-            label=f"{plan.kind} on test",
-        )
-    )
-    score_s = time.perf_counter() - scoring
+        scoring = time.perf_counter()
+        test_scores = _test_scores(plan, samples, task, fitted.estimator)
+        score_s = time.perf_counter() - scoring
     assert fitted.best.scores is not None
     estimator, scores, calibration = calibrate_run(
         fitted.estimator,
@@ -242,13 +231,15 @@ def run_probe(
     return runs.write_run(plan.folder, content, predictions, lambda path: save_model(estimator, path))
 
 
-def _cross_fitted(plan: RunPlan, samples: Samples, task: FitTask) -> np.ndarray:
-    """Scores of test, which are the samples that also train, by probes that have not seen their blocks."""
-    lonlat, folds = samples.splits["test"].lonlat, plan.folds
-    assert plan.blocks and lonlat is not None and folds is not None
-    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return held_out_scores(task, folds, lonlat, plan.blocks["buffer_km"])
+def _test_scores(plan: RunPlan, samples: Samples, task: FitTask, estimator: Any) -> np.ndarray:
+    """Scores of test; of a map, whose samples also train it, by probes that have not seen their blocks."""
+    test, classes, label = samples.splits["test"], task.classes, f"{plan.kind} on test"
+    if plan.blocks:
+        assert test.lonlat is not None and plan.folds is not None
+        return held_out_scores(task, plan.folds, test.lonlat, plan.blocks["buffer_km"])
+    return score(
+        estimator, test.features, classes=classes, multilabel=plan.multilabel, n_jobs=task.threads, label=label
+    )
 
 
 def _samples(plan: RunPlan, splits: dict[str, store.FeatureSet]) -> Samples:

@@ -458,7 +458,7 @@ def test_the_report_is_one_page_that_needs_no_other_file(whole):
 
 
 def test_the_report_shows_every_view_of_every_dataset(whole):
-    for name in build.report_views():
+    for name in set(build.report_views()) - {"map"}:  # of scenes only
         for dataset in ("multi", "single"):
             assert f'id="{dataset}-{name}"' in page(whole)
 
@@ -553,7 +553,7 @@ def test_a_report_without_features_shows_the_runs_and_says_how_to_make_them(out,
     run_view("report", ViewRequest(out=out, dataset="eurosat", folder=tmp_path / "page"))
     text = (tmp_path / "page" / "index.html").read_text()
     assert 'id="eurosat-table"' in text and 'id="eurosat-umap"' not in text
-    assert "No train or val or test features of stats" in text and "featurize --model stats --dataset eurosat" in text
+    assert "no train or val or test features of stats" in text and "featurize --model stats --dataset eurosat" in text
 
 
 def test_a_report_of_nothing_says_where_to_start(tmp_path):

@@ -67,6 +67,6 @@ def probe_command(one: EncoderResults, out: Path, kinds: Sequence[str], settings
 
 
 def _flags(values: dict[str, Any]) -> list[str]:
-    """``--flag value`` for every value that is set, ``--flag`` for True; the default output folder need not be said."""
-    set_ = {flag: v for flag, v in values.items() if v is not None and v is not False and v != paths.DEFAULT_OUT}
-    return [word for flag, v in set_.items() for word in (f"--{flag}", *([] if v is True else [str(v)]))]
+    """``--flag value`` for every value that is set; the default output folder need not be said."""
+    set_ = {flag: str(value) for flag, value in values.items() if value not in (None, paths.DEFAULT_OUT)}
+    return [word for flag, value in set_.items() for word in (f"--{flag}", value)]

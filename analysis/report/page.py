@@ -4,7 +4,6 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.resources import files
@@ -25,16 +24,6 @@ from data.dataset import SPLITS
 
 PLOTLY = Path("package_data", "plotly.min.js")
 PACKAGES = ("frozen-earth", "numpy", "pandas", "scikit-learn", "umap-learn", "matplotlib", "plotly", "torch")
-
-
-@dataclass
-class ViewSection:
-    """One view of one dataset: its outputs, by encoder."""
-
-    view: str
-    heading: str
-    table: bool
-    outputs: dict[str, list[Output]] = field(default_factory=dict)
 
 
 def render(
@@ -107,14 +96,13 @@ def render(
     )
 
 
-def _sections(dataset: str, outputs: Iterable[tuple[str, Output]]) -> list[ViewSection]:
-    sections: dict[str, ViewSection] = {}
+def _sections(dataset: str, outputs: Iterable[tuple[str, Output]]) -> list[dict[str, Any]]:
+    """The views of one dataset, each with its outputs by encoder."""
+    found: dict[str, dict[str, list[Output]]] = {}
     for view, output in outputs:
-        section = VIEWS.card(view).section
-        if output.dataset == dataset and section:
-            found = sections.setdefault(view, ViewSection(view, section.heading, section.table))
-            found.outputs.setdefault(output.encoder or "", []).append(output)
-    return list(sections.values())
+        if output.dataset == dataset:
+            found.setdefault(view, {}).setdefault(output.encoder or "", []).append(output)
+    return [{"view": view, "card": VIEWS.card(view).section, "outputs": of_view} for view, of_view in found.items()]
 
 
 def dataset_facts(members: Sequence[EncoderResults]) -> list[tuple[str, str]]:
