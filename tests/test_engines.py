@@ -162,6 +162,13 @@ def test_a_rank_that_starts_after_the_first_has_failed_does_not_wait_for_it_long
     assert torchrun.wait_for([process("raise SystemExit(2)"), late]) == 2
 
 
+def test_a_rank_without_a_world_is_none(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert command.run(app, words(tmp_path, "--engine", "torchrun")) == 2
+    assert "name several devices" in capsys.readouterr().err
+
+
 IMPATIENT = """
 import sys
 from data import command

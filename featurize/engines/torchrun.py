@@ -35,7 +35,7 @@ RUN_NAMES = (
 
 def run(job: Job) -> int:
     """Make every feature file of a job with all ranks; starts them unless they are running."""
-    if "RANK" not in os.environ:
+    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         return start_ranks(job.run.device)
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     token = os.environ.get(TOKEN) or short_hash([os.environ.get(name) for name in RUN_NAMES])
