@@ -141,7 +141,10 @@ def draw_figure(frame: pd.DataFrame, *, drawing: Drawing) -> Figure:
     first = frame.iloc[0]
     shown = frame[frame["cells"] > 0]
     handles = [
-        Patch(color=np.array(colour(drawing.one.class_names.index(name))) / 255, label=f"{name} {share:.0%}")
+        Patch(
+            color="#{:02x}{:02x}{:02x}".format(*colour(drawing.one.class_names.index(name))),
+            label=f"{name} {share:.0%}",
+        )
         for name, share in zip(shown["class"], shown["share"], strict=True)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize="small")
