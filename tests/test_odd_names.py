@@ -44,7 +44,7 @@ def out(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["f2", "classes", "confusion", "table", "umap"])
 def test_every_figure_is_drawn_with_any_names(name, out, monkeypatch, recwarn):
-    places = np.random.default_rng(0).random((20, 2))
+    places = np.random.default_rng(0).random((20, 2), np.float32)
     monkeypatch.setattr(projection, "_compute", lambda *_, **__: places)
     for output in views(out, name):
         for file in output.files:

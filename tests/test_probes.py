@@ -164,7 +164,7 @@ def test_a_forest_file_whose_trees_point_outside_themselves_is_refused(field, tm
     state["nodes"][field][0] = 10**6
     tree.__setstate__(state)
     models.save_model(forest, tmp_path / "bad.skops")
-    with pytest.raises(RequestError, match="tree is not sound; it is not used"):
+    with pytest.raises(RequestError, match="bad.skops: a tree"):
         models.load_model(tmp_path / "bad.skops")
 
 
@@ -328,7 +328,7 @@ def test_a_budget_leaves_candidates_untried_and_says_so(kind, folders, tmp_path,
 def test_a_large_forest_is_the_same_grown_in_steps_and_is_cut_by_the_budget(folders, tmp_path, quick, monkeypatch):
     one = _run(folders[True], tmp_path / "one", "rf")
     monkeypatch.setattr(rf, "LARGE", 10)
-    monkeypatch.setattr(rf, "TREES_A_STEP", 2)
+    monkeypatch.setattr(rf, "TREES_PER_STEP", 2)
     two = _run(folders[True], tmp_path / "two", "rf")
     np.testing.assert_array_equal(one.predictions("test").scores, two.predictions("test").scores)
     cut = _run(folders[True], tmp_path / "cut", "rf", budget_s=1e-9)
