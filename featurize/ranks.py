@@ -111,6 +111,7 @@ class Ranks:
         try:
             if self.rank == 0:
                 self._remove_dead()
+                self._remove_dead_runs()
                 self.session = self._session_of(self.lock.text)
                 self.session.mkdir()
             else:
@@ -231,6 +232,13 @@ class Ranks:
         for lock in self.folder.glob("rank-*.lock"):
             if lock != self.lock.path and self.lock.outlived(lock):
                 lock.unlink(missing_ok=True)
+
+    def _remove_dead_runs(self) -> None:
+        """Remove folders of runs whose processes were all killed."""
+        for folder in self.folder.parent.glob(".run-*"):
+            locks = list(folder.glob("rank-*.lock"))
+            if folder != self.folder and locks and all(map(self.lock.outlived, locks)):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _text(file: Path) -> str:

@@ -1,5 +1,6 @@
 """Several processes make the same file as one, and nothing is lost when one of them dies."""
 
+import json
 import os
 import re
 import signal
@@ -12,14 +13,15 @@ import h5py
 import numpy as np
 import pytest
 
-from data import command
+from data import command, paths
 from data.errors import RequestError
 from data.flags import DataFlags
+from data.processes import place, started
 from featurize.cli import app
 from featurize.engines import ray, torchrun
 from featurize.flags import ModelFlags, RunFlags
 from featurize.job import Job
-from featurize.ranks import Assignment
+from featurize.ranks import Assignment, Ranks
 
 FLAGS = ["--model", "stats", "--dataset", "simulated", "--split", "val", "--bands", "B04,B08", "--workers", "0"]
 FLAGS += ["--limit", "200", "--part-rows", "8"]
@@ -160,6 +162,18 @@ def test_a_rank_that_starts_after_the_first_has_failed_does_not_wait_for_it_long
     late = process("import signal, time; signal.signal(signal.SIGINT, lambda *_: exit(130)); time.sleep(300)")
     time.sleep(0.3)
     assert torchrun.wait_for([process("raise SystemExit(2)"), late]) == 2
+
+
+def test_folders_of_runs_whose_processes_were_all_killed_are_removed(tmp_path):
+    dead, other = paths.ranks_folder(tmp_path, "dead"), paths.ranks_folder(tmp_path, "other")
+    owner = {"host": "here", "place": place(), "pid": 4194303, "started": "1", "name": "a"}
+    for folder, pids in ((dead, [4194303, 4194302]), (other, [4194303, os.getpid()])):
+        folder.mkdir(parents=True)
+        for rank, pid in enumerate(pids):
+            born = str(started(pid)) if pid == os.getpid() else "1"
+            (folder / f"rank-{rank}.lock").write_text(json.dumps(owner | {"pid": pid, "started": born}))
+    with Ranks(tmp_path, "mine", 0, 1):
+        assert not dead.exists() and other.exists()
 
 
 def test_a_rank_without_a_world_is_none(tmp_path, monkeypatch, capsys):
