@@ -120,7 +120,8 @@ class DataFlags:
             name = self.dataset or DEFAULT_DATASET
             card = DATASETS.card(name)
             for option in {option for other in DATASETS.names() for option in DATASETS.card(other).options}:
-                if getattr(self, option) not in (None, False) and option not in card.options:
+                value = getattr(self, option)
+                if value is not None and value is not False and option not in card.options:  # 0 is a value too
                     raise RequestError(f"--{option.replace('_', '-')}: {name} has no such option; remove the flag")
             root = paths.dataset_root(self.data_root, name, download=self.download)
             opened = DATASETS.load(name).open_dataset(DatasetRequest(root, wanted, tuple(bands), self))

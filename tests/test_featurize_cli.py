@@ -200,3 +200,8 @@ def test_an_output_folder_that_cannot_be_made(featurize, tmp_path):
     (tmp_path / "runs").write_text("a file where the folder should be")
     code, _, err = featurize(*RUN, "--out", tmp_path / "runs")
     assert code == 2 and one_line(err) and "runs" in err
+
+
+def test_a_flag_of_another_dataset_is_refused_even_if_it_is_zero(featurize):
+    code, _, err = featurize("--model", "stats", "--dataset", "simulated", "--min-valid", "0")
+    assert code == 2 and one_line(err) and "--min-valid" in err
