@@ -130,7 +130,7 @@ PROTOCOLS: dict[str, Protocol] = {
     ),
     "torchgeo-bench": Protocol(
         title="kNN with k = 5 and logistic regression on raw features, 40 values of C, refit on train and val",
-        citation="torchgeo-bench 0.4.0 (pypi.org/project/torchgeo-bench), its default configuration",
+        citation="torchgeo-bench 0.4.0 on the Python package index, its default configuration",
         kinds=("knn", "linear"),
         c_values=tuple(log_grid(1e-6, 1e4, 40, digits=17)),
         k_values=(5,),
