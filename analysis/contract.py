@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from analysis.card import VIEWS
 from data import paths
-from data.errors import RequestError
+from data.errors import DiskError, RequestError
 from data.flags import ANY, DataFlags
 from data.rules import RULES
 from probes.card import PROBES
@@ -170,3 +170,18 @@ def run_view(name: str, request: ViewRequest, **options: Any) -> list[Output]:
 
     with styled(request.style):
         return VIEWS.load(name).run(request, **default_options(name) | options)
+
+
+def run_or_note(name: str, request: ViewRequest, notes: list[str], *, what: str, **options: Any) -> list[Output]:
+    """As `run_view`; why there are no outputs becomes a note, ``<what>: <why>``.
+
+    Raises:
+        DiskError: the disk is full or fails, so that what would be left of the whole could not be trusted.
+    """
+    try:
+        return run_view(name, request, **options)
+    except DiskError:
+        raise
+    except RequestError as error:
+        notes.append(f"{what}: {error}")
+        return []

@@ -374,7 +374,7 @@ def find_runs(out: Path, *, model: str | None = None, dataset: str | None = None
     `model` and `dataset` may be comma-separated lists.
     Sorted by dataset, encoder and kind; of a kind, those that learned from less and lower seeds come first.
     """
-    runs = []
+    runs, models, datasets = [], names_in(model), names_in(dataset)
     for folder in paths.run_folders(out):
         try:
             run = read_run(folder)
@@ -382,8 +382,8 @@ def find_runs(out: Path, *, model: str | None = None, dataset: str | None = None
             warnings.warn(DamageWarning(f"left out: {error}"), stacklevel=2)
             continue
         features = run.record["features"]
-        fits = model is None or not {features["encoder"]["name"], run.encoder}.isdisjoint(names_in(model))
-        fits &= dataset is None or not {features["dataset"]["name"], run.dataset}.isdisjoint(names_in(dataset))
+        fits = not {None, features["encoder"]["name"], run.encoder}.isdisjoint(models)
+        fits &= not {None, features["dataset"]["name"], run.dataset}.isdisjoint(datasets)
         if fits and kind in (None, run.kind):
             runs.append(run)
     return sorted(runs, key=_order)

@@ -14,9 +14,8 @@ from opening import open_split
 from PIL import Image
 
 from analysis import cli, figures, samples
-from analysis.contract import ViewRequest, run_view
+from analysis.contract import ViewRequest, run_or_note, run_view
 from analysis.studies import cases as study_cases
-from analysis.studies import class_project as eurosat
 from analysis.studies import devices, distribution, models, reference
 from analysis.views import cases, curves
 from data import command
@@ -350,7 +349,7 @@ def test_without_images_the_rest_of_the_study_goes_on_and_it_says_so(out, tmp_pa
     notes = []
     place = ViewRequest(out=out, folder=tmp_path, model="dinov2")
     options = {"count": 3, "data_root": str(tmp_path / "nowhere")}
-    assert eurosat._if_possible("cases", place, notes, **options) == []
+    assert run_or_note("cases", place, notes, what="no cases", **options) == []
     assert len(notes) == 1 and notes[0].startswith("no cases: the images of eurosat-rgb are needed")
 
 

@@ -49,7 +49,7 @@ def test_a_disk_that_fails_in_one_view_keeps_the_report_that_was_there(out, tmp_
     def full(name, *_, **__):
         raise explained(OSError(errno.ENOSPC, "No space left on device"), folder / name)
 
-    monkeypatch.setattr("analysis.report.build.run_view", full)
+    monkeypatch.setattr("analysis.contract.run_view", full)
     capsys.readouterr()
     assert command.run(analyze.app, words) == 2 and str(folder) in capsys.readouterr().err
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.card import VIEWS
-from analysis.contract import Output, ViewRequest, default_options, run_view
+from analysis.contract import Output, ViewRequest, default_options, run_or_note
 from analysis.report import explorer, inventory, page
 from analysis.report.folder import LISTED, check_replaceable, written_files
 from analysis.report.inventory import EncoderResults
@@ -82,12 +82,7 @@ def _draw_views(
             continue
         print(f"report: {name} ...", file=sys.stderr)
         for one in requests:
-            try:
-                outputs += [(name, output) for output in run_view(name, one, **options)]
-            except DiskError:
-                raise
-            except RequestError as error:
-                failures.append(f"{name}: {error}")
+            outputs += [(name, output) for output in run_or_note(name, one, failures, what=name, **options)]
     return outputs, failures
 
 

@@ -4,14 +4,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from analysis import tables
-from analysis.contract import Output, ViewRequest, run_view
+from analysis.contract import Output, ViewRequest, run_or_note, run_view
 from analysis.studies import cases, devices, distribution, models, reference, table2
 from analysis.studies.about import split_sizes
 from analysis.words import with_simulated
-from data.errors import DiskError, RequestError
+from data.errors import RequestError
 from data.runs import Run
 
 HEAD = "head"  # the class project's probe
@@ -23,11 +22,12 @@ def write(request: ViewRequest, *, count: int, data_root: str, other_out: str) -
     runs, folder, notes = chosen_runs(request), request.target("eurosat"), []
     own = replace(request, folder=folder, rule="half", dataset=runs[0].dataset, kind=runs[0].kind)
     outputs = [distribution.write(runs[0], request.out, folder, notes)]
-    outputs += _named("Loss and accuracy by epoch", _if_possible("curves", own, notes))
+    outputs += _named("Loss and accuracy by epoch", run_or_note("curves", own, notes, what="no curves"))
     outputs += _named("Confusion matrix", run_view("confusion", own))
     outputs += table2.write(runs, folder)
     outputs += cases.write(runs, folder)
-    outputs += _named("Case study", _if_possible("cases", own, notes, count=count, data_root=data_root))
+    shown = run_or_note("cases", own, notes, what="no cases", count=count, data_root=data_root)
+    outputs += _named("Case study", shown)
     outputs += devices.write(runs, request.out, other_out, folder, notes)
     outputs.append(models.write(runs, folder, notes))
     for note in notes:
@@ -59,17 +59,6 @@ def chosen_runs(request: ViewRequest) -> list[Run]:
 def _named(what: str, outputs: list[Output]) -> list[Output]:
     """Outputs of another view, whose titles name the run only, with what they show."""
     return [replace(one, title=f"{what}: {one.title}") for one in outputs]
-
-
-def _if_possible(view: str, request: ViewRequest, notes: list[str], **options: Any) -> list[Output]:
-    """The outputs of another view; why there are none becomes a note."""
-    try:
-        return run_view(view, request, **options)
-    except DiskError:
-        raise
-    except RequestError as error:
-        notes.append(f"no {view}: {error}")
-        return []
 
 
 def _write_page(runs: Sequence[Run], outputs: Sequence[Output], notes: Sequence[str], folder: Path) -> None:

@@ -13,13 +13,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from analysis import figures, frames, tables
-from analysis.contract import Output, Table, ViewRequest, run_view
+from analysis.contract import Output, Table, ViewRequest, run_or_note
 from analysis.studies import protocol, reference
 from analysis.views import f2
 from analysis.words import with_simulated
 from analysis.writing import write_view
 from data import paths
-from data.errors import DiskError, RequestError
+from data.errors import RequestError
 from data.runs import Run
 
 BARS = ("linear", "mlp")  # the probes whose F2 per class the seminar shows
@@ -161,13 +161,7 @@ def _umap(request: ViewRequest, run: Run, folder: Path, notes: list[str]) -> lis
         notes.append(f"no UMAP panels: {features} has no test features; make them with featurize")
         return []
     of_test = replace(request, folder=folder, features=features, model=None, dataset=None, split="test")
-    try:
-        return run_view("umap", of_test)
-    except DiskError:
-        raise
-    except RequestError as error:
-        notes.append(f"no UMAP panels: {error}")
-        return []
+    return run_or_note("umap", of_test, notes, what="no UMAP panels")
 
 
 def _bars(runs: Sequence[Run], request: ViewRequest, folder: Path, notes: list[str]) -> list[Output]:
