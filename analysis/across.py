@@ -63,15 +63,7 @@ class Across:
 def write(
     frame: pd.DataFrame, contenders: Sequence[Contender], stem: Path, *, resamples: int, seed: int
 ) -> list[Output]:
-    """Write ranks on every dataset, and what they say together.
-
-    Args:
-        frame: of `analysis.ranking.rankings`.
-        contenders: of its rows.
-        stem: of the files.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
-    """
+    """Write ranks on every dataset, and what they say together."""
     frame = named(frame, contenders)
     outputs = _write_overall(frame, stem)
     several = [how for how, part in frame.groupby("design", sort=False) if len(set(part["dataset"])) > 1]
@@ -107,12 +99,7 @@ def _design(contender: Contender) -> str:
 
 
 def named(frame: pd.DataFrame, contenders: Sequence[Contender]) -> pd.DataFrame:
-    """The frame with ``key`` (`match_key`), ``design`` of the splits and ``name``, one for each key, to be shown.
-
-    Args:
-        frame: of `analysis.ranking.rankings`.
-        contenders: of its rows.
-    """
+    """The frame with ``key`` (`match_key`), ``design`` of the splits and ``name``, one for each key, to be shown."""
     frame = frame.assign(
         key=[match_key(one) for one in contenders],
         design=[_design(one) for one in contenders],
@@ -307,12 +294,7 @@ def _draw(found: Across, title: str, simulated: bool, note: str) -> Figure:
 
 
 def draw(table: pd.DataFrame, ax: Axes) -> None:
-    """A row per model and probe: the interquartile mean and its interval, the best on top.
-
-    Args:
-        table: of `Across`.
-        ax: where to draw.
-    """
+    """A row per model and probe: the interquartile mean and its interval, the best on top."""
     for y, row in enumerate(table.to_dict("records")):
         ax.plot([row["low"], row["high"]], [y, y], color=figures.PALETTE[0], lw=1.8, solid_capstyle="butt")
         ax.plot(row["iqm"], y, "o", color=figures.PALETTE[0], ms=5)
@@ -320,17 +302,11 @@ def draw(table: pd.DataFrame, ax: Axes) -> None:
     ax.set_ylim(len(table) - 0.4, -0.6)
     ax.set_xlabel("Interquartile mean of normalized scores")
     ax.grid(axis="x")
-    ax.set_axisbelow(True)
     figures.without_frame(ax)
 
 
 def draw_ranks(found: Across, ax: Axes) -> None:
-    """The critical-difference diagram: mean ranks over datasets; bars join those that do not differ significantly.
-
-    Args:
-        found: with Nemenyi's p values.
-        ax: where to draw.
-    """
+    """The critical-difference diagram: mean ranks over datasets; bars join those that do not differ significantly."""
     from scikit_posthocs import critical_difference_diagram  # deferred, as in `compute`
 
     assert found.nemenyi is not None

@@ -270,21 +270,13 @@ def seeds_words(probe: str, seeds: int) -> str:
 
 
 def interval_words(frame: pd.DataFrame) -> str:
-    """How the intervals of a frame are made, such as ``95% CI, by 43 spatial cells``, or that there are none.
-
-    Args:
-        frame: with the columns of `metrics_frame`, of test.
-    """
+    """How the intervals of a frame are made, such as ``95% CI, by 43 spatial cells``, or that there are none."""
     made = list(dict.fromkeys(by for by in frame["by"] if by))
     return f"95% CI, {' or '.join(made)}" if made else "no confidence intervals"
 
 
 def without_interval(frame: pd.DataFrame) -> list[str]:
-    """Why metrics have no interval, each reason once with the metrics it holds for.
-
-    Args:
-        frame: with the columns of `metrics_frame`, of test.
-    """
+    """Why metrics have no interval, each reason once with the metrics it holds for."""
     words = MULTILABEL_METRICS | SINGLE_LABEL_METRICS
     reasons: dict[str, list[str]] = {}
     for metric, reason in zip(frame["metric"], frame["reason"], strict=True):

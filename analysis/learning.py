@@ -85,11 +85,7 @@ def _size(run: Run) -> tuple:
 
 
 def interval_words(frame: pd.DataFrame) -> str:
-    """What is shaded, and what has no interval for which reason.
-
-    Args:
-        frame: of `headline`.
-    """
+    """What is shaded, and what has no interval for which reason."""
     words = f"Shaded: {frames.interval_words(frame)}, of the test samples and of the seeds."
     return " ".join([words, *frames.without_interval(frame)])
 
@@ -102,11 +98,7 @@ def headline(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def readable(frame: pd.DataFrame) -> Table:
-    """The table of one dataset's curves.
-
-    Args:
-        frame: of `headline`.
-    """
+    """The table of one dataset's curves."""
     name = frames.metric_names(bool(frame["multilabel"].iloc[0]))[str(frame["metric"].iloc[0])]
     rows = []
     for row in frame.to_dict("records"):
@@ -137,11 +129,7 @@ def write(runs: Sequence[Run], folder: Path) -> list[Output]:
 
 
 def draw_figure(frame: pd.DataFrame) -> Figure:
-    """All curves of one dataset.
-
-    Args:
-        frame: of `headline`.
-    """
+    """All curves of one dataset."""
     first: Any = frame.iloc[0]
     figure = figures.new_figure(7.5, 4.6)
     draw(frame, figure.subplots())
@@ -154,12 +142,7 @@ def draw_figure(frame: pd.DataFrame) -> Figure:
 
 
 def draw(frame: pd.DataFrame, ax: Axes) -> None:
-    """A line per curve over the number of training samples, with its interval.
-
-    Args:
-        frame: of `headline`.
-        ax: where to draw.
-    """
+    """A line per curve over the number of training samples, with its interval."""
     curves: list[Any] = list(frame.groupby(["model", "curve"], sort=False))
     several = len(set(frame["model"])) > 1
     for colour, ((model, curve), part) in zip(figures.colours(len(curves)), curves, strict=True):

@@ -91,10 +91,6 @@ def _open(dataset: dict[str, Any], split: str, data_root: Path | None) -> EOData
 def picture(source: EODataset, name: str) -> UInt8[np.ndarray, "height width 3"]:
     """One sample as it is shown: true colour where the bands allow it, else the first band.
 
-    Args:
-        source: the split.
-        name: id of the sample.
-
     Returns:
         (H, W, 3) uint8. 8-bit images as they are; other values scaled by the dataset's mean and standard
         deviation, the same for all its images.

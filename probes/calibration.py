@@ -106,13 +106,7 @@ def calibrate(probe: Any, truth: Truth, scores: Scores, *, method: str, multilab
 
 
 def fit_temperature(truth: Truth, scores: Scores, *, multilabel: bool) -> float:
-    """The temperature with the lowest log loss, from 0.01 to 100; above 1 for overconfident scores.
-
-    Args:
-        truth: one column per class.
-        scores: probabilities.
-        multilabel: whether the columns are independent labels.
-    """
+    """The temperature with the lowest log loss, from 0.01 to 100; above 1 for overconfident scores."""
     given = log_odds(scores, SOFTENED_LESS) if multilabel else _log(scores)
 
     def loss(log_temperature: float) -> float:

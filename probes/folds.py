@@ -15,10 +15,6 @@ from probes.search import FitTask, SearchResult, Trial, trials, with_synthetic_s
 def cross_validate(task: FitTask, folds: Integer[np.ndarray, " samples"]) -> SearchResult:
     """Try every candidate on each fold; the best by all out-of-fold scores together is chosen.
 
-    Args:
-        task: its ``train`` holds all samples.
-        folds: fold of each sample.
-
     Returns:
         ``best.scores`` are out of fold, in the order of ``train``; there is no estimator.
     """
@@ -70,11 +66,7 @@ def cross_validate(task: FitTask, folds: Integer[np.ndarray, " samples"]) -> Sea
 
 
 def mean_curves(histories: list[dict[str, Any]]) -> dict[str, Any]:
-    """Learning curves per epoch, averaged over the folds; empty where a fold has none.
-
-    Args:
-        histories: see `probes.search.Trial`.
-    """
+    """Learning curves per epoch, averaged over the folds; empty where a fold has none."""
     if not all(one.get("curves") for one in histories):
         return {}
     epochs = zip(*(one["curves"] for one in histories), strict=True)

@@ -132,16 +132,7 @@ def intervals(
     *,
     multilabel: bool,
 ) -> dict[str, Interval]:
-    """The interval of every metric of `probes.jackknife.estimates`, or the reason why there is none.
-
-    Args:
-        truth: (N, K) booleans.
-        decided: (N, K) booleans.
-        scores: (N, K).
-        units: the independent units.
-        names: K class names.
-        multilabel: whether the columns are independent labels.
-    """
+    """The interval of every metric of `probes.jackknife.estimates`, or the reason why there is none."""
     found = {}
     for metric, estimate in jackknife.estimates(truth, decided, scores, units, multilabel=multilabel).items():
         about = {"by": units.by, "units": units.count}
@@ -155,15 +146,7 @@ def intervals(
 
 
 def why_none(metric: str, truth: np.ndarray, decided: np.ndarray, units: Units, names: Sequence[str]) -> str | None:
-    """Why a metric has no interval; None if it has one.
-
-    Args:
-        metric: by name.
-        truth: (N, K) booleans.
-        decided: (N, K) booleans.
-        units: the independent units.
-        names: K class names.
-    """
+    """Why a metric has no interval; None if it has one."""
     if units.by == "cell" and units.count < LEAST:
         return f"test lies in {units.count} spatial cells, fewer than {LEAST}"
     if metric in SHARES:
@@ -201,9 +184,6 @@ def _too_few(counts: np.ndarray, noun: str, names: Sequence[str]) -> str | None:
     return f"{len(few)} classes have fewer than {LEAST_POSITIVES} {noun}; '{names[least]}' has {counts[least]}"
 
 
-# ---------------------------------------------------------------------------------------------- differences
-
-
 def difference(estimate: Estimate, units: Units, *, extra_variance: float = 0.0) -> Difference:
     """Interval and p value of a paired difference, by Student's t.
 
@@ -236,12 +216,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def support_warnings(truth: np.ndarray, names: Sequence[str]) -> list[str]:
-    """A warning that names the classes with few positives in test; empty if there are none.
-
-    Args:
-        truth: (N, K) booleans, of test.
-        names: K class names.
-    """
+    """A warning that names the classes with few positives in test; empty if there are none."""
     counts = truth.sum(axis=0)
     few = [f"'{names[k]}' {counts[k]}" for k in range(len(counts)) if 0 < counts[k] < LEAST_POSITIVES]
     if not few:

@@ -107,13 +107,7 @@ def of_counts(truth: np.ndarray, decided: np.ndarray, units: Units) -> dict[str,
 
 
 def of_rankings(truth: np.ndarray, scores: np.ndarray, units: Units) -> dict[str, Estimate]:
-    """``map_macro`` and ``map_micro``; a class whose positives are all left out counts as 0.
-
-    Args:
-        truth: one column per class.
-        scores: likewise.
-        units: the units left out.
-    """
+    """``map_macro`` and ``map_micro``; a class whose positives are all left out counts as 0."""
     shown = np.flatnonzero(truth.any(axis=0))
     if not len(shown):
         nothing = Estimate(float("nan"), np.full(units.count, np.nan))

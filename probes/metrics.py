@@ -95,10 +95,6 @@ def f_beta(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, beta: float) -> np.nd
 def average_precision(truth: Truth, scores: Scores) -> Float64[np.ndarray, " classes"]:
     """Average precision, a step function over the distinct scores, as scikit-learn's.
 
-    Args:
-        truth: (N, K) booleans.
-        scores: (N, K).
-
     Returns:
         (K,), NaN for a class without positives.
     """
@@ -135,13 +131,7 @@ def multilabel_metrics(truth: Truth, predicted: Truth, scores: Scores) -> dict[s
 def single_label_metrics(
     labels: Integer[np.ndarray, " samples"], predicted: Integer[np.ndarray, " samples"], classes: int
 ) -> dict[str, float | None]:
-    """All metrics of a single-label run.
-
-    Args:
-        labels: (N,) class numbers.
-        predicted: (N,) class numbers.
-        classes: K.
-    """
+    """All metrics of a single-label run."""
     values = from_sums(_sums(one_hot(labels, classes), one_hot(predicted, classes)))
     return {name: _number(values[name][0]) for name in SINGLE_LABEL}
 

@@ -41,12 +41,6 @@ def smote(
 ) -> tuple[Num[np.ndarray, "more dim"], Integer[np.ndarray, " more"], dict[str, Any]]:
     """Add synthetic samples until every class that occurs has as many samples as the largest.
 
-    Args:
-        features: training features.
-        labels: class numbers.
-        names: K class names.
-        seed: of the draws.
-
     Returns:
         Features of the same type, the given ones first; labels; and what a run records: ``method``, ``neighbours``,
         ``synthetic`` (samples added, by class name) and ``fewer_neighbours`` (used, by name of a class with too few
@@ -84,11 +78,7 @@ def smote(
 
 
 def warnings_of(recorded: dict[str, Any] | None) -> list[str]:
-    """Warnings about classes with few samples.
-
-    Args:
-        recorded: by `smote`, or None.
-    """
+    """Warnings about classes with few samples."""
     few = (recorded or {}).get("fewer_neighbours", {})
     return [
         f"class '{name}' has {count + 1} training samples: SMOTE used {count} nearest neighbors"

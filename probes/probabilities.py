@@ -17,13 +17,7 @@ LEAST_PROBABILITY = float(np.finfo(np.float32).eps)  # as scikit-learn's log_los
 
 
 def probability_metrics(truth: Truth, scores: Scores, *, multilabel: bool) -> dict[str, float]:
-    """`log_loss`, `brier` and `ece` by name.
-
-    Args:
-        truth: one column per class.
-        scores: probabilities.
-        multilabel: whether the columns are independent labels.
-    """
+    """`log_loss`, `brier` and `ece` by name."""
     return {
         "log_loss": log_loss(truth, scores, multilabel=multilabel),
         "brier": brier(truth, scores, multilabel=multilabel),
@@ -55,11 +49,6 @@ def brier(truth: Truth, scores: Scores, *, multilabel: bool) -> float:
 
     Single-label: summed over the classes of a sample, 0 to 2 (Brier 1950; scikit-learn's with ``scale_by_half=False``).
     Multi-label: mean over the classes, 0 to 1.
-
-    Args:
-        truth: one column per class.
-        scores: probabilities.
-        multilabel: whether the columns are independent labels.
     """
     return float(briers(truth, scores, multilabel=multilabel).mean())
 

@@ -93,13 +93,7 @@ def beside_protocol(settings: Settings, features: dict[str, Any]) -> dict[str, A
 
 
 def search_warnings(found: SearchResult, budget_s: float | None, natural: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Fits that stopped early, the best candidate at the edge of its grid, and candidates that were skipped.
-
-    Args:
-        found: result of the search.
-        budget_s: see `probes.settings.Settings`.
-        natural: see `probes.grid.at_edge`.
-    """
+    """Fits that stopped early, the best candidate at the edge of its grid, and candidates that were skipped."""
     tried = found.tried
     lines = [f"{words(t.params)} stopped before it converged" for t in tried if not t.converged]
     lines += at_edge(found.best, tried, natural)
@@ -127,14 +121,7 @@ def threshold_warnings(thresholds: dict[str, Any] | None, tuned: Float[np.ndarra
 
 
 def metrics_of(truth: Truth, decided: Truth, scores: Scores, *, multilabel: bool) -> dict[str, float | None]:
-    """The metrics of one split under one decision rule.
-
-    Args:
-        truth: (N, K) booleans.
-        decided: (N, K) booleans.
-        scores: (N, K).
-        multilabel: whether the columns are independent labels.
-    """
+    """The metrics of one split under one decision rule."""
     of_scores = probability_metrics(truth, scores, multilabel=multilabel)
     if multilabel:
         return metrics.multilabel_metrics(truth, decided, scores) | of_scores
@@ -174,13 +161,7 @@ def interval_parts(
 
 
 def interval_warnings(truth: Truth, units: spatial.Units, names: Sequence[str]) -> list[str]:
-    """Classes with few positives in test, and few spatial cells.
-
-    Args:
-        truth: (N, K) booleans, of test.
-        units: see `probes.spatial.units`.
-        names: K class names.
-    """
+    """Classes with few positives in test, and few spatial cells."""
     return [*intervals.support_warnings(truth, names), *([units.warning] if units.warning else [])]
 
 

@@ -73,10 +73,6 @@ def stratified_order(truth: Truth, *, seed: int) -> Integer[np.ndarray, " sample
     1. The classes, the rarest first, spread their samples evenly: of the evenly spaced slots of a class, those nearest
     to samples that a rarer class has already placed are taken, and its other samples fill the rest at random. Rows
     without any class are spread the same way.
-
-    Args:
-        truth: one column per class.
-        seed: of the order.
     """
     rng = np.random.default_rng(seed)
     position = np.full(len(truth), np.nan)

@@ -65,13 +65,7 @@ def selection_metric(settings: Settings, multilabel: bool) -> str:
 
 
 def candidates_of(kind: str, rows: int, settings: Settings) -> list[dict[str, Any]]:
-    """The hyper-parameters that a kind tries, the simplest first.
-
-    Args:
-        kind: probe kind.
-        rows: number of training rows.
-        settings: see `Settings`.
-    """
+    """The hyper-parameters that a kind tries, the simplest first."""
     options = dict(settings.options)
     if settings.standardise is not None and PROBES.card(kind).standardize == "candidates":
         options["zscore"] = settings.standardise

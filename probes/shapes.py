@@ -1,4 +1,9 @@
-"""Shapes of arrays that many functions take."""
+"""Words that many functions of this package share, and the shapes of their arrays.
+
+``truth``, and ``decided`` or ``predicted``: labels and decisions; ``scores``: probabilities; ``names``: the K class
+names; ``multilabel``: whether a sample may have several classes, so that the columns are independent labels; ``units``:
+the independent units of a split (`probes.spatial.Units`); ``seed``: of everything drawn at random.
+"""
 
 import numpy as np
 from jaxtyping import Bool, Float

@@ -90,13 +90,7 @@ def summary(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def write(out: Path, runs: Sequence[Run], summary_rows: Sequence[dict[str, Any]]) -> Path:
-    """Write ``runs.csv`` and ``summary.csv`` of runs of one feature set; returns their folder.
-
-    Args:
-        out: output folder.
-        runs: see `summary`.
-        summary_rows: its result.
-    """
+    """Write ``runs.csv`` and ``summary.csv`` of runs of one feature set; returns their folder."""
     kinds = "+".join(dict.fromkeys(run.kind for run in runs))
     name = f"{kinds}-{short_hash([run.folder.name for run in runs])}"
     folder = paths.sweep_folder(out, runs[0].dataset, runs[0].encoder, name)

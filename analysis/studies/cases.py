@@ -86,12 +86,7 @@ def write(runs: Sequence[Run], folder: Path) -> list[Output]:
 
 
 def draw(frame: pd.DataFrame, ax: Axes) -> None:
-    """A bar per case: the share of our samples of its class that are predicted as in the published case.
-
-    Args:
-        frame: of `compute`.
-        ax: where to draw.
-    """
+    """A bar per case: the share of our samples of its class that are predicted as in the published case."""
     rows = frame.to_dict("records")
     colours = [figures.RIGHT if row["true"] == row["published"] else figures.WRONG for row in rows]
     ax.barh(range(len(rows)), [row["as_published"] for row in rows], color=colours, height=0.66)
@@ -103,7 +98,6 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
     ax.set(xlim=(0, 1.18), xlabel="Share of our test samples of the class predicted as in the published case")
     ax.set_xticks(np.linspace(0, 1, 6))
     ax.grid(axis="x")
-    ax.set_axisbelow(True)
     handles = [Patch(color=figures.RIGHT), Patch(color=figures.WRONG)]
     words = ["published: correct", "published: error"]
     ax.legend(handles, words, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

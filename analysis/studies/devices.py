@@ -99,12 +99,7 @@ def write(runs: Sequence[Run], out: Path, other_out: str, folder: Path, notes: l
 
 
 def draw(frame: pd.DataFrame, ax: Axes) -> None:
-    """A bar per model and device.
-
-    Args:
-        frame: of `compute`.
-        ax: where to draw.
-    """
+    """A bar per model and device."""
     rates = frame["images_per_s"].to_numpy()
     colours = [figures.PALETTE[2] if gpu else figures.GREY for gpu in frame["gpu"]]
     ax.barh(range(len(frame)), rates, color=colours, height=0.66)
@@ -115,5 +110,4 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
     ax.set_ylim(len(frame) - 0.4, -0.6)
     ax.set(xlabel="Images per second", xlim=(0, rates.max() * 1.15))
     ax.grid(axis="x")
-    ax.set_axisbelow(True)
     figures.without_frame(ax)

@@ -120,12 +120,7 @@ def write(run: Run, out: Path, folder: Path, notes: list[str]) -> Output:
 
 
 def draw(frame: pd.DataFrame, ax: Axes) -> None:
-    """Bars of each class, the splits end to end.
-
-    Args:
-        frame: of `compute`.
-        ax: where to draw.
-    """
+    """Bars of each class, the splits end to end."""
     names = list(dict.fromkeys(frame["class"]))
     left = np.zeros(len(names))
     colours = dict(zip(SPLITS, (figures.PALETTE[0], figures.PALETTE[1], figures.PALETTE[2]), strict=True))
@@ -139,6 +134,5 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlabel("Samples")
     ax.grid(axis="x")
-    ax.set_axisbelow(True)
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figures.without_frame(ax)

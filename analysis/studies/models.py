@@ -84,13 +84,7 @@ def write(runs: Sequence[Run], folder: Path, notes: list[str]) -> Output:
 
 
 def draw(frame: pd.DataFrame, ax: Axes, *, published: bool) -> None:
-    """Accuracy of each model with its interval, and the published one as a line.
-
-    Args:
-        frame: of `compute`, accuracy.
-        ax: where to draw.
-        published: whether to draw the class project's accuracy.
-    """
+    """Accuracy of each model with its interval, and the published one as a line."""
     palette = {"DINOv2": figures.PALETTE[0], "CNN": figures.PALETTE[1], "DINOv2 + CNN": figures.PALETTE[2]}
     palette["other"] = figures.GREY
     rows = frame.to_dict("records")
@@ -107,7 +101,6 @@ def draw(frame: pd.DataFrame, ax: Axes, *, published: bool) -> None:
     ax.set_ylim(len(rows) - 0.4, -0.75)
     ax.set_xlabel(f"Accuracy on test, {frames.interval_words(frame)}")
     ax.grid(axis="x")
-    ax.set_axisbelow(True)
     shown = [side for side in palette if side in set(frame["side"])]
     handles = [Line2D([], [], marker="o", lw=2, color=palette[side]) for side in shown]
     if published:

@@ -87,8 +87,6 @@ STUDIES = {
 }
 
 
-# ------------------------------------------------------------------------------------------- the seminar
-
 SEMINAR_METRICS = ("f2_macro", "f2_micro", "hamming_loss", "precision_macro", "precision_micro")
 SEMINAR: dict[str, dict[str, float]] = {
     kind: dict(zip(SEMINAR_METRICS, values, strict=True))
@@ -120,9 +118,6 @@ def hamming_of(precision: float, recall: float, *, labels_a_sample: float, class
 def labels_of(precision: float, recall: float, hamming: float, *, classes: int) -> float:
     """Labels per sample that make `hamming_of` this hamming loss."""
     return hamming / hamming_of(precision, recall, labels_a_sample=1, classes=classes)
-
-
-# --------------------------------------------------------------------------------------- the class project
 
 
 @dataclass(frozen=True)
@@ -196,8 +191,6 @@ CLASS_PROJECT_CASES = (
     Case("Forest", "SeaLake"),
 )  # fmt: skip
 
-
-# ---------------------------------------------------------------------------------- other published numbers
 
 # Splits that the numbers were made on, in images; a run on other splits of the same data does not match.
 EUROSAT_SPLITS = {"train": 16_200, "val": 5_400, "test": 5_400}

@@ -53,9 +53,6 @@ def write(request: ViewRequest) -> list[Output]:
     return outputs
 
 
-# ---------------------------------------------------------------------------------------------- compute
-
-
 def caveats(run: Run) -> dict[str, str]:
     """Why a run's numbers are not comparable with the seminar's: a short name and a sentence for each reason."""
     dataset, encoder = run.record["features"]["dataset"], run.record["features"]["encoder"]
@@ -144,9 +141,6 @@ def _rows(rows: dict[str, int]) -> str:
     return ", ".join(f"{split} {count:,}" for split, count in rows.items())
 
 
-# ------------------------------------------------------------------------------------------------ write
-
-
 def _write_table(frame: pd.DataFrame, run: Run, folder: Path) -> Output:
     return write_view(
         frame, lambda frame: draw_figure(frame, run), folder / f"seminar__{run.dataset}__{run.encoder}", title=TITLE,
@@ -181,16 +175,8 @@ def _write_page(frame: pd.DataFrame, run: Run, outputs: list[Output], notes: lis
     tables.write_markdown(text, folder / f"seminar__{run.dataset}__{run.encoder}__page")
 
 
-# ------------------------------------------------------------------------------------------------- draw
-
-
 def draw_figure(frame: pd.DataFrame, run: Run) -> Figure:
-    """One panel per metric, published and ours.
-
-    Args:
-        frame: of `compute`.
-        run: one of its runs.
-    """
+    """One panel per metric, published and ours."""
     probes = list(frame["probe"].unique())
     figure = figures.new_figure(11, 2.2 + 0.55 * len(probes))
     axes = figure.subplots(1, len(reference.SEMINAR_METRICS), sharey=True, squeeze=False)[0]
@@ -216,12 +202,7 @@ def draw_figure(frame: pd.DataFrame, run: Run) -> Figure:
 
 
 def draw(frame: pd.DataFrame, ax: Axes) -> None:
-    """One metric: a row per probe.
-
-    Args:
-        frame: of `compute`, one metric.
-        ax: where to draw.
-    """
+    """One metric: a row per probe."""
     probes = list(frame["probe"].unique())
     two_rules = len(set(frame["rule"])) > 1
     for row in frame.to_dict("records"):
@@ -236,5 +217,4 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
     ax.set_ylim(len(probes) - 0.4, -0.4)
     ax.xaxis.set_major_locator(MaxNLocator(3))
     ax.grid(axis="x")
-    ax.set_axisbelow(True)
     figures.without_frame(ax)

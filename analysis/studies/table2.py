@@ -57,11 +57,7 @@ def readable(frame: pd.DataFrame) -> Table:
 
 
 def draw_figure(frame: pd.DataFrame) -> Figure:
-    """Our table above the published one, where the classes are EuroSAT's.
-
-    Args:
-        frame: of `analysis.views.classes.compute`, one run.
-    """
+    """Our table above the published one, where the classes are EuroSAT's."""
     first, parts = frame.iloc[0], {"Ours": frame}
     if set(frame["class"]) == {row.name for row in reference.CLASS_PROJECT}:
         parts["Class project (published)"] = published()

@@ -191,8 +191,6 @@ def label_counts(splits: Sequence[Material]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-# ------------------------------------------------------------------------------------------------ checks
-
 Row = tuple[str, str, str, int | None, int | None, str]
 
 
@@ -345,9 +343,6 @@ def _features(splits: Sequence[Material]) -> Iterator[Row]:
     for earlier, later, where in _pairs(known):
         found, twin = _twins(digests[earlier.name], digests[later.name])
         yield _count(WRONG, "identical features", where, found, _example(earlier, later, found, twin))
-
-
-# ------------------------------------------------------------------------------------------------ tables
 
 
 def readable(findings: pd.DataFrame) -> Table:

@@ -57,11 +57,7 @@ def compute(run: Run) -> pd.DataFrame:
 
 
 def readable(frame: pd.DataFrame) -> Table:
-    """Of multi-label runs a row per class, of single-label runs a row per bin.
-
-    Args:
-        frame: of `compute`.
-    """
+    """Of multi-label runs a row per class, of single-label runs a row per bin."""
     if set(frame["class"]) != {TOP}:
         rows = []
         for name, part in frame.groupby("class", sort=False):
@@ -103,12 +99,7 @@ def _write(run: Run, frame: pd.DataFrame, folder: Path) -> Output:
 
 
 def draw_figure(frame: pd.DataFrame, said: str) -> Figure:
-    """A panel per class; of single-label runs one panel, with the number of samples below.
-
-    Args:
-        frame: of `compute` with the columns of `frames.run_columns` and names, one run.
-        said: of `summary`.
-    """
+    """A panel per class; of single-label runs one panel, with the number of samples below."""
     first: Any = frame.iloc[0]
     parts: list[tuple[Any, pd.DataFrame]] = list(frame.groupby("class", sort=False))
     note = f"Test split, {probabilities.BINS} bins, open circles: fewer than {FEW} samples. {said}."
@@ -146,12 +137,7 @@ def draw_figure(frame: pd.DataFrame, said: str) -> Figure:
 
 
 def draw(part: pd.DataFrame, ax: Axes) -> None:
-    """Frequency against mean score, a point per bin, and the diagonal.
-
-    Args:
-        part: rows of one class.
-        ax: where to draw.
-    """
+    """Frequency against mean score, a point per bin, and the diagonal."""
     used = part.loc[part["count"] > 0]
     few = used["count"] < FEW
     ax.plot([0, 1], [0, 1], color=figures.GREY, lw=1, ls=":")

@@ -115,12 +115,7 @@ def _write(frame: pd.DataFrame, images: dict[str, np.ndarray], folder: Path) -> 
 
 
 def draw_figure(frame: pd.DataFrame, images: dict[str, np.ndarray]) -> Figure:
-    """Correct predictions above, errors below.
-
-    Args:
-        frame: of `compute`, `frames.with_names`, one run and rule.
-        images: by id, (H, W, 3) uint8.
-    """
+    """Correct predictions above, errors below."""
     first = frame.iloc[0]
     groups = [(case, frame.loc[frame["case"] == case]) for case in (CORRECT, ERROR)]
     lines = [max(1, -(-len(part) // COLUMNS)) for _, part in groups]
@@ -147,24 +142,14 @@ def draw_figure(frame: pd.DataFrame, images: dict[str, np.ndarray]) -> Figure:
 
 
 def outcomes(row: dict[str, Any]) -> dict[str, list[str]]:
-    """The classes of a multi-label case by outcome, sorted; outcomes without classes are left out.
-
-    Args:
-        row: of `compute`.
-    """
+    """The classes of a multi-label case by outcome, sorted; outcomes without classes are left out."""
     true, predicted = (set(filter(None, row[side].split("; "))) for side in ("true", "predicted"))
     found = {"TP": true & predicted, "FN": true - predicted, "FP": predicted - true}
     return {outcome: sorted(names) for outcome, names in found.items() if names}
 
 
 def draw(row: dict[str, Any], pixels: np.ndarray, ax: Axes) -> None:
-    """One case.
-
-    Args:
-        row: of `compute`.
-        pixels: (H, W, 3) uint8.
-        ax: where to draw.
-    """
+    """One case."""
     score = "" if np.isnan(row["score"]) else f" ({row['score']:.2f})"
     if row["multilabel"]:
         text = "\n".join(line for outcome, names in outcomes(row).items() for line in _listed(outcome, names))

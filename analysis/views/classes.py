@@ -55,11 +55,7 @@ def _write(frame: pd.DataFrame, folder: Path) -> Output:
 
 
 def draw_figure(frame: pd.DataFrame) -> Figure:
-    """The table as a figure, rates coloured.
-
-    Args:
-        frame: of `compute`, one run and rule.
-    """
+    """The table as a figure, rates coloured."""
     first = frame.iloc[0]
     lines = sum(figures.wrapped(name).count("\n") + 1 for name in frame["class"])
     figure = figures.new_figure(10.5, 1.7 + max(0.29 * len(frame), 0.165 * lines + 0.1 * len(frame)))
@@ -70,12 +66,7 @@ def draw_figure(frame: pd.DataFrame) -> Figure:
 
 
 def draw(frame: pd.DataFrame, ax: Axes) -> None:
-    """Counts as text, rates as coloured cells.
-
-    Args:
-        frame: of `compute`, one run and rule.
-        ax: where to draw.
-    """
+    """Counts as text, rates as coloured cells."""
     _, rows = readable(frame)
     texts = [row[1:] for row in rows]
     shares = np.zeros((len(rows), len(HEADER) - 1))

@@ -48,9 +48,6 @@ def run(request: ViewRequest, *, metric: str, resamples: int, seed: int) -> list
     return outputs
 
 
-# ------------------------------------------------------------------------------------------------ write
-
-
 def readable(frame: pd.DataFrame) -> Table:
     """The table of one dataset and rule, best first; bold: ties with the best."""
     with_published = any(frame["published"])
@@ -102,15 +99,8 @@ def _references(frame: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(words))
 
 
-# ------------------------------------------------------------------------------------------------- draw
-
-
 def draw_figure(frame: pd.DataFrame) -> Figure:
-    """One dataset and rule, best on top.
-
-    Args:
-        frame: of `compute`, one dataset and rule.
-    """
+    """One dataset and rule, best on top."""
     first = frame.iloc[0]
     figure = figures.new_figure(10, 1.9 + 0.3 * len(frame))
     ax = figure.subplots()
@@ -136,12 +126,7 @@ def draw_figure(frame: pd.DataFrame) -> Figure:
 
 
 def draw(frame: pd.DataFrame, ax: Axes) -> None:
-    """A row per run: value, interval, rank, published numbers that match.
-
-    Args:
-        frame: of `compute`, one dataset and rule.
-        ax: where to draw.
-    """
+    """A row per run: value, interval, rank, published numbers that match."""
     kinds = list(dict.fromkeys(frame["kind"]))
     palette = dict(zip(kinds, figures.kind_colours(kinds), strict=True))
     labels = []
@@ -158,5 +143,4 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
     ax.set_yticks(range(len(labels)), labels)
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.grid(axis="x")
-    ax.set_axisbelow(True)
     figures.without_frame(ax)

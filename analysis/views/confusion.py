@@ -125,11 +125,7 @@ def largest(frame: Any) -> Table:
 
 
 def draw_figure(frame: pd.DataFrame) -> Figure:
-    """The matrix with its title.
-
-    Args:
-        frame: of `compute`, `frames.with_names`, one run and rule.
-    """
+    """The matrix with its title."""
     first: Any = frame.iloc[0]
     what = f"Confusion: {first['probe']}"
     if "outcome" in frame:
@@ -153,12 +149,7 @@ def draw_figure(frame: pd.DataFrame) -> Figure:
 
 
 def draw(frame: pd.DataFrame, ax: Axes) -> None:
-    """A heat map of shares with the counts written in.
-
-    Args:
-        frame: of `compute`.
-        ax: where to draw.
-    """
+    """A heat map of shares with the counts written in."""
     if "outcome" in frame:
         _draw_outcomes(frame, ax)
     else:

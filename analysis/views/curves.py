@@ -82,11 +82,7 @@ def _write(frame: pd.DataFrame, folder: Path) -> Output:
 
 
 def draw_figure(frame: pd.DataFrame) -> Figure:
-    """Loss and accuracy side by side.
-
-    Args:
-        frame: of `compute`, one run.
-    """
+    """Loss and accuracy side by side."""
     first = frame.iloc[0]
     figure = figures.new_figure(9, 3.7)
     for ax, quantity in zip(figure.subplots(1, 2), QUANTITIES, strict=True):
@@ -102,13 +98,7 @@ def draw_figure(frame: pd.DataFrame) -> Figure:
 
 
 def draw(frame: pd.DataFrame, ax: Axes, quantity: str) -> None:
-    """One quantity of one run, a line per split.
-
-    Args:
-        frame: of `compute`, one run.
-        ax: where to draw.
-        quantity: ``loss`` or ``accuracy``.
-    """
+    """One quantity of one run, a line per split."""
     import seaborn as sns  # deferred: it takes a second to import
 
     palette = dict(zip(SPLITS, (figures.GREY, figures.RIGHT), strict=True))

@@ -156,12 +156,7 @@ def _write(frame: pd.DataFrame, folder: Path) -> Output:
 
 
 def draw(frame: pd.DataFrame, ax: Axes) -> None:
-    """A line per run: the metric of each group at the middle of its distances.
-
-    Args:
-        frame: of `compute`, one dataset and rule.
-        ax: where to draw.
-    """
+    """A line per run: the metric of each group at the middle of its distances."""
     for number, (_, part) in enumerate(frame.groupby(["encoder", "run"], sort=False)):
         colour = figures.PALETTE[number % len(figures.PALETTE)]
         middle = (part["from_km"] + part["to_km"]) / 2

@@ -78,11 +78,7 @@ def write(frame: pd.DataFrame, stem: Path) -> Output:
 
 
 def draw_figure(frame: pd.DataFrame) -> Figure:
-    """One panel per rule, probes side by side.
-
-    Args:
-        frame: of `compute`, one feature set.
-    """
+    """One panel per rule, probes side by side."""
     multilabel, simulated = bool(frame["multilabel"].iloc[0]), bool(frame["simulated"].any())
     rules, probes = list(frame["rule"].unique()), list(frame["probe"].unique())
     rows = len(set(frame["class"]))
@@ -101,12 +97,7 @@ def draw_figure(frame: pd.DataFrame) -> Figure:
 
 
 def draw(frame: pd.DataFrame, ax: Axes) -> None:
-    """Bars of one rule.
-
-    Args:
-        frame: of `compute`, one feature set and rule.
-        ax: where to draw.
-    """
+    """Bars of one rule."""
     import seaborn as sns  # deferred: it takes a second to import
 
     names, probes = list(frame["class"].unique()), list(frame["probe"].unique())
@@ -126,7 +117,6 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
     ax.axhline(0.5, color=figures.GREY, lw=0.8)
     ax.set(xlim=(0, 1), xlabel="F2", ylabel="")
     ax.grid(axis="x")
-    ax.set_axisbelow(True)
     figures.without_frame(ax)
 
 

@@ -76,9 +76,6 @@ def run(request: ViewRequest, *, count: int, folds: int, seed: int, data_root: s
     return outputs
 
 
-# ---------------------------------------------------------------------------------------------- compute
-
-
 def compute(sets: Sequence[store.FeatureSet], *, folds: int = 5, seed: int = 0) -> pd.DataFrame:
     """Judge every label by probes that have not seen the sample.
 
@@ -179,9 +176,6 @@ def ranks(runs: Sequence[Run], suspected: Set[str]) -> pd.DataFrame:
     return frame.assign(left_out=frame["samples"] - frame["samples_without"])
 
 
-# ------------------------------------------------------------------------------------------------ write
-
-
 def _images(shown: pd.DataFrame, first: store.FeatureSet, data_root: str) -> tuple[dict[str, np.ndarray], str]:
     """Images by id, and why there are none where they cannot be opened: the table is useful without."""
     images: dict[str, np.ndarray] = {}
@@ -249,13 +243,7 @@ def _write_ranks(frame: pd.DataFrame, stem: Path, split: str) -> Output:
 
 
 def draw_figure(frame: pd.DataFrame, shown: pd.DataFrame, images: dict[str, np.ndarray]) -> Figure:
-    """The most suspect samples with their given and suggested labels.
-
-    Args:
-        frame: of `compute`, with ``dataset model simulated``.
-        shown: the rows to draw.
-        images: by id, (H, W, 3) uint8.
-    """
+    """The most suspect samples with their given and suggested labels."""
     first: Any = frame.iloc[0]
     lines = -(-len(shown) // COLUMNS)
     height = 3.5 if shown["given"].str.contains("; ").any() else 2.75
@@ -271,13 +259,7 @@ def draw_figure(frame: pd.DataFrame, shown: pd.DataFrame, images: dict[str, np.n
 
 
 def draw(row: dict, pixels: np.ndarray, ax: Axes) -> None:
-    """One suspected sample.
-
-    Args:
-        row: of `compute`.
-        pixels: (H, W, 3) uint8.
-        ax: where to draw.
-    """
+    """One suspected sample."""
     given, suggested = (set(filter(None, row[side].split("; "))) for side in ("given", "suggested"))
     if len(given) == len(suggested) == 1:
         parts = {"label": given, "suggested": suggested}

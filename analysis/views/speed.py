@@ -76,12 +76,7 @@ def readable(frame: pd.DataFrame) -> Table:
 
 
 def draw_figure(frame: pd.DataFrame, where: str) -> Figure:
-    """Two bars per model, on a logarithmic axis, with the upper bound as a mark.
-
-    Args:
-        frame: of `read`.
-        where: machine and dataset.
-    """
+    """Two bars per model, on a logarithmic axis, with the upper bound as a mark."""
     figure = figures.new_figure(8, 1.9 + 0.55 * len(frame))
     ax = figure.subplots()
     rows = np.arange(len(frame))

@@ -199,11 +199,7 @@ def _best(values: np.ndarray, metric: str) -> str:
 
 
 def draw_figure(frame: pd.DataFrame) -> Figure:
-    """One dataset's headline metrics side by side, a row per run.
-
-    Args:
-        frame: of `compute`, one dataset.
-    """
+    """One dataset's headline metrics side by side, a row per run."""
     metrics = shown_metrics(frame)[0]
     multilabel, simulated = bool(frame["multilabel"].iloc[0]), bool(frame["simulated"].any())
     rows = frame.groupby(["model", "probe"], sort=False).ngroups
@@ -234,12 +230,7 @@ def draw_figure(frame: pd.DataFrame) -> Figure:
 
 
 def draw(frame: pd.DataFrame, ax: Axes) -> None:
-    """One metric of one dataset: a row per run, a dot per rule, its interval as a line.
-
-    Args:
-        frame: of `compute`: one dataset, split and metric.
-        ax: where to draw.
-    """
+    """One metric of one dataset: a row per run, a dot per rule, its interval as a line."""
     heights, labels, y = {}, [], 0.0
     for model, part in frame.groupby("model", sort=False):
         labels.append((y, str(model), True))

@@ -162,23 +162,14 @@ def _write(frame: pd.DataFrame, sets: Sequence[store.FeatureSet], request: ViewR
 
 
 def draw_classes(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
-    """All classes in one scatter plot.
-
-    Args:
-        frame: of `compute`, of single-label data.
-        names: the classes.
-    """
+    """All classes in one scatter plot."""
     figure = figures.new_figure(10, 6.4)
     draw(frame, figure.subplots(), names)
     return figure
 
 
 def draw_unlabelled(frame: pd.DataFrame) -> Figure:
-    """One scatter plot without classes.
-
-    Args:
-        frame: of `compute`.
-    """
+    """One scatter plot without classes."""
     figure = figures.new_figure(6.4, 6.4)
     ax = figure.subplots()
     size = 2 * _size(len(frame), len(frame))
@@ -188,12 +179,7 @@ def draw_unlabelled(frame: pd.DataFrame) -> Figure:
 
 
 def draw_panels(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
-    """One panel per class, all with the same coordinates.
-
-    Args:
-        frame: of `compute`.
-        names: the classes.
-    """
+    """One panel per class, all with the same coordinates."""
     columns = min(len(names), 5 if len(names) <= 25 else 7)
     lines = -(-len(names) // columns)
     wide, high = np.ptp(frame[["x", "y"]].to_numpy(), axis=0)
@@ -227,13 +213,7 @@ def draw_one_vs_rest(frame: pd.DataFrame, ax: Axes, name: str) -> None:
 
 
 def draw(frame: pd.DataFrame, ax: Axes, names: Sequence[str]) -> None:
-    """Every class in its colour, rare classes on top, numbered where they are densest.
-
-    Args:
-        frame: of `compute`, of single-label data.
-        ax: where to draw.
-        names: the classes.
-    """
+    """Every class in its colour, rare classes on top, numbered where they are densest."""
     member = frame[[f"{CLASS}{name}" for name in names]].to_numpy()
     number = np.where(member.any(axis=1), member.argmax(axis=1), -1)  # -1: unlabelled
     counts = np.bincount(number[number >= 0], minlength=len(names))

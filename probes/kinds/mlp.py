@@ -10,11 +10,7 @@ CARD = ProbeCard(standardize="train", class_weights=("single-label",))
 
 
 def candidates(rows: int) -> list[dict[str, Any]]:
-    """Hyper-parameters to try, the smallest and most regularized first.
-
-    Args:
-        rows: training rows; not used here.
-    """
+    """Hyper-parameters to try, the smallest and most regularized first."""
     return [
         {"hidden": hidden, "alpha": alpha, "epochs": epochs}
         for hidden in (128, 512)

@@ -35,11 +35,7 @@ class Prior(ClassifierMixin, BaseEstimator):
 
 
 def candidates(rows: int) -> list[dict[str, Any]]:
-    """One candidate without hyper-parameters.
-
-    Args:
-        rows: training rows; not used here.
-    """
+    """One candidate without hyper-parameters."""
     return [{}]
 
 
