@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featurize.encoder import Encoder
+from featurize.encoder import FrozenModel
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def collate(samples: Sequence[Sequence[np.ndarray]]) -> list[Batch]:
     return batches
 
 
-def prepare(batches: Sequence[Batch], encoder: Encoder, device: torch.device) -> list[tuple[list[int], Tensor]]:
+def prepare(batches: Sequence[Batch], encoder: FrozenModel, device: torch.device) -> list[tuple[list[int], Tensor]]:
     """Move raw batches to the device and resize every band to the encoder's size, or the finest band's.
 
     Returns:

@@ -8,10 +8,10 @@ import torch
 from data.dataset import EODataset
 from data.errors import RequestError
 from data.scene.grid import grids_of
-from featurize.encoder import Encoder
+from featurize.encoder import FrozenModel
 
 
-def keep_patches(encoder: Encoder, dataset: EODataset) -> Encoder:
+def keep_patches(encoder: FrozenModel, dataset: EODataset) -> FrozenModel:
     """The encoder, giving the tokens of all patches of a window, row by row, as one row of features.
 
     Args:

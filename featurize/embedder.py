@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data.errors import RequestError
 from featurize.batches import Batch, copied, prepare
-from featurize.encoder import Encoder
+from featurize.encoder import FrozenModel
 from featurize.runtime import PRECISIONS, Runtime
 from featurize.stages import Meter
 
@@ -39,7 +39,7 @@ class Embedder:
         runtime: how to run.
     """
 
-    def __init__(self, encoder: Encoder, runtime: Runtime) -> None:
+    def __init__(self, encoder: FrozenModel, runtime: Runtime) -> None:
         self.encoder, self.runtime, self.rows_at_once = encoder, runtime, min(runtime.batch_size, runtime.part_rows)
         self.run = torch.compile(encoder.embed) if runtime.compile else encoder.embed
         self.pool = None

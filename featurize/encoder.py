@@ -1,4 +1,4 @@
-"""Encoder: a frozen model with its bands, input size, scaling, pooling and identity."""
+"""FrozenModel: an encoder with its bands, input size, scaling, pooling and identity."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -61,7 +61,7 @@ class Expected:
     std: tuple[float, float] = (0.002, 8.0)
 
 
-class Encoder(nn.Module, ABC):
+class FrozenModel(nn.Module, ABC):
     """A frozen model that turns images into embeddings; a model file subclasses it and defines `embed`.
 
     Args:
@@ -144,7 +144,7 @@ class Encoder(nn.Module, ABC):
         } | ({"layer": request.layer} if request.layer else {})
 
 
-def build_encoder(name: str, dataset: EODataset, bands: str | None, request: EncoderRequest) -> Encoder:
+def build_encoder(name: str, dataset: EODataset, bands: str | None, request: EncoderRequest) -> FrozenModel:
     """Build the model of that name for a dataset, filling unset settings from the model's card.
 
     A model's module may have ``defaults(request) -> dict``: defaults of settings that depend on other settings.

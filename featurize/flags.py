@@ -13,7 +13,7 @@ from featurize.card import MODELS
 
 if TYPE_CHECKING:
     from data.dataset import EODataset
-    from featurize.encoder import Encoder
+    from featurize.encoder import FrozenModel
     from featurize.runtime import Runtime
 
 ENGINES = Registry("featurize.engines", "engine")
@@ -58,7 +58,7 @@ class ModelFlags:
         """The requested bands, or those of the model's card, best first."""
         return (self.bands,) if self.bands else MODELS.card(self.model).default_bands
 
-    def build(self, first: "EODataset", training: Callable[[], "EODataset"]) -> "Encoder":
+    def build(self, first: "EODataset", training: Callable[[], "EODataset"]) -> "FrozenModel":
         """Build the encoder.
 
         Args:
@@ -140,7 +140,7 @@ class RunFlags:
         several = "," in self.device or int(os.environ.get("WORLD_SIZE", "1")) > 1
         return self.engine or ("torchrun" if several else "local")
 
-    def runtime(self, encoder: "Encoder", *, device: str | None = None) -> "Runtime":
+    def runtime(self, encoder: "FrozenModel", *, device: str | None = None) -> "Runtime":
         """The runtime for an encoder on this machine.
 
         Args:

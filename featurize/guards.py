@@ -8,7 +8,7 @@ import numpy as np
 from data.dataset import EODataset
 from data.errors import RequestError
 from featurize.card import MODELS
-from featurize.encoder import Encoder
+from featurize.encoder import FrozenModel
 from featurize.look import Look, look_at
 from featurize.units import check_against_statistics
 
@@ -20,7 +20,7 @@ FROM_DATA = ("zscore", "stretch")  # scalings by the dataset's statistics: nativ
 LEEWAY = 12.0
 
 
-def check_inputs(dataset: EODataset, encoder: Encoder) -> None:
+def check_inputs(dataset: EODataset, encoder: FrozenModel) -> None:
     """Look at some images of a split before all of them are embedded.
 
     What cannot be finding from a handful of images, such as a band that is flat over all of them, is a warning there.

@@ -12,7 +12,7 @@ from featurize.flags import ModelFlags, RunFlags
 
 if TYPE_CHECKING:
     from data.dataset import EODataset
-    from featurize.encoder import Encoder
+    from featurize.encoder import FrozenModel
 
 PATHS = ("packed", "data_root", "cache_dir")  # the flags of data that are paths
 
@@ -67,7 +67,7 @@ class Job:
         return View(self._opened[split], view)
 
     @cached_property
-    def encoder(self) -> "Encoder":
+    def encoder(self) -> "FrozenModel":
         """The encoder, on the CPU.
 
         Raises:

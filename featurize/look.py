@@ -9,7 +9,7 @@ from data.bands import Band
 from data.dataset import EODataset, limited
 from data.declared import as_type
 from data.errors import RequestError
-from featurize.encoder import Encoder
+from featurize.encoder import FrozenModel
 
 IMAGES, PIXELS = 16, 32  # sampled: images spread evenly over the split, pixels per side of each
 FEW = 8  # below so many images a band may well be flat or out of range: a calm sea, a field of snow
@@ -29,7 +29,7 @@ class Look:
     """
 
     dataset: EODataset
-    encoder: Encoder
+    encoder: FrozenModel
     ids: list[str]
     native: np.ndarray
     scaled: np.ndarray
@@ -60,7 +60,7 @@ class Look:
         return [channel for channel, band in enumerate(self.bands) if band.sensor == sensor]
 
 
-def look_at(dataset: EODataset, encoder: Encoder) -> Look | None:
+def look_at(dataset: EODataset, encoder: FrozenModel) -> Look | None:
     """Read some images, on a coarse grid of their pixels; None where none can be read."""
     some, ids, images, whole, masks = limited(dataset, IMAGES), [], [], [], []
     fills = dataset.nodata["filled_with"] if dataset.nodata else {}

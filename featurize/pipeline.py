@@ -23,7 +23,7 @@ from data.command import progress
 from data.errors import RequestError
 from featurize.changes import changed_parts, check_unchanged
 from featurize.embedder import Embedded, Embedder, copy_batches
-from featurize.encoder import Encoder
+from featurize.encoder import FrozenModel
 from featurize.guards import check_inputs
 from featurize.reading import read_batches
 from featurize.runtime import choose_workers
@@ -240,7 +240,7 @@ class _Assembly:
         self.meter.advance(stop - start)
 
 
-def check_finite(features: Float32[np.ndarray, "batch dim"], ids: Sequence[str], encoder: Encoder) -> None:
+def check_finite(features: Float32[np.ndarray, "batch dim"], ids: Sequence[str], encoder: FrozenModel) -> None:
     """Raise a RequestError naming the first sample whose embedding is NaN, infinite or too large for its type."""
     with np.errstate(over="ignore"):
         good = np.isfinite(features.astype(encoder.dtype)).all(axis=1)

@@ -7,7 +7,7 @@ import torch
 
 from data.dataset import EODataset
 from data.errors import RequestError
-from featurize.encoder import Encoder
+from featurize.encoder import FrozenModel
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Below this many images, starting reader processes costs more than they save.
@@ -61,7 +61,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(name: str, device: torch.device, encoder: Encoder) -> str:
+def choose_precision(name: str, device: torch.device, encoder: FrozenModel) -> str:
     """The precision asked for; ``auto`` takes bf16 on GPUs and on CPUs that compute in it, else fp32.
 
     Raises:

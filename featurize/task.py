@@ -9,7 +9,7 @@ from typing import Any
 from data import store
 from data.bands import Band
 from data.dataset import EODataset
-from featurize.encoder import Encoder
+from featurize.encoder import FrozenModel
 from featurize.runtime import Runtime
 
 
@@ -26,7 +26,7 @@ class Task:
     """
 
     dataset: EODataset
-    encoder: Encoder
+    encoder: FrozenModel
     runtime: Runtime
     limit: int | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)

@@ -179,7 +179,7 @@ def predict(
         raise RequestError(f"{to} exists; give --overwrite to replace it, or choose another name")
 
     from data import runs  # deferred, as all below: h5py, pyarrow and scikit-learn
-    from probes import predict as predicting
+    from probes import prediction
 
     done = runs.read_run(run)
     if not features:
@@ -187,7 +187,7 @@ def predict(
 
         print(f"wrote {', '.join(map(str, map_run(done, to, n_jobs=n_jobs)))}")
         return
-    rows, notes = predicting.predict(done, features, to, rule=rule, other_dataset=other_dataset, n_jobs=n_jobs)
+    rows, notes = prediction.predict(done, features, to, rule=rule, other_dataset=other_dataset, n_jobs=n_jobs)
     for line in notes:
         print(f"probe: note: {line}", file=sys.stderr)
     how = f"rule {rule}" if done.multilabel else "argmax"

@@ -108,7 +108,7 @@ def serve() -> None:
         print(answer, file=answers, flush=True)
 
 
-OF_PROBES = ("probes.fit", "probes.kinds.linear", "probes.predict", "probes.sweep", "pyarrow.parquet", "skops.io")
+OF_PROBES = ("probes.fit", "probes.kinds.linear", "probes.prediction", "probes.sweep", "pyarrow.parquet", "skops.io")
 OF_VIEWS = ("analysis.views.report", "matplotlib.pyplot", "seaborn", "sklearn.decomposition", "umap")
 
 

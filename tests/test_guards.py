@@ -12,7 +12,7 @@ from data.bands import Band
 from data.dataset import Statistic
 from data.errors import RequestError
 from featurize.cli import app
-from featurize.encoder import Encoder, EncoderRequest, Expected, build_encoder
+from featurize.encoder import EncoderRequest, Expected, FrozenModel, build_encoder
 from featurize.engines import local
 from featurize.guards import check_inputs
 from featurize.models.dofa import training_wavelength_um
@@ -38,7 +38,7 @@ class Altered(PixelDataset):
         ]
 
 
-class Plain(Encoder):
+class Plain(FrozenModel):
     """The mean of every scaled band: takes any bands and any scaling, as quick as can be."""
 
     name = "dofa"  # whose card says which other scalings there are

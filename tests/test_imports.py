@@ -159,7 +159,7 @@ def test_rooms_import_only_what_they_may(room):
 
 
 def test_the_rule_sees_a_forbidden_import():
-    assert forbidden("data", {"featurize.encoder.Encoder", "numpy"}) == {"featurize.encoder.Encoder"}
+    assert forbidden("data", {"featurize.encoder.FrozenModel", "numpy"}) == {"featurize.encoder.FrozenModel"}
     assert forbidden("analysis", {"probes.metrics.recall", "probes.fit"}) == {"probes.fit"}
 
 

@@ -16,7 +16,7 @@ from data import store
 from data.errors import RequestError
 from featurize.batches import collate, prepare
 from featurize.embedder import Embedder
-from featurize.encoder import Encoder, EncoderRequest, build_encoder
+from featurize.encoder import EncoderRequest, FrozenModel, build_encoder
 from featurize.normalization import unscaled
 from featurize.pipeline import embed_parts, featurize_split, unfinished_parts
 from featurize.runtime import Runtime, choose_device, choose_precision
@@ -158,7 +158,7 @@ def test_precision():
         choose_precision("fp8", CPU, encoder)
 
 
-class Greedy(Encoder):
+class Greedy(FrozenModel):
     """Stats of one band that runs out of memory above a number of images at once."""
 
     fits = 3

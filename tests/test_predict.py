@@ -13,7 +13,7 @@ from made_runs import rewrite
 
 from data import command, runs, store
 from data.errors import RequestError
-from probes import inputs, predict
+from probes import inputs, prediction
 from probes.card import PROBES
 from probes.cli import app
 from probes.models import load_model
@@ -53,7 +53,7 @@ def test_predicting_the_test_split_repeats_the_runs_own_scores_and_decisions(
     few = module.candidates(80)[:1]
     monkeypatch.setattr(module, "candidates", lambda rows: few)
     run = fit_run(kind, inputs.read_splits(folders[multilabel]), tmp_path, n_jobs=1)
-    told = predict.predict(run, folders[multilabel] / "test.h5", tmp_path / "a.parquet", n_jobs=2)
+    told = prediction.predict(run, folders[multilabel] / "test.h5", tmp_path / "a.parquet", n_jobs=2)
     assert told == (40, [])
     table = pd.read_parquet(tmp_path / "a.parquet")
     wanted = run.predictions("test")
@@ -75,8 +75,8 @@ def _truth(labels):
 
 def test_a_csv_holds_the_same_as_a_parquet_file_and_reads_back_exactly(made, folders, tmp_path):
     run, file = made[True], folders[True] / "test.h5"
-    predict.predict(run, file, tmp_path / "a.parquet")
-    predict.predict(run, file, tmp_path / "a.csv")
+    prediction.predict(run, file, tmp_path / "a.parquet")
+    prediction.predict(run, file, tmp_path / "a.csv")
     one, other = pd.read_parquet(tmp_path / "a.parquet"), pd.read_csv(tmp_path / "a.csv", keep_default_na=False)
     assert list(other.columns) == ["id", "labels", *(f"score: {name}" for name in NAMES)]
     pd.testing.assert_frame_equal(one, other.astype(one.dtypes.to_dict()))
@@ -85,7 +85,7 @@ def test_a_csv_holds_the_same_as_a_parquet_file_and_reads_back_exactly(made, fol
 def test_a_rule_decides_by_its_thresholds(made, folders, tmp_path):
     """The half rule calls what scores at least 0.5, the tuned one what reaches the threshold that the run recorded."""
     for rule in ("half", "tuned"):
-        predict.predict(made[True], folders[True] / "test.h5", tmp_path / "a.parquet", rule=rule)
+        prediction.predict(made[True], folders[True] / "test.h5", tmp_path / "a.parquet", rule=rule)
         table = pd.read_parquet(tmp_path / "a.parquet")
         limits = [row["threshold"] for row in made[True].record["per_class"][rule]]
         for cells, *scores in table.drop(columns="id").itertuples(index=False):
@@ -95,9 +95,9 @@ def test_a_rule_decides_by_its_thresholds(made, folders, tmp_path):
 
 
 def test_blocks_and_threads_do_not_change_the_table(made, folders, tmp_path, monkeypatch):
-    predict.predict(made[False], folders[False] / "test.h5", tmp_path / "whole.csv")
-    monkeypatch.setattr(predict, "BLOCK_ROWS", 7)
-    predict.predict(made[False], folders[False] / "test.h5", tmp_path / "blocks.csv", n_jobs=3)
+    prediction.predict(made[False], folders[False] / "test.h5", tmp_path / "whole.csv")
+    monkeypatch.setattr(prediction, "BLOCK_ROWS", 7)
+    prediction.predict(made[False], folders[False] / "test.h5", tmp_path / "blocks.csv", n_jobs=3)
     whole, blocks = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("whole", "blocks"))
     assert list(whole["label"]) == list(blocks["label"])
     np.testing.assert_allclose(whole.iloc[:, 2:], blocks.iloc[:, 2:], rtol=1e-5)
@@ -138,7 +138,7 @@ def test_features_of_another_encoder_are_refused_by_the_fields_that_differ(chang
     file = _file(tmp_path, encoder=encoder_identity(**change))
     for other in (False, True):  # --other-dataset does not excuse it
         with pytest.raises(RequestError, match=f" {field} .*run featurize"):
-            predict.predict(made[True], file, tmp_path / "a.csv", other_dataset=other)
+            prediction.predict(made[True], file, tmp_path / "a.csv", other_dataset=other)
     assert [f.name for f in tmp_path.iterdir()] == ["test.h5"]
 
 
@@ -163,7 +163,7 @@ def test_another_limit_and_another_split_are_welcome(made, tmp_path):
     with store.FeatureWriter(tmp_path / "train.h5", identity, rows=5, dim=16, dtype="float32") as writer:
         writer.write_part(0, np.random.default_rng(0).random((5, 16)))
         file = writer.finish(source, {})
-    assert predict.predict(made[True], file, tmp_path / "a.csv") == (5, [])
+    assert prediction.predict(made[True], file, tmp_path / "a.csv") == (5, [])
     assert list(pd.read_csv(tmp_path / "a.csv")["id"]) == list("abcde")
 
 
@@ -181,10 +181,10 @@ def test_nan_damaged_labels_and_another_width_are_refused(made, tmp_path):
         file["labels"] = short
     for told, file in cases.items():
         with pytest.raises(RequestError, match=told):
-            predict.predict(made[True], file, tmp_path / "a.csv")
+            prediction.predict(made[True], file, tmp_path / "a.csv")
     assert not (tmp_path / "a.csv").exists()
     with pytest.raises(RequestError, match="no feature file at"):
-        predict.predict(made[True], tmp_path / "absent.h5", tmp_path / "a.csv")
+        prediction.predict(made[True], tmp_path / "absent.h5", tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize(
@@ -218,12 +218,12 @@ def test_a_model_file_that_was_changed_is_refused(run, folders, tmp_path):
     for content in (other.read_bytes(), good[:-30] + bytes([good[-30] ^ 1]) + good[-29:], b""):
         file.write_bytes(content)
         with pytest.raises(RequestError, match="model.skops is not the model that the run wrote; it is not loaded"):
-            predict.predict(run, folders[True] / "test.h5", tmp_path / "a.csv")
+            prediction.predict(run, folders[True] / "test.h5", tmp_path / "a.csv")
     file.write_bytes(good)
-    predict.predict(run, folders[True] / "test.h5", tmp_path / "a.csv")
+    prediction.predict(run, folders[True] / "test.h5", tmp_path / "a.csv")
     file.unlink()
     with pytest.raises(RequestError, match="no model at"):
-        predict.predict(run, folders[True] / "test.h5", tmp_path / "a.csv")
+        prediction.predict(run, folders[True] / "test.h5", tmp_path / "a.csv")
 
 
 def test_a_model_file_that_would_run_code_is_refused_even_with_its_checksum(run, folders, tmp_path):
@@ -242,7 +242,7 @@ def test_a_model_file_that_would_run_code_is_refused_even_with_its_checksum(run,
     rewrite(run)
     run = runs.read_run(run.folder)
     with pytest.raises(RequestError, match=r"holds types that no probe writes \(subprocess.Popen\)"):
-        predict.predict(run, folders[True] / "test.h5", tmp_path / "a.csv")
+        prediction.predict(run, folders[True] / "test.h5", tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", None])
@@ -272,7 +272,7 @@ def test_images_without_labels_are_scored_and_not_fitted_on(made, tmp_path):
         tmp_path / "test.h5", np.full(7, -1), rng.standard_normal((7, 16)).astype(np.float16), [], dataset="mine",
         encoder=made[False].record["features"]["encoder"],
     )  # fmt: skip
-    rows, told = predict.predict(made[False], file, tmp_path / "a.csv", other_dataset=True)
+    rows, told = prediction.predict(made[False], file, tmp_path / "a.csv", other_dataset=True)
     assert rows == 7
     assert any("dataset.name" in line for line in told)
     assert set(pd.read_csv(tmp_path / "a.csv")["label"]) <= set(NAMES)

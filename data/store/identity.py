@@ -22,7 +22,7 @@ def make_identity(dataset: EODataset, encoder: dict[str, Any], *, limit: int | N
 
     Args:
         dataset: one split.
-        encoder: the encoder's own identity (see `featurize.encoder.Encoder.identity`).
+        encoder: the encoder's own identity (see `featurize.encoder.FrozenModel.identity`).
         limit: ``--limit``, if one was given.
     """
     identity = {

@@ -10,7 +10,7 @@ from torchgeo.models.copernicusfm import DynamicPatchEmbed
 from data.bands import Band
 from data.errors import RequestError
 from featurize.card import ModelCard
-from featurize.encoder import Encoder, EncoderRequest
+from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.normalization import make_normalization
 from featurize.tokens import StaticEmbedding, check_patch_size
 from featurize.weights import load_weights, random_module
@@ -42,7 +42,7 @@ NUMBERS_NM = {
 AREA_KM2 = (PATCH * 10 / 1000) ** 2
 
 
-def build(request: EncoderRequest) -> Encoder:
+def build(request: EncoderRequest) -> FrozenModel:
     """See the module. The day, and the location if the dataset has none, are the model's learned 'unknown'.
 
     Raises:
@@ -66,7 +66,7 @@ def numbers_nm(band: Band) -> tuple[float, float]:
     return NUMBERS_NM[band.name]
 
 
-class CopernicusFMEncoder(Encoder):
+class CopernicusFMEncoder(FrozenModel):
     """torchgeo's Copernicus-FM; the mean of its patch tokens through `fc_norm`.
 
     Args:
@@ -102,7 +102,7 @@ class CopernicusFMEncoder(Encoder):
         self.area = float("nan") if area is None else area
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `Encoder.embed`."""
+        """See `FrozenModel.embed`."""
         metadata = images.new_full((len(images), 4), float("nan"))
         metadata[:, 3] = self.area
         if lonlat is None:

@@ -7,7 +7,7 @@ from torchgeo.models import CROMABase_Weights, CROMALarge_Weights, croma_base, c
 
 from data.bands import BAND_SETS, require_bands
 from featurize.card import ModelCard
-from featurize.encoder import Encoder, EncoderRequest
+from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.normalization import make_normalization
 from featurize.tokens import check_patch_size, pool_tokens, pooled_dim
 from featurize.weights import load_weights, random_module
@@ -41,7 +41,7 @@ PARTS = {
 }
 
 
-def build(request: EncoderRequest) -> Encoder:
+def build(request: EncoderRequest) -> FrozenModel:
     """See the module. ``--pooling gap`` is the model's own summary, ``mean`` the mean of its tokens.
 
     With both sensors these are the same, the mean of the joint encoder's tokens. ``--normalize stretch`` is the
@@ -57,7 +57,7 @@ def build(request: EncoderRequest) -> Encoder:
     return CROMAEncoder(request, kind)
 
 
-class CROMAEncoder(Encoder):
+class CROMAEncoder(FrozenModel):
     """torchgeo's CROMA with the parts that the bands need.
 
     Args:
@@ -80,7 +80,7 @@ class CROMAEncoder(Encoder):
         self.model, self.kind = model, kind
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `Encoder.embed`."""
+        """See `FrozenModel.embed`."""
         inputs = {
             "sar": {"x_sar": images},
             "optical": {"x_optical": images},

@@ -12,7 +12,7 @@ from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, D
 
 from data.errors import RequestError
 from featurize.card import ModelCard
-from featurize.encoder import Encoder, EncoderRequest, check_rgb
+from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
 from featurize.normalization import make_normalization
 from featurize.tokens import check_patch_size, chosen_layers, pool_tokens, pooled_dim
 from featurize.weights import (
@@ -81,7 +81,7 @@ def defaults(request: EncoderRequest) -> dict[str, Any]:
     return {"pooling": "cls+mean"} if request.variant == ONE_LAYER else {}
 
 
-def build(request: EncoderRequest) -> Encoder:
+def build(request: EncoderRequest) -> FrozenModel:
     """See the module.
 
     Raises:
@@ -92,7 +92,7 @@ def build(request: EncoderRequest) -> Encoder:
     return DINOv2Encoder(request)
 
 
-class DINOv2Encoder(Encoder):
+class DINOv2Encoder(FrozenModel):
     """transformers' model after its final layer norm; position embeddings are interpolated to the size."""
 
     has_patches = True
@@ -110,7 +110,7 @@ class DINOv2Encoder(Encoder):
         self.registers: int = getattr(model.config, "num_register_tokens", 0)
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `Encoder.embed`; registers, which lie between the class token and the patches, are left out."""
+        """See `FrozenModel.embed`; registers, which lie between the class token and the patches, are left out."""
         tokens = layer_tokens(self.model, self.model.layernorm, images, self.layers)
         return torch.cat([pool_tokens(one, self.request.pooling, prefix=1 + self.registers) for one in tokens], dim=1)
 

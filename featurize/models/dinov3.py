@@ -8,7 +8,7 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from data.errors import RequestError
 from featurize.card import ModelCard
-from featurize.encoder import Encoder, EncoderRequest, check_rgb
+from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
 from featurize.models.dinov2 import Architecture, layer_tokens, load_model
 from featurize.normalization import Normalization, make_normalization, picture_normalization
 from featurize.tokens import check_patch_size, chosen_layers, pool_tokens, pooled_dim
@@ -71,7 +71,7 @@ def defaults(request: EncoderRequest) -> dict[str, Any]:
     return {"normalize": "sat493m"} if str(request.variant).endswith("-sat") else {}
 
 
-def build(request: EncoderRequest) -> Encoder:
+def build(request: EncoderRequest) -> FrozenModel:
     """See the module.
 
     Raises:
@@ -82,7 +82,7 @@ def build(request: EncoderRequest) -> Encoder:
     return DINOv3Encoder(request)
 
 
-class DINOv3Encoder(Encoder):
+class DINOv3Encoder(FrozenModel):
     """transformers' model after its final layer norm; positions are rotary, so that any size fits."""
 
     def __init__(self, request: EncoderRequest) -> None:
@@ -106,7 +106,7 @@ class DINOv3Encoder(Encoder):
         self.model, self.layers = model, layers
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `Encoder.embed`; registers, which lie between the class token and the patches, are left out."""
+        """See `FrozenModel.embed`; registers, which lie between the class token and the patches, are left out."""
         tokens, prefix = layer_tokens(self.model, self.model.norm, images, self.layers), 1 + REGISTERS
         return torch.cat([pool_tokens(one, self.request.pooling, prefix=prefix) for one in tokens], dim=1)
 

@@ -17,7 +17,7 @@ from torchgeo.models.dofa import DOFAEmbedding, position_embedding
 from data.bands import Band
 from data.errors import RequestError
 from featurize.card import ModelCard
-from featurize.encoder import Encoder, EncoderRequest
+from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.normalization import make_normalization
 from featurize.tokens import StaticEmbedding, check_published, optical_wavelength_um
 from featurize.weights import load_weights, random_module
@@ -53,7 +53,7 @@ UNUSED = ("mask_token", "norm.weight", "norm.bias", "projector.weight", "project
 SENTINEL1_WAVELENGTH_UM = 3.75
 
 
-def build(request: EncoderRequest) -> Encoder:
+def build(request: EncoderRequest) -> FrozenModel:
     """See the module.
 
     Raises:
@@ -75,7 +75,7 @@ def training_wavelength_um(band: Band) -> float:
     return SENTINEL1_WAVELENGTH_UM if band.sensor == "S1" else optical_wavelength_um("dofa", band)
 
 
-class DOFAEncoder(Encoder):
+class DOFAEncoder(FrozenModel):
     """torchgeo's DOFA; the mean of its patch tokens through `fc_norm`.
 
     Args:
@@ -103,7 +103,7 @@ class DOFAEncoder(Encoder):
         self.model = model
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `Encoder.embed`."""
+        """See `FrozenModel.embed`."""
         return self.model.forward_features(images, [])  # type: ignore[operator]
 
 

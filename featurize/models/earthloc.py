@@ -5,7 +5,7 @@ from torchgeo.models.earthloc import EarthLoc, EarthLoc_Weights
 
 from data.errors import RequestError
 from featurize.card import ModelCard
-from featurize.encoder import Encoder, EncoderRequest, check_rgb
+from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
 from featurize.normalization import make_normalization
 from featurize.weights import load_weights, random_module
 
@@ -26,7 +26,7 @@ CARD = ModelCard(
 SIDE = 320
 
 
-def build(request: EncoderRequest) -> Encoder:
+def build(request: EncoderRequest) -> FrozenModel:
     """See the module.
 
     Raises:
@@ -38,7 +38,7 @@ def build(request: EncoderRequest) -> Encoder:
     return EarthLocEncoder(request)
 
 
-class EarthLocEncoder(Encoder):
+class EarthLocEncoder(FrozenModel):
     """torchgeo's EarthLoc: descriptors of length 1."""
 
     def __init__(self, request: EncoderRequest) -> None:
@@ -53,5 +53,5 @@ class EarthLocEncoder(Encoder):
         self.model = model
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `Encoder.embed`."""
+        """See `FrozenModel.embed`."""
         return self.model(images)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from data.bands import Band, require_whole_groups
 from data.errors import RequestError
 from featurize.card import ModelCard
-from featurize.encoder import Encoder, EncoderRequest
+from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.normalization import Normalization, stretched
 from featurize.tokens import ndvi, pool_tokens, pooled_dim
 from featurize.weights import hub_file, load_weights, random_module, read_state
@@ -66,7 +66,7 @@ STATISTICS = {
 UNUSED = ("space_embed.", "time_embed.", "static_embed.", "sp_channel_embed", "t_channel_embed", "st_channel_embed")
 
 
-def build(request: EncoderRequest) -> Encoder:
+def build(request: EncoderRequest) -> FrozenModel:
     """See the module.
 
     Raises:
@@ -81,7 +81,7 @@ def scaling(bands: Sequence[Band]) -> Normalization:
     return stretched("galileo", [STATISTICS[band.name] for band in bands], clip=False)
 
 
-class GalileoEncoder(Encoder):
+class GalileoEncoder(FrozenModel):
     """Tokens of all groups and patches after the last layer norm, pooled."""
 
     has_patches = True
@@ -115,7 +115,7 @@ class GalileoEncoder(Encoder):
         self.ndvi_of = (names.index("B08"), names.index("B04")) if {"B08", "B04"} <= set(names) else None
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `Encoder.embed`.
+        """See `FrozenModel.embed`.
 
         Raises:
             RequestError: images that are not square.

@@ -15,7 +15,7 @@ from transformers import CONFIG_MAPPING, MODEL_MAPPING
 from data.errors import RequestError
 from data.files import short_hash
 from featurize.card import ModelCard
-from featurize.encoder import Encoder, EncoderRequest, check_order, is_rgb
+from featurize.encoder import EncoderRequest, FrozenModel, check_order, is_rgb
 from featurize.normalization import make_normalization, picture_normalization
 from featurize.tokens import pool_tokens
 from featurize.weights import (
@@ -65,7 +65,7 @@ def defaults(request: EncoderRequest) -> dict[str, Any]:
     return {"pooling": None, "normalize": "own" if is_rgb(request.bands) else "zscore"}
 
 
-def build(request: EncoderRequest) -> Encoder:
+def build(request: EncoderRequest) -> FrozenModel:
     """See the module. A folder may stand for the repository; ``--weights`` takes a folder or file of weights.
 
     Raises:
@@ -75,7 +75,7 @@ def build(request: EncoderRequest) -> Encoder:
     return TransformersEncoder(request)
 
 
-class TransformersEncoder(Encoder):
+class TransformersEncoder(FrozenModel):
     """The class token, the mean of the patch tokens, or the model's own pooled output."""
 
     def __init__(self, request: EncoderRequest) -> None:
@@ -106,7 +106,7 @@ class TransformersEncoder(Encoder):
         self.name = f"hf:{source.resolve().name if isinstance(source, Path) else source}"
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `Encoder.embed`."""
+        """See `FrozenModel.embed`."""
         wanted = self.request.pooling
         return poolings(outputs(self.model, images, self.options), self.prefix, only=wanted)[wanted]
 

@@ -13,7 +13,7 @@ from torchgeo.models import OlmoEarthV1_Weights, olmoearth_v1
 from data.bands import BAND_SETS, require_bands
 from data.errors import RequestError
 from featurize.card import ModelCard
-from featurize.encoder import Encoder, EncoderRequest
+from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.normalization import make_normalization, stretched
 from featurize.weights import load_weights, random_module
 
@@ -45,7 +45,7 @@ WEIGHTS = {
 SENSORS = {"S2": Modality.SENTINEL2_L2A, "S1": Modality.SENTINEL1}
 
 
-def build(request: EncoderRequest) -> Encoder:
+def build(request: EncoderRequest) -> FrozenModel:
     """See the module. ``--normalize olmoearth`` is the authors' scaling, by the numbers of their training data.
 
     ``--image-size`` resizes to other than the images' own size; the model still assumes 10 m pixels.
@@ -61,7 +61,7 @@ def build(request: EncoderRequest) -> Encoder:
     return OlmoEarthEncoder(request)
 
 
-class OlmoEarthEncoder(Encoder):
+class OlmoEarthEncoder(FrozenModel):
     """The encoder of OlmoEarth v1; the mean of the tokens of all sensors and groups of bands."""
 
     def __init__(self, request: EncoderRequest) -> None:
@@ -94,7 +94,7 @@ class OlmoEarthEncoder(Encoder):
         }
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `Encoder.embed`.
+        """See `FrozenModel.embed`.
 
         Raises:
             RequestError: images whose sides are no multiples of 8.

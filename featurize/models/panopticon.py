@@ -9,7 +9,7 @@ from torchgeo.models.copernicusfm import resize_abs_pos_embed
 
 from data.bands import Band
 from featurize.card import ModelCard
-from featurize.encoder import Encoder, EncoderRequest
+from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.normalization import make_normalization
 from featurize.tokens import check_patch_size, optical_wavelength_um, pool_tokens, pooled_dim
 from featurize.weights import load_weights, random_module
@@ -39,7 +39,7 @@ OPTICAL_NM = {
 RADAR = {"VV": -1, "VH": -2}
 
 
-def build(request: EncoderRequest) -> Encoder:
+def build(request: EncoderRequest) -> FrozenModel:
     """See the module.
 
     Raises:
@@ -61,7 +61,7 @@ def channel_id(band: Band) -> int:
     return round(optical_wavelength_um("panopticon", band) * 1000)
 
 
-class PanopticonEncoder(Encoder):
+class PanopticonEncoder(FrozenModel):
     """torchgeo's Panopticon after its final layer norm; position embeddings are resampled to the size.
 
     Args:
@@ -89,7 +89,7 @@ class PanopticonEncoder(Encoder):
         self.register_buffer("channel_ids", torch.tensor(channel_ids, dtype=torch.float32))
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `Encoder.embed`."""
+        """See `FrozenModel.embed`."""
         ids = self.channel_ids.repeat(len(images), 1)  # its own memory: the model rounds them in place
         tokens = self.model.forward_features({"imgs": images, "chn_ids": ids})
         return pool_tokens(tokens, self.request.pooling)

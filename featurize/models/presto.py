@@ -10,7 +10,7 @@ from torchgeo.models.presto import BANDS_GROUPS_IDX, NUM_DYNAMIC_WORLD_CLASSES, 
 from data.bands import Band, require_whole_groups
 from data.errors import RequestError
 from featurize.card import ModelCard
-from featurize.encoder import Encoder, EncoderRequest
+from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.normalization import Normalization
 from featurize.tokens import ndvi, pool_tokens, pooled_dim
 from featurize.weights import load_weights, random_module
@@ -38,7 +38,7 @@ MONTH = 1
 PIXELS_A_PASS = 16384
 
 
-def build(request: EncoderRequest) -> Encoder:
+def build(request: EncoderRequest) -> FrozenModel:
     """See the module. ``--image-size N`` cuts the patch into N x N block means; its own side gives each pixel.
 
     Raises:
@@ -61,7 +61,7 @@ def scaling(bands: Sequence[Band]) -> Normalization:
     )
 
 
-class PrestoEncoder(Encoder):
+class PrestoEncoder(FrozenModel):
     """torchgeo's Presto encoder; its tokens are averaged, then pooled over the patch's pixels or blocks."""
 
     def __init__(self, request: EncoderRequest) -> None:
@@ -84,7 +84,7 @@ class PrestoEncoder(Encoder):
         self.mask = torch.tensor([0.0 if channel in known else 1.0 for channel in range(N_CHANNELS)])
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `Encoder.embed`; images are scaled block means.
+        """See `FrozenModel.embed`; images are scaled block means.
 
         Raises:
             RequestError: the dataset has no locations.

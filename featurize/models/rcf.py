@@ -9,7 +9,7 @@ from torchgeo.models.rcf import RCF
 from data.dataset import EODataset
 from data.errors import RequestError
 from featurize.card import ModelCard
-from featurize.encoder import Encoder, EncoderRequest
+from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.normalization import make_normalization
 from featurize.weights import Weights, digest_state
 
@@ -31,12 +31,12 @@ FEATURES, KERNEL, BIAS = 1024, 4, -1.0
 SEED = 1  # torchgeo takes 0 for 'no seed'
 
 
-def build(request: EncoderRequest) -> Encoder:
+def build(request: EncoderRequest) -> FrozenModel:
     """See the module. ``empirical`` cuts one patch from each of 512 training images and whitens them (ZCA)."""
     return RandomConvolutions(request)
 
 
-class RandomConvolutions(Encoder):
+class RandomConvolutions(FrozenModel):
     """torchgeo's filters; the mean over the image of the positive and of the negative part of each response."""
 
     expects = None
@@ -66,7 +66,7 @@ class RandomConvolutions(Encoder):
         self.weights = Weights("generated", digest_state(self.filters.state_dict()))
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `Encoder.embed`."""
+        """See `FrozenModel.embed`."""
         if min(images.shape[-2:]) < KERNEL:
             raise RequestError(f"rcf needs images of at least {KERNEL} x {KERNEL} pixels; resize with --image-size")
         y = F.conv2d(images, self.filters.weights, self.filters.biases)
@@ -77,7 +77,7 @@ class RandomConvolutions(Encoder):
 class _TrainingImages:
     """The training split as torchgeo's RCF reads it: scaled images of one size."""
 
-    def __init__(self, encoder: Encoder, dataset: EODataset) -> None:
+    def __init__(self, encoder: FrozenModel, dataset: EODataset) -> None:
         self.encoder, self.dataset = encoder, dataset
         self.size = self._image_size(0)
         if min(self.size) <= KERNEL:

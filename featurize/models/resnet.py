@@ -10,7 +10,7 @@ from torchgeo.models import ResNet18_Weights, ResNet50_Weights
 from data.bands import BAND_SETS, require_bands
 from data.errors import RequestError
 from featurize.card import ModelCard
-from featurize.encoder import Encoder, EncoderRequest, check_rgb
+from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
 from featurize.normalization import make_normalization
 from featurize.weights import load_weights, random_module
 
@@ -92,7 +92,7 @@ def variant_of(request: EncoderRequest) -> Variant:
     return VARIANTS[request.variant or CARD.variant[0]]
 
 
-def build(request: EncoderRequest) -> Encoder:
+def build(request: EncoderRequest) -> FrozenModel:
     """See the module. ``--image-size`` may be any of at least 32.
 
     Raises:
@@ -107,7 +107,7 @@ def build(request: EncoderRequest) -> Encoder:
     return ResNetEncoder(request)
 
 
-class ResNetEncoder(Encoder):
+class ResNetEncoder(FrozenModel):
     """timm's ResNet without its classifier: the last feature map, averaged over the image."""
 
     def __init__(self, request: EncoderRequest) -> None:
@@ -124,5 +124,5 @@ class ResNetEncoder(Encoder):
         self.model = model
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `Encoder.embed`."""
+        """See `FrozenModel.embed`."""
         return self.model(images)

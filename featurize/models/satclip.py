@@ -8,7 +8,7 @@ from torchgeo.models.satclip import SatCLIP, SatCLIP_Weights
 from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.checkpoints import unwrapped
-from featurize.encoder import Encoder, EncoderRequest
+from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.normalization import unscaled
 from featurize.weights import load_weights, random_module, read_state, url_file
 
@@ -29,7 +29,7 @@ CARD = ModelCard(
 URL = SatCLIP_Weights.SATCLIP_VIT16_L40.url
 
 
-def build(request: EncoderRequest) -> Encoder:
+def build(request: EncoderRequest) -> FrozenModel:
     """See the module.
 
     Raises:
@@ -40,7 +40,7 @@ def build(request: EncoderRequest) -> Encoder:
     return SatCLIPEncoder(request)
 
 
-class SatCLIPEncoder(Encoder):
+class SatCLIPEncoder(FrozenModel):
     """torchgeo's location encoder: spherical harmonics of longitude and latitude, then a sine network."""
 
     expects = None  # pixels are not looked at
@@ -58,7 +58,7 @@ class SatCLIPEncoder(Encoder):
         self.model = model
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `Encoder.embed`.
+        """See `FrozenModel.embed`.
 
         Raises:
             RequestError: the dataset has no locations.

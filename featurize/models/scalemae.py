@@ -9,7 +9,7 @@ from torchgeo.models import ScaleMAELarge16_Weights
 from torchgeo.models.scale_mae import ScaleMAE, scalemae_large_patch16
 
 from featurize.card import ModelCard
-from featurize.encoder import Encoder, EncoderRequest, check_rgb
+from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
 from featurize.normalization import make_normalization
 from featurize.tokens import check_patch_size, check_published, pool_tokens, pooled_dim
 from featurize.weights import load_weights, random_module
@@ -41,7 +41,7 @@ UNUSED = (
 )  # fmt: skip
 
 
-def build(request: EncoderRequest) -> Encoder:
+def build(request: EncoderRequest) -> FrozenModel:
     """See the module.
 
     Raises:
@@ -53,7 +53,7 @@ def build(request: EncoderRequest) -> Encoder:
     return ScaleMAEEncoder(request)
 
 
-class ScaleMAEEncoder(Encoder):
+class ScaleMAEEncoder(FrozenModel):
     """torchgeo's Scale-MAE after its final layer norm."""
 
     def __init__(self, request: EncoderRequest) -> None:
@@ -73,7 +73,7 @@ class ScaleMAEEncoder(Encoder):
         self.model = model
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `Encoder.embed`."""
+        """See `FrozenModel.embed`."""
         tokens = self.model.forward_features(images)
         return pool_tokens(tokens, self.request.pooling)
 

@@ -8,7 +8,7 @@ from torchgeo.models import ViTBase14_DINOv2_Weights, ViTSmall14_DINOv2_Weights
 
 from data.bands import BAND_SETS, require_bands
 from featurize.card import ModelCard
-from featurize.encoder import Encoder, EncoderRequest
+from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.normalization import make_normalization
 from featurize.tokens import check_patch_size, pool_tokens, pooled_dim
 from featurize.weights import load_weights, random_module
@@ -43,7 +43,7 @@ def default_bands(request: EncoderRequest) -> list[str]:
     return ["s1" if str(request.variant).endswith("-s1") else "s2-13"]
 
 
-def build(request: EncoderRequest) -> Encoder:
+def build(request: EncoderRequest) -> FrozenModel:
     """See the module. ``--pooling mean`` averages the patch tokens, as the authors evaluate it.
 
     Raises:
@@ -54,7 +54,7 @@ def build(request: EncoderRequest) -> Encoder:
     return SoftConEncoder(request)
 
 
-class SoftConEncoder(Encoder):
+class SoftConEncoder(FrozenModel):
     """timm's DINOv2 after its final layer norm; position embeddings are resampled to the size."""
 
     def __init__(self, request: EncoderRequest) -> None:
@@ -74,6 +74,6 @@ class SoftConEncoder(Encoder):
         self.model = model
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `Encoder.embed`."""
+        """See `FrozenModel.embed`."""
         tokens = self.model.forward_features(images)
         return pool_tokens(tokens, self.request.pooling)

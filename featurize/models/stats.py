@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from featurize.card import ModelCard
-from featurize.encoder import Encoder, EncoderRequest
+from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.normalization import make_normalization
 from featurize.weights import NO_WEIGHTS
 
@@ -21,12 +21,12 @@ CARD = ModelCard(
 )
 
 
-def build(request: EncoderRequest) -> Encoder:
+def build(request: EncoderRequest) -> FrozenModel:
     """See the module."""
     return Statistics(request)
 
 
-class Statistics(Encoder):
+class Statistics(FrozenModel):
     """Mean, population standard deviation, minimum and maximum, each over all bands in turn."""
 
     expects = None
@@ -43,7 +43,7 @@ class Statistics(Encoder):
         )
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `Encoder.embed`."""
+        """See `FrozenModel.embed`."""
         pixels = images.flatten(2)
         variance, mean = torch.var_mean(pixels, dim=-1, correction=0)
         low, high = pixels.aminmax(dim=-1)

@@ -9,7 +9,7 @@ from torchvision.models import swin_v2_b, swin_v2_t
 
 from data.bands import require_bands
 from featurize.card import ModelCard
-from featurize.encoder import Encoder, EncoderRequest, check_rgb
+from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
 from featurize.normalization import Normalization, make_normalization
 from featurize.tokens import check_patch_size
 from featurize.weights import load_weights, random_module
@@ -70,7 +70,7 @@ def default_bands(request: EncoderRequest) -> list[str]:
     return list(CARD.default_bands) if _variant(variant).channels == len(SENTINEL2) else ["rgb"]
 
 
-def build(request: EncoderRequest) -> Encoder:
+def build(request: EncoderRequest) -> FrozenModel:
     """See the module.
 
     Raises:
@@ -84,7 +84,7 @@ def build(request: EncoderRequest) -> Encoder:
     return SwinEncoder(request)
 
 
-class SwinEncoder(Encoder):
+class SwinEncoder(FrozenModel):
     """torchvision's model without its classifier: the mean of the last stage's normalised features."""
 
     def __init__(self, request: EncoderRequest) -> None:
@@ -96,7 +96,7 @@ class SwinEncoder(Encoder):
         self.model = model
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `Encoder.embed`."""
+        """See `FrozenModel.embed`."""
         return self.model(images)
 
 

@@ -9,7 +9,7 @@ from torchgeo.models.tessera import Tessera, Tessera_Weights
 
 from data.bands import Band, known_band, require_whole_groups
 from featurize.card import ModelCard
-from featurize.encoder import Encoder, EncoderRequest
+from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.normalization import Normalization
 from featurize.tokens import pool_tokens, pooled_dim
 from featurize.weights import load_weights, random_module
@@ -44,7 +44,7 @@ S1_UNIT, S1_LOW = 1 / 400.0, -25.0
 PIXELS_PER_PASS = 4096  # bounds memory
 
 
-def build(request: EncoderRequest) -> Encoder:
+def build(request: EncoderRequest) -> FrozenModel:
     """See the module. ``--image-size N`` cuts the patch into N x N block means; its own side gives each pixel.
 
     Raises:
@@ -71,7 +71,7 @@ def scaling(bands: Sequence[Band]) -> Normalization:
     )
 
 
-class TesseraEncoder(Encoder):
+class TesseraEncoder(FrozenModel):
     """torchgeo's TESSERA, or one of its encoders; pixels or blocks are embedded and then pooled."""
 
     def __init__(self, request: EncoderRequest) -> None:
@@ -94,7 +94,7 @@ class TesseraEncoder(Encoder):
         self.positions = [[names.index(name) for name in of] for of in (SENTINEL2, SENTINEL1) if of[0] in names]
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `Encoder.embed`; images are scaled block means."""
+        """See `FrozenModel.embed`; images are scaled block means."""
         pixels = self.channels(images)
         flat = pixels.flatten(0, 1)[:, None]
         parts = [self.model(flat[start : start + PIXELS_PER_PASS]) for start in range(0, len(flat), PIXELS_PER_PASS)]

@@ -15,7 +15,7 @@ from torch import Tensor
 from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.checkpoints import unwrapped
-from featurize.encoder import Encoder, EncoderRequest, check_order, is_rgb
+from featurize.encoder import EncoderRequest, FrozenModel, check_order, is_rgb
 from featurize.normalization import make_normalization, picture_normalization
 from featurize.weights import (
     Weights,
@@ -50,7 +50,7 @@ def defaults(request: EncoderRequest) -> dict[str, Any]:
     return {"normalize": "own" if is_rgb(request.bands) else "zscore"}
 
 
-def build(request: EncoderRequest) -> Encoder:
+def build(request: EncoderRequest) -> FrozenModel:
     """See the module. The embedding is what timm's classifier would read (``num_classes=0``).
 
     Raises:
@@ -61,7 +61,7 @@ def build(request: EncoderRequest) -> Encoder:
     return TimmEncoder(request)
 
 
-class TimmEncoder(Encoder):
+class TimmEncoder(FrozenModel):
     """timm's model without its classifier, at its own input size unless another was asked for."""
 
     def __init__(self, request: EncoderRequest) -> None:
@@ -82,7 +82,7 @@ class TimmEncoder(Encoder):
         self.model = model
 
     def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `Encoder.embed`."""
+        """See `FrozenModel.embed`."""
         return self.model(images)
 
 

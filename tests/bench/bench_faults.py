@@ -249,12 +249,12 @@ class _Model(_Run):
     name = "model.skops"
 
     def read(self) -> Any:
-        from probes import predict
+        from probes import prediction
 
         table = self.place / "scores.csv"
         features = next(iter((self.place / "features").glob("*/*/test.h5")))
         table.unlink(missing_ok=True)
-        predict.predict(self.run(), features, table)
+        prediction.predict(self.run(), features, table)
         return table.read_bytes()
 
 
