@@ -1,18 +1,18 @@
 """FrozenModel: an encoder with its bands, input size, scaling, pooling and identity."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch.nn.functional as F
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from data.bands import Band, choose_bands, name_bands
 from data.dataset import EODataset, Statistic
 from data.errors import RequestError
 from featurize.card import MODELS
-from featurize.normalization import Normalization
+from featurize.normalization import Normalization, make_normalization
 from featurize.weights import Weights
 
 TOKEN_POOLINGS = {"cls", "mean", "max", "std", "gem"}  # of `featurize.tokens`, which may be joined by +
@@ -61,20 +61,21 @@ class Expected:
     std: tuple[float, float] = (0.002, 8.0)
 
 
-class FrozenModel(nn.Module, ABC):
-    """A frozen model that turns images into embeddings; a model file subclasses it and defines `embed`.
+class FrozenModel(nn.Module):
+    """A frozen model that turns images into embeddings; a model file subclasses it.
 
     Args:
         request: the complete request.
         dim: D, length of an embedding.
-        normalization: how band values are scaled.
         weights: where the weights come from, and their digest.
+        normalization: how band values are scaled; None means by ``--normalize``.
         dtype: type in which embeddings are kept, ``float16`` or ``float32``.
         autocast: whether the model may run in bf16 or fp16; statistics of pixels may not.
         interpolation: ``bilinear`` (with antialiasing when shrinking), or ``area`` (block means).
         settings: what else decides the values, JSON-able.
     """
 
+    model: Any
     name: str = ""  # set by build_encoder, unless the model does: its name on the command line
     expects: Expected | None = Expected()  # None: any values are accepted
     has_patches = False  # whether the pooling "patches" of `featurize.dense` gives all patch tokens, row by row
@@ -87,36 +88,40 @@ class FrozenModel(nn.Module, ABC):
         request: EncoderRequest,
         *,
         dim: int,
-        normalization: Normalization,
         weights: Weights,
+        normalization: Normalization | None = None,
         dtype: str = "float16",
         autocast: bool = True,
         interpolation: str = "bilinear",
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.request, self.dim, self.normalization, self.weights = request, dim, normalization, weights
+        self.request, self.dim, self.weights = request, dim, weights
+        self.normalization = normalization or make_normalization(request.normalize, request.bands, request.statistics)
         self.dtype, self.autocast, self.interpolation = dtype, autocast, interpolation
         self.settings = dict(settings or {})
 
-    @abstractmethod
-    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+    def embed(
+        self, images: Float32[Tensor, "batch bands height width"], lonlat: Float[Tensor, "batch 2"] | None
+    ) -> Float[Tensor, "batch dim"]:
         """Embed scaled images; on a CPU called from several threads at once, so it must keep no state.
 
         Args:
-            images: (B, C, H, W) float32, scaled.
-            lonlat: (B, 2) degrees, None where the dataset has no locations.
-
-        Returns:
-            (B, D).
+            images: scaled.
+            lonlat: degrees, None where the dataset has no locations.
         """
+        return self.model(images)
 
-    def forward(self, images: Tensor, lonlat: Tensor | None = None) -> Tensor:
+    def forward(
+        self, images: Float32[Tensor, "batch bands height width"], lonlat: Float[Tensor, "batch 2"] | None = None
+    ) -> Float[Tensor, "batch dim"]:
         """Scale raw images of the right size and embed them."""
         return self.embed(self.normalization(images), lonlat)
 
-    def resize(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        """Resize float images (B, C, H, W) to `size` by this encoder's interpolation (half-pixel centres)."""
+    def resize(
+        self, images: Float[Tensor, "batch bands _ _"], size: tuple[int, int]
+    ) -> Float[Tensor, "batch bands height width"]:
+        """Resize images to `size` by this encoder's interpolation (half-pixel centres)."""
         if tuple(images.shape[-2:]) == size:
             return images
         if self.interpolation == "area":

@@ -75,6 +75,28 @@ def random_weights(module: nn.Module) -> Weights:
     return Weights("random", digest_state(module.state_dict()), f"seed {RANDOM_SEED}")
 
 
+def made_with_weights(
+    weights: str,
+    make: Callable[[], nn.Module],
+    published: Callable[[], tuple[dict[str, Tensor], str]],
+    fit: Callable[[dict[str, Tensor], str], Any],
+) -> tuple[Any, Weights]:
+    """A model as ``--weights`` asks: ``random``, ``pretrained``, or with the weights at a path.
+
+    Args:
+        weights: what was asked.
+        make: makes an untrained model.
+        published: fetches the published state and says what to call it.
+        fit: makes the model of a state and its name.
+    """
+    if weights == "random":
+        model = random_module(make)
+        return model, random_weights(model)
+    state, origin = published() if weights == "pretrained" else (read_state(Path(weights)), weights)
+    model = fit(state, origin)
+    return model, Weights("loaded", digest_state(model.state_dict()), origin)
+
+
 # ---------------------------------------------------------------------------------------------- strict loading
 
 

@@ -11,7 +11,6 @@ from data.bands import Band
 from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
-from featurize.normalization import make_normalization
 from featurize.tokens import StaticEmbedding, check_patch_size
 from featurize.weights import load_weights, random_module
 
@@ -43,13 +42,9 @@ AREA_KM2 = (PATCH * 10 / 1000) ** 2
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module. The day, and the location if the dataset has none, are the model's learned 'unknown'.
-
-    Raises:
-        RequestError: a size that is no multiple of 16, or a band without a wavelength and bandwidth.
-    """
+    """See the module. The day, and the location if the dataset has none, are the model's learned 'unknown'."""
     check_patch_size("copernicusfm", request.image_size, PATCH)
-    return CopernicusFMEncoder(request, [numbers_nm(band) for band in request.bands])
+    return CopernicusFMEncoder(request)
 
 
 def numbers_nm(band: Band) -> tuple[float, float]:
@@ -67,14 +62,10 @@ def numbers_nm(band: Band) -> tuple[float, float]:
 
 
 class CopernicusFMEncoder(FrozenModel):
-    """torchgeo's Copernicus-FM; the mean of its patch tokens through `fc_norm`.
+    """torchgeo's Copernicus-FM; the mean of its patch tokens through `fc_norm`."""
 
-    Args:
-        request: the complete request.
-        numbers: C pairs of wavelength and bandwidth in nanometres.
-    """
-
-    def __init__(self, request: EncoderRequest, numbers: list[tuple[float, float]]) -> None:
+    def __init__(self, request: EncoderRequest) -> None:
+        numbers = [numbers_nm(band) for band in request.bands]
         model: Any = random_module(copernicusfm_base)
         weights = load_weights(
             model,
@@ -86,7 +77,6 @@ class CopernicusFMEncoder(FrozenModel):
         super().__init__(
             request,
             dim=model.fc_norm.normalized_shape[0],
-            normalization=make_normalization(request.normalize, request.bands, request.statistics),
             weights=weights,
             settings={
                 "copernicusfm_numbers_nm": [list(pair) for pair in numbers],

@@ -8,7 +8,6 @@ from torchgeo.models import CROMABase_Weights, CROMALarge_Weights, croma_base, c
 from data.bands import BAND_SETS, require_bands
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
-from featurize.normalization import make_normalization
 from featurize.tokens import check_patch_size, pool_tokens, pooled_dim
 from featurize.weights import load_weights, random_module
 
@@ -46,9 +45,6 @@ def build(request: EncoderRequest) -> FrozenModel:
 
     With both sensors these are the same, the mean of the joint encoder's tokens. ``--normalize stretch`` is the
     authors' scaling (mean and standard deviation per channel; theirs of a batch, here of the dataset).
-
-    Raises:
-        RequestError: other bands, or a size that is no multiple of 8.
     """
     check_patch_size("croma", request.image_size, PATCH, example=120)
     sensors = {band.sensor for band in request.bands}
@@ -58,12 +54,7 @@ def build(request: EncoderRequest) -> FrozenModel:
 
 
 class CROMAEncoder(FrozenModel):
-    """torchgeo's CROMA with the parts that the bands need.
-
-    Args:
-        request: the complete request.
-        kind: ``sar``, ``optical`` or ``joint``.
-    """
+    """torchgeo's CROMA with the parts that the bands need: ``sar``, ``optical`` or ``joint``."""
 
     def __init__(self, request: EncoderRequest, kind: str) -> None:
         make, url = MODELS[request.variant]
@@ -74,7 +65,6 @@ class CROMAEncoder(FrozenModel):
         super().__init__(
             request,
             dim=pooled_dim(model.encoder_dim, request.pooling),
-            normalization=make_normalization(request.normalize, request.bands, request.statistics),
             weights=load_weights(parts, request.weights, hub_name=url, unused=others),
         )
         self.model, self.kind = model, kind

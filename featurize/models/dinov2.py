@@ -13,17 +13,8 @@ from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, D
 from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
-from featurize.normalization import make_normalization
 from featurize.tokens import check_patch_size, chosen_layers, pool_tokens, pooled_dim
-from featurize.weights import (
-    Weights,
-    digest_state,
-    hub_state,
-    load_transformers,
-    random_module,
-    random_weights,
-    read_state,
-)
+from featurize.weights import Weights, hub_state, load_transformers, made_with_weights
 
 CARD = ModelCard(
     variant=(
@@ -82,11 +73,7 @@ def defaults(request: EncoderRequest) -> dict[str, Any]:
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module.
-
-    Raises:
-        RequestError: other bands, a size that is no multiple of 14, or weights that do not fit.
-    """
+    """See the module."""
     check_rgb("dinov2", request.bands)
     check_patch_size("dinov2", request.image_size, PATCH)
     return DINOv2Encoder(request)
@@ -103,7 +90,6 @@ class DINOv2Encoder(FrozenModel):
         super().__init__(
             request,
             dim=pooled_dim(model.config.hidden_size, request.pooling, layers=len(layers)),
-            normalization=make_normalization(request.normalize, request.bands, request.statistics),
             weights=weights,
         )
         self.model, self.layers = model, layers
@@ -124,16 +110,14 @@ def layer_tokens(model: Any, norm: Any, images: Tensor, layers: Sequence[int]) -
 
 def load_model(wanted: Architecture, weights: str) -> tuple[Any, Weights]:
     """The model with its weights: ``pretrained``, ``random``, a folder or a file."""
-    if weights == "random":
-        model = random_module(lambda: wanted.model(wanted.config))
-        return model, random_weights(model)
-    if weights == "pretrained":
-        state, origin = hub_state(wanted.repository)
-    else:
+    if weights not in ("random", "pretrained"):
         check_config(wanted.config, Path(weights))
-        state, origin = read_state(Path(weights)), weights
-    model = load_transformers(wanted.model, wanted.config, state, origin, unused=HEAD)
-    return model, Weights("loaded", digest_state(model.state_dict()), origin)
+    return made_with_weights(
+        weights,
+        lambda: wanted.model(wanted.config),
+        lambda: hub_state(wanted.repository),
+        lambda state, origin: load_transformers(wanted.model, wanted.config, state, origin, unused=HEAD),
+    )
 
 
 def check_config(wanted: Any, folder: Path) -> None:

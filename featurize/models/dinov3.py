@@ -10,7 +10,7 @@ from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
 from featurize.models.dinov2 import Architecture, layer_tokens, load_model
-from featurize.normalization import Normalization, make_normalization, picture_normalization
+from featurize.normalization import picture_normalization
 from featurize.tokens import check_patch_size, chosen_layers, pool_tokens, pooled_dim
 
 CARD = ModelCard(
@@ -72,11 +72,7 @@ def defaults(request: EncoderRequest) -> dict[str, Any]:
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module.
-
-    Raises:
-        RequestError: other bands, a size that is no multiple of 16, or weights that do not fit or cannot be had.
-    """
+    """See the module."""
     check_rgb("dinov3", request.bands)
     check_patch_size("dinov3", request.image_size, PATCH)
     return DINOv3Encoder(request)
@@ -96,11 +92,12 @@ class DINOv3Encoder(FrozenModel):
                 f"{error}. DINOv3's weights are gated: accept the licence at https://huggingface.co/"
                 f"{wanted.repository}, then run hf auth login"
             ) from error
+        satellite = request.normalize == "sat493m"
         layers = chosen_layers("dinov3", request.layer, model.config.num_hidden_layers)
         super().__init__(
             request,
             dim=pooled_dim(model.config.hidden_size, request.pooling, layers=len(layers)),
-            normalization=scaling(request),
+            normalization=picture_normalization("sat493m", request.bands, SAT493M) if satellite else None,
             weights=weights,
         )
         self.model, self.layers = model, layers
@@ -109,10 +106,3 @@ class DINOv3Encoder(FrozenModel):
         """See `FrozenModel.embed`; registers, which lie between the class token and the patches, are left out."""
         tokens, prefix = layer_tokens(self.model, self.model.norm, images, self.layers), 1 + REGISTERS
         return torch.cat([pool_tokens(one, self.request.pooling, prefix=prefix) for one in tokens], dim=1)
-
-
-def scaling(request: EncoderRequest) -> Normalization:
-    """The statistics of the weights that were asked for, or another way."""
-    if request.normalize == "sat493m":
-        return picture_normalization("sat493m", request.bands, SAT493M)
-    return make_normalization(request.normalize, request.bands, request.statistics)

@@ -18,7 +18,6 @@ from data.bands import Band
 from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
-from featurize.normalization import make_normalization
 from featurize.tokens import StaticEmbedding, check_published, optical_wavelength_um
 from featurize.weights import load_weights, random_module
 
@@ -54,36 +53,23 @@ SENTINEL1_WAVELENGTH_UM = 3.75
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module.
-
-    Raises:
-        RequestError: an input size other than 224, a band without a wavelength that DOFA knows, or pretrained
-            weights of a variant that has none.
-    """
+    """See the module."""
     if request.image_size != 224:
         raise RequestError(f"--image-size {request.image_size}: dofa takes 224; images are resized to it")
     check_published("dofa", request, PUBLISHED)
-    return DOFAEncoder(request, [training_wavelength_um(band) for band in request.bands])
+    return DOFAEncoder(request)
 
 
 def training_wavelength_um(band: Band) -> float:
-    """The wavelength that the weights were trained with for a band, in micrometres.
-
-    Raises:
-        RequestError: there is none.
-    """
+    """The wavelength that the weights were trained with for a band; a RequestError if there is none."""
     return SENTINEL1_WAVELENGTH_UM if band.sensor == "S1" else optical_wavelength_um("dofa", band)
 
 
 class DOFAEncoder(FrozenModel):
-    """torchgeo's DOFA; the mean of its patch tokens through `fc_norm`.
+    """torchgeo's DOFA; the mean of its patch tokens through `fc_norm`."""
 
-    Args:
-        request: the complete request.
-        wavelengths_um: C, as the weights were trained with.
-    """
-
-    def __init__(self, request: EncoderRequest, wavelengths_um: list[float]) -> None:
+    def __init__(self, request: EncoderRequest) -> None:
+        wavelengths_um = [training_wavelength_um(band) for band in request.bands]
         model = random_module(lambda: MAKE[request.variant](num_classes=0))
         weights = load_weights(
             model,
@@ -95,7 +81,6 @@ class DOFAEncoder(FrozenModel):
         super().__init__(
             request,
             dim=int(model.embed_dim),  # type: ignore[arg-type]
-            normalization=make_normalization(request.normalize, request.bands, request.statistics),
             weights=weights,
             settings={"dofa_wavelengths_um": wavelengths_um},
         )
@@ -108,12 +93,7 @@ class DOFAEncoder(FrozenModel):
 
 
 class DOFAStaticEmbedding(StaticEmbedding):
-    """Called as torchgeo's DOFA calls its own embedding.
-
-    Args:
-        embedding: torchgeo's, on the CPU in fp32.
-        wavelengths_um: C.
-    """
+    """Called as torchgeo's DOFA calls its own embedding."""
 
     def __init__(self, embedding: DOFAEmbedding, wavelengths_um: list[float]) -> None:
         nanometres = torch.tensor(wavelengths_um) * 1000

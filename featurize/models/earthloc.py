@@ -1,12 +1,10 @@
 """EarthLoc: ResNet-50 with a feature mixer, trained to localize astronaut photographs of the Earth (torchgeo)."""
 
-from torch import Tensor
 from torchgeo.models.earthloc import EarthLoc, EarthLoc_Weights
 
 from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
-from featurize.normalization import make_normalization
 from featurize.weights import load_weights, random_module
 
 CARD = ModelCard(
@@ -27,11 +25,7 @@ SIDE = 320
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module.
-
-    Raises:
-        RequestError: other bands, a size other than 320, or weights that do not fit.
-    """
+    """See the module."""
     check_rgb("earthloc", request.bands)
     if request.image_size != SIDE:
         raise RequestError(f"--image-size {request.image_size}: earthloc takes {SIDE}; images are resized to it")
@@ -47,11 +41,6 @@ class EarthLocEncoder(FrozenModel):
         super().__init__(
             request,
             dim=int(model.desc_dim),  # type: ignore[arg-type]
-            normalization=make_normalization(request.normalize, request.bands, request.statistics),
             weights=weights,
         )
         self.model = model
-
-    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `FrozenModel.embed`."""
-        return self.model(images)

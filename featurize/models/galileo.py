@@ -67,11 +67,7 @@ UNUSED = ("space_embed.", "time_embed.", "static_embed.", "sp_channel_embed", "t
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module.
-
-    Raises:
-        RequestError: bands that Galileo does not take, or half a group of bands.
-    """
+    """See the module."""
     require_whole_groups("galileo", request.bands, [members for members in GROUPS.values() if members != ("NDVI",)])
     return GalileoEncoder(request)
 

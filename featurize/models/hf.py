@@ -16,18 +16,16 @@ from data.errors import RequestError
 from data.files import short_hash
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_order, is_rgb
-from featurize.normalization import make_normalization, picture_normalization
+from featurize.normalization import picture_normalization
 from featurize.tokens import pool_tokens
 from featurize.weights import (
     NotOnHub,
     Weights,
-    digest_state,
     first_line,
     hub_file,
     hub_state,
     load_transformers,
-    random_module,
-    random_weights,
+    made_with_weights,
     read_state,
 )
 
@@ -66,11 +64,7 @@ def defaults(request: EncoderRequest) -> dict[str, Any]:
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module. A folder may stand for the repository; ``--weights`` takes a folder or file of weights.
-
-    Raises:
-        RequestError: no such repository or folder, no image encoder, weights or an image size that do not fit.
-    """
+    """See the module. A folder may stand for the repository; ``--weights`` takes a folder or file of weights."""
     check_order(f"hf:{request.inner}", request.bands)
     return TransformersEncoder(request)
 
@@ -91,10 +85,9 @@ class TransformersEncoder(FrozenModel):
         request = replace(request, pooling=request.pooling or usual)
         if request.pooling not in sample:
             raise RequestError(f"--pooling {request.pooling}: hf:{request.inner} has {' | '.join(sample)}")
+        scaling = None
         if request.normalize == "own":
             scaling = picture_normalization("own", request.bands, colours_of(pictures, source))
-        else:
-            scaling = make_normalization(request.normalize, request.bands, request.statistics)
         super().__init__(
             request,
             dim=sample[request.pooling].shape[1],
@@ -236,25 +229,19 @@ def image_class(config: Any, name: str) -> Any:
 
 
 def load_model(kind: Any, config: Any, request: EncoderRequest, source: Path | str) -> tuple[Any, Weights]:
-    """The model of that class with its weights.
+    """The model of that class with its weights."""
 
-    Raises:
-        RequestError: the weights do not fit.
-    """
-    if request.weights == "random":
-        model: Any = random_module(lambda: kind(config))
-        return model, random_weights(model)
-    if request.weights != "pretrained":
-        state, origin = read_state(Path(request.weights)), request.weights
-    elif isinstance(source, Path):
-        state, origin = read_state(source), str(source)
-    else:
-        state, origin = hub_state(source)
-    model = load_transformers(kind, config, state, origin, may_miss=("pooler.",), unused=HEADS)
-    pooler = [name for name, _ in model.named_parameters() if name.startswith("pooler.")]
-    if pooler and not any("pooler." in key for key in state):
-        model.pooler = None  # published without: what stands there is random
-    return model, Weights("loaded", digest_state(model.state_dict()), origin)
+    def published() -> tuple[dict[str, Tensor], str]:
+        return (read_state(source), str(source)) if isinstance(source, Path) else hub_state(source)
+
+    def fit(state: dict[str, Tensor], origin: str) -> Any:
+        model: Any = load_transformers(kind, config, state, origin, may_miss=("pooler.",), unused=HEADS)
+        pooler = [name for name, _ in model.named_parameters() if name.startswith("pooler.")]
+        if pooler and not any("pooler." in key for key in state):
+            model.pooler = None  # published without: what stands there is random
+        return model
+
+    return made_with_weights(request.weights, lambda: kind(config), published, fit)
 
 
 def outputs(model: Any, images: Tensor, options: Mapping[str, Any]) -> Any:

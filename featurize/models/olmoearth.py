@@ -14,7 +14,7 @@ from data.bands import BAND_SETS, require_bands
 from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
-from featurize.normalization import make_normalization, stretched
+from featurize.normalization import stretched
 from featurize.weights import load_weights, random_module
 
 CARD = ModelCard(
@@ -49,9 +49,6 @@ def build(request: EncoderRequest) -> FrozenModel:
     """See the module. ``--normalize olmoearth`` is the authors' scaling, by the numbers of their training data.
 
     ``--image-size`` resizes to other than the images' own size; the model still assumes 10 m pixels.
-
-    Raises:
-        RequestError: other bands, or a size that is no multiple of 8.
     """
     if request.image_size and request.image_size % PATCH:
         raise RequestError(f"--image-size {request.image_size}: olmoearth takes multiples of {PATCH}, such as 64")
@@ -71,12 +68,11 @@ class OlmoEarthEncoder(FrozenModel):
         weights = load_weights(
             parts, request.weights, hub_name=WEIGHTS[request.variant].url, unused=("decoder.", "target_encoder.")
         )
+        normalization = None
         if request.normalize == "olmoearth":
             table = load_computed_config()
             numbers = [table[SENSORS[band.sensor].name][own_name(band.name)] for band in request.bands]
             normalization = stretched("olmoearth", [(n["mean"], n["std"]) for n in numbers], clip=False)
-        else:
-            normalization = make_normalization(request.normalize, request.bands, request.statistics)
         super().__init__(
             request,
             dim=model.encoder.embedding_size,

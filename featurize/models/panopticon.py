@@ -10,7 +10,6 @@ from torchgeo.models.copernicusfm import resize_abs_pos_embed
 from data.bands import Band
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
-from featurize.normalization import make_normalization
 from featurize.tokens import check_patch_size, optical_wavelength_um, pool_tokens, pooled_dim
 from featurize.weights import load_weights, random_module
 
@@ -40,38 +39,24 @@ RADAR = {"VV": -1, "VH": -2}
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module.
-
-    Raises:
-        RequestError: a size that is no multiple of 14, or a band without a number that Panopticon knows.
-    """
+    """See the module."""
     check_patch_size("panopticon", request.image_size, PATCH)
-    return PanopticonEncoder(request, [channel_id(band) for band in request.bands])
+    return PanopticonEncoder(request)
 
 
 def channel_id(band: Band) -> int:
-    """The number by which Panopticon knows a band: nanometres, or a negative one for radar.
-
-    Raises:
-        RequestError: it has none.
-    """
+    """The number by which Panopticon knows a band: nanometres, or a negative one for radar."""
     known = {"S1": RADAR, "S2": OPTICAL_NM, "RGB": OPTICAL_NM}.get(band.sensor, {}).get(band.name)
-    if known is not None:
-        return known
-    return round(optical_wavelength_um("panopticon", band) * 1000)
+    return known if known is not None else round(optical_wavelength_um("panopticon", band) * 1000)
 
 
 class PanopticonEncoder(FrozenModel):
-    """torchgeo's Panopticon after its final layer norm; position embeddings are resampled to the size.
-
-    Args:
-        request: the complete request.
-        channel_ids: C numbers.
-    """
+    """torchgeo's Panopticon after its final layer norm; position embeddings are resampled to the size."""
 
     channel_ids: Tensor
 
-    def __init__(self, request: EncoderRequest, channel_ids: list[int]) -> None:
+    def __init__(self, request: EncoderRequest) -> None:
+        channel_ids = [channel_id(band) for band in request.bands]
         model: Any = random_module(lambda: Panopticon(img_size=TRAINED_SIZE)).model
         weights = load_weights(
             model, request.weights, hub_name=Panopticon_Weights.VIT_BASE14.url, unused=("mask_token",)
@@ -79,7 +64,6 @@ class PanopticonEncoder(FrozenModel):
         super().__init__(
             request,
             dim=pooled_dim(model.embed_dim, request.pooling),
-            normalization=make_normalization(request.normalize, request.bands, request.statistics),
             weights=weights,
             settings={"panopticon_channel_ids": channel_ids},
         )

@@ -39,11 +39,7 @@ PIXELS_A_PASS = 16384
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module. ``--image-size N`` cuts the patch into N x N block means; its own side gives each pixel.
-
-    Raises:
-        RequestError: bands that Presto does not take, or half a group of bands.
-    """
+    """See the module. ``--image-size N`` cuts the patch into N x N block means; its own side gives each pixel."""
     groups = [[CHANNELS[i] for i in group if i < len(CHANNELS)] for group in BANDS_GROUPS_IDX.values()]
     require_whole_groups("presto", request.bands, [members for members in groups if members])
     return PrestoEncoder(request)

@@ -10,7 +10,6 @@ from data.dataset import EODataset
 from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
-from featurize.normalization import make_normalization
 from featurize.weights import Weights, digest_state
 
 CARD = ModelCard(
@@ -46,7 +45,6 @@ class RandomConvolutions(FrozenModel):
         super().__init__(
             request,
             dim=FEATURES,
-            normalization=make_normalization(request.normalize, request.bands, request.statistics),
             weights=Weights("generated"),
             dtype="float32",
             autocast=False,

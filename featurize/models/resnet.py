@@ -4,14 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import timm
-from torch import Tensor
 from torchgeo.models import ResNet18_Weights, ResNet50_Weights
 
 from data.bands import BAND_SETS, require_bands
 from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
-from featurize.normalization import make_normalization
 from featurize.weights import load_weights, random_module
 
 CARD = ModelCard(
@@ -93,11 +91,7 @@ def variant_of(request: EncoderRequest) -> Variant:
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module. ``--image-size`` may be any of at least 32.
-
-    Raises:
-        RequestError: other bands than the weights', or too small a size.
-    """
+    """See the module. ``--image-size`` may be any of at least 32."""
     if not request.image_size or request.image_size < 32:
         raise RequestError(f"--image-size {request.image_size}: resnet takes 32 and more, and was trained at 224")
     if request.variant == "imagenet":
@@ -118,11 +112,6 @@ class ResNetEncoder(FrozenModel):
         super().__init__(
             request,
             dim=model.num_features,
-            normalization=make_normalization(request.normalize, request.bands, request.statistics),
             weights=weights,
         )
         self.model = model
-
-    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `FrozenModel.embed`."""
-        return self.model(images)

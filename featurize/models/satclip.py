@@ -30,11 +30,7 @@ URL = SatCLIP_Weights.SATCLIP_VIT16_L40.url
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module.
-
-    Raises:
-        RequestError: a size other than 1, or weights that do not fit.
-    """
+    """See the module."""
     if request.image_size != CARD.image_size:
         raise RequestError(f"--image-size {request.image_size}: satclip uses locations, not pixels; remove the flag")
     return SatCLIPEncoder(request)

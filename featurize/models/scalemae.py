@@ -10,7 +10,6 @@ from torchgeo.models.scale_mae import ScaleMAE, scalemae_large_patch16
 
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
-from featurize.normalization import make_normalization
 from featurize.tokens import check_patch_size, check_published, pool_tokens, pooled_dim
 from featurize.weights import load_weights, random_module
 
@@ -42,11 +41,7 @@ UNUSED = (
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module.
-
-    Raises:
-        RequestError: other bands, a size that is no multiple of 16, or pretrained weights of base, which has none.
-    """
+    """See the module."""
     check_rgb("scalemae", request.bands)
     check_patch_size("scalemae", request.image_size, PATCH)
     check_published("scalemae", request, ["large"])
@@ -66,7 +61,6 @@ class ScaleMAEEncoder(FrozenModel):
         super().__init__(
             request,
             dim=pooled_dim(model.embed_dim, request.pooling),
-            normalization=make_normalization(request.normalize, request.bands, request.statistics),
             weights=weights,
             settings={"scale": scale},
         )

@@ -9,7 +9,6 @@ from torchgeo.models import ViTBase14_DINOv2_Weights, ViTSmall14_DINOv2_Weights
 from data.bands import BAND_SETS, require_bands
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
-from featurize.normalization import make_normalization
 from featurize.tokens import check_patch_size, pool_tokens, pooled_dim
 from featurize.weights import load_weights, random_module
 
@@ -44,11 +43,7 @@ def default_bands(request: EncoderRequest) -> list[str]:
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module. ``--pooling mean`` averages the patch tokens, as the authors evaluate it.
-
-    Raises:
-        RequestError: other bands than the weights', or a size that is no multiple of 14.
-    """
+    """See the module. ``--pooling mean`` averages the patch tokens, as the authors evaluate it."""
     check_patch_size("softcon", request.image_size, PATCH)
     require_bands(f"softcon {request.variant}", request.bands, BAND_SETS[default_bands(request)[0]])
     return SoftConEncoder(request)
@@ -66,7 +61,6 @@ class SoftConEncoder(FrozenModel):
         super().__init__(
             request,
             dim=pooled_dim(model.embed_dim, request.pooling),
-            normalization=make_normalization(request.normalize, request.bands, request.statistics),
             weights=weights,
         )
         if request.image_size != TRAINED_SIZE:

@@ -5,7 +5,6 @@ from torch import Tensor
 
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
-from featurize.normalization import make_normalization
 from featurize.weights import NO_WEIGHTS
 
 CARD = ModelCard(
@@ -36,7 +35,6 @@ class Statistics(FrozenModel):
         super().__init__(
             request,
             dim=4 * len(request.bands),
-            normalization=make_normalization(request.normalize, request.bands, request.statistics),
             weights=NO_WEIGHTS,
             dtype="float32",
             autocast=False,

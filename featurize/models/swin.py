@@ -3,14 +3,13 @@
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 from torchgeo.models import Swin_V2_B_Weights, Swin_V2_T_Weights
 from torchvision.models import swin_v2_b, swin_v2_t
 
 from data.bands import require_bands
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
-from featurize.normalization import Normalization, make_normalization
+from featurize.normalization import Normalization
 from featurize.tokens import check_patch_size
 from featurize.weights import load_weights, random_module
 
@@ -71,11 +70,7 @@ def default_bands(request: EncoderRequest) -> list[str]:
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module.
-
-    Raises:
-        RequestError: other bands, a size that is no multiple of 32, or weights that do not fit.
-    """
+    """See the module."""
     check_patch_size("swin", request.image_size, STRIDE, example=256)
     if _variant(request.variant).channels == len(SENTINEL2):
         require_bands(f"swin {request.variant}", request.bands, SENTINEL2)
@@ -95,10 +90,6 @@ class SwinEncoder(FrozenModel):
         super().__init__(request, dim=wanted.dim, normalization=scaling(request), weights=weights)
         self.model = model
 
-    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `FrozenModel.embed`."""
-        return self.model(images)
-
 
 def _model(wanted: Variant) -> Any:
     model = wanted.make()
@@ -107,10 +98,10 @@ def _model(wanted: Variant) -> Any:
     return model
 
 
-def scaling(request: EncoderRequest) -> Normalization:
-    """Satlas's own scaling to [0, 1], or another way."""
+def scaling(request: EncoderRequest) -> Normalization | None:
+    """Satlas's own scaling to [0, 1], if it is asked for."""
     if request.normalize != "own":
-        return make_normalization(request.normalize, request.bands, request.statistics)
+        return None
     unit = tuple(
         255.0 if band.sensor == "RGB" else TRUE_COLOUR_WHITE_DN if band.colour else WHITE_DN for band in request.bands
     )

@@ -45,11 +45,7 @@ PIXELS_PER_PASS = 4096  # bounds memory
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module. ``--image-size N`` cuts the patch into N x N block means; its own side gives each pixel.
-
-    Raises:
-        RequestError: bands that TESSERA does not take, or some of a sensor's only.
-    """
+    """See the module. ``--image-size N`` cuts the patch into N x N block means; its own side gives each pixel."""
     require_whole_groups("tessera", request.bands, [SENTINEL1, SENTINEL2])
     return TesseraEncoder(request)
 

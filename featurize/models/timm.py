@@ -3,7 +3,6 @@
 import difflib
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -16,16 +15,14 @@ from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.checkpoints import unwrapped
 from featurize.encoder import EncoderRequest, FrozenModel, check_order, is_rgb
-from featurize.normalization import make_normalization, picture_normalization
+from featurize.normalization import picture_normalization
 from featurize.weights import (
-    Weights,
     check_keys,
-    digest_state,
     first_line,
     hub_file,
     hub_state,
+    made_with_weights,
     random_module,
-    random_weights,
     read_state,
     url_file,
 )
@@ -51,11 +48,7 @@ def defaults(request: EncoderRequest) -> dict[str, Any]:
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module. The embedding is what timm's classifier would read (``num_classes=0``).
-
-    Raises:
-        RequestError: no such model or weights, weights that do not fit, or an image size that it cannot take.
-    """
+    """See the module. The embedding is what timm's classifier would read (``num_classes=0``)."""
     check_name(request.inner)
     check_order(f"timm:{request.inner}", request.bands)
     return TimmEncoder(request)
@@ -70,20 +63,27 @@ class TimmEncoder(FrozenModel):
         options: dict[str, Any] = {"in_chans": len(request.bands)}
         if request.image_size and published.fixed_input_size:
             options["img_size"] = request.image_size
-        model, weights = load_model(name, request.weights, published, options)
+
+        def fit(state: dict[str, Tensor], origin: str) -> Any:
+            if origin == request.weights:  # a file of one's own training, whose names may have prefixes
+                with torch.device("meta"):
+                    state = unwrapped(state, create(name, options).state_dict().keys(), origin)
+            return load_strictly(name, state, origin, published, options)
+
+        model, weights = made_with_weights(
+            request.weights,
+            lambda: create(name, {**options, "num_classes": 0}),
+            lambda: published_state(name, published),
+            fit,
+        )
         config = resolve_model_data_config(model.eval())
         request = replace(request, image_size=request.image_size or max(config["input_size"][1:]))
+        scaling = None
         if request.normalize == "own":
             colours = zip(("red", "green", "blue"), config["mean"], config["std"], strict=True)
             scaling = picture_normalization("own", request.bands, {name: (mean, std) for name, mean, std in colours})
-        else:
-            scaling = make_normalization(request.normalize, request.bands, request.statistics)
         super().__init__(request, dim=width(name, model, request), normalization=scaling, weights=weights)
         self.model = model
-
-    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `FrozenModel.embed`."""
-        return self.model(images)
 
 
 def check_name(name: str) -> None:
@@ -97,28 +97,6 @@ def check_name(name: str) -> None:
     if tag and name not in known:
         tags = ", ".join(entry.partition(".")[2] for entry in known)
         raise RequestError(f"timm has no weights '{tag}' of {architecture}; choose from {tags or 'none'}")
-
-
-def load_model(name: str, weights: str, published: Any, options: dict[str, Any]) -> tuple[Any, Weights]:
-    """The model without classifier and its weights.
-
-    Args:
-        name: timm's.
-        weights: ``pretrained``, ``random`` or a path.
-        published: timm's own record of the published weights.
-        options: of ``timm.create_model``.
-    """
-    if weights == "random":
-        model = random_module(lambda: create(name, {**options, "num_classes": 0}))
-        return model, random_weights(model)
-    if weights == "pretrained":
-        state, origin = published_state(name, published)
-    else:
-        with torch.device("meta"):
-            names = set(create(name, options).state_dict())
-        state, origin = unwrapped(read_state(Path(weights)), names, weights), weights
-    model = load_strictly(name, state, origin, published, options)
-    return model, Weights("loaded", digest_state(model.state_dict()), origin)
 
 
 def create(name: str, options: dict[str, Any]) -> Any:
