@@ -1,6 +1,5 @@
 """UMAP of features: computed once, cached by its identity, the same for every figure that shows it."""
 
-import sys
 import time
 import warnings
 from importlib.metadata import version
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from data.cached import arrays_in
+from data.command import say
 from data.errors import RequestError
 from data.files import canonical_json, published, short_hash
 from data.store import digest_array
@@ -70,14 +70,14 @@ def project(
     }
     file = cache / f"umap-{short_hash(identity, 16)}.npz"
     if (kept := _read(file, identity)) is not None:
-        print(f"umap: using the cached projection in {file}", file=sys.stderr)
+        say(f"umap: using the cached projection in {file}")
         return kept
     start = time.monotonic()
-    print(f"umap: projecting {len(features):,} x {features.shape[1]} features ...", file=sys.stderr)
+    say(f"umap: projecting {len(features):,} x {features.shape[1]} features ...")
     points = _compute(features, neighbors=neighbors, min_dist=min_dist, seed=seed, fast=fast, fit_on=identity["fit_on"])
     with published(file) as temporary, temporary.open("wb") as target:
         np.savez(target, points=points, identity=canonical_json(identity))
-    print(f"umap: done in {time.monotonic() - start:.1f} s, cached in {file}", file=sys.stderr)
+    say(f"umap: done in {time.monotonic() - start:.1f} s, cached in {file}")
     return points
 
 
@@ -159,5 +159,5 @@ def _read(file: Path, identity: dict[str, Any]) -> np.ndarray | None:
     """The layout in a file, if the file is whole and was made for this very identity."""
     kept = arrays_in(file, "points", key="identity", value=canonical_json(identity))
     if kept is None and file.exists():
-        print(f"umap: {file} is damaged; computing it again", file=sys.stderr)
+        say(f"umap: {file} is damaged; computing it again")
     return kept[0] if kept else None

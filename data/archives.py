@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import shutil
-import sys
 import tarfile
 import zipfile
 import zlib
@@ -14,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from data.command import say
 from data.errors import RequestError
 from data.extraction import OutOfSpaceError, extract_tar, extract_zip
 from data.files import NO_SPACE
@@ -75,7 +75,7 @@ def unpacked(
         if target.exists():
             raise RequestError(f"{target} exists but was not unpacked by this program; move it away and try again")
         if not cache_dir and target.parent != archive.parent:
-            print(f"{archive.parent} is read-only: unpacking {archive.name} into {target}", file=sys.stderr)
+            say(f"{archive.parent} is read-only: unpacking {archive.name} into {target}")
         _unpack([archive, *more], target, identity, extract)
     return target
 

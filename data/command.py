@@ -23,6 +23,7 @@ from data.paths import check_local
 
 PLAIN_LINE_EVERY_S = 30
 _live: list[Any] = []  # the display on the terminal, once per bar: a second display would overwrite it
+_voice = {"quiet": False, "python": False}  # see `speaking`
 
 
 def new_app(name: str, help_text: str) -> App:
@@ -142,10 +143,41 @@ def stopped(name: str, how: KeyboardInterrupt, message: str) -> int:
     return 128 + (signal.SIGTERM if isinstance(how, Terminated) else signal.SIGINT)
 
 
+@contextmanager
+def speaking(*, quiet: bool, python: bool = False) -> Iterator[None]:
+    """How `say`, `note`, `warn` and `progress` behave in this block.
+
+    Args:
+        quiet: nothing is printed but warnings.
+        python: a Python function was called, not a command: warnings are Python's, and progress bars are drawn
+            although standard error may be no terminal.
+    """
+    before = dict(_voice)
+    _voice.update(quiet=quiet or _voice["quiet"], python=python or _voice["python"])
+    try:
+        yield
+    finally:
+        _voice.update(before)
+
+
+def say(line: str, *, result: bool = False) -> None:
+    """Print a line for whoever waits: to standard error, or a result to standard output."""
+    if not _voice["quiet"]:
+        print(line, file=sys.stdout if result else sys.stderr, flush=True)
+
+
+def warn(program: str, text: str) -> None:
+    """Print a warning of a command; of a Python function, issue it."""
+    if _voice["python"]:
+        warnings.warn(text, stacklevel=2)
+    else:
+        print(f"{program}: warning: {text}", file=sys.stderr, flush=True)
+
+
 @cache  # each note once per process: a dataset is opened once per split
 def note(text: str) -> None:
     """Print a note to standard error."""
-    print(f"note: {text}", file=sys.stderr, flush=True)
+    say(f"note: {text}")
 
 
 @contextmanager
@@ -160,7 +192,10 @@ def progress(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]
         total: number of units.
         unit: such as ``images``.
     """
-    if sys.stderr.isatty():
+    if _voice["quiet"]:
+        yield lambda count, bottleneck=None: None
+        return
+    if sys.stderr.isatty() or _voice["python"]:
         with _bar(label, total, unit) as bar:
             yield bar
         return

@@ -4,11 +4,11 @@ import ctypes
 import errno
 import os
 import shutil
-import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from data.command import say
 from data.errors import RequestError
 from data.files import explained, fsync_folder
 from data.processes import names_of_dead, own_name
@@ -127,4 +127,4 @@ def _discard(old: Path, folder: Path, ours: Ours | None) -> None:
         return  # as above
     kept = next(at for n in range(1, 10_000) if not (at := folder.with_name(f"{folder.name}.old-{n}")).exists())
     old.rename(kept)
-    print(f"note: {kept} holds files that were put into {folder} meanwhile", file=sys.stderr)
+    say(f"note: {kept} holds files that were put into {folder} meanwhile")

@@ -15,7 +15,6 @@ import glob
 import json
 import os
 import socket
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -23,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from data.command import say
 from data.errors import RequestError
 from data.files import canonical_json, explained
 from data.processes import UNKNOWN_START, names_of_dead, own_name, place, started
@@ -100,7 +100,7 @@ class Lock:
                 if not self.wait:
                     raise
                 if not told:
-                    print(f"waiting: {error}", file=sys.stderr, flush=True)
+                    say(f"waiting: {error}")
                 told = True
                 time.sleep(POLL_S)
 

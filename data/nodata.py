@@ -1,6 +1,5 @@
 """Pixels without a measurement: counted, then refused or filled with the bands' means (`--nodata`)."""
 
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 
 from data.bands import Band
 from data.cached import array_for, keep_array
-from data.command import progress
+from data.command import progress, say
 from data.dataset import EODataset, Statistic
 from data.declared import FIX
 from data.errors import RequestError
@@ -74,7 +73,7 @@ def settled(
     )
     if how == "refuse":
         raise RequestError(f"{told}; {FIX}")
-    print(f"{told}; filled with the bands' means", file=sys.stderr)
+    say(f"{told}; filled with the bands' means")
     return record(dataset.bands, dataset.statistics, {"images": count.images, "values": count.values})
 
 

@@ -1,12 +1,13 @@
 """Locations of images: WGS 84 longitude and latitude, or none if the declared ones are not on Earth."""
 
 import os
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Float64
+
+from data import command
 
 if TYPE_CHECKING:
     from data.images import Header
@@ -73,10 +74,7 @@ def warn(where: str, why: str) -> None:
     if where in _warned or os.environ.get("RANK", "0") != "0":
         return
     _warned.add(where)
-    print(
-        f"{where or 'images'}: warning: no locations: {why}; models that need locations will refuse these images",
-        file=sys.stderr,
-    )
+    command.warn(where or "images", f"no locations: {why}; models that need locations will refuse these images")
 
 
 def _short(system: str) -> str:

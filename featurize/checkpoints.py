@@ -1,13 +1,13 @@
 """Key layouts of checkpoints: what training wraps around a model, and DINOv2 as its authors save it."""
 
 import re
-import sys
 from collections import Counter
 from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
 
+from data.command import say
 from data.errors import RequestError
 
 # What torch.compile and FSDP put into the middle of names.
@@ -71,9 +71,7 @@ def unwrapped(state: Mapping[str, Tensor], expected: Collection[str], origin: st
     kept = {key.removeprefix(f"{best[0]}."): value for key, value in state.items() if key.startswith(f"{best[0]}.")}
     if left := sorted(key for key in state if not key.startswith(f"{best[0]}.")):
         names = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
-        print(
-            f"featurize: note: {origin}: loaded {best[0]}, ignored {len(left)} other tensors ({names})", file=sys.stderr
-        )
+        say(f"featurize: note: {origin}: loaded {best[0]}, ignored {len(left)} other tensors ({names})")
     return kept
 
 

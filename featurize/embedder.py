@@ -1,6 +1,5 @@
 """Embed batches on a device: asynchronously on a GPU, in one thread per core on a CPU."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data.command import say
 from data.errors import RequestError
 from featurize.batches import Batch, copied, prepare
 from featurize.encoder import FrozenModel
@@ -76,7 +76,7 @@ class Embedder:
                     ) from error
             torch.cuda.empty_cache()  # does nothing without a GPU
             self.rows_at_once = -(-self.rows_at_once // 2)
-            print(f"out of memory: continuing with {self.rows_at_once} images per batch", file=sys.stderr, flush=True)
+            say(f"out of memory: continuing with {self.rows_at_once} images per batch")
 
     def _embed(self, raw: Sequence[Batch], rows: int, lonlat: Tensor | None, meter: Meter) -> Embedded:
         if self.runtime.device.type != "cuda":

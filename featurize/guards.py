@@ -1,10 +1,10 @@
 """Guards against silent nonsense: pixels that, once scaled, are not what the encoder was made for."""
 
-import sys
 from collections.abc import Iterator
 
 import numpy as np
 
+from data.command import warn
 from data.dataset import EODataset
 from data.errors import RequestError
 from featurize.card import MODELS
@@ -145,7 +145,7 @@ def refuse(look: Look, message: str) -> None:
     """Raise a RequestError; with few images, where chance may look so, only warn."""
     if not look.few:
         raise RequestError(message)
-    print(f"featurize: warning: {message}", file=sys.stderr)
+    warn("featurize", message)
 
 
 def mending(look: Look) -> str:

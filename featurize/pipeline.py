@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float32
 
 from data import store
-from data.command import progress
+from data.command import progress, say
 from data.errors import RequestError
 from featurize.changes import changed_parts, check_unchanged
 from featurize.embedder import Embedded, Embedder, copy_batches
@@ -111,7 +111,7 @@ def featurize_split(task: Task, file: Path, *, overwrite: bool = False, work: Wo
         todo = unfinished_parts(task, writer)
         rows = sum(stop - start for start, stop in map(writer.bounds, todo))
         if kept := len(dataset) - rows:
-            print(f"{dataset.split}: resuming: {kept:,} of {len(dataset):,} images already done", flush=True)
+            say(f"{dataset.split}: resuming: {kept:,} of {len(dataset):,} images already done", result=True)
         with progress(f"{encoder.name} on {dataset.name} {dataset.split}", rows, "images") as shown:
             meter = Meter(shown)
             (work or embed_parts)(task, writer, todo, meter)
@@ -129,10 +129,7 @@ def unfinished_parts(task: Task, writer: store.FeatureWriter) -> list[int]:
     done = sorted({*range(writer.parts_in_all)} - {*missing})
     same_times = task.dataset.digest_of_times and not writer.other_times
     if changed := changed_parts(task, writer, done, same_times=same_times):
-        print(
-            f"{task.dataset.split}: images of {len(changed)} finished parts changed; recomputing these parts",
-            flush=True,
-        )
+        say(f"{task.dataset.split}: images of {len(changed)} finished parts changed; recomputing them", result=True)
     if recorded := writer.recorded() & {*missing, *changed}:  # whoever waits for parts waits for their lines
         writer.forget(recorded)
     return sorted({*missing, *changed})
@@ -152,7 +149,7 @@ def check_reusable(task: Task, file: Path) -> None:
             "choose another --out"
         )
     if note := check_unchanged(task, file, same_times=same_times):
-        print(f"featurize: note: {file}: {note}", file=sys.stderr)
+        say(f"featurize: note: {file}: {note}")
 
 
 def embed_parts(task: Task, writer: store.PartWriter, parts: Sequence[int], meter: Meter) -> None:

@@ -1,6 +1,5 @@
 """The flags that probe and probe sweep share: which probes on which features, and how to fit them."""
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from data import paths
+from data.command import say
 from data.errors import RequestError, unknown
 from probes import protocols
 from probes.card import PROBES
@@ -216,10 +216,10 @@ class FitFlags:
 
         plan = plan_probe(kind, splits, self.out, seed=seed, settings=self._settings(kind, splits, cut))
         if not self.overwrite and (run := finished(plan)):
-            _log(f"{kind}: reused {run.folder}")
+            say(f"{kind}: reused {run.folder}")
             return run
-        run = run_probe(plan, splits, n_jobs=self.n_jobs, log=_log if self.verbose else None)
-        _log(result_line(run))
+        run = run_probe(plan, splits, n_jobs=self.n_jobs, log=say if self.verbose else None)
+        say(result_line(run))
         return run
 
     def check(self, kinds: list[str], splits: "dict[str, FeatureSet]") -> None:
@@ -278,10 +278,6 @@ def result_line(run: "Run") -> str:
     score = "undefined" if value is None else f"{value:.4f}"
     split = "out-of-fold" if "folds" in run.record["chosen_on"] else "val"
     return f"{run.kind}: {best}{split} {metric} {score}, {run.record['seconds']['total']:.1f} s"
-
-
-def _log(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _own_folds(splits: "dict[str, FeatureSet]") -> int | None:

@@ -12,7 +12,6 @@ and "08A" and "09" hold B11 and B12.
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -24,7 +23,7 @@ from jaxtyping import Shaped
 from data.archives import cache_folder, unpacked
 from data.bands import RGB, SENTINEL2, Band
 from data.cached import array_for, keep_array
-from data.command import progress
+from data.command import progress, say
 from data.dataset import EODataset, Statistic, check_variant, measured_statistics
 from data.errors import RequestError, unknown
 from data.flags import DatasetRequest
@@ -389,17 +388,14 @@ def _misnamed(folder: Path, name: str) -> bool:
 def _report_names(folder: Path, name: str, *, corrected: bool) -> None:
     """Report once which bands are renamed, with the statistics that show why."""
     if not corrected:
-        print(f"geobench {name}: band names in the files match their statistics and are kept", file=sys.stderr)
+        say(f"geobench {name}: band names in the files match their statistics and are kept")
         return
     stats = _band_stats(folder)
     shown = []
     for stored, band in _CORRECTED[name].items():
         figures = f" (mean {s['mean']:,.1f}, maximum {s['max']:,.0f})" if (s := stats.get(stored)) else ""
         shown.append(f"'{stored}'{figures} is {band}")
-    print(
-        f"geobench {name}: wrong band names are corrected: {', '.join(shown)}; to keep them use --band-names published",
-        file=sys.stderr,
-    )
+    say(f"geobench {name}: wrong band names are corrected: {', '.join(shown)}; to keep them use --band-names published")
 
 
 def _download(name: str, root: Path) -> None:

@@ -13,7 +13,6 @@ benchmark's code. Over forest the near infrared is brightest by far, so the brig
 import hashlib
 import json
 import os
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from data.archives import cache_folder, fetched
 from data.bands import SENTINEL1, SENTINEL2, Band
 from data.cached import array_for, keep_array
-from data.command import progress
+from data.command import progress, say
 from data.dataset import EODataset, check_variant, measured_statistics
 from data.errors import RequestError
 from data.flags import DatasetRequest
@@ -384,5 +383,5 @@ def _aerial(file: Path, part: Part, samples: Sequence[Mapping[str, Any]]) -> Par
         )
     order = AERIAL_ORDERS[brightest]
     shown = ", ".join(f"{name} {mean:.0f}" for name, mean in zip(order, means, strict=True))
-    print(f"geobench2: aerial channels by their means: {shown}", file=sys.stderr)
+    say(f"geobench2: aerial channels by their means: {shown}")
     return Part(part.place, tuple(Channel(_AERIAL[name]) for name in order), part.dtype)

@@ -19,7 +19,6 @@ So2Sat becomes digital numbers. torchgeo reads a sample at a time: `featurize pa
 
 import hashlib
 import os
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -33,7 +32,7 @@ from rasterio.errors import RasterioError
 from data.archives import cache_folder
 from data.bands import Band
 from data.cached import array_for, keep_array
-from data.command import progress
+from data.command import progress, say
 from data.dataset import EODataset, check_variant, measured_statistics
 from data.errors import RequestError, unknown
 from data.flags import SPLITS, DatasetRequest
@@ -272,10 +271,7 @@ def _samples(name: str, about: TorchGeoSet, source: Any, split: str, root: Path)
 
 @cache
 def _recommend(name: str, better: str) -> None:
-    print(
-        f"torchgeo:{name}: --dataset {better} reads the same files faster and at their native resolution and type",
-        file=sys.stderr,
-    )
+    say(f"torchgeo:{name}: --dataset {better} reads the same files faster and at their native resolution and type")
 
 
 # --- splits and labels

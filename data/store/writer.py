@@ -4,7 +4,6 @@ import hashlib
 import io
 import os
 import shutil
-import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ import h5py
 import numpy as np
 
 from data import paths
+from data.command import say
 from data.dataset import EODataset
 from data.errors import RequestError
 from data.files import canonical_json, explained, published
@@ -296,10 +296,9 @@ class FeatureWriter(PartWriter):
         if self.makers == makers:
             return
         if started:
-            print(
+            say(
                 f"featurize: note: {self.parts} has parts made by other versions ({described(makers[-1], now)}); "
-                "values may differ slightly between them: use --overwrite to recompute everything",
-                file=sys.stderr,
+                "values may differ slightly between them: use --overwrite to recompute everything"
             )
         write_plan(self.parts, plan | {"part_rows": self.part_rows, MADE_BY: self.makers})
 

@@ -1,8 +1,6 @@
 """One process makes every part."""
 
-import sys
-
-from data import store
+from data import command, store
 from data.errors import RequestError
 from data.problems import Kind
 from featurize.job import Job
@@ -47,12 +45,10 @@ def make_files(job: Job, runtime: Runtime, work: Work = embed_parts) -> None:
         task = make_task(job, runtime, split, view)
         file = job.file(task.dataset, view, task.identity)
         summary = featurize_split(task, file, overwrite=job.overwrite, work=work)
-        print(summary, flush=True)
+        command.say(str(summary), result=True)
         if summary.reused:  # verified when it was written
             continue
         for problem in store.verify_features(file).problems:
             if problem.kind is not Kind.COLLAPSED:
                 raise RequestError(f"{problem}; use --overwrite to recompute it")
-            print(
-                f"featurize: warning: {problem}; a probe can learn almost nothing from these features", file=sys.stderr
-            )
+            command.warn("featurize", f"{problem}; a probe can learn almost nothing from these features")
