@@ -60,6 +60,7 @@ class EODataset(ABC):
     scaled = False  # whether scales that files declare were applied: part of the split's identity
     altered: dict[str, Any] | None = None  # how pixels differ from the source's: part of the split's identity
     footprint: Int32[np.ndarray, "samples 3"] | None = None  # scene, row, column of windows of scenes (`data.scene`)
+    geometry: Shaped[np.ndarray, " samples"] | None = None  # WGS 84 geometries as hexadecimal WKB, if not just centres
 
     def __init__(
         self,

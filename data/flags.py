@@ -191,7 +191,11 @@ class ImportFlags:
     Args:
         name: Name of the new dataset, to use with --dataset.
         model: Name of the model. Default: the one recorded in the file.
-        format: clay, earth-index, geovibes or major-tom. Default: recognized by the columns.
+        format: clay, earth-index, geovibes or major-tom (default: recognized by the columns); alphaearth or tessera,
+            rasters with a vector per pixel, which need --at.
+        at: Points to sample a raster at, or polygons to pool it over: a vector file, or a CSV with lon and lat; its
+            columns give ids, labels and splits.
+        pooling: mean or mean+std+min+max of the pixels in a polygon. Default: mean.
         table: CSV or Parquet with labels, splits or locations, joined by id.
         embedding: Column of the vectors, or the common prefix of one column per dimension.
         id: Column of the ids.
@@ -207,6 +211,8 @@ class ImportFlags:
     name: str
     model: str | None = None
     format: str | None = None
+    at: Path | None = None
+    pooling: str | None = None
     table: Path | None = None
     embedding: str | None = None
     id: str | None = None

@@ -246,7 +246,8 @@ def import_(file: Path, *, flags: ImportFlags, out: Path = paths.DEFAULT_OUT) ->
     """Import embeddings computed elsewhere as a feature set for probe and analyze.
 
     Args:
-        file: Parquet or GeoParquet (a list column, or one column per dimension), .npy, .npz or HDF5.
+        file: Parquet or GeoParquet (a list column, or one column per dimension), .npy, .npz or HDF5; with --format
+            alphaearth or tessera, a raster or a folder of rasters.
         flags: How to read it.
         out: Output folder.
     """

@@ -103,6 +103,15 @@ class SceneGrid:
         """(N, 2) WGS 84 degrees of the windows' centres, (N, 2)."""
         return transformed(self.centres(windows), self.crs, "EPSG:4326")
 
+    def boxes(self, windows: np.ndarray) -> np.ndarray:
+        """(N,) shapely squares of the windows, (N, 2), in WGS 84 degrees."""
+        import shapely  # deferred: only for geometries
+
+        corners = windows[:, None] + self.tile * np.array([(0, 0), (0, 1), (1, 1), (1, 0)])
+        x, y = self.affine @ (corners[..., 1].ravel(), corners[..., 0].ravel())
+        lonlat = transformed(np.column_stack([x, y]), self.crs, "EPSG:4326")
+        return shapely.polygons(lonlat.reshape(-1, 4, 2))
+
     def pixels(self, lonlat_or_xy: np.ndarray, crs: str) -> np.ndarray:
         """(N, 2) fractional row and column of points.
 

@@ -33,27 +33,8 @@ def read_shapes(path: Path, field: str | None) -> Shapes:
     Raises:
         RequestError: see `label_windows`.
     """
-    import geopandas  # deferred, as pandas is: seconds
-    import pandas as pd
-
-    try:
-        if path.suffix.lower() == ".csv":
-            table = pd.read_csv(path)
-            frame = _located(path, table)
-        elif path.suffix.lower() in (".parquet", ".geoparquet", ".gpq"):
-            frame = geopandas.read_parquet(path)
-        else:
-            frame = geopandas.read_file(path, engine="pyogrio")
-    except RequestError:
-        raise
-    except Exception as error:  # of several libraries, all about this file
-        raise RequestError(
-            f"cannot read labels from {path} ({' '.join(str(error).split())}); give GeoPackage, GeoJSON, a shapefile, "
-            "GeoParquet, a raster, or a CSV with lon and lat"
-        ) from error
-    columns = [str(name) for name in frame.columns if name != getattr(frame, "_geometry_column_name", None)]
-    if "geometry" not in frame and getattr(frame, "_geometry_column_name", None) not in frame:
-        raise RequestError(f"{path} has no geometries; it has the columns {', '.join(columns)}")
+    frame = read_vector(path)
+    columns = [str(name) for name in frame.columns if name != frame.geometry.name]
     column = field or next((name for name in FIELDS if name in columns), None)
     if column is None:
         raise RequestError(f"{path}: name the column of the class with --label-field; it has {', '.join(columns)}")
@@ -69,6 +50,34 @@ def read_shapes(path: Path, field: str | None) -> Shapes:
         raise RequestError(f"{path}: no row has a class in {column}; fill it in")
     geometries = np.array(frame.geometry.values, dtype=object)[keep]
     return Shapes(geometries, [classes[row] for row in keep], frame.crs.to_wkt())
+
+
+def read_vector(path: Path) -> Any:
+    """A vector file, or a CSV with lon and lat, as a GeoDataFrame.
+
+    Raises:
+        RequestError: it cannot be read, or has no geometries.
+    """
+    import geopandas  # deferred, as pandas is: seconds
+    import pandas as pd
+
+    try:
+        if path.suffix.lower() == ".csv":
+            frame: Any = _located(path, pd.read_csv(path))
+        elif path.suffix.lower() in (".parquet", ".geoparquet", ".gpq"):
+            frame = geopandas.read_parquet(path)
+        else:
+            frame = geopandas.read_file(path, engine="pyogrio")
+    except RequestError:
+        raise
+    except Exception as error:  # of several libraries, all about this file
+        raise RequestError(
+            f"cannot read {path} ({' '.join(str(error).split())}); give GeoPackage, GeoJSON, a shapefile, "
+            "GeoParquet, a raster, or a CSV with lon and lat"
+        ) from error
+    if getattr(frame, "_geometry_column_name", None) not in frame:
+        raise RequestError(f"{path} has no geometries; it has the columns {', '.join(map(str, frame.columns))}")
+    return frame
 
 
 def _located(path: Path, table: Any) -> Any:

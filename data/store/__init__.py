@@ -31,6 +31,7 @@ from data.store.reader import (
     knows_all_pixels,
     open_hdf5,
     read_features,
+    read_geometries,
     read_identity,
     read_sources,
     splits_in,

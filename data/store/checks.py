@@ -186,6 +186,7 @@ LAYOUT = {
     "ids": ((1,), "S"),
     "lonlat": ((2,), "f"),
     "footprint": ((2,), "i"),
+    "geometry": ((1,), "S"),
     "sources": ((2,), "u"),
 }
 

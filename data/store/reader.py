@@ -10,12 +10,13 @@ from typing import Any
 
 import h5py
 import numpy as np
-from jaxtyping import UInt64
+from jaxtyping import Shaped, UInt64
 
 from data import paths
 from data.dataset import SPLITS
 from data.errors import RequestError
 from data.files import explained
+from data.scene.grid import grids_of
 from data.seen import PIXELS
 from data.store.child import Damaged, inspected, signature
 from data.store.identity import dataset_slug
@@ -147,6 +148,26 @@ def read_sources(file: Path) -> UInt64[np.ndarray, "samples 2"] | None:
             return source["sources"][:] if "sources" in source else None
     except (OSError, KeyError, ValueError, RuntimeError) as error:  # h5py's, of damaged files
         raise _unreadable(file, error) from error
+
+
+def read_geometries(features: FeatureSet) -> Shaped[np.ndarray, " samples"] | None:
+    """Geometries of a whole feature file's samples: as stored, the squares of windows, or points.
+
+    Returns:
+        (N,) shapely geometries in WGS 84 longitude and latitude; None without locations.
+    """
+    import shapely  # deferred: only for geometries
+
+    with open_hdf5(features.file) as source:
+        if "geometry" in source:
+            return shapely.from_wkb(source["geometry"][:].astype(str))
+    if features.footprint is not None:
+        grids, found = grids_of(features.identity["dataset"]["provenance"]), np.empty(len(features.ids), object)
+        for number, grid in enumerate(grids):
+            here = features.footprint[:, 0] == number
+            found[here] = grid.boxes(features.footprint[here, 1:])
+        return found
+    return None if features.lonlat is None else shapely.points(features.lonlat)
 
 
 def knows_all_pixels(file: Path) -> bool:

@@ -192,6 +192,8 @@ class FeatureWriter(PartWriter):
             arrays["lonlat"] = dataset.lonlat.astype(np.float64)
         if dataset.footprint is not None:
             arrays["footprint"] = dataset.footprint.astype(np.int32)
+        if dataset.geometry is not None:
+            arrays["geometry"] = dataset.geometry.astype(bytes)
         sources, journal = np.zeros((self.rows, 2), np.uint64), self._read_journals()
         self._lock.check()
         digest = hashlib.sha256()

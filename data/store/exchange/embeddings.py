@@ -2,10 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 
 from data.cached import UNUSABLE
 from data.errors import RequestError, unknown
+from data.files import sha256_of_file
 from data.places import on_earth
+from data.scene.grid import transformed
 from data.store.child import inspected
 from data.store.reader import open_hdf5
 
@@ -71,6 +73,7 @@ class Embeddings:
         lonlat_columns: pairs of columns that may hold longitude and latitude.
         model: name of the model that made them, if known.
         metadata: recorded in the file.
+        pooling: how pixels became vectors, if known.
     """
 
     file: Path
@@ -82,6 +85,11 @@ class Embeddings:
     lonlat_columns: tuple[tuple[str | None, str | None], ...] = LONLAT
     model: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    pooling: str = "as-imported"
+
+    def digest(self) -> str:
+        """sha256 of what the vectors were read from."""
+        return sha256_of_file(self.file)
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield first row and (n, D) vectors of each block; NaN for one that is missing or of another length."""
@@ -98,6 +106,10 @@ class Embeddings:
         """Longitudes and latitudes of the geometries; None without geometries."""
         return None
 
+    def geometries(self) -> Shaped[np.ndarray, " samples"] | None:
+        """Geometries in WGS 84 as hexadecimal WKB; None where there are none, or points only."""
+        return None
+
 
 def open_embeddings(file: Path, product: str | None, embedding: str | None) -> Embeddings:
     """Open a file of embeddings.
@@ -111,7 +123,7 @@ def open_embeddings(file: Path, product: str | None, embedding: str | None) -> E
         RequestError: absent, of no known kind, damaged, empty, or without vectors.
     """
     if product is not None and product not in PRODUCTS:
-        raise unknown("format", product, PRODUCTS)
+        raise unknown("format", product, (*PRODUCTS, "alphaearth", "tessera"))
     if not file.is_file():
         raise RequestError(f"no file at {file}; give Parquet, GeoParquet, .npy, .npz or HDF5")
     suffix = file.suffix.lower()
@@ -167,11 +179,34 @@ class _Parquet(Embeddings):
 
     def centres(self) -> Float[np.ndarray, "samples 2"] | None:
         """See `Embeddings.centres`; of the column that the ``geo`` metadata names."""
+        if self._shapes is None:
+            return None
+        import shapely
+
+        shapes, to_lonlat = self._shapes
+        centroids = shapely.centroid(shapes)
+        lonlat = np.column_stack([shapely.get_x(centroids), shapely.get_y(centroids)])
+        return on_earth(to_lonlat(lonlat), where=self.file.name)
+
+    def geometries(self) -> Shaped[np.ndarray, " samples"] | None:
+        """See `Embeddings.geometries`."""
+        if self._shapes is None:
+            return None
+        import shapely
+
+        shapes, to_lonlat = self._shapes
+        if (shapely.get_type_id(shapes) <= shapely.GeometryType.POINT).all():  # also where there is none
+            return None
+        return shapely.to_wkb(shapely.transform(shapes, to_lonlat), hex=True)
+
+    @cached_property
+    def _shapes(self) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]] | None:
+        """Geometries (N,), and what turns their coordinates, (n, 2), into WGS 84 degrees."""
         geo = self.metadata.get("geo")
         if not geo:
             return None
         import shapely  # deferred: only for geometries
-        from pyproj import CRS, Transformer
+        from pyproj import CRS
         from pyproj.exceptions import ProjError
 
         name = geo.get("primary_column", "geometry")
@@ -179,16 +214,14 @@ class _Parquet(Embeddings):
             if name not in source.schema_arrow.names:
                 return None
             column = source.read(columns=[name]).column(0).to_numpy()
-        shapes = shapely.centroid(shapely.from_wkb(column, on_invalid="ignore"))
-        lonlat = np.column_stack([shapely.get_x(shapes), shapely.get_y(shapes)])
         crs = geo.get("columns", {}).get(name, {}).get("crs")  # absent means WGS 84
         try:
-            if crs and not CRS.from_user_input(crs).is_geographic:
-                change = Transformer.from_crs(CRS.from_user_input(crs), "EPSG:4326", always_xy=True)
-                lonlat = np.column_stack(change.transform(lonlat[:, 0], lonlat[:, 1]))
+            system = CRS.from_user_input(crs) if crs else None
         except ProjError:
             return None
-        return on_earth(lonlat, where=self.file.name)
+        projected = system is not None and not system.is_geographic
+        change = partial(transformed, source=system, target="EPSG:4326") if projected else np.asarray
+        return shapely.from_wkb(column, on_invalid="ignore"), change
 
 
 def _open_parquet(file: Path, product: str | None, embedding: str | None) -> Embeddings:

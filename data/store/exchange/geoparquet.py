@@ -9,13 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import RequestError
-from data.store.reader import FeatureSet
+from data.store.reader import FeatureSet, read_geometries
 
 ROW_GROUP = 8192
 
 
 def write_geoparquet(features: FeatureSet, target: Path) -> None:
-    """Write one split: ``id``, ``split``, ``class`` or ``classes``, ``embedding`` (float32), ``geometry`` (WKB points).
+    """Write one split: ``id``, ``split``, ``class`` or ``classes``, ``embedding`` (float32), ``geometry`` (WKB: a
+    footprint where known, else a point).
 
     Rows are in Hilbert order, so that readers of a region skip most row groups; the file is compressed by ZSTD. The
     key ``geo`` of its metadata follows GeoParquet 1.1 (longitude and latitude, OGC:CRS84); ``emb`` describes the
@@ -35,20 +36,20 @@ def write_geoparquet(features: FeatureSet, target: Path) -> None:
     except ImportError as error:
         raise RequestError("--to geoparquet needs geopandas: pip install 'frozen-earth[geo]'") from error
 
-    points = geopandas.GeoSeries.from_xy(*features.lonlat.T, crs="OGC:CRS84")
-    order = np.argsort(points.hilbert_distance().to_numpy(), kind="stable")
+    shapes = geopandas.GeoSeries(read_geometries(features), crs="OGC:CRS84")
+    order = np.argsort(shapes.hilbert_distance().to_numpy(), kind="stable")
     vectors = features.features[order].astype(np.float32)
     columns: dict[str, Any] = {
         "id": pa.array([features.ids[row] for row in order]),
         "split": pa.array([features.identity["split"]["name"]] * len(order)).dictionary_encode(),
         **_classes(features, order),
         "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1]),
-        "geometry": pa.array(points.iloc[order].to_wkb().tolist(), pa.binary()),
+        "geometry": pa.array(shapes.iloc[order].to_wkb().tolist(), pa.binary()),
     }
     geometry = {
         "encoding": "WKB",
-        "geometry_types": ["Point"],
-        "bbox": [float(value) for value in points.total_bounds],
+        "geometry_types": sorted(shapes.geom_type.unique()),
+        "bbox": [float(value) for value in shapes.total_bounds],
     }
     metadata = {
         "geo": {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}},

@@ -18,6 +18,7 @@ from data.errors import RequestError
 from data.files import sha256_of_file
 from data.flags import ImportFlags
 from data.store.exchange.embeddings import Embeddings, open_embeddings
+from data.store.exchange.rasters import DIMENSIONS, open_rasters
 from data.store.exchange.rows import read_rows
 from data.store.identity import dataset_slug, encoder_slug, make_identity
 from data.store.writer import DEFAULT_PART_ROWS, FeatureWriter
@@ -27,7 +28,7 @@ def import_features(file: Path, flags: ImportFlags, out: Path) -> list[Path]:
     """Write one feature file per split.
 
     Args:
-        file: Parquet or GeoParquet, ``.npy``, ``.npz`` or HDF5.
+        file: Parquet or GeoParquet, ``.npy``, ``.npz`` or HDF5; a raster of embeddings or a folder of them.
         flags: how to read it.
         out: output folder.
 
@@ -41,14 +42,19 @@ def import_features(file: Path, flags: ImportFlags, out: Path) -> list[Path]:
         raise RequestError(
             f"--name {flags.name}: use letters, digits, '-', '_' and '.', starting with a letter or digit"
         )
-    source = open_embeddings(file, flags.format, flags.embedding)
-    rows, digest = read_rows(flags, source), sha256_of_file(file)
+    if flags.format in DIMENSIONS:
+        source: Embeddings = open_rasters(file, flags.format, flags.at, flags.pooling)
+    elif flags.at or flags.pooling:
+        raise RequestError(f"--at and --pooling are for --format {' and '.join(DIMENSIONS)}; remove them")
+    else:
+        source = open_embeddings(file, flags.format, flags.embedding)
+    rows, digest = read_rows(flags, source), source.digest()
     imported: dict[str, Any] = {"file_sha256": digest, "split": rows.how_split}
     if rows.dropped:
         imported["dropped"] = rows.dropped
     if flags.table:
         imported["table_sha256"] = sha256_of_file(flags.table)
-    encoder = _encoder(flags.model or source.model or "imported", source.dtype, digest)
+    encoder = _encoder(flags.model or source.model or "imported", source, digest)
     environment: dict[str, Any] = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "imported_from": file.name,
@@ -73,6 +79,7 @@ def import_features(file: Path, flags: ImportFlags, out: Path) -> list[Path]:
             lonlat=None if rows.lonlat is None else rows.lonlat[of_split],
             provenance={"imported": imported},
         )
+        dataset.geometry = None if rows.geometry is None else rows.geometry[of_split]
         identity = make_identity(dataset, encoder)
         target = paths.feature_file(paths.feature_folder(out, dataset_slug(identity), encoder_slug(identity)), split)
         size = {"rows": len(dataset), "dim": source.dim, "dtype": source.dtype, "part_rows": DEFAULT_PART_ROWS}
@@ -85,7 +92,7 @@ def import_features(file: Path, flags: ImportFlags, out: Path) -> list[Path]:
     return written
 
 
-def _encoder(name: str, dtype: str, digest: str) -> dict[str, Any]:
+def _encoder(name: str, source: Embeddings, digest: str) -> dict[str, Any]:
     """Identity of an encoder of which nothing but its vectors is known."""
     return {
         "name": name,
@@ -95,11 +102,11 @@ def _encoder(name: str, dtype: str, digest: str) -> dict[str, Any]:
         "wavelengths_um": [],
         "image_size": None,
         "interpolation": None,
-        "pooling": "as-imported",
+        "pooling": source.pooling,
         "normalization": {"method": "as-imported"},
         "weights": {"source": "imported", "sha256": digest},
         "precision": "as-imported",
-        "dtype": dtype,
+        "dtype": source.dtype,
     }
 
 

@@ -31,6 +31,7 @@ class Rows:
         class_names: K names; none for an unlabelled set.
         splits: (n,) names.
         lonlat: (n, 2) degrees, or None.
+        geometry: (n,) hexadecimal WKB, or None.
         dropped: rows left out, by reason.
         how_split: where the splits come from.
     """
@@ -41,6 +42,7 @@ class Rows:
     class_names: tuple[str, ...]
     splits: np.ndarray
     lonlat: np.ndarray | None
+    geometry: np.ndarray | None
     dropped: dict[str, int]
     how_split: str
 
@@ -63,7 +65,7 @@ def read_rows(flags: ImportFlags, source: Embeddings) -> Rows:
     if flags.table:
         frame = _joined(frame, ids, flags, problems)
     labels, names = _labels(frame, flags, problems)
-    lonlat = _lonlat(frame, flags, source)
+    lonlat, geometry = _lonlat(frame, flags, source), source.geometries()
     words, how = _splits(frame, flags, problems)
     keep = problems.keep(drop=flags.drop)
     if not keep.any():
@@ -78,6 +80,7 @@ def read_rows(flags: ImportFlags, source: Embeddings) -> Rows:
         class_names=names,
         splits=splits,
         lonlat=None if lonlat is None or np.isnan(lonlat[keep]).any() else lonlat[keep],
+        geometry=None if geometry is None or pd.isna(geometry[keep]).any() else geometry[keep],
         dropped=problems.dropped(),
         how_split=how,
     )
