@@ -275,13 +275,13 @@ def _write(found: Across, rule: str, simulated: bool, resamples: int, stem: Path
         files.append(tables.write_csv(named, own.with_name(f"{own.name}__nemenyi")))
     return write_view(
         found.table.join(found.scores, on="name").assign(simulated=simulated),
-        lambda _: _draw(found, title, simulated, note), own, title=title, shown=[readable(found)], note=note, of=(),
+        lambda _: _draw(found), own, title=title, drawn=title, where="", shown=[readable(found)], note=note, of=(),
         alt=f"Interquartile means of {len(found.table)} models and probes, and which of their ranks differ.",
         files=files,
     )  # fmt: skip
 
 
-def _draw(found: Across, title: str, simulated: bool, note: str) -> Figure:
+def _draw(found: Across) -> Figure:
     count = len(found.table)
     heights = [0.34 * count + 0.6, *([0.3 * count + 1.2] if found.nemenyi is not None else [])]
     figure = figures.new_figure(10, 1.9 + sum(heights))
@@ -289,20 +289,15 @@ def _draw(found: Across, title: str, simulated: bool, note: str) -> Figure:
     draw(found.table, axes[0])
     if found.nemenyi is not None:
         draw_ranks(found, axes[1])
-    figures.put_title(figure, title, "", simulated=simulated, note=note)
     return figure
 
 
 def draw(table: pd.DataFrame, ax: Axes) -> None:
     """A row per model and probe: the interquartile mean and its interval, the best on top."""
-    for y, row in enumerate(table.to_dict("records")):
-        ax.plot([row["low"], row["high"]], [y, y], color=figures.PALETTE[0], lw=1.8, solid_capstyle="butt")
-        ax.plot(row["iqm"], y, "o", color=figures.PALETTE[0], ms=5)
-    ax.set_yticks(range(len(table)), [figures.wrapped(name, 60) for name in table["name"]])
-    ax.set_ylim(len(table) - 0.4, -0.6)
+    for y, row in enumerate(table.rename(columns={"iqm": "value"}).to_dict("records")):
+        figures.draw_value(ax, row, y, figures.PALETTE[0])
     ax.set_xlabel("Interquartile mean of normalized scores")
-    ax.grid(axis="x")
-    figures.without_frame(ax)
+    figures.label_rows(ax, [figures.wrapped(name, 60) for name in table["name"]])
 
 
 def draw_ranks(found: Across, ax: Axes) -> None:
@@ -337,8 +332,8 @@ def _write_overall(frame: pd.DataFrame, stem: Path) -> list[Output]:
         title = f"Ranks over {len(datasets)} datasets, {frames.RULE_WORDS[str(rule)]}"
         outputs.append(
             write_view(
-                part, lambda part, title=title, note=note: _draw_overall(part, datasets, title, note),
-                stem.with_name(f"{stem.name}__all__{rule}"), title=title,
+                part, lambda part, ax: _draw_overall(part, datasets, ax), stem.with_name(f"{stem.name}__all__{rule}"),
+                title=title, size=(5 + 1.1 * len(datasets), 2.2 + 0.3 * len(part)), where="",
                 shown=[Table(["Model and probe", *datasets, "Mean rank"], rows)], note=note, of=(),
                 alt=f"Ranks of {len(rows)} models and probes on {len(datasets)} datasets.", summary=nothing,
             )
@@ -346,9 +341,7 @@ def _write_overall(frame: pd.DataFrame, stem: Path) -> list[Output]:
     return outputs
 
 
-def _draw_overall(ranks: pd.DataFrame, datasets: Sequence[str], title: str, note: str) -> Figure:
-    figure = figures.new_figure(5 + 1.1 * len(datasets), 2.2 + 0.3 * len(ranks))
-    ax = figure.subplots()
+def _draw_overall(ranks: pd.DataFrame, datasets: Sequence[str], ax: Axes) -> None:
     values = ranks[[*datasets, "mean_rank"]].to_numpy(float)
     shares = np.nan_to_num(1 / values) ** 0.5  # the first ranks are what is looked for
     columns = [figures.wrapped(name, 14) for name in (*datasets, "mean rank")]
@@ -360,5 +353,3 @@ def _draw_overall(ranks: pd.DataFrame, datasets: Sequence[str], title: str, note
     )
     ax.xaxis.tick_top()
     ax.tick_params(length=0, rotation=0)
-    figures.put_title(figure, title, "", simulated=bool(ranks["simulated"].any()), note=note)
-    return figure

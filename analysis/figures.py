@@ -148,6 +148,20 @@ def put_title(figure: Figure, what: str, where: str, *, simulated: bool, note: s
         figure.supxlabel(wrapped_note, x=0.01, ha="left", fontsize=7.5, color=GREY)
 
 
+def label_rows(ax: Axes, labels: Sequence[str], *, top: float = -0.6) -> None:
+    """Finish a chart with a row per label, the first one on top: names, limits, vertical grid lines and no frame."""
+    ax.set_yticks(range(len(labels)), list(labels))
+    ax.set_ylim(len(labels) - 0.4, top)
+    ax.grid(axis="x")
+    without_frame(ax)
+
+
+def draw_value(ax: Axes, row: Any, y: float, colour: str, *, filled: bool = True, size: float = 5) -> None:
+    """A dot at the ``value`` of a row, and a line from ``low`` to ``high``; nothing where they are NaN."""
+    ax.plot([row["low"], row["high"]], [y, y], color=colour, lw=1.7, solid_capstyle="butt")
+    ax.plot(row["value"], y, "o", color=colour, mfc=colour if filled else "white", ms=size, mew=1.4)
+
+
 def without_frame(ax: Axes) -> None:
     """Remove the box and ticks around a panel."""
     for spine in ax.spines.values():

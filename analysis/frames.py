@@ -80,6 +80,11 @@ def rule_words(rule: str, multilabel: bool) -> str:
     return RULE_WORDS[rule] if multilabel else "argmax"
 
 
+def run_title(row: Any) -> str:
+    """Probe and decision rule of a row with the columns of `run_columns`, ``probe`` and ``rule``."""
+    return f"{row['probe']}, {rule_words(row['rule'], row['multilabel'])}"
+
+
 def metrics_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Every metric of every run.
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from analysis import figures, frames
@@ -99,7 +98,6 @@ def headline(frame: pd.DataFrame) -> pd.DataFrame:
 
 def readable(frame: pd.DataFrame) -> Table:
     """The table of one dataset's curves."""
-    name = frames.metric_names(bool(frame["multilabel"].iloc[0]))[str(frame["metric"].iloc[0])]
     rows = []
     for row in frame.to_dict("records"):
         shots, fraction = row["shots"], row["fraction"]
@@ -107,38 +105,27 @@ def readable(frame: pd.DataFrame) -> Table:
         part = f"{fraction:g} of train" if fraction == fraction and fraction else part
         value = figures.with_interval(*(float("nan") if row[c] is None else row[c] for c in ("mean", "low", "high")))
         rows.append([row["model"], row["curve"], part, f"{row['train_rows']:,.0f}", str(row["seeds"]), value])
-    return Table(["Model", "Probe", "Train", "Samples", "Seeds", f"{name} [95% CI]"], rows)
+    return Table(["Model", "Probe", "Train", "Samples", "Seeds", f"{frames.metric_of(frame)} [95% CI]"], rows)
 
 
 def write(runs: Sequence[Run], folder: Path) -> list[Output]:
     """A figure and a table for each dataset that has curves."""
     frame, outputs = compute(runs), []
     for dataset, part in frame.groupby("dataset", sort=False) if len(frame) else ():
-        drawn = headline(part)
-        words = interval_words(drawn)
-        curves = drawn[["model", "curve"]].drop_duplicates().shape[0]
+        shown = headline(part)
+        words = interval_words(shown)
+        curves = shown[["model", "curve"]].drop_duplicates().shape[0]
         outputs.append(
             write_view(
-                part, lambda _, drawn=drawn: draw_figure(drawn), folder / f"curves__{dataset}__learning",
-                title="Learning curves", heading=f"Learning curves, {dataset}", shown=[readable(drawn)], left=3,
-                note=words, caption=f"Mean over seeds by size of train. {words}", of=["dataset"],
+                part, lambda _, ax, shown=shown: draw(shown, ax), folder / f"curves__{dataset}__learning",
+                title="Learning curves", heading=f"Learning curves, {dataset}", size=(7.5, 4.6),
+                drawn=f"Learning curves, {frames.rule_words('tuned', shown['multilabel'].iloc[0])}",
+                where=str(dataset), reading=f"Test split. {words}", shown=[readable(shown)], left=3, note=words,
+                caption=f"Mean over seeds by size of train. {words}", of=["dataset"],
                 alt=f"Learning curves of {curves} probes.",
             )
         )  # fmt: skip
     return outputs
-
-
-def draw_figure(frame: pd.DataFrame) -> Figure:
-    """All curves of one dataset."""
-    first: Any = frame.iloc[0]
-    figure = figures.new_figure(7.5, 4.6)
-    draw(frame, figure.subplots())
-    rule = "thresholds tuned on val" if first["multilabel"] else "argmax"
-    figures.put_title(
-        figure, f"Learning curves, {rule}", str(first["dataset"]), simulated=bool(frame["simulated"].any()),
-        note=f"Test split. {interval_words(frame)}",
-    )  # fmt: skip
-    return figure
 
 
 def draw(frame: pd.DataFrame, ax: Axes) -> None:
@@ -155,8 +142,7 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
     ax.set_xticks(sizes)
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.xaxis.set_minor_locator(NullLocator())
-    metric = frames.metric_names(bool(frame["multilabel"].iloc[0]))[str(frame["metric"].iloc[0])]
-    ax.set(xlabel="Training samples", ylabel=f"{metric} on test")
+    ax.set(xlabel="Training samples", ylabel=f"{frames.metric_of(frame)} on test")
     ax.grid(axis="y")
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=1 if several else 4)
     figures.without_frame(ax)

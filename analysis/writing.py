@@ -14,11 +14,16 @@ from analysis.words import with_simulated
 
 def write_view(
     frame: pd.DataFrame,
-    draw: Callable[[pd.DataFrame], Figure] | None,
+    draw: Callable[..., Any] | None,
     stem: Path,
     *,
     title: str,
+    what: str = "",
     heading: str = "",
+    size: tuple[float, float] | None = None,
+    drawn: str = "",
+    where: str | None = None,
+    reading: str | None = None,
     shown: Sequence[Table] = (),
     left: int = 1,
     note: str = "",
@@ -29,24 +34,46 @@ def write_view(
 
     Args:
         frame: the numbers in full precision; ``simulated`` says whether any are of simulated data.
-        draw: makes the figure of the frame; None where there is none.
+        draw: makes the figure of the frame, or, with `size`, draws the frame on the axes given; None: no figure.
         stem: of the files.
         title: of the output, in the report.
-        heading: of the table files, and their caption in LaTeX; default: the title.
+        what: what the view shows of the run that the title names: leads the heading and the figure's title.
+        heading: of the table files, and their caption in LaTeX. Default: `what`, dataset, model and title.
+        size: width and height in inches of a figure with one panel.
+        drawn: title of the figure. Default: `what` and title. Without `what`, `drawn` and `size`, `draw` writes it.
+        where: second line of the figure's title. Default: dataset and model.
+        reading: note of the figure. Default: `note`.
         shown: the tables as they are read.
         left: how many columns of these, from the left, are text.
         note: how to read them: below the heading, and the output's caption unless it has its own.
         of: columns that have one value, for the output's fields of the same name.
         about: further fields of `Output`; ``files`` are added to those written here.
     """
-    heading = with_simulated(heading or title, is_simulated(frame))
-    files = list(figures.save(draw(frame), stem)) if draw else []
+    first = frame.iloc[0]
+    if what:
+        heading = heading or f"{what}, {first['dataset']}, {first['model']}, {title}"
+        drawn = drawn or f"{what}: {title}"
+    files = []
+    if draw:
+        figure = _one_panel(frame, draw, size) if size else draw(frame)
+        if drawn or size:
+            where = f"{first['dataset']}: {first['model']}" if where is None else where
+            reading = note if reading is None else reading
+            figures.put_title(figure, drawn or title, where, simulated=is_simulated(frame), note=reading)
+        files += figures.save(figure, stem)
     files.append(tables.write_csv(frame, stem))
     if shown:
+        heading = with_simulated(heading or title, is_simulated(frame))
         files += tables.write_documents(shown, stem, heading, left=left, note=note)
     files += about.pop("files", ())
-    about = {"caption": note} | {column: str(frame[column].iloc[0]) for column in of} | about
+    about = {"caption": note} | {column: str(first[column]) for column in of} | about
     return Output(title=title, files=tuple(files), tables=tuple(shown), **about)
+
+
+def _one_panel(frame: pd.DataFrame, draw: Callable[..., Any], size: tuple[float, float]) -> Figure:
+    figure = figures.new_figure(*size)
+    draw(frame, figure.subplots())
+    return figure
 
 
 def is_simulated(frame: pd.DataFrame) -> bool:

@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analysis import figures, frames
 from analysis.contract import Output, Table
 from analysis.studies import reference
-from analysis.writing import is_simulated, write_view
+from analysis.writing import write_view
 from data.runs import Run
 from probes import pooling
 
@@ -65,21 +64,14 @@ def write(runs: Sequence[Run], folder: Path) -> list[Output]:
         if frame.empty:
             continue
         words = f"{about['model']}, {about['probe']}"
-
-        def drawn(frame: pd.DataFrame, where: str = f"{run.dataset}: {words}") -> Figure:
-            figure = figures.new_figure(9.5, 1.9 + 0.3 * len(frame))
-            draw(frame, figure.subplots())
-            figures.put_title(figure, "Table 3: the published cases", where, simulated=is_simulated(frame), note=NOTE)
-            return figure
-
         title = f"Table 3: published cases; {words}"
         outputs.append(
             write_view(
-                frame, drawn, folder / f"eurosat__{run.dataset}__table3__{run.encoder}__{run.folder.name}", title=title,
-                heading=f"{title}, {run.dataset}", shown=[readable(frame)], left=3, note=NOTE, of=(),
-                dataset=run.dataset,
-                alt=f"{len(frame)} published cases with the share of our test samples that were predicted "
-                "the same way.",
+                frame, draw, folder / f"eurosat__{run.dataset}__table3__{run.encoder}__{run.folder.name}", title=title,
+                heading=f"{title}, {run.dataset}", size=(9.5, 1.9 + 0.3 * len(frame)),
+                drawn="Table 3: the published cases", where=f"{run.dataset}: {words}",
+                shown=[readable(frame)], left=3, note=NOTE, of=(), dataset=run.dataset,
+                alt=f"{len(frame)} published cases with the share of our test samples predicted the same way.",
             )
         )  # fmt: skip
     return outputs
@@ -93,12 +85,9 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
     for y, row in enumerate(rows):
         ax.text(row["as_published"], y, f" {row['as_published']:.0%} of {row['samples']:,}", va="center", fontsize=8)
     words = [row["true"] if row["true"] == row["published"] else f"{row['true']} as {row['published']}" for row in rows]
-    ax.set_yticks(range(len(rows)), words)
-    ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set(xlim=(0, 1.18), xlabel="Share of our test samples of the class predicted as in the published case")
     ax.set_xticks(np.linspace(0, 1, 6))
-    ax.grid(axis="x")
+    figures.label_rows(ax, words)
     handles = [Patch(color=figures.RIGHT), Patch(color=figures.WRONG)]
     words = ["published: correct", "published: error"]
     ax.legend(handles, words, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figures.without_frame(ax)

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analysis import figures, frames
 from analysis.contract import Output, Table
@@ -83,16 +82,10 @@ def write(runs: Sequence[Run], out: Path, other_out: str, folder: Path, notes: l
         note += f" No features were made on {absent[0]}, so nothing is compared."
         notes.append(f"no features made on {absent[0]}; make them there and name that output folder with --other-out")
     title, dataset = "CPU and GPU", runs[0].dataset
-
-    def drawn(frame: pd.DataFrame) -> Figure:
-        figure = figures.new_figure(9, 1.9 + 0.36 * len(frame))
-        draw(frame, figure.subplots())
-        figures.put_title(figure, title, dataset, simulated=runs[0].simulated, note=note)
-        return figure
-
     return [
         write_view(
-            frame, drawn, folder / f"eurosat__{dataset}__devices", title=title, heading=f"{title}, {dataset}",
+            frame, draw, folder / f"eurosat__{dataset}__devices", title=title, heading=f"{title}, {dataset}",
+            size=(9, 1.9 + 0.36 * len(frame)), where=dataset,
             shown=[readable(frame)], note=note, of=["dataset"], alt=f"Images per second of {len(frame)} feature sets.",
         )
     ]  # fmt: skip
@@ -106,8 +99,5 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
     for y, rate in enumerate(rates):
         ax.text(rate, y, f" {rate:,.1f}", va="center", fontsize=8)
     words = [f"{row['model']}\n{row['device']}, {row['precision']}" for row in frame.to_dict("records")]
-    ax.set_yticks(range(len(frame)), words)
-    ax.set_ylim(len(frame) - 0.4, -0.6)
     ax.set(xlabel="Images per second", xlim=(0, rates.max() * 1.15))
-    ax.grid(axis="x")
-    figures.without_frame(ax)
+    figures.label_rows(ax, words)

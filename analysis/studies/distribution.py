@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analysis import figures
 from analysis.contract import Output, Table
@@ -103,18 +102,11 @@ def write(run: Run, out: Path, folder: Path, notes: list[str]) -> Output:
     frame = compute(run, out)
     if unknown := [str(split) for split, part in frame.groupby("split") if all(part["count"].isna())]:
         notes.append(f"class counts of {', '.join(unknown)} are unknown: the features of the run are missing")
-    note = _published_note(run)
-
-    def drawn(frame: pd.DataFrame) -> Figure:
-        figure = figures.new_figure(9, 2.0 + 0.26 * len(run.class_names))
-        draw(frame, figure.subplots())
-        figures.put_title(figure, "Class distribution", run.dataset, simulated=run.simulated, note=note)
-        return figure
-
     title = "Table 1: class distribution"
     return write_view(
-        frame, drawn, folder / f"eurosat__{run.dataset}__table1", title=title, heading=f"{title}, {run.dataset}",
-        shown=[readable(frame)], note=note or "Samples per class and split.", of=["dataset"],
+        frame, draw, folder / f"eurosat__{run.dataset}__table1", title=title, heading=f"{title}, {run.dataset}",
+        size=(9, 2.0 + 0.26 * len(run.class_names)), drawn="Class distribution", where=run.dataset,
+        shown=[readable(frame)], note=_published_note(run) or "Samples per class and split.", of=["dataset"],
         alt=f"Samples of {len(run.class_names)} classes in each split.",
     )  # fmt: skip
 
@@ -130,9 +122,6 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
             continue
         ax.barh(range(len(names)), counts, left=left, color=colours[split], height=0.72, label=split)
         left += counts
-    ax.set_yticks(range(len(names)), [figures.wrapped(name, 44) for name in names])
-    ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlabel("Samples")
-    ax.grid(axis="x")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figures.without_frame(ax)
+    figures.label_rows(ax, [figures.wrapped(name, 44) for name in names])

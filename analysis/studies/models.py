@@ -1,12 +1,11 @@
 """DINOv2 and a CNN side by side, with the class project's accuracy."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import figures, frames
@@ -69,15 +68,9 @@ def write(runs: Sequence[Run], folder: Path, notes: list[str]) -> Output:
         note += " Models with random weights were never trained: their rows only show that the tool works."
     count = frame.groupby(["encoder", "run"]).ngroups
     title = "DINOv2 and a CNN" if set(SIDES.values()) <= set(frame["side"]) else "Models side by side"
-
-    def drawn(frame: pd.DataFrame) -> Figure:
-        figure = figures.new_figure(9.5, 2.1 + 0.42 * count)
-        draw(frame.loc[frame["metric"] == "accuracy"], figure.subplots(), published=published)
-        figures.put_title(figure, title, dataset, simulated=runs[0].simulated, note=note)
-        return figure
-
     return write_view(
-        frame, drawn, folder / f"eurosat__{dataset}__models", title=title, heading=f"{title}, {dataset}",
+        frame, partial(draw, published=published), folder / f"eurosat__{dataset}__models", title=title,
+        heading=f"{title}, {dataset}", size=(9.5, 2.1 + 0.42 * count), where=dataset,
         shown=[readable(frame, published=published)], left=3, note=note, of=["dataset"],
         alt=f"Accuracy of {count} models.",
     )  # fmt: skip
@@ -85,26 +78,22 @@ def write(runs: Sequence[Run], folder: Path, notes: list[str]) -> Output:
 
 def draw(frame: pd.DataFrame, ax: Axes, *, published: bool) -> None:
     """Accuracy of each model with its interval, and the published one as a line."""
+    frame = frame.loc[frame["metric"] == "accuracy"]
     palette = {"DINOv2": figures.PALETTE[0], "CNN": figures.PALETTE[1], "DINOv2 + CNN": figures.PALETTE[2]}
     palette["other"] = figures.GREY
     rows = frame.to_dict("records")
     for y, row in enumerate(rows):
-        if not np.isnan(row["low"]):
-            ax.plot([row["low"], row["high"]], [y, y], color=palette[row["side"]], lw=2, solid_capstyle="butt")
-        ax.plot(row["value"], y, "o", color=palette[row["side"]], ms=6)
+        figures.draw_value(ax, row, y, palette[row["side"]], size=6)
         ax.annotate(
             f"{row['value']:.3f}", (row["value"], y), (0, 6), textcoords="offset points", ha="center", fontsize=8
         )
     if published:
         ax.axvline(reference.CLASS_PROJECT_ACCURACY, color=figures.WRONG, lw=1.2, ls="--", zorder=0)
-    ax.set_yticks(range(len(rows)), [f"{row['model']}\n{row['probe']}" for row in rows])
-    ax.set_ylim(len(rows) - 0.4, -0.75)
     ax.set_xlabel(f"Accuracy on test, {frames.interval_words(frame)}")
-    ax.grid(axis="x")
+    figures.label_rows(ax, [f"{row['model']}\n{row['probe']}" for row in rows], top=-0.75)
     shown = [side for side in palette if side in set(frame["side"])]
     handles = [Line2D([], [], marker="o", lw=2, color=palette[side]) for side in shown]
     if published:
         handles.append(Line2D([], [], ls="--", lw=1.2, color=figures.WRONG))
         shown.append(f"class project ({reference.CLASS_PROJECT_ACCURACY:.3f}, published)")
     ax.legend(handles, shown, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figures.without_frame(ax)

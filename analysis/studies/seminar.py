@@ -209,10 +209,7 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
         y = probes.index(row["probe"])
         ax.plot(row["published"], y, "D", ms=6, mfc="white", mew=1.4, color=figures.WRONG, zorder=3)
         y += (0.16 if row["rule"] == "half" else 0.32) if two_rules else 0.2
-        if not np.isnan(row["low"]):
-            ax.plot([row["low"], row["high"]], [y, y], color=figures.RIGHT, lw=1.6, solid_capstyle="butt")
-        fill = "white" if row["rule"] == "half" else figures.RIGHT
-        ax.plot(row["value"], y, "o", ms=5, mew=1.4, mfc=fill, color=figures.RIGHT)
+        figures.draw_value(ax, row, y, figures.RIGHT, filled=row["rule"] != "half")
     ax.set_yticks([row + 0.1 for row in range(len(probes))], probes)
     ax.set_ylim(len(probes) - 0.4, -0.4)
     ax.xaxis.set_major_locator(MaxNLocator(3))

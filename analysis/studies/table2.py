@@ -33,7 +33,10 @@ def write(runs: Sequence[Run], folder: Path) -> list[Output]:
         outputs.append(
             write_view(
                 part, draw_figure, folder / f"eurosat__{run.dataset}__table2__{run.encoder}__{run.folder.name}",
-                title=title, heading=f"{title}, {run.dataset}", shown=shown, note=f"{note} {protocol_note(run)}",
+                title=title, heading=f"{title}, {run.dataset}", drawn="Table 2: counts and rates",
+                where=f"{run.dataset}: {part['model'].iloc[0]}, {part['probe'].iloc[0]}",
+                reading=f"One-vs-rest, on test. {reference.CLASS_PROJECT_NOTE if is_eurosat(run) else ''}",
+                shown=shown, note=f"{note} {protocol_note(run)}",
                 of=["dataset"], alt=f"Counts and rates of {len(part)} classes, ours and published.",
             )
         )  # fmt: skip
@@ -58,7 +61,7 @@ def readable(frame: pd.DataFrame) -> Table:
 
 def draw_figure(frame: pd.DataFrame) -> Figure:
     """Our table above the published one, where the classes are EuroSAT's."""
-    first, parts = frame.iloc[0], {"Ours": frame}
+    parts = {"Ours": frame}
     if set(frame["class"]) == {row.name for row in reference.CLASS_PROJECT}:
         parts["Class project (published)"] = published()
     lines = sum(len(part) for part in parts.values())
@@ -67,7 +70,4 @@ def draw_figure(frame: pd.DataFrame) -> Figure:
     for ax, (heading, part) in zip(axes, parts.items(), strict=True):
         classes.draw(part, ax)
         ax.set_title(heading, loc="left", fontweight="bold")
-    where = f"{first['dataset']}: {first['model']}, {first['probe']}"
-    note = f"One-vs-rest, on test. {reference.CLASS_PROJECT_NOTE if len(parts) > 1 else ''}"
-    figures.put_title(figure, "Table 2: counts and rates", where, simulated=bool(first["simulated"]), note=note)
     return figure

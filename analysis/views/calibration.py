@@ -1,6 +1,5 @@
 """Reliability diagrams: observed frequency against predicted probability, with ECE, Brier score and log loss."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,49 +89,54 @@ def summary(run: Run) -> str:
 def _write(run: Run, frame: pd.DataFrame, folder: Path) -> Output:
     first, said = frame.iloc[0], summary(run)
     return write_view(
-        frame, partial(draw_figure, said=said), stem_of(folder, "calibration", first, "dataset", "encoder", "run"),
-        title=str(first["probe"]), heading=f"Calibration, {first['dataset']}, {first['model']}, {first['probe']}",
-        shown=[readable(frame)], note=f"Test split. {said}.",
+        frame, draw_figure, stem_of(folder, "calibration", first, "dataset", "encoder", "run"), what="Calibration",
+        title=str(first["probe"]), shown=[readable(frame)], note=f"Test split. {said}.",
+        reading=f"{_reading(frame)}Test split, {probabilities.BINS} bins, open circles: fewer than {FEW} samples. "
+        f"{said}.",
         caption=f"Test split, {probabilities.BINS} bins of equal width. Dotted: perfect calibration. {said}.",
         alt=f"Reliability diagram of {first['probe']}: {said}.", summary=f"{first['probe']}: {said}",
     )  # fmt: skip
 
 
-def draw_figure(frame: pd.DataFrame, said: str) -> Figure:
+def _reading(frame: pd.DataFrame) -> str:
+    """What the panels of a multi-label run are."""
+    if not frame["multilabel"].iloc[0]:
+        return ""
+    classes = frame["class"].nunique()
+    most = f"The {MOST_PANELS} most frequent of {classes} classes. " if classes > MOST_PANELS else ""
+    return f"{most}Horizontal: mean score in the bin. Larger points: more samples. By decreasing support. "
+
+
+def draw_figure(frame: pd.DataFrame) -> Figure:
     """A panel per class; of single-label runs one panel, with the number of samples below."""
-    first: Any = frame.iloc[0]
+    if frame["multilabel"].iloc[0]:
+        return _draw_classes(frame)
+    figure = figures.new_figure(5.4, 6.4)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    draw(frame, above)
+    above.set_ylabel("Accuracy")
+    widths = frame["high"] - frame["low"]
+    below.bar(frame["low"], frame["count"], width=widths, align="edge", color=figures.RIGHT, edgecolor="white")
+    below.set(xlabel="Highest score", ylabel="Samples")
+    figures.without_frame(below)
+    return figure
+
+
+def _draw_classes(frame: pd.DataFrame) -> Figure:
     parts: list[tuple[Any, pd.DataFrame]] = list(frame.groupby("class", sort=False))
-    note = f"Test split, {probabilities.BINS} bins, open circles: fewer than {FEW} samples. {said}."
-    if first["multilabel"]:
-        shown = sorted(parts, key=lambda pair: -pair[1]["support"].iloc[0])[:MOST_PANELS]
-        columns = min(COLUMNS, len(shown))
-        lines = -(-len(shown) // columns)
-        figure = figures.new_figure(2.6 * max(columns, 2), 1.3 + 2.75 * lines)
-        axes: Any = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-        for ax in axes.ravel()[len(shown) :]:
-            ax.set_axis_off()
-        for number, (ax, (name, part)) in enumerate(zip(axes.ravel(), shown, strict=False)):
-            draw(part, ax)
-            ax.set_box_aspect(1)
-            ax.set_title(figures.wrapped(str(name), 30), fontsize=8, loc="left")
-            ax.tick_params(labelbottom=number + columns >= len(shown))
-        figure.supylabel("Observed frequency", fontsize=9)
-        note = f"Horizontal: mean score in the bin. Larger points: more samples. By decreasing support. {note}"
-        if len(parts) > len(shown):
-            note = f"The {len(shown)} most frequent of {len(parts)} classes. {note}"
-    else:
-        figure = figures.new_figure(5.4, 6.4)
-        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-        draw(parts[0][1], above)
-        above.set_ylabel("Accuracy")
-        below.bar(
-            frame["low"], frame["count"], width=frame["high"] - frame["low"], align="edge", color=figures.RIGHT,
-            edgecolor="white",
-        )  # fmt: skip
-        below.set(xlabel="Highest score", ylabel="Samples")
-        figures.without_frame(below)
-    where = f"{first['dataset']}: {first['model']}"
-    figures.put_title(figure, f"Calibration: {first['probe']}", where, simulated=bool(first["simulated"]), note=note)
+    shown = sorted(parts, key=lambda pair: -pair[1]["support"].iloc[0])[:MOST_PANELS]
+    columns = min(COLUMNS, len(shown))
+    lines = -(-len(shown) // columns)
+    figure = figures.new_figure(2.6 * max(columns, 2), 1.3 + 2.75 * lines)
+    axes: Any = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    for ax in axes.ravel()[len(shown) :]:
+        ax.set_axis_off()
+    for number, (ax, (name, part)) in enumerate(zip(axes.ravel(), shown, strict=False)):
+        draw(part, ax)
+        ax.set_box_aspect(1)
+        ax.set_title(figures.wrapped(str(name), 30), fontsize=8, loc="left")
+        ax.tick_params(labelbottom=number + columns >= len(shown))
+    figure.supylabel("Observed frequency", fontsize=9)
     return figure
 
 

@@ -103,13 +103,12 @@ def readable(frame: pd.DataFrame) -> Table:
 
 def _write(frame: pd.DataFrame, images: dict[str, np.ndarray], folder: Path) -> Output:
     first = frame.iloc[0]
-    words = frames.rule_words(first["rule"], first["multilabel"])
     return write_view(
-        frame, partial(draw_figure, images=images),
-        stem_of(folder, "cases", first, "dataset", "encoder", "run", "rule"), title=f"{first['probe']}, {words}",
-        heading=f"Cases, {first['dataset']}, {first['model']}, {first['probe']}, {words}", shown=[readable(frame)],
-        left=4,
+        frame, partial(draw_figure, images=images), what="Cases", title=frames.run_title(first),
+        stem=stem_of(folder, "cases", first, "dataset", "encoder", "run", "rule"), shown=[readable(frame)], left=4,
         note="Test samples: the most confident correct predictions and the errors with the highest loss.",
+        reading="Test samples; in parentheses: the score of the predicted class. Errors: lowest score of the true "
+        "class first.",
         alt=f"{len(frame)} images with their true and predicted classes.",
     )  # fmt: skip
 
@@ -132,12 +131,6 @@ def draw_figure(frame: pd.DataFrame, images: dict[str, np.ndarray]) -> Figure:
             ax.set_axis_off()
         for ax, row in zip(axes, part.to_dict("records"), strict=False):
             draw(row, images[row["id"]], ax)
-    words = frames.rule_words(first["rule"], first["multilabel"])
-    note = (
-        "Test samples; in parentheses: the score of the predicted class. Errors: lowest score of the true class first."
-    )
-    where = f"{first['dataset']}: {first['model']}"
-    figures.put_title(figure, f"Cases: {first['probe']}, {words}", where, simulated=bool(first["simulated"]), note=note)
     return figure
 
 

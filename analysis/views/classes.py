@@ -1,12 +1,10 @@
 """Counts and rates per class: TP, FP, TN, FN, precision, recall, specificity, F1, F2, support."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analysis import figures, frames
 from analysis.card import ViewCard
@@ -24,8 +22,8 @@ NOTE = "Test split, one-vs-rest. A rate with a zero denominator is reported as 0
 def run(request: ViewRequest) -> list[Output]:
     """Write one table and its figure for each run and rule."""
     frame = compute(request.all_runs(), request.rules)
-    parts = frame.groupby(["dataset", "encoder", "run", "rule"], sort=False)
-    return [_write(part.reset_index(drop=True), request.target("classes")) for _, part in parts]
+    keys = ["dataset", "encoder", "run", "rule"]
+    return [_write(part.reset_index(drop=True), request, keys) for _, part in frame.groupby(keys, sort=False)]
 
 
 def compute(runs: Sequence[Run], rules: Sequence[str] = ("half", "tuned")) -> pd.DataFrame:
@@ -43,26 +41,14 @@ def readable(frame: pd.DataFrame) -> Table:
     return Table(HEADER, rows)
 
 
-def _write(frame: pd.DataFrame, folder: Path) -> Output:
-    first = frame.iloc[0]
-    words = frames.rule_words(first["rule"], first["multilabel"])
-    return write_view(
-        frame, draw_figure, stem_of(folder, "classes", first, "dataset", "encoder", "run", "rule"),
-        title=f"{first['probe']}, {words}",
-        heading=f"Classes, {first['dataset']}, {first['model']}, {first['probe']}, {words}",
-        shown=[readable(frame)], note=NOTE, alt=f"Table of counts and rates of {len(frame)} classes.",
-    )  # fmt: skip
-
-
-def draw_figure(frame: pd.DataFrame) -> Figure:
-    """The table as a figure, rates coloured."""
+def _write(frame: pd.DataFrame, request: ViewRequest, keys: list[str]) -> Output:
     first = frame.iloc[0]
     lines = sum(figures.wrapped(name).count("\n") + 1 for name in frame["class"])
-    figure = figures.new_figure(10.5, 1.7 + max(0.29 * len(frame), 0.165 * lines + 0.1 * len(frame)))
-    draw(frame, figure.subplots())
-    what = f"Classes: {first['probe']}, {frames.rule_words(first['rule'], first['multilabel'])}"
-    figures.put_title(figure, what, f"{first['dataset']}: {first['model']}", simulated=first["simulated"], note=NOTE)
-    return figure
+    return write_view(
+        frame, draw, stem_of(request.target("classes"), "classes", first, *keys), what="Classes",
+        size=(10.5, 1.7 + max(0.29 * len(frame), 0.165 * lines + 0.1 * len(frame))), title=frames.run_title(first),
+        shown=[readable(frame)], note=NOTE, alt=f"Table of counts and rates of {len(frame)} classes.",
+    )  # fmt: skip
 
 
 def draw(frame: pd.DataFrame, ax: Axes) -> None:

@@ -63,10 +63,13 @@ def readable(frame: pd.DataFrame) -> Table:
 def _write(frame: pd.DataFrame, pairs: pd.DataFrame, stem: Path) -> Output:
     first, metric = frame.iloc[0], frames.metric_of(frame)
     words = frames.rule_words(first["rule"], first["multilabel"])
+    where = frames.with_split(first["dataset"], first["test_split"])
     return write_view(
         ranking.worded(frame), lambda _: draw_figure(frame), stem,
         title=frames.with_split(f"{metric}, {words}", first["test_split"]),
-        heading=f"{metric} compared, {frames.with_split(first['dataset'], first['test_split'])}, {words}",
+        heading=f"{metric} compared, {where}, {words}", drawn=f"{metric} compared: {words}", where=where,
+        reading=f"{first['samples']:,} shared test samples. Number: rank; grey: not significantly different from the "
+        "best.",
         shown=[readable(frame)], left=2, note=" ".join([_caption(frame), *_references(frame)]), of=["dataset"],
         alt=f"{len(frame)} probe runs ranked by {metric}.",
         files=[tables.write_csv(pairs, stem.with_name(f"{stem.name}__pairs"))],
@@ -101,13 +104,11 @@ def _references(frame: pd.DataFrame) -> list[str]:
 
 def draw_figure(frame: pd.DataFrame) -> Figure:
     """One dataset and rule, best on top."""
-    first = frame.iloc[0]
     figure = figures.new_figure(10, 1.9 + 0.3 * len(frame))
     ax = figure.subplots()
     draw(frame, ax)
-    metric = frames.metric_of(frame)
-    lower = " (lower is better)" if first["metric"] in frames.LOWER_IS_BETTER else ""
-    ax.set_xlabel(metric + lower)
+    lower = " (lower is better)" if frame["metric"].iloc[0] in frames.LOWER_IS_BETTER else ""
+    ax.set_xlabel(frames.metric_of(frame) + lower)
     handles = [Line2D([], [], marker="o", lw=1.6, ms=5, color=figures.GREY)]
     words = [f"value, {frames.interval_words(frame)}"]
     kinds = {match.same for found in frame["published"] for match in found}
@@ -116,12 +117,6 @@ def draw_figure(frame: pd.DataFrame) -> Figure:
             handles.append(Line2D([], [], marker="D", lw=0, ms=5, mfc=fill, color=figures.INK))
             words.append(f"published, {'same' if same else 'nearest'} protocol")
     figure.legend(handles, words, loc="outside upper right", ncols=3, frameon=False)
-    rule = frames.rule_words(first["rule"], first["multilabel"])
-    note = (
-        f"{int(first['samples']):,} shared test samples. Number: rank; grey: not significantly different from the best."
-    )
-    where = frames.with_split(first["dataset"], first["test_split"])
-    figures.put_title(figure, f"{metric} compared: {rule}", where, simulated=bool(first["simulated"]), note=note)
     return figure
 
 
@@ -134,13 +129,9 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
         colour = palette[row["kind"]]
         if row["tied"]:
             ax.axhspan(y - 0.5, y + 0.5, color=figures.FAINT, alpha=0.45, lw=0, zorder=0)
-        ax.plot([row["low"], row["high"]], [y, y], color=colour, lw=1.8, solid_capstyle="butt")
-        ax.plot(row["value"], y, "o", color=colour, ms=5)
+        figures.draw_value(ax, row, y, colour)
         for match in row["published"]:
             fill = PUBLISHED_FILL[match.same]
             ax.plot(match.published.value, y, "D", mfc=fill, color=figures.INK, ms=5)
         labels.append(f"{row['probe']}  ·  {row['model']}   {row['rank']:>2}")
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set_ylim(len(labels) - 0.4, -0.6)
-    ax.grid(axis="x")
-    figures.without_frame(ax)
+    figures.label_rows(ax, labels)

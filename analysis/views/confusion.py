@@ -19,6 +19,7 @@ CARD = ViewCard(input="runs")
 
 NUMBERS_UP_TO, NAMES_UP_TO = 60, 120  # classes whose counts are written into the cells, and whose names beside them
 LARGEST = 100  # pairs in the table of a matrix too large to be read as one
+MANY = "Colour: square root of the share of the row; blue: correct, orange: errors. Numbers: order in the CSV."
 SHARES = "Share and count of the test samples that have the class (left two columns) or lack it (right two)."
 OUTCOMES = {
     "tp": "True positive (TP)", "fn": "False negative (FN)", "fp": "False positive (FP)", "tn": "True negative (TN)",
@@ -80,7 +81,6 @@ def _outcomes(run: Run, rule: str) -> pd.DataFrame:
 def _write(frame: pd.DataFrame, stem: Path) -> Output:
     first, multilabel = frame.iloc[0], "outcome" in frame
     classes = len(set(frame["class" if multilabel else "true"]))
-    words = f", {frames.rule_words(first['rule'], True)}" if multilabel else ""
     many = not multilabel and classes > NUMBERS_UP_TO
     shown = largest(frame) if many else readable(frame)
     if multilabel:
@@ -89,10 +89,13 @@ def _write(frame: pd.DataFrame, stem: Path) -> Output:
         note = f"The {len(shown.rows)} most frequent confusions; the CSV has every pair, the figure all as an image."
     else:
         note = "Counts by true class (row) and predicted class (column)."
+    reading = (
+        MANY if many else SHARES if multilabel else "Counts of test samples; colour: share of the true class (row)."
+    )
     return write_view(
-        frame, draw_figure, stem, title=f"{first['probe']}{words}",
-        heading=f"Confusion: {first['dataset']}, {first['model']}, {first['probe']}{words}", shown=[shown],
-        left=3 if many else 1, note=f"Test split. {note}", alt=f"Confusion matrix of {classes} classes.",
+        frame, draw_figure, stem, what="Confusion", title=frames.run_title(first) if multilabel else first["probe"],
+        shown=[shown], left=3 if many else 1, note=f"Test split. {note}", reading=reading,
+        alt=f"Confusion matrix of {classes} classes.",
     )  # fmt: skip
 
 
@@ -125,26 +128,14 @@ def largest(frame: Any) -> Table:
 
 
 def draw_figure(frame: pd.DataFrame) -> Figure:
-    """The matrix with its title."""
-    first: Any = frame.iloc[0]
-    what = f"Confusion: {first['probe']}"
+    """The matrix, as large as its classes need."""
     if "outcome" in frame:
         figure = figures.new_figure(8.2, 1.9 + 0.34 * len(set(frame["class"])))
-        what += f", {frames.rule_words(first['rule'], True)}"
-        note = SHARES
     else:
         names = list(frame["true"].unique())
-        classes = len(names)
-        side = max(2.0, 0.5 * classes if classes <= 20 else min(0.38 * classes, 14.0))
+        side = max(2.0, 0.5 * len(names) if len(names) <= 20 else min(0.38 * len(names), 14.0))
         figure = figures.new_figure(side + 3.2, side + (1.9 if _numbered(names) else 2.9))
-        note = "Counts of test samples; colour: share of the true class (row)."
-        if classes > NUMBERS_UP_TO:
-            note = (
-                "Colour: square root of the share of the row; blue: correct, orange: errors. Numbers: order in the CSV."
-            )
     draw(frame, figure.subplots())
-    where = f"{first['dataset']}: {first['model']}"
-    figures.put_title(figure, what, where, simulated=bool(first["simulated"]), note=note)
     return figure
 
 

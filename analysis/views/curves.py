@@ -19,6 +19,7 @@ CARD = ViewCard(input="runs")
 
 QUANTITIES = {"loss": "Loss (cross-entropy)", "accuracy": "Accuracy"}
 SPLITS = ("train", "val")
+OF_LABELS = " Accuracy: share of correct decisions over all classes of all samples."
 
 
 def run(request: ViewRequest) -> list[Output]:
@@ -73,9 +74,9 @@ def readable(frame: pd.DataFrame) -> Table:
 def _write(frame: pd.DataFrame, folder: Path) -> Output:
     first = frame.iloc[0]
     return write_view(
-        frame, draw_figure, stem_of(folder, "curves", first, "dataset", "encoder", "run"), title=str(first["probe"]),
-        heading=f"Epochs, {first['dataset']}, {first['model']}, {first['probe']}", shown=[readable(frame)], left=0,
-        note="Bold: the epoch chosen on val.",
+        frame, draw_figure, stem_of(folder, "curves", first, "dataset", "encoder", "run"), what="Training by epoch",
+        title=str(first["probe"]), shown=[readable(frame)], left=0, note="Bold: the epoch chosen on val.",
+        reading="Dotted: the epoch chosen on val." + (OF_LABELS if first["multilabel"] else ""),
         caption="Mean over the samples of a split after each epoch. Dotted line: the epoch chosen on val.",
         alt=f"Loss and accuracy of {frame['epoch'].nunique()} epochs on train and val.",
     )  # fmt: skip
@@ -83,17 +84,10 @@ def _write(frame: pd.DataFrame, folder: Path) -> Output:
 
 def draw_figure(frame: pd.DataFrame) -> Figure:
     """Loss and accuracy side by side."""
-    first = frame.iloc[0]
     figure = figures.new_figure(9, 3.7)
     for ax, quantity in zip(figure.subplots(1, 2), QUANTITIES, strict=True):
         draw(frame, ax, quantity)
     figure.get_layout_engine().set(wspace=0.08)  # type: ignore[union-attr]
-    of_labels = " Accuracy: share of correct decisions over all classes of all samples." if first["multilabel"] else ""
-    note = f"Dotted: the epoch chosen on val.{of_labels}"
-    where = f"{first['dataset']}: {first['model']}"
-    figures.put_title(
-        figure, f"Training by epoch: {first['probe']}", where, simulated=bool(first["simulated"]), note=note
-    )
     return figure
 
 

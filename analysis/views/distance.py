@@ -7,13 +7,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from analysis import figures, frames
 from analysis.card import Option, ViewCard
 from analysis.contract import Output, Table, ViewRequest
-from analysis.writing import is_simulated, write_view
+from analysis.writing import write_view
 from data import paths, store
 from data.errors import RequestError
 from data.rules import rule_name
@@ -142,16 +141,11 @@ def _write(frame: pd.DataFrame, folder: Path) -> Output:
     if reasons := frames.without_interval(frame):
         note += f" {reasons[0]}"
 
-    def drawn(frame: pd.DataFrame) -> Figure:
-        figure = figures.new_figure(9, 5)
-        draw(frame, figure.subplots())
-        figures.put_title(figure, title, where, simulated=is_simulated(frame), note=note)
-        return figure
-
     return write_view(
-        frame, drawn, folder / f"distance__{first['dataset']}__{rule_name(first['rule'], first['multilabel'])}",
-        title=f"{title}, {words}", heading=f"{title}, {where}", shown=[readable(frame)], left=2, note=note,
-        of=["dataset"], alt=f"{metric} of {frame['run'].nunique()} runs by distance to the nearest training sample.",
+        frame, draw, folder / f"distance__{first['dataset']}__{rule_name(first['rule'], first['multilabel'])}",
+        title=f"{title}, {words}", heading=f"{title}, {where}", size=(9, 5), drawn=title, where=where,
+        shown=[readable(frame)], left=2, note=note, of=["dataset"],
+        alt=f"{metric} of {frame['run'].nunique()} runs by distance to the nearest training sample.",
     )  # fmt: skip
 
 
@@ -162,9 +156,7 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
         middle = (part["from_km"] + part["to_km"]) / 2
         label = figures.wrapped(f"{part['model'].iloc[0]}; {part['probe'].iloc[0]}", 46)
         ax.plot(middle, part["value"], "o-", color=colour, ms=5, lw=1.4, label=label)
-        for x, low, high in zip(middle, part["low"], part["high"], strict=True):
-            if not np.isnan(low):
-                ax.plot([x, x], [low, high], color=colour, lw=1.2, alpha=0.7)
+        ax.vlines(middle, part["low"], part["high"], color=colour, lw=1.2, alpha=0.7)
     far, near = frame["to_km"].to_numpy(float), frame["from_km"].to_numpy(float)
     if far.max() > 20 * max(float(np.median(near)), 1e-9):
         ax.set_xscale("symlog", linthresh=max(float(far.min()), 0.1))

@@ -71,7 +71,7 @@ def write(frame: pd.DataFrame, stem: Path) -> Output:
     first, shown = frame.iloc[0], readable(frame)
     return write_view(
         frame, draw_figure, stem, title="F2 per class", heading=f"F2 per class, {first['dataset']}, {first['model']}",
-        shown=[shown],
+        drawn="F2 per class", reading="n: support in test, rarest last. No bar: F2 is 0.", shown=[shown],
         note="Test split, classes by decreasing support n. F2 weights recall four times as much as precision.",
         alt=f"Bars of the F2 of {len(shown.rows) - 1} classes for {frame['probe'].nunique()} probe runs.",
     )  # fmt: skip
@@ -79,20 +79,17 @@ def write(frame: pd.DataFrame, stem: Path) -> Output:
 
 def draw_figure(frame: pd.DataFrame) -> Figure:
     """One panel per rule, probes side by side."""
-    multilabel, simulated = bool(frame["multilabel"].iloc[0]), bool(frame["simulated"].any())
     rules, probes = list(frame["rule"].unique()), list(frame["probe"].unique())
     rows = len(set(frame["class"]))
     figure = figures.new_figure(4.2 + 3.7 * len(rules), 1.9 + rows * max(0.3, 0.1 + 0.1 * len(probes)))
     axes = figure.subplots(1, len(rules), sharey=True, squeeze=False)[0]
     for ax, rule in zip(axes, rules, strict=True):
         draw(frame.loc[frame["rule"] == rule], ax)
-        ax.set_title(frames.rule_words(rule, multilabel).capitalize(), loc="left", fontweight="bold")
+        words = frames.rule_words(rule, bool(frame["multilabel"].iloc[0]))
+        ax.set_title(words.capitalize(), loc="left", fontweight="bold")
     figure.get_layout_engine().set(wspace=0.05)  # type: ignore[union-attr]
     handles = [Patch(color=colour) for colour in _colours(frame)]
     figure.legend(handles, probes, loc="outside upper right", ncols=min(4, len(probes)), frameon=False)
-    where = f"{frame['dataset'].iloc[0]}: {frame['model'].iloc[0]}"
-    note = "n: support in test, rarest last. No bar: F2 is 0."
-    figures.put_title(figure, "F2 per class", where, simulated=simulated, note=note)
     return figure
 
 

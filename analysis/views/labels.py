@@ -1,7 +1,6 @@
 """Suspected label errors, found by out-of-fold predictions, and the ranking of models without them."""
 
 from collections.abc import Sequence, Set
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -211,8 +210,9 @@ def _write(
     if unable := np.count_nonzero(frame["quality"].isna()):
         said += f"; {unable:,} not checked (a class that no other fold has)"
     return write_view(
-        frame, partial(draw_figure, shown=shown, images=images) if len(shown) and images else None, stem,
+        frame, (lambda _: draw_figure(shown, images)) if len(shown) and images else None, stem,
         title="Suspected labels", heading=f"Suspected labels, {first['dataset']}, {first['model']}",
+        drawn=f"Suspected labels: the {len(shown)} of lowest quality", reading=METHOD,
         shown=[readable(frame)], left=4, note=f"{said}, lowest quality first. {METHOD}",
         alt=f"{len(shown)} images with the given and the suggested label.",
         summary=said + (f"; {note}" if note else ""),
@@ -242,9 +242,8 @@ def _write_ranks(frame: pd.DataFrame, stem: Path, split: str) -> Output:
     )  # fmt: skip
 
 
-def draw_figure(frame: pd.DataFrame, shown: pd.DataFrame, images: dict[str, np.ndarray]) -> Figure:
-    """The most suspect samples with their given and suggested labels."""
-    first: Any = frame.iloc[0]
+def draw_figure(shown: pd.DataFrame, images: dict[str, np.ndarray]) -> Figure:
+    """The most suspect samples (rows of `compute`) with their given and suggested labels."""
     lines = -(-len(shown) // COLUMNS)
     height = 3.5 if shown["given"].str.contains("; ").any() else 2.75
     figure = figures.new_figure(10.5, 1.2 + height * lines)
@@ -253,8 +252,6 @@ def draw_figure(frame: pd.DataFrame, shown: pd.DataFrame, images: dict[str, np.n
         ax.set_axis_off()
     for ax, row in zip(axes, shown.to_dict("records"), strict=False):
         draw(row, images[row["id"]], ax)
-    what, where = f"Suspected labels: the {len(shown)} of lowest quality", f"{first['dataset']}: {first['model']}"
-    figures.put_title(figure, what, where, simulated=bool(first["simulated"]), note=METHOD)
     return figure
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from matplotlib.ticker import LogFormatter
 
 from analysis import figures
@@ -75,10 +75,8 @@ def readable(frame: pd.DataFrame) -> Table:
     return Table(header, rows)
 
 
-def draw_figure(frame: pd.DataFrame, where: str) -> Figure:
+def draw(frame: pd.DataFrame, ax: Axes) -> None:
     """Two bars per model, on a logarithmic axis, with the upper bound as a mark."""
-    figure = figures.new_figure(8, 1.9 + 0.55 * len(frame))
-    ax = figure.subplots()
     rows = np.arange(len(frame))
     for offset, column, colour, label in (
         (-0.19, "forward", figures.GREY, "forward only"),
@@ -100,8 +98,6 @@ def draw_figure(frame: pd.DataFrame, where: str) -> Figure:
     ax.grid(axis="x")
     figures.without_frame(ax)
     ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16 - 0.25 / len(frame)), ncols=3)
-    figures.put_title(figure, "Speed of feature extraction", where, simulated=False, note=NOTE)
-    return figure
 
 
 def _write(found: dict[str, Any], name: str, request: ViewRequest) -> Output:
@@ -112,7 +108,8 @@ def _write(found: dict[str, Any], name: str, request: ViewRequest) -> Output:
     )
     frame = found["frame"]
     return write_view(
-        frame.drop(columns="way"), lambda _: draw_figure(frame, where), request.target("speed") / f"speed__{name}",
-        title=f"Speed of feature extraction on {where}", shown=[readable(frame)], note=NOTE, of=(),
+        frame.drop(columns="way"), lambda _, ax: draw(frame, ax), request.target("speed") / f"speed__{name}",
+        title=f"Speed of feature extraction on {where}", size=(8, 1.9 + 0.55 * len(frame)),
+        drawn="Speed of feature extraction", where=where, shown=[readable(frame)], note=NOTE, of=(),
         alt=f"Images per second of {len(frame)} models.",
     )  # fmt: skip

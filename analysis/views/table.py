@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis import figures, frames, tables
 from analysis.card import Section, ViewCard
 from analysis.contract import Output, Table, ViewRequest
+from analysis.writing import is_simulated
 from data.runs import Run
 from probes import pooling
 
@@ -201,7 +202,7 @@ def _best(values: np.ndarray, metric: str) -> str:
 def draw_figure(frame: pd.DataFrame) -> Figure:
     """One dataset's headline metrics side by side, a row per run."""
     metrics = shown_metrics(frame)[0]
-    multilabel, simulated = bool(frame["multilabel"].iloc[0]), bool(frame["simulated"].any())
+    multilabel, simulated = bool(frame["multilabel"].iloc[0]), is_simulated(frame)
     rows = frame.groupby(["model", "probe"], sort=False).ngroups
     figure = figures.new_figure(12, 1.9 + 0.34 * rows + 0.3 * len(set(frame["model"])))
     axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
@@ -245,11 +246,7 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
     for row in frame.to_dict("records"):
         apart = 0.14 if two_rules else 0.0
         centre = heights[row["model"], row["probe"]] + (-apart if row["rule"] == "half" else apart)
-        colour = palette[row["kind"]]
-        if not np.isnan(row["low"]):
-            ax.plot([row["low"], row["high"]], [centre, centre], color=colour, lw=1.6, solid_capstyle="butt")
-        fill = "white" if row["rule"] == "half" and two_rules else colour
-        ax.plot(row["value"], centre, "o", color=colour, mfc=fill, ms=5, mew=1.4)
+        figures.draw_value(ax, row, centre, palette[row["kind"]], filled=row["rule"] != "half" or not two_rules)
     ax.set_yticks([height for height, _, _ in labels], [text for _, text, _ in labels])
     for tick, (_, _, is_model) in zip(ax.get_yticklabels(), labels, strict=False):
         tick.set_fontweight("bold" if is_model else "normal")

@@ -37,6 +37,7 @@ CARD = ViewCard(
 FIGURE_SPACE = "\u2007"  # as wide as a digit
 UNLABELLED = "#c3c9cf"  # and the rest beside one class
 APART = 0.05  # of the plot's width, between the numbers of two classes
+ONE_VS_REST = "UMAP, one class vs. rest"
 CLASS = "class: "  # so that a class named "x" or "id" is no trouble
 
 
@@ -114,68 +115,45 @@ def compute(sets: Sequence[store.FeatureSet], *, points: int, seed: int, cache: 
 def _write(frame: pd.DataFrame, sets: Sequence[store.FeatureSet], request: ViewRequest) -> list[Output]:
     first = sets[0]
     names, total = list(first.class_names), sum(len(s.ids) for s in sets)
-    about: dict[str, Any] = {
-        "dataset": store.dataset_slug(first.identity),
-        "encoder": store.encoder_slug(first.identity),
-    }
+    dataset, encoder = store.dataset_slug(first.identity), store.encoder_slug(first.identity)
+    where = f"{dataset}: {frames.model_words(first.identity['encoder'])}, {encoder.rpartition('_')[2]}"
+    about: dict[str, Any] = {"dataset": dataset, "encoder": encoder, "where": where, "of": ()}
     shown = f"{len(frame):,}" if len(frame) == total else f"{len(frame):,} of {total:,}"
     note = f"{shown} samples, split: {request.split}."
-    model = f"{frames.model_words(first.identity['encoder'])}, {about['encoder'].rpartition('_')[2]}"
     stem = stem_of(request.target("umap"), "umap", about | {"split": request.split}, "dataset", "encoder", "split")
-
-    def titled(figure: Figure, what: str, note: str) -> Figure:
-        figures.put_title(figure, what, f"{about['dataset']}: {model}", simulated=first.simulated, note=note)
-        return figure
-
     if not names:
-        note = f"{note} The samples have no labels."
-        plain = write_view(
-            frame, lambda frame: titled(draw_unlabelled(frame), "UMAP", note), stem, title="UMAP", note=note, of=(),
-            alt="Scatter plot of all samples.", **about,
-        )  # fmt: skip
-        return [plain]
-    what, reading = (
-        "UMAP, one class vs. rest",
-        "Coloured: samples with the class; grey: the rest. The smaller group is drawn on top.",
+        return [
+            write_view(
+                frame, draw_unlabelled, stem, title="UMAP", size=(6.4, 6.4),
+                note=f"{note} The samples have no labels.", alt="Scatter plot of all samples.", **about,
+            )
+        ]  # fmt: skip
+    reading = f"{note} Coloured: samples with the class; grey: the rest. The smaller group is drawn on top."
+    panels = write_view(
+        frame, lambda frame: draw_panels(frame, names), stem, title=ONE_VS_REST, drawn=ONE_VS_REST, reading=reading,
+        note=f"{reading} All panels show the same projection; distances between distant groups are not meaningful.",
+        alt=f"{len(names)} panels of one scatter plot, one class coloured in each.", **about,
+    )  # fmt: skip
+    if first.multilabel:
+        return [panels]
+    single = figures.new_figure(10, 6.4)
+    draw(frame, single.subplots(), names)
+    figures.put_title(single, "UMAP by class", where, simulated=first.simulated, note=note)
+    by_class = replace(
+        panels,
+        title="UMAP by class",
+        files=(*figures.save(single, stem.with_name(f"{stem.name}__by-class")), panels.files[-1]),
+        caption=f"{note} The number of a class stands where the class is densest.",
+        alt=f"Scatter plot of {len(names)} classes.",
     )
-    outputs = [
-        write_view(
-            frame, lambda frame: titled(draw_panels(frame, names), what, f"{note} {reading}"), stem, title=what, of=(),
-            note=f"{note} {reading} All panels show the same projection; distances between distant groups "
-            "are not meaningful.",
-            alt=f"{len(names)} panels of one scatter plot, one class coloured in each.", **about,
-        )
-    ]  # fmt: skip
-    if not first.multilabel:
-        single = titled(draw_classes(frame, names), "UMAP by class", note)
-        outputs.insert(
-            0,
-            replace(
-                outputs[0],
-                title="UMAP by class",
-                files=(*figures.save(single, stem.with_name(f"{stem.name}__by-class")), outputs[0].files[-1]),
-                caption=f"{note} The number of a class stands where the class is densest.",
-                alt=f"Scatter plot of {len(names)} classes.",
-            ),
-        )
-    return outputs
+    return [by_class, panels]
 
 
-def draw_classes(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
-    """All classes in one scatter plot."""
-    figure = figures.new_figure(10, 6.4)
-    draw(frame, figure.subplots(), names)
-    return figure
-
-
-def draw_unlabelled(frame: pd.DataFrame) -> Figure:
+def draw_unlabelled(frame: pd.DataFrame, ax: Axes) -> None:
     """One scatter plot without classes."""
-    figure = figures.new_figure(6.4, 6.4)
-    ax = figure.subplots()
     size = 2 * _size(len(frame), len(frame))
     ax.scatter(frame["x"], frame["y"], s=size, c=figures.PALETTE[0], linewidths=0, rasterized=True)
     _bare(ax)
-    return figure
 
 
 def draw_panels(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
