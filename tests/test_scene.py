@@ -38,6 +38,33 @@ def test_windows_are_the_rasters_own_pixels(tmp_path):
         assert (np.stack(windows.read(index, bands)) == expected).all()
 
 
+def test_windows_of_a_block_follow_each_other_and_are_read_together(tmp_path, monkeypatch):
+    pixels = np.arange(600 * 600, dtype=np.uint32).reshape(1, 600, 600)
+    tiled = {"tiled": True, "blockxsize": 256, "blockysize": 256}
+    for name, more, blocks in (("tiled", tiled, (2, 2)), ("striped", {}, (9, 1))):
+        file = write_raster(tmp_path / f"{name}.tif", pixels, names=["B02"], **more)
+        windows = opened(file, tmp_path)
+        block = np.array(windows.scenes[0].block)
+        of_window = [tuple(place) for place in (windows.footprint[:, 1:] // block).tolist()]
+        changes = [one for one, other in zip(of_window, [None, *of_window], strict=False) if one != other]
+        assert len(changes) == len(set(changes)) == np.prod(blocks), "no block is left and returned to"
+        reads = []
+        monkeypatch.setattr(type(windows.scenes[0]), "read", _counted(type(windows.scenes[0]).read, reads))
+        ((_, stack),) = windows.read_stacks(range(len(windows)), windows.bands)
+        assert len(reads) == np.prod(blocks)
+        for (_, row, column), window in zip(windows.footprint, stack, strict=True):
+            assert (window == pixels[:, row : row + 64, column : column + 64]).all()
+        monkeypatch.undo()
+
+
+def _counted(read, calls):
+    def counted(*given):
+        calls.append(given[1:])
+        return read(*given)
+
+    return counted
+
+
 def test_packed_windows_keep_their_places(tmp_path):
     windows = opened(make_scene(tmp_path)[0], tmp_path, stride=32)
     pack(tmp_path / "a.h5", {"test": windows}, windows.bands)
@@ -227,6 +254,12 @@ def test_bad_scenes_are_one_clear_error(tmp_path):
     for root, asked, pattern in cases:
         with pytest.raises(RequestError, match=pattern):
             opened(root, tmp_path, **asked)
+
+
+def test_a_map_too_fine_for_memory_is_refused_before_anything_is_embedded(tmp_path):
+    file = write_raster(tmp_path / "a.tif", np.ones((1, 3300, 3300), np.uint8), names=["B02"])
+    with pytest.raises(RequestError, match="--stride 63.*such as 32"):
+        opened(file, tmp_path, stride=63)
 
 
 def test_bands_in_another_reference_system_are_refused(tmp_path):

@@ -71,10 +71,16 @@ class SceneGrid:
         last = length - self.tile if self.edge == "drop" else length - 1
         return np.arange(0, last + 1, self.stride, dtype=np.int32)
 
-    def windows(self) -> np.ndarray:
-        """(N, 2) int32 first row and column of every window, row by row."""
+    def windows(self, block: tuple[int, int] | None = None) -> np.ndarray:
+        """(N, 2) int32 first row and column of every window, row by row.
+
+        Args:
+            block: rows and columns of pixels; windows that start in one follow each other, row by row.
+        """
         rows, columns = self.starts(self.height), self.starts(self.width)
-        return np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
+        found = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
+        down, right = (found // (block or (self.height, self.width))).T
+        return found[np.lexsort((right, down))]
 
     def per_window(self, cells: np.ndarray, windows: np.ndarray) -> np.ndarray:
         """Sums over each window's cells.

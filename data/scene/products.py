@@ -15,7 +15,7 @@ from rasterio.enums import MaskFlags
 
 from data.bands import KNOWN, RGB, SENTINEL2, Band, band_of_file, known_band
 from data.errors import RequestError
-from data.scene.raster import BandFile, Scene, opened
+from data.scene.raster import BLOCK_SIDE, BandFile, Scene, opened
 
 RASTERS = (".tif", ".tiff", ".vrt", ".jp2")
 SIDECAR = "dataset.json"  # names the bands of rasters beside it, as in `data.sources.folder`
@@ -221,6 +221,7 @@ class _Grid:
     transform: rasterio.Affine
     height: int
     width: int
+    block: tuple[int, int]
     lacking: bool
 
 
@@ -245,6 +246,7 @@ def _scene(name: str, files: Sequence[BandFile], *, scl: Path | None = None) -> 
         transform=tuple(finest.transform)[:6],  # type: ignore[arg-type]  # six of nine
         height=finest.height,
         width=finest.width,
+        block=_block(finest),
         scl=scl,
         lacking=scl is not None
         or any(grid.lacking for grid in grids.values())
@@ -265,7 +267,15 @@ def _grid(path: Path) -> _Grid:
         masked = any(flags == [MaskFlags.per_dataset] for flags in source.mask_flag_enums)
         declared = any(value is not None for value in source.nodatavals)
         floats = np.dtype(source.dtypes[0]).kind == "f"
-        return _Grid(path, source.crs, source.transform, source.height, source.width, masked or declared or floats)
+        about = (path, source.crs, source.transform, source.height, source.width, source.block_shapes[0])
+        return _Grid(*about, masked or declared or floats)
+
+
+def _block(grid: _Grid) -> tuple[int, int]:
+    """See `Scene.block`."""
+    if grid.block[1] >= grid.width:
+        return 1, grid.width
+    return max(BLOCK_SIDE, grid.block[0]), max(BLOCK_SIDE, grid.block[1])
 
 
 def _aligned(grid: _Grid, finest: _Grid) -> bool:

@@ -23,7 +23,8 @@ from data.bands import Band
 from data.declared import Declared, Values, declare, honoured
 from data.errors import RequestError
 
-CACHE_BYTES = 2**28  # of decoded blocks, per process: 512 rows of twelve bands of 10,980 pixels take half of it
+CACHE_BYTES = 2**26  # of decoded blocks, per process: windows are read block by block, see `Scene.block`
+BLOCK_SIDE = 512  # pixels, at least, of what is read together
 FILES_OPEN = 64
 # Sentinel-2 scene classification (Level-2A product format): no data, saturated, cloud shadow, clouds, cirrus.
 SCL_INVALID = (0, 1, 3, 8, 9, 10)
@@ -60,6 +61,8 @@ class Scene:
         transform: of the finest grid, as (a, b, c, d, e, f).
         height: pixels of the finest grid.
         width: pixels of the finest grid.
+        block: rows and columns of pixels whose windows are read one after another, so that the file's blocks are
+            decoded once: one row where these are as wide as the scene.
         scl: raster of the Sentinel-2 scene classification, whose clouds and shadows are no measurements.
         lacking: whether some pixels may be no measurements.
     """
@@ -70,6 +73,7 @@ class Scene:
     transform: tuple[float, float, float, float, float, float]
     height: int
     width: int
+    block: tuple[int, int]
     scl: Path | None = None
     lacking: bool = False
 

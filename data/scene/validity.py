@@ -1,16 +1,16 @@
 """How much of each window of a scene is measured: nodata, masks, clouds and what lies beyond the edge are not."""
 
+from itertools import product
+
 import numpy as np
 
 from data.command import progress
 from data.scene.grid import SceneGrid
-from data.scene.raster import Scene
-
-STRIP_ROWS = 256  # read at a time, about: 70 MB of twelve bands of 10,980 pixels
+from data.scene.raster import BLOCK_SIDE, Scene
 
 
 def invalid_pixels(scene: Scene, grid: SceneGrid, windows: np.ndarray) -> np.ndarray:
-    """Pixels of each window that lack a measurement in at least one band; reads the scene once, strip by strip.
+    """Pixels of each window that lack a measurement in at least one band; reads the scene once, block by block.
 
     Args:
         scene: the scene.
@@ -20,7 +20,7 @@ def invalid_pixels(scene: Scene, grid: SceneGrid, windows: np.ndarray) -> np.nda
     Returns:
         (N,) int64.
     """
-    valid = _valid_by_strips(scene, grid) if scene.lacking else _inside(grid)
+    valid = _valid_by_blocks(scene, grid) if scene.lacking else _inside(grid)
     return grid.tile**2 - grid.per_window(valid, windows)
 
 
@@ -33,19 +33,20 @@ def _inside(grid: SceneGrid) -> np.ndarray:
     return np.outer(*along)
 
 
-def _valid_by_strips(scene: Scene, grid: SceneGrid) -> np.ndarray:
+def _valid_by_blocks(scene: Scene, grid: SceneGrid) -> np.ndarray:
     """Pixels of each cell that are measured in all bands, (h, w)."""
-    rows, columns = grid.cells
-    cell, counts = grid.cell, np.zeros((rows, columns), np.int64)
-    step = max(1, STRIP_ROWS // cell)
-    with progress(f"checking for missing pixels in {scene.name}", rows, "rows of cells") as advance:
-        for first in range(0, rows, step):
-            last = min(first + step, rows)
-            valid = np.ones(((last - first) * cell, columns * cell), bool)
+    counts = np.zeros(grid.cells, np.int64)
+    cell, (rows, columns) = grid.cell, grid.cells
+    down, right = (max(1, max(side, BLOCK_SIDE) // cell) for side in scene.block)
+    with progress(f"checking for missing pixels in {scene.name}", counts.size, "cells") as advance:
+        for top, left in product(range(0, rows, down), range(0, columns, right)):
+            bottom, end = min(top + down, rows), min(left + right, columns)
+            valid = np.ones(((bottom - top) * cell, (end - left) * cell), bool)
             for band in scene.bands:
-                invalid = scene.read((first * cell, last * cell), (0, columns * cell), [band])[0].invalid
+                invalid = scene.read((top * cell, bottom * cell), (left * cell, end * cell), [band])[0].invalid
                 if invalid is not None:
                     valid &= ~invalid
-            counts[first:last] = valid.reshape(last - first, cell, columns, cell).sum(axis=(1, 3))
-            advance(last - first)
+            cells = valid.reshape(bottom - top, cell, end - left, cell).sum(axis=(1, 3))
+            counts[top:bottom, left:end] = cells
+            advance(cells.size)
     return counts

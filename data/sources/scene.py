@@ -53,6 +53,7 @@ CARD = DatasetCard(
 )
 
 TILE, MIN_VALID, EDGE = 64, 0.8, "drop"
+CELLS = 10**7  # of a map, at most: 80 MB per class while its windows are averaged
 STATISTICS_WINDOWS = 200  # evenly spread, from which the bands' statistics are measured
 
 
@@ -70,7 +71,7 @@ def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
     close_readers()  # a mask may have changed since, which the raster's own size and time do not show
     scenes = find_scenes(request.root)
     grids = [_grid(scene, request) for scene in scenes]
-    windows = [grid.windows() for grid in grids]
+    windows = [grid.windows(scene.block) for grid, scene in zip(grids, scenes, strict=True)]
     digest = _digest(scenes)
     invalid = _invalid_pixels(scenes, grids, windows, digest, options.cache_dir or user_cache())
     footprint = np.concatenate(
@@ -147,18 +148,23 @@ class Windows(EODataset):
         return self.scenes[scene].read((row, row + tile), (column, column + tile), bands)
 
     def read_stacks(self, rows: Sequence[int], bands: Sequence[Band]) -> list[tuple[list[int], np.ndarray]]:
-        """See `EODataset.read_stacks`: windows beside each other are read together."""
+        """See `EODataset.read_stacks`: windows of one block (see `Scene.block`) are read together."""
         places, tile = self._footprint[list(rows)], self.grids[0].tile
+        blocks = np.array([self.scenes[scene].block for scene in places[:, 0]])
+        groups, member = np.unique(
+            np.column_stack([places[:, 0], places[:, 1:] // blocks]), axis=0, return_inverse=True
+        )
         stack: np.ndarray | None = None
-        for scene, row in np.unique(places[:, :2], axis=0).tolist():
-            here = np.flatnonzero((places[:, 0] == scene) & (places[:, 1] == row))
-            first, last = int(places[here, 2].min()), int(places[here, 2].max()) + tile
-            strip = np.stack(self._filled(self.scenes[scene].read((row, row + tile), (first, last), bands), bands))
+        for number, scene in enumerate(groups[:, 0]):
+            here = np.flatnonzero(member == number)
+            (top, left), (bottom, right) = places[here, 1:].min(axis=0), places[here, 1:].max(axis=0) + tile
+            read = self.scenes[scene].read((int(top), int(bottom)), (int(left), int(right)), bands)
+            pixels = np.stack(self._filled(read, bands))
             if stack is None:
-                stack = np.empty((len(rows), len(bands), tile, tile), strip.dtype)
+                stack = np.empty((len(rows), len(bands), tile, tile), pixels.dtype)
             for place in here:
-                start = int(places[place, 2]) - first
-                stack[place] = strip[:, :, start : start + tile]
+                row, column = places[place, 1:] - (top, left)
+                stack[place] = pixels[:, row : row + tile, column : column + tile]
         assert stack is not None
         return [(list(range(len(bands))), stack)]
 
@@ -198,7 +204,14 @@ def _grid(scene: Scene, request: DatasetRequest) -> SceneGrid:
             f"--tile {tile} is larger than {scene.name}, which has {scene.height} x {scene.width} pixels; use at most "
             f"{min(scene.height, scene.width)}"
         )
-    return SceneGrid(scene.name, scene.crs, scene.transform, scene.height, scene.width, tile, stride, edge)
+    grid = SceneGrid(scene.name, scene.crs, scene.transform, scene.height, scene.width, tile, stride, edge)
+    if np.prod(grid.cells) > CELLS:
+        raise RequestError(
+            f"--tile {tile} --stride {stride}: a map of {scene.name} would have {grid.cells[0]:,} x {grid.cells[1]:,} "
+            f"pixels of {grid.cell} x {grid.cell} (the largest square that divides both), which does not fit into "
+            f"memory; choose a stride that divides --tile, such as {max(1, tile // 2)}"
+        )
+    return grid
 
 
 def _digest(scenes: Sequence[Scene]) -> str:
