@@ -22,7 +22,7 @@ import torch
 FOLDER = Path(__file__).parent
 
 
-def benchmarks() -> Iterator[tuple[str, Callable[[], dict]]]:
+def benchmarks() -> Iterator[tuple[str, Callable[..., dict]]]:
     """Name and function of every benchmark, in the order of their files."""
     for file in sorted(FOLDER.glob("bench_*.py")):
         for name, function in vars(importlib.import_module(f"tests.bench.{file.stem}")).items():
@@ -47,6 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=FOLDER / "results")
     parser.add_argument("--only", nargs="*", help="names of benchmarks")
+    parser.add_argument("--patches", type=int, help="size of the rehearsal; default: all of BigEarthNet v2")
     arguments = parser.parse_args()
     facts, today = machine_facts(), datetime.now(UTC).date().isoformat()
     target = arguments.out / f"{facts['gpu'] or 'cpu'}-{facts['cores']}-cores.json".replace(" ", "-").lower()
@@ -57,7 +58,8 @@ def main() -> None:
         if arguments.only and name not in arguments.only:
             continue
         load = os.getloadavg()[0]
-        measured = {"what": function.__doc__, **function()}
+        size = {"patches": arguments.patches} if name == "rehearsal" and arguments.patches else {}
+        measured = {"what": function.__doc__, **function(**size)}
         measured |= {"threads": facts["threads"], "load_before": round(load, 2), "date": today}
         print(json.dumps({name: measured}, indent=1), flush=True)
         results = json.loads(target.read_text())["results"] if target.exists() else {}  # now: others may have written
