@@ -62,14 +62,17 @@ class Normalization:
     low: tuple[float, ...] | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Scale images of shape (B, C, H, W)."""
+        """Scale images of shape (B, C, H, W); those that need no scaling are returned as they are."""
         like = images.dtype, images.device
         if self.low:
             images = images - _column(self.low, *like)
-        images = images / _column(self.unit, *like)
+        if set(self.unit) != {1.0}:
+            images = images / _column(self.unit, *like)
         if self.clip:
             images = images.clamp(0.0, 1.0)
-        return (images - _column(self.mean, *like)) / _column(self.std, *like)
+        if any(self.mean):
+            images = images - _column(self.mean, *like)
+        return images / _column(self.std, *like) if set(self.std) != {1.0} else images
 
     def changes_nothing(self) -> bool:
         """Whether a scaling other than ``none`` leaves values almost unchanged."""

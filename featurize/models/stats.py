@@ -29,7 +29,7 @@ class Statistics(FrozenModel):
     """Mean, population standard deviation, minimum and maximum, each over all bands in turn."""
 
     expects = None
-    images_a_core = None  # too little work to distribute
+    images_a_core = 16
 
     def __init__(self, request: EncoderRequest) -> None:
         super().__init__(
