@@ -1,9 +1,10 @@
 """The `featurize` command; imports of torch and numpy wait until there is work, so that --help is quick."""
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -21,6 +22,7 @@ from featurize.listing import listing
 
 if TYPE_CHECKING:
     from data.store import VerifiedFeatures
+    from data.store.exchange.stac import Origin
 
 app = command.new_app(
     "featurize",
@@ -258,13 +260,23 @@ def import_(file: Path, *, flags: ImportFlags, out: Path = paths.DEFAULT_OUT) ->
 
 
 @app.command
-def export(path: Path, *, to: str = "parquet") -> None:
+def export(
+    path: Path,
+    *,
+    to: str = "parquet",
+    pca: int | None = None,
+    quantize: Literal["int8"] | None = None,
+    stac: Annotated[bool, Switch] = False,
+) -> None:
     """Export a feature file for other tools; the export is written next to it.
 
     Args:
         path: Feature file.
-        to: parquet (id, labels and one column per dimension), geoparquet (one list column and points, for
+        to: parquet (id, labels and one column per dimension), geoparquet (one list column and geometries, for
             GeoPandas, QGIS and DuckDB; extra geo) or npz (the arrays).
+        pca: Principal components to keep (geoparquet); what this costs a linear probe is measured and printed.
+        quantize: int8 stores each dimension as 8-bit integers with a scale and an offset (geoparquet), likewise.
+        stac: Write a STAC item and collection next to the GeoParquet.
     """
     formats = ("parquet", "geoparquet", "npz")
     if to not in formats:
@@ -272,7 +284,22 @@ def export(path: Path, *, to: str = "parquet") -> None:
 
     from data import store  # deferred: numpy and h5py
 
-    print(f"wrote {store.export(path, to)}")
+    origins = _origins(store.read_identity(path)[0]) if stac else None
+    for written in store.export(path, to, pca=pca, quantize=quantize, origins=origins):
+        print(f"wrote {written}")
+
+
+def _origins(identity: dict[str, Any]) -> "tuple[Origin, Origin]":
+    """The model and the dataset of features, as their cards cite them."""
+    from data.store.exchange.stac import Origin
+
+    found = []
+    for name, registry in ((identity["encoder"]["name"], MODELS), (identity["dataset"]["name"], DATASETS)):
+        card = registry.card(name) if name.partition(":")[0] in registry.names() else None
+        cited = re.search(r"(arXiv:|doi:)([\w./()-]*\w)", card.citation) if card else None
+        host = {"arXiv:": "https://arxiv.org/abs/", "doi:": "https://doi.org/"}[cited[1]] if cited else "urn:name:"
+        found.append(Origin(name, f"{host}{cited[2] if cited else name}", card.licence if card else "unknown"))
+    return found[0], found[1]
 
 
 def main() -> None:

@@ -89,6 +89,7 @@ def make_features(
     simulated=False,
     class_names=None,
     dtype="float32",
+    located=False,
 ) -> Path:
     """Write train, val and test features in which a random direction a class carries its label, plus noise.
 
@@ -103,12 +104,13 @@ def make_features(
         labels = make_labels(count, len(names), multilabel=multilabel, rng=rng)
         signal = labels if multilabel else np.eye(len(names))[labels]
         features = (signal @ directions + rng.standard_normal((count, dim))).astype(dtype)
-        source = TinyDataset(split, labels, names, name=dataset, simulated=simulated, seed=seed)
+        lonlat = rng.uniform((5, 40), (15, 50), (count, 2)) if located else None
+        source = TinyDataset(split, labels, names, name=dataset, simulated=simulated, lonlat=lonlat, seed=seed)
         identity = store.make_identity(source, encoder_identity(model, dtype=dtype))
         folder = paths.feature_folder(out, store.dataset_slug(identity), store.encoder_slug(identity))
         make_split(
             paths.feature_file(folder, split), labels, features, names,
-            model=model, dataset=dataset, simulated=simulated, seed=seed,
+            model=model, dataset=dataset, simulated=simulated, lonlat=lonlat, seed=seed,
         )  # fmt: skip
     assert folder is not None
     return folder

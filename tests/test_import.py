@@ -173,7 +173,7 @@ def test_clay_is_imported_whole(tmp_path, shared):
     assert (clay.labels == -1).all() and clay.identity["encoder"]["name"] == "clay-v0"
     (output,) = run_view("umap", ViewRequest(out=tmp_path / "runs"), points=60)
     assert output.title == "UMAP" and output.file("png")
-    again = pq.read_table(store.export(clay.file, "geoparquet")).to_pandas().set_index("id").loc[clay.ids]
+    again = pq.read_table(store.export(clay.file, "geoparquet")[0]).to_pandas().set_index("id").loc[clay.ids]
     shapes = [shapely.from_wkb(list(column)) for column in (again["geometry"], table.column("geometry").to_pylist())]
     assert shapely.equals_identical(*shapes).all() and len(again) == 417
     assert np.array_equal(np.stack(again["embedding"]), clay.features)

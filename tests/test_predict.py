@@ -278,6 +278,6 @@ def test_images_without_labels_are_scored_and_not_fitted_on(made, tmp_path):
     assert set(pd.read_csv(tmp_path / "a.csv")["label"]) <= set(NAMES)
     with pytest.raises(RequestError, match="7 of 7 images have no label.*probe predict"):
         inputs.check_rows(store.read_features(file))
-    exported = pd.read_parquet(store.export(file, "parquet"))
+    exported = pd.read_parquet(store.export(file, "parquet")[0])
     assert set(exported["label"]) == {-1}
     assert exported["class"].isna().all()

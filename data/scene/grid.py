@@ -114,9 +114,10 @@ class SceneGrid:
         import shapely  # deferred: only for geometries
 
         corners = windows[:, None] + self.tile * np.array([(0, 0), (0, 1), (1, 1), (1, 0)])
-        x, y = self.affine @ (corners[..., 1].ravel(), corners[..., 0].ravel())
+        rows, columns = corners.reshape(-1, 2).T
+        x, y = self.affine @ (columns, rows)  # type: ignore[operator]  # arrays are multiplied too
         lonlat = transformed(np.column_stack([x, y]), self.crs, "EPSG:4326")
-        return shapely.polygons(lonlat.reshape(-1, 4, 2))
+        return np.asarray(shapely.polygons(lonlat.reshape(-1, 4, 2)))
 
     def pixels(self, lonlat_or_xy: np.ndarray, crs: str) -> np.ndarray:
         """(N, 2) fractional row and column of points.
@@ -130,7 +131,7 @@ class SceneGrid:
         return np.column_stack([rows, columns])
 
 
-def transformed(points: np.ndarray, source: str, target: str) -> np.ndarray:
+def transformed(points: np.ndarray, source: Any, target: str) -> np.ndarray:
     """(N, 2) x and y of points, (N, 2), in another coordinate reference system; inf where there is no such place."""
     import pyproj  # deferred: a sixth of a second
 

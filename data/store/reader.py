@@ -167,7 +167,7 @@ def read_geometries(features: FeatureSet) -> Shaped[np.ndarray, " samples"] | No
             here = features.footprint[:, 0] == number
             found[here] = grid.boxes(features.footprint[here, 1:])
         return found
-    return None if features.lonlat is None else shapely.points(features.lonlat)
+    return None if features.lonlat is None else np.asarray(shapely.points(features.lonlat))
 
 
 def knows_all_pixels(file: Path) -> bool:

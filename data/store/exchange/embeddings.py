@@ -155,6 +155,7 @@ def readable(file: Path) -> Iterator[None]:
 @dataclass(frozen=True, kw_only=True)
 class _Parquet(Embeddings):
     vectors: tuple[str, ...]  # one list column, or one column for every dimension
+    linear: tuple[np.ndarray, ...] = ()  # scale and offset, (D,) each, of vectors that are quantized
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """See `Embeddings.blocks`."""
@@ -162,6 +163,8 @@ class _Parquet(Embeddings):
         with pq.ParquetFile(self.file) as source:
             for batch in source.iter_batches(batch_size=BLOCK_ROWS, columns=list(self.vectors)):
                 block = self._matrix(batch)
+                if self.linear:
+                    block = block * self.linear[0] + self.linear[1]
                 yield start, block
                 start += len(block)
 
@@ -243,10 +246,14 @@ def _open_parquet(file: Path, product: str | None, embedding: str | None) -> Emb
     kinds = {schema.field(name).type for name in vectors}
     half = all(pa.types.is_float16(getattr(kind, "value_type", kind)) for kind in kinds)
     usual = next((name for name in IDS if name in names), None)
+    quantized = metadata.get("emb", {}).get("emb:quantization", {})
+    linear = [np.array(quantized[key], float) for key in ("scale", "offset") if key in quantized]
+    if quantized and (quantized.get("method") != "linear" or [one.shape for one in linear] != [(dim,)] * 2):
+        raise RequestError(f"{file} is quantized, but not linearly with a scale and an offset for each dimension")
     return _Parquet(
         file=file, rows=rows, dim=dim, dtype="float16" if half else "float32", columns=columns,
         id_column=known.id if known else usual, model=_model(metadata) or (known.model if known else None),
-        metadata=metadata, vectors=vectors,
+        metadata=metadata, vectors=vectors, linear=tuple(linear),
     )  # fmt: skip
 
 

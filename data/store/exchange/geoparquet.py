@@ -1,6 +1,7 @@
 """Feature files as GeoParquet 1.1: one list column of vectors, points, and what the vectors are, for other tools."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +10,37 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import RequestError
+from data.scene.grid import grids_of
+from data.store.exchange.compact import Compact, compacted
 from data.store.reader import FeatureSet, read_geometries
 
 ROW_GROUP = 8192
 
 
-def write_geoparquet(features: FeatureSet, target: Path) -> None:
-    """Write one split: ``id``, ``split``, ``class`` or ``classes``, ``embedding`` (float32), ``geometry`` (WKB: a
-    footprint where known, else a point).
+@dataclass(frozen=True)
+class Written:
+    """What a GeoParquet file says of itself.
+
+    Args:
+        emb: see `describe`.
+        bbox: west, south, east and north in degrees.
+    """
+
+    emb: dict[str, Any]
+    bbox: list[float]
+
+
+def write_geoparquet(features: FeatureSet, target: Path, compact: Compact | None = None) -> Written:
+    """Write one split: ``id``, ``split``, ``class`` or ``classes``, ``embedding``, ``geometry`` (WKB).
 
     Rows are in Hilbert order, so that readers of a region skip most row groups; the file is compressed by ZSTD. The
     key ``geo`` of its metadata follows GeoParquet 1.1 (longitude and latitude, OGC:CRS84); ``emb`` describes the
-    vectors with the fields of STAC's embedding extension.
+    vectors with the fields of STAC's embedding extension. A geometry is a footprint where known, else a point.
 
     Args:
         features: one split, with locations.
         target: the file to write.
+        compact: vectors to write in place of its own, which are float32.
 
     Raises:
         RequestError: the samples have no locations, or the extra ``geo`` is not installed.
@@ -36,9 +52,10 @@ def write_geoparquet(features: FeatureSet, target: Path) -> None:
     except ImportError as error:
         raise RequestError("--to geoparquet needs geopandas: pip install 'frozen-earth[geo]'") from error
 
+    compact = compact or compacted(features, None, None)
     shapes = geopandas.GeoSeries(read_geometries(features), crs="OGC:CRS84")
     order = np.argsort(shapes.hilbert_distance().to_numpy(), kind="stable")
-    vectors = features.features[order].astype(np.float32)
+    vectors = compact.vectors[order]
     columns: dict[str, Any] = {
         "id": pa.array([features.ids[row] for row in order]),
         "split": pa.array([features.identity["split"]["name"]] * len(order)).dictionary_encode(),
@@ -46,33 +63,40 @@ def write_geoparquet(features: FeatureSet, target: Path) -> None:
         "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1]),
         "geometry": pa.array(shapes.iloc[order].to_wkb().tolist(), pa.binary()),
     }
-    geometry = {
-        "encoding": "WKB",
-        "geometry_types": sorted(shapes.geom_type.unique()),
-        "bbox": [float(value) for value in shapes.total_bounds],
-    }
+    bbox = [float(value) for value in shapes.total_bounds]
+    geometry = {"encoding": "WKB", "geometry_types": sorted(shapes.geom_type.unique()), "bbox": bbox}
+    emb = describe(features, compact)
     metadata = {
         "geo": {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}},
-        "emb": describe(features),
+        "emb": emb,
     }
     table = pa.table(columns).replace_schema_metadata({key: json.dumps(value) for key, value in metadata.items()})
     pq.write_table(table, target, compression="zstd", row_group_size=ROW_GROUP)
+    return Written(emb, bbox)
 
 
-def describe(features: FeatureSet) -> dict[str, Any]:
+def describe(features: FeatureSet, compact: Compact) -> dict[str, Any]:
     """What vectors are and how they were made, with the names of STAC's embedding extension 0.0.1 where it has them."""
     encoder, dataset = features.identity["encoder"], features.identity["dataset"]
+    grids = grids_of(dataset["provenance"])
+    layout: dict[str, Any] = {"layout_type": "variable_grid"}
+    if grids:
+        side, stride = [grids[0].tile] * 2, [grids[0].stride] * 2
+        layout = {"layout_type": "regular_grid", "chip_size": side, "stride": stride}
+    after = {"pca": compact.pca, "probe_score": compact.scores}
     return {
         "emb:type": "chip",
-        "emb:dimensions": int(features.features.shape[1]),
-        "emb:chip_layout": {"layout_type": "irregular"},
+        "emb:dimensions": int(compact.vectors.shape[1]),
+        "emb:chip_layout": layout,
         "emb:preprocessing": {
             "bands": encoder.get("bands"),
             "normalization": encoder.get("normalization"),
             "image_size": encoder.get("image_size"),
             "pooling": encoder.get("pooling"),
         },
-        "data_type": "float32",
+        **({"emb:quantization": compact.quantization} if compact.quantization else {}),
+        **({"emb:postprocessing": after} if any(after.values()) else {}),
+        "data_type": str(compact.vectors.dtype),
         "stored_as": str(features.features.dtype),
         "model": encoder["name"],
         "variant": encoder.get("variant"),
