@@ -1,6 +1,6 @@
 # Start with make demo and make test. They need make, Python 3.12 or newer and access to the Python package index.
 
-.PHONY: setup setup-dev demo seminar class-project test lint bench clean
+.PHONY: setup setup-dev demo seminar class-project test lint bench gpu clean
 .DEFAULT_GOAL := demo
 
 BIN := .venv/bin
@@ -20,6 +20,7 @@ CNN_SIZE ?= 224
 VIEWS ?= 4
 CLASS_PROJECT_OUT ?= runs/class-project
 DEVICE ?= auto
+GPU_OUT ?= runs/gpu
 UV := $(shell command -v uv || echo .uv/bin/uv)
 
 # setup installs what the commands need, setup-dev also what tests, checks and benchmarks need
@@ -90,5 +91,16 @@ lint: setup-dev
 bench: setup-dev
 	$(BIN)/python -m tests.bench
 
+# tests and benchmarks of ten minutes for one GPU; without a GPU, a dry run of every line on the CPU. On a bare machine
+# with PyTorch and no network: make gpu WHEELS=folder, with the folder that python -m tests.gpu.wheels collects
+ifdef WHEELS
+gpu:
+	python3 -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target .gpu $(wildcard $(WHEELS)/*.whl)
+	PYTHONPATH=.gpu python3 -m tests.gpu --out $(GPU_OUT)
+else
+gpu: setup-dev
+	$(BIN)/python -m tests.gpu --out $(GPU_OUT)
+endif
+
 clean:
-	rm -rf .venv .uv runs/demo
+	rm -rf .venv .uv .gpu runs/demo
