@@ -1,6 +1,8 @@
 """From a few labels to a map: featurize, probe, predict on small scenes with a known answer."""
 
 import json
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -17,8 +19,11 @@ from made_scene import (
 )
 
 from data import command, paths, runs, store
+from data.scene.grid import SceneGrid
 from featurize.cli import app as featurize
 from probes.cli import app as probe
+from probes.map_files import colour, write_maps
+from probes.maps import SceneMap
 
 
 def run_all(folder, *labels, tile=32, stride=16, kind="linear", root=None, model="stats"):
@@ -78,6 +83,54 @@ def test_the_map_is_right_georeferenced_and_explains_itself(mapped):
         assert len({source.colormap(1)[k] for k in (1, 2, 3)}) == 3
     numbers = np.array([NAMES.index(names[str(k)]) for k in (1, 2, 3)])
     assert (numbers[classes - 1] == truth[8::16, 8::16]).mean() > 0.95
+
+
+def described(file):
+    """What GDAL's own tool says of a raster, or rasterio's GDAL where that is not installed."""
+    if tool := shutil.which("gdalinfo"):
+        found = json.loads(subprocess.run([tool, "-json", file], capture_output=True, check=True, text=True).stdout)
+        bands = found["bands"]
+        return {
+            "driver": found["driverShortName"],
+            "crs": rasterio.CRS.from_wkt(found["coordinateSystem"]["wkt"]).to_epsg(),
+            "transform": found["geoTransform"],
+            "layout": found["metadata"].get("IMAGE_STRUCTURE", {}).get("LAYOUT"),
+            "nodata": [float(band["noDataValue"]) for band in bands],
+            "overviews": [one["size"] for one in bands[0].get("overviews", ())],
+            "colours": [tuple(entry) for entry in bands[0].get("colorTable", {}).get("entries", ())],
+        }
+    with rasterio.open(file) as source:
+        table = source.colormap(1) if source.colorinterp[0].name == "palette" else {}
+        return {
+            "driver": source.driver,
+            "crs": source.crs.to_epsg(),
+            "transform": list(source.transform.to_gdal()),
+            "layout": source.tags(ns="IMAGE_STRUCTURE").get("LAYOUT"),
+            "nodata": list(source.nodatavals),
+            "overviews": [[-(-source.width // n), -(-source.height // n)] for n in source.overviews(1)],
+            "colours": list(table.values()),
+        }
+
+
+def test_gdal_reads_what_was_written(tmp_path):
+    def one(name, left):
+        grid = SceneGrid(name, "EPSG:32632", (10.0, 0.0, left, 0.0, -10.0, 5_400_000.0), 5200, 4160, 8, 8)
+        probability = np.full((2, *grid.cells), 0.25, np.float32)
+        probability[1] = 0.75
+        probability[:, 0, 0] = np.nan
+        return SceneMap(grid, probability, ("water", "forest"))
+
+    write_maps([one("a", 600_000.0)], tmp_path / "map.tif", scenes=1)
+    write_maps([one("a", 600_000.0), one("b", 641_600.0)], tmp_path / "both.vrt", scenes=2)
+    for name, layout, driver in (("map.tif", "COG", "GTiff"), ("both.vrt", None, "VRT")):
+        found = described(tmp_path / name)
+        assert (found["driver"], found["crs"], found["layout"]) == (driver, 32632, layout)
+        assert found["transform"] == [600_000, 80, 0, 5_400_000, 0, -80]
+        assert found["nodata"] == [0]
+        assert found["colours"][1:3] == [(*colour(0), 255), (*colour(1), 255)]
+        probability = described(tmp_path / name.replace(".", "-probability."))
+        assert np.isnan(probability["nodata"]).all() and len(probability["nodata"]) == 2
+    assert described(tmp_path / "map.tif")["overviews"] == [[260, 325], [130, 162]]
 
 
 def test_polygons_say_the_same_as_the_raster(mapped):
