@@ -2,6 +2,7 @@
 
 import csv
 import inspect
+import json
 import re
 import shlex
 from dataclasses import replace
@@ -465,11 +466,12 @@ def test_the_report_shows_every_view_of_every_dataset(whole):
 
 def test_the_report_says_simulated_and_whose_data_are(whole):
     text = page(whole)
-    assert re.search(r"samples of\s+&#34;multi&#34; were generated|samples of\s+\"multi\" were generated", text)
+    first, second = re.findall(r'<section class="card answer">.*?</section>', text, re.S)
+    assert "simulated data: not a result on real imagery" in first and "imulated" not in second
     assert (
         text.index('id="multi">') < text.index("simulated data", text.index('id="multi">')) < text.index('id="single">')
     )
-    assert "simulated data" not in text[text.index('id="single">') : text.index('id="again">')]
+    assert "simulated data" not in text[text.index('id="single">') : text.index('id="explore">')]
 
 
 def test_the_report_holds_the_recorded_values(whole):
@@ -545,14 +547,15 @@ def test_a_report_without_runs_shows_the_features_and_says_what_to_do(tmp_path, 
     make_features(tmp_path, multilabel=True, rows=(40, 30, 30), simulated=True)
     run_view("report", ViewRequest(out=tmp_path))
     text = page(tmp_path)
-    assert 'id="simulated-umap"' in text and "probe --kind all --features" in text
+    assert json.loads(re.search(r'id="data">(.*?)</script>', text)[1])["sets"][0]["points"]
+    assert "probe --kind all --features" in text
     assert "0 probe runs on 1 dataset." in text
 
 
 def test_a_report_without_features_shows_the_runs_and_says_how_to_make_them(out, tmp_path):
     run_view("report", ViewRequest(out=out, dataset="eurosat", folder=tmp_path / "page"))
     text = (tmp_path / "page" / "index.html").read_text()
-    assert 'id="eurosat-table"' in text and 'id="eurosat-umap"' not in text
+    assert 'id="eurosat-table"' in text
     assert "no train or val or test features of stats" in text and "featurize --model stats --dataset eurosat" in text
 
 

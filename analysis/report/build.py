@@ -10,7 +10,7 @@ from typing import Any
 
 from analysis.card import VIEWS
 from analysis.contract import Output, ViewRequest, default_options, run_or_note
-from analysis.report import explorer, inventory, page
+from analysis.report import answer, explorer, inventory, page
 from analysis.report.folder import LISTED, check_replaceable, written_files
 from analysis.report.inventory import EncoderResults
 from analysis.views import umap
@@ -47,15 +47,16 @@ def build(request: ViewRequest, options: dict[str, Any]) -> Path:
 
 def _write(request: ViewRequest, found: list[EncoderResults], folder: Path, options: dict[str, Any]) -> None:
     layouts = {name: options[name] for name in ("points", "fit_on", "fast")}
-    outputs, failures = _draw_views(request, found, folder / "figures", layouts)
+    outputs, failures = _draw_views(request, folder / "figures")
     print("report: writing the page ...", file=sys.stderr)
     shown, more = shown_samples(request, found, layouts)
+    answers = answer.answers(request.find_runs(), request.rules[-1], failures)
     interactive = explorer.explorer(
-        shown, request.rules, pictures=options["pictures"],
+        shown, request.rules, pictures=options["pictures"], best=answers[0].best if answers else None,
         root=Path(options["data_root"]) if options["data_root"] else None, cache=paths.layout_cache(request.out),
     )  # fmt: skip
     command = current_command() or shlex.join(["analyze", "report", "--out", str(request.out)])
-    text = page.render(request, found, outputs, interactive, [*failures, *more], folder, command=command)
+    text = page.render(request, found, answers, outputs, interactive, [*failures, *more], folder, command=command)
     write_text(folder / "index.html", text)
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     write_text(folder / LISTED, json.dumps(names, indent=1))
@@ -67,41 +68,29 @@ def report_views() -> list[str]:
     return sorted(sections, key=lambda name: sections[name].order)
 
 
-def _draw_views(
-    request: ViewRequest, found: Sequence[EncoderResults], folder: Path, layouts: dict[str, Any]
-) -> tuple[list[tuple[str, Output]], list[str]]:
+def _draw_views(request: ViewRequest, folder: Path) -> tuple[list[tuple[str, Output]], list[str]]:
     """Outputs of every view that belongs in the report, by name, and a line for each one that failed."""
     outputs: list[tuple[str, Output]] = []
     failures: list[str] = []
-    for name in report_views():
-        requests, options = [replace(request, folder=folder / name)], {}
-        if VIEWS.card(name).input == "features":
-            requests = [_of_test(requests[0], one) for one in found if "test" in one.present]
-            options = layouts
-        elif not request.runs:
-            continue
+    for name in report_views() if request.runs else ():
         print(f"report: {name} ...", file=sys.stderr)
-        for one in requests:
-            outputs += [(name, output) for output in run_or_note(name, one, failures, what=name, **options)]
+        one = replace(request, folder=folder / name)
+        outputs += [(name, output) for output in run_or_note(name, one, failures, what=name)]
     return outputs, failures
-
-
-def _of_test(request: ViewRequest, one: EncoderResults) -> ViewRequest:
-    """The request of a view of these features' test split."""
-    return replace(request, features=one.folder, model=None, dataset=None, split="test")
 
 
 def shown_samples(
     request: ViewRequest, found: Sequence[EncoderResults], layouts: dict[str, Any]
 ) -> tuple[list[explorer.Shown], list[str]]:
     """The samples of every encoder for the interactive part, and a line for each encoder that has no UMAP."""
-    shown, failures = [], []
+    shown, failures, cache = [], [], paths.layout_cache(request.out)
     for one in found:
         about = {"words": one.words, "runs": one.runs}
         try:
             if "test" in one.present:
-                sets, frame = umap.project(_of_test(request, one), **default_options("umap") | layouts)
-                shown.append(explorer.from_features(sets[0], frame, dataset=one.dataset, **about))
+                of_test = replace(request, features=one.folder, model=None, dataset=None, split="test")
+                sets, frame = umap.project(of_test, **default_options("umap") | layouts)
+                shown.append(explorer.from_features(sets[0], frame, dataset=one.dataset, cache=cache, **about))
                 continue
             note = f"No UMAP: the test features of {one.words} are missing."
         except DiskError:

@@ -15,16 +15,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32
+from jaxtyping import Float32, Integer, UInt32
 
 from analysis import figures, frames
 from analysis.report import coastline, thumbnails
-from analysis.views import cases, classes, confusion
+from analysis.views import cases, classes, confusion, similar
 from data import store
+from data.cached import array_for, keep_array
 from data.errors import DiskError, RequestError
+from data.files import short_hash
 from data.runs import Predictions, Run
 from probes import metrics, pooling
 
+NEIGHBOURS = 6  # of a sample, by cosine similarity
+MOST_NEIGHBOURS = 20_000  # samples: beyond, all pairs take too long and their numbers too much room
 CASES = 6  # correct predictions of a run, and as many errors
 THRESHOLDS = np.linspace(0, 1, 101)
 MOST_BYTES = 80_000_000  # of arrays before compression: beyond, a page is slow to open and to send
@@ -63,6 +67,7 @@ class Shown:
         total: samples of the split.
         points: (N, 2) float32 UMAP coordinates, or None.
         lonlat: (N, 2) degrees, or None.
+        neighbours: (N, NEIGHBOURS) uint32 indices of the samples shown, or None.
         note: why there are no points, else empty.
         runs: its runs.
     """
@@ -78,6 +83,7 @@ class Shown:
     total: int
     points: np.ndarray | None
     lonlat: np.ndarray | None
+    neighbours: np.ndarray | None
     note: str
     runs: list[Run]
 
@@ -125,7 +131,7 @@ class Explorer:
 
 
 def from_features(
-    features: store.FeatureSet, frame: pd.DataFrame, *, dataset: str, words: str, runs: list[Run]
+    features: store.FeatureSet, frame: pd.DataFrame, *, dataset: str, words: str, runs: list[Run], cache: Path
 ) -> Shown:
     """One encoder's test features, laid out.
 
@@ -135,6 +141,7 @@ def from_features(
         dataset: folder name.
         words: the encoder in a few words.
         runs: its runs.
+        cache: folder of kept neighbours.
     """
     rows = pd.Index(features.ids).get_indexer(list(frame["id"]))
     truth = metrics.label_matrix(features.labels, len(features.class_names))
@@ -150,9 +157,41 @@ def from_features(
         total=len(features.ids),
         points=frame[["x", "y"]].to_numpy(np.float32),
         lonlat=None if features.lonlat is None else features.lonlat[rows],
+        neighbours=nearest_neighbours(features, rows, cache),
         note="",
         runs=runs,
     )
+
+
+def nearest_neighbours(
+    features: store.FeatureSet, rows: Integer[np.ndarray, " shown"], cache: Path
+) -> UInt32[np.ndarray, "shown k"] | None:
+    """Each sample's nearest ones among those shown, by the similarity of `analysis.views.similar`, the nearest first.
+
+    Args:
+        features: of the split.
+        rows: of those shown.
+        cache: folder of kept results.
+
+    Returns:
+        (M, k) indices of `rows`; None if there are more than `MOST_NEIGHBOURS`, or fewer than two.
+    """
+    if not 2 <= len(rows) <= MOST_NEIGHBOURS:
+        return None
+    identity = short_hash([NEIGHBOURS, features.digest, store.digest_array(rows)], 16)
+    file = cache / f"neighbours-{identity}.npz"
+    if (kept := array_for(file, "near", digest=identity)) is not None:
+        return kept
+    from sklearn.neighbors import NearestNeighbors  # deferred: only where none are kept
+
+    mean = features.features.mean(axis=0, dtype=np.float32)
+    unit, count = similar.directions(features.features[rows].astype(np.float32), mean), min(NEIGHBOURS + 1, len(rows))
+    near = NearestNeighbors(n_neighbors=count, algorithm="brute", n_jobs=-1).fit(unit).kneighbors(unit)[1]
+    others = near != np.arange(len(rows))[:, None]
+    others[others.all(axis=1), -1] = False  # of many equal samples, its own number may not be among the first
+    near = near[others].reshape(len(rows), count - 1).astype(np.uint32)
+    keep_array(file, "near", near, digest=identity)
+    return near
 
 
 def from_runs(runs: list[Run], *, words: str, most: int, note: str) -> Shown:
@@ -174,19 +213,27 @@ def from_runs(runs: list[Run], *, words: str, most: int, note: str) -> Shown:
         total=len(predictions.ids),
         points=None,
         lonlat=None if predictions.lonlat is None else predictions.lonlat[rows],
+        neighbours=None,
         note=note,
         runs=runs,
     )
 
 
 def explorer(
-    shown: Sequence[Shown], rules: Sequence[str], *, pictures: int, root: Path | None, cache: Path
+    shown: Sequence[Shown],
+    rules: Sequence[str],
+    *,
+    pictures: int,
+    root: Path | None,
+    cache: Path,
+    best: Run | None = None,
 ) -> Explorer:
     """The interactive part.
 
     Args:
         shown: every encoder on every dataset.
         rules: decision rules of multi-label runs.
+        best: the run to open with, under the last rule; None opens the first one.
         pictures: number of thumbnails per dataset, besides those of the cases.
         root: folder of the data.
         cache: where sprites are kept.
@@ -194,8 +241,13 @@ def explorer(
     blobs, sets, panels, notes = Blobs(), [], [], []
     for number, one in enumerate(shown):
         sets.append(_one_set(one, rules, blobs, panels, notes, key=f"{number}"))
+        if one.points is not None and one.neighbours is None:
+            notes.append(f"{one.words}: nearest neighbours, which are found for 2 to {MOST_NEIGHBOURS:,} samples")
     located = any(one.lonlat is not None for one in shown)
-    data = {"sets": sets, "coast": blobs.add(coastline.outlines()) if located else None}
+    places = {run.folder: (number, at) for number, one in enumerate(shown) for at, run in enumerate(one.runs)}
+    number, at = places.get(best.folder, (0, 0)) if best else (0, 0)
+    opened = {"set": number, "run": at, "rule": len(rules) - 1 if best and best.multilabel else 0}
+    data = {"sets": sets, "open": opened, "coast": blobs.add(coastline.outlines()) if located else None}
     made = Explorer(data, blobs, {}, panels, notes)
     _add_pictures(made, shown, pictures=pictures, root=root, cache=cache)
     return made
@@ -260,6 +312,7 @@ def _one_set(
         "labels": blobs.add(np.packbits(one.labels, axis=1)),
         "points": None if one.points is None else blobs.add(one.points),
         "lonlat": None if one.lonlat is None else blobs.add(one.lonlat.astype(np.float32)),
+        "neighbours": None if one.neighbours is None else blobs.add(one.neighbours),
         "pictures": None,
         "runs": runs,
     }

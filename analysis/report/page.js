@@ -1,6 +1,16 @@
 // The report's plain parts: light or dark, tables that sort and that can be taken away as CSV.
 "use strict";
 
+/** Let the reader save rows of cells as a CSV file. */
+function saveCsv(name, rows) {
+  const lines = rows.map((cells) => cells.map((cell) => `"${cell.replaceAll('"', '""')}"`).join(","));
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([lines.join("\r\n"), "\r\n"], { type: "text/csv" }));
+  link.download = `${name.replaceAll(/[^\w.-]+/g, "_")}.csv`;
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
 (() => {
   const root = document.documentElement;
   const system = matchMedia("(prefers-color-scheme: dark)");
@@ -36,11 +46,6 @@
     body.append(...rows.map(({ row }) => row));
   }
 
-  function csv(table) {
-    const quoted = (cell) => `"${cell.textContent.trim().replaceAll('"', '""')}"`;
-    return [...table.rows].map((row) => [...row.cells].map(quoted).join(",")).join("\r\n") + "\r\n";
-  }
-
   for (const table of document.querySelectorAll("table.sortable")) {
     [...table.tHead.rows[0].cells].forEach((head, column) => {
       const press = document.createElement("button");
@@ -62,13 +67,8 @@
     const save = document.createElement("button");
     save.type = "button";
     save.textContent = "Save as CSV";
-    save.addEventListener("click", () => {
-      const link = document.createElement("a");
-      link.href = URL.createObjectURL(new Blob([csv(table)], { type: "text/csv" }));
-      link.download = `${table.dataset.name.replaceAll(/[^\w.-]+/g, "_")}.csv`;
-      link.click();
-      URL.revokeObjectURL(link.href);
-    });
+    const cells = (row) => [...row.cells].map((cell) => cell.textContent.trim());
+    save.addEventListener("click", () => saveCsv(table.dataset.name, [...table.rows].map(cells)));
     tools.append(save);
     table.parentElement.after(tools);
   }

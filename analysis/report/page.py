@@ -13,22 +13,25 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from analysis import ranking
 from analysis.card import VIEWS
 from analysis.contract import Output, ViewRequest, together
 from analysis.report import thumbnails
+from analysis.report.answer import Answer
 from analysis.report.commands import commands, missing
 from analysis.report.explorer import Explorer
 from analysis.report.folder import MARK
 from analysis.report.inventory import EncoderResults
 from data.dataset import SPLITS
 
-PLOTLY = Path("package_data", "plotly.min.js")
-PACKAGES = ("frozen-earth", "numpy", "pandas", "scikit-learn", "umap-learn", "matplotlib", "plotly", "torch")
+SCRIPTS = ("page.js", "scatter.js", "curves.js", "explorer.js")
+PACKAGES = ("frozen-earth", "numpy", "pandas", "scikit-learn", "umap-learn", "matplotlib", "torch")
 
 
 def render(
     request: ViewRequest,
     found: list[EncoderResults],
+    answers: list[Answer],
     outputs: list[tuple[str, Output]],
     explorer: Explorer,
     failures: list[str],
@@ -41,6 +44,7 @@ def render(
     Args:
         request: what was asked.
         found: what there is.
+        answers: what the runs say, for the top.
         outputs: by view name, in the order of the page.
         explorer: the interactive part.
         failures: what could not be drawn, and why.
@@ -77,6 +81,9 @@ def render(
     return environment.get_template("page.html").render(
         mark=Markup(MARK),
         datasets=datasets,
+        answers=answers,
+        ranking=ranking.RANK,
+        text=("Probe", "Decision rule", "Run", "Published"),  # columns of words
         failures=failures,
         panels=explorer.panels,
         notes=explorer.notes,
@@ -85,9 +92,7 @@ def render(
         blobs=explorer.blobs.texts.items(),
         data=_script(json.dumps(explorer.data, allow_nan=False)),
         css=Markup((here / "page.css").read_text("utf-8")),
-        script=Markup((here / "page.js").read_text("utf-8")),
-        plotly=Markup(files("plotly").joinpath(PLOTLY).read_text("utf-8")),
-        explorer=Markup((here / "explorer.js").read_text("utf-8")),
+        scripts=[Markup((here / script).read_text("utf-8")) for script in SCRIPTS],
         simulated=any(features.simulated for features in found),
         runs=sum(len(features.runs) for features in found),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -156,10 +156,17 @@ def similarities(
         like: rows of positive examples.
         unlike: rows of negative ones.
     """
-    centred = values - values.mean(axis=0)
-    unit = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+    unit = directions(values, values.mean(axis=0))
     wanted = unit[like].mean(axis=0) - (unit[unlike].mean(axis=0) if len(unlike) else 0)
     return (unit @ wanted).astype(np.float64)
+
+
+def directions(
+    values: Float32[np.ndarray, "samples dim"], mean: Float32[np.ndarray, " dim"]
+) -> Float32[np.ndarray, "samples dim"]:
+    """Features after subtracting the mean of the split, as rows of length 1: their products are cosine similarities."""
+    centred = values - mean
+    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
 
 
 def _pictures(features: store.FeatureSet, ids: list[str], data_root: str) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import figures, frames, projection
-from analysis.card import Option, Section, ViewCard
+from analysis.card import Option, ViewCard
 from analysis.contract import Output, ViewRequest, check_seed
 from analysis.writing import stem_of, write_view
 from data import paths, store
@@ -23,7 +23,6 @@ from probes.metrics import label_matrix
 
 CARD = ViewCard(
     input="features",
-    section=Section(order=50, heading="UMAP of the features"),
     options={
         "points": Option(default=20_000, help="Maximum number of samples, chosen at random."),
         "seed": Option(default=0, help="Seed for choosing samples and for UMAP."),
