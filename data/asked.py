@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from data.flags import ANY
+
 _current: list[list[str]] = []
 
 
@@ -72,11 +74,13 @@ def recorded_command(asked: Any, identity: dict[str, Any], folder: Path, split: 
     """
     if not isinstance(asked, dict) or not all(isinstance(asked.get(group), dict) for group in ("model", "data")):
         return None
-    flags = asked["model"] | asked["data"] | {"split": split, "precision": identity["encoder"].get("precision")}
+    given = {name: value for name, value in asked["data"].items() if value != getattr(ANY, name, None)}
+    first = {"model": asked["model"].get("model")}  # then the dataset, as one would write it
+    flags = first | given | asked["model"] | {"split": split, "precision": identity["encoder"].get("precision")}
     if len(folder.parents) > 2:
         flags["out"] = str(folder.parents[2])
     words = ["featurize"]
     for name, value in flags.items():
-        if value is not None and value is not False:
+        if value is not None and value is not False and (name, value) != ("split", ANY.split):
             words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return shlex.join(words)

@@ -104,7 +104,7 @@ def page(one_page):
 EXTENT = "document.getElementById('plot').chart.extent()"
 RESET = """() => {
   const changed = new Event("change");
-  for (const [id, value] of [["set", 0], ["run", 0], ["rule", 0], ["class", -1]]) {
+  for (const [id, value] of [["set", 0], ["run", 0], ["rule", 1], ["class", -1]]) {
     document.getElementById(id).value = value;
     document.getElementById(id).dispatchEvent(changed);
   }
@@ -219,6 +219,38 @@ def test_a_sample_pointed_at_shows_its_picture_id_labels_and_scores(page, out):
     image = page.locator("#sample .picture").evaluate("e => getComputedStyle(e).backgroundImage")
     assert image.startswith('url("data:image/webp')
     assert re.search(r"\d+\.\d{3}° N", page.inner_text("#sample"))
+
+
+def test_it_opens_on_the_best_run_and_a_click_shows_the_nearest_neighbours(page, out):
+    best = page.inner_text(".answer .headline")
+    chosen = [page.locator(f"#{name} option:checked").inner_text() for name in ("run", "rule")]
+    assert best.startswith(f"Best: {chosen[0]} on") and chosen[1] == "thresholds tuned on val"
+    page.mouse.click(*at(page, 0))
+    near = page.locator("#sample .near button")
+    assert near.count() == 6 and near.first.locator(".picture").is_visible()
+    name = near.first.get_attribute("title").partition(": ")[0]
+    near.first.click()
+    assert page.inner_text("#sample h4") == name != "test-0"
+
+
+def test_a_lasso_counts_classes_and_saves_ids(page, out):
+    page.locator("#plot").scroll_into_view_if_needed()
+    box = page.locator("#plot").bounding_box()
+    page.keyboard.down("Shift")
+    for number, (x, y) in enumerate([(0, 0), (1, 0), (1, 1), (0, 1)]):
+        page.mouse.move(box["x"] + 9 + x * (box["width"] - 18), box["y"] + 9 + y * (box["height"] - 18))
+        page.mouse.down() if not number else None
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    assert page.inner_text("#picked-count") == f"{ROWS} samples selected"
+    support = all_runs(out, dataset="ben")[0].record["per_class"]["half"][2]["support"]
+    assert f"{BIGEARTHNET[2]} ({support})" in page.inner_text("#picked-classes")
+    with page.expect_download() as download:
+        page.click("#picked-save")
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert lines[0] == '"id","true","predicted"' and len(lines) == ROWS + 1 and '"test-77"' in "".join(lines)
+    page.click("#picked-clear")
+    assert not page.locator("#picked").is_visible()
 
 
 def test_the_map_places_samples_by_their_locations(page):

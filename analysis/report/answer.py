@@ -12,6 +12,7 @@ from analysis.contract import Table
 from analysis.views import compare
 from data.errors import DiskError, RequestError
 from data.runs import Run
+from probes import pooling
 
 WEAKEST = 3  # classes
 MOST_TIED = 5  # runs named; all are in the ranking
@@ -106,13 +107,14 @@ def _answer(frame: pd.DataFrame, pairs: pd.DataFrame, runs: list[Run]) -> Answer
             f"Of the other {len(rows) - 1} runs, {len(tied) or 'none'} tie{'s' * (len(tied) < 2)} with it "
             "(no significant difference)."
         )
-    cells = [[what, names[at], _value(rows[at]), _gap(gaps[names[at]]) if at else ""] for at, what in shown.items()]
+    values = {at: _value(rows[at], runs[at]) for at in shown}
+    cells = [[what, names[at], values[at], _gap(gaps[names[at]]) if at else ""] for at, what in shown.items()]
     words = frames.rule_words(first["rule"], first["multilabel"])
     return Answer(
         where=frames.with_split(best.dataset, first["test_split"]),
         best=best,
         title=f"Best: {first['probe']} on {first['model']}",
-        sentence=f"{metric} {_value(first)} on {int(first['samples']):,} test samples, {words}; in brackets: "
+        sentence=f"{metric} {values[0]} on {int(first['samples']):,} test samples, {words}; in brackets: "
         f"{frames.interval_words(frame)}.{because}",
         lead=" ".join(lead),
         table=Table(["", "Run", metric, "Best minus this run"], cells),
@@ -122,8 +124,13 @@ def _answer(frame: pd.DataFrame, pairs: pd.DataFrame, runs: list[Run]) -> Answer
     )
 
 
-def _value(row: dict[str, Any]) -> str:
-    return figures.with_interval(row["value"], row["low"], row["high"])
+def _value(row: dict[str, Any], run: Run) -> str:
+    """The value with its interval, which is the recorded one where the row is of one run on all its test samples."""
+    metric, rule = row["metric"], row["rule"]
+    if row["seeds"] == 1 and row["samples"] == run.record["features"]["splits"]["test"]["rows"]:
+        row = row | frames.interval_columns(pooling.of_run(run, "test", rule).get(metric))
+    low, high = (np.nan if row[bound] is None else row[bound] for bound in ("low", "high"))
+    return figures.with_interval(row["value"], low, high)
 
 
 def _gap(pair: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from analysis.report.inventory import EncoderResults
 from analysis.views import umap
 from data import paths
 from data.asked import current_command
+from data.command import say
 from data.errors import DiskError, RequestError
 from data.files import write_text
 from data.folders import clear_left, published_folder
@@ -48,7 +48,7 @@ def build(request: ViewRequest, options: dict[str, Any]) -> Path:
 def _write(request: ViewRequest, found: list[EncoderResults], folder: Path, options: dict[str, Any]) -> None:
     layouts = {name: options[name] for name in ("points", "fit_on", "fast")}
     outputs, failures = _draw_views(request, folder / "figures")
-    print("report: writing the page ...", file=sys.stderr)
+    say("report: writing the page ...")
     shown, more = shown_samples(request, found, layouts)
     answers = answer.answers(request.find_runs(), request.rules[-1], failures)
     interactive = explorer.explorer(
@@ -73,7 +73,7 @@ def _draw_views(request: ViewRequest, folder: Path) -> tuple[list[tuple[str, Out
     outputs: list[tuple[str, Output]] = []
     failures: list[str] = []
     for name in report_views() if request.runs else ():
-        print(f"report: {name} ...", file=sys.stderr)
+        say(f"report: {name} ...")
         one = replace(request, folder=folder / name)
         outputs += [(name, output) for output in run_or_note(name, one, failures, what=name)]
     return outputs, failures

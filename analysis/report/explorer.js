@@ -207,6 +207,7 @@ requestAnimationFrame(() => setTimeout(() => { // after the first paint: the ans
     const classes = one.classes.map((name, k) => ({ name, k, has: has(row, k), predicted: isTested(row) && predicted(row, k), score: now.scores ? now.scores[row * one.classes.length + k] / 255 : null }));
     const true_ = classes.filter((cls) => cls.has);
     parts.push(element("span", one.multilabel ? "True classes" : "True class", "hint"), list(true_.map((cls) => named(cls.k))));
+    if (kept) parts.push(...similar(row));
     if (isTested(row)) {
       const words = (cls) => (cls.has ? (cls.predicted ? ["tp", "TP"] : ["fn", "FN"]) : ["fp", "FP"]);
       parts.push(element("span", `${run().label}, ${rule().words}`, "hint"));
@@ -228,7 +229,6 @@ requestAnimationFrame(() => setTimeout(() => { // after the first paint: the ans
         parts.push(line);
       }
     }
-    if (kept) parts.push(...similar(row));
     if (now.lonlat) parts.push(element("p", place(now.lonlat[2 * row], now.lonlat[2 * row + 1]), "hint"));
     panel.replaceChildren(...parts);
   }

@@ -120,16 +120,27 @@ def dataset_facts(members: Sequence[EncoderResults]) -> list[tuple[str, str]]:
         if split in splits
     ]
     runs = [run for features in members for run in features.runs]
-    provenance = ", ".join(f"{key} {value}" for key, value in dataset["provenance"].items())
     facts = {
         "Variant": dataset["variant"],
         "Task": ("multi-label" if runs[0].multilabel else "single-label") if runs else None,
         "Samples": "; ".join(rows),
         "Classes": f"{len(dataset['class_names'])}: {'; '.join(dataset['class_names'])}",
         "Limit": f"{dataset['limit']} samples per split" if dataset["limit"] else None,
-        "Provenance": provenance or None,
+        "Provenance": provenance_words(dataset["provenance"]) or None,
     }
     return [(word, value) for word, value in facts.items() if value]
+
+
+def provenance_words(value: Any) -> str:
+    """Where samples are from, as it is read: nested values in brackets, counts in place of records and digests."""
+    if isinstance(value, dict):
+        parts = [(key.replace("_", " "), one) for key, one in value.items() if key != "sha256" and one is not None]
+        nested = [(word, provenance_words(one), isinstance(one, dict)) for word, one in parts if one is not True]
+        worded = [f"{word} ({text})" if deep else f"{word}: {text}" for word, text, deep in nested]
+        return "; ".join([*(word for word, one in parts if one is True), *worded])
+    if isinstance(value, list):
+        return f"{len(value)}" if any(isinstance(one, dict) for one in value) else ", ".join(map(str, value))
+    return str(value)
 
 
 def encoder_facts(features: EncoderResults) -> dict[str, Any]:

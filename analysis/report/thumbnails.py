@@ -1,7 +1,6 @@
 """Thumbnails of samples, side by side in one image, cached by the identity of what they show."""
 
 import io
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 from analysis import samples
 from data import store
 from data.cached import arrays_in
+from data.command import say
 from data.files import canonical_json, published, short_hash
 
 SIDE = 48  # pixels of a picture
@@ -60,7 +60,7 @@ def sprite(
     file = cache / f"thumbnails-{short_hash(identity, 16)}.npz"
     if (kept := _read(file, identity)) is not None:
         return Sprite(list(ids), kept)
-    print(f"report: {len(ids):,} thumbnails of {dataset['name']} ...", file=sys.stderr)
+    say(f"report: {len(ids):,} thumbnails of {dataset['name']} ...")
     source = samples.open_samples(dataset, split["name"], data_root=root, ids=ids)
     sheet = Image.new("RGB", (COLUMNS * SIDE, -(-len(ids) // COLUMNS) * SIDE))
     for place, name in enumerate(ids):
