@@ -14,9 +14,9 @@ from data.flags import ANY, DEFAULT_DATASET, DataFlags, ImportFlags
 from data.pairs import names_in, run_pairs, several
 from data.problems import Kind, Problem
 from data.registry import DATASETS
-from data.scene.flags import NO_LABELS, LabelFlags
+from data.scene.flags import LabelFlags
 from featurize.card import MODELS
-from featurize.flags import ENGINES, HERE, ModelFlags, RunFlags
+from featurize.flags import ENGINES, HERE, FeaturizeFlags, ModelFlags, RunFlags
 from featurize.job import Job
 from featurize.listing import listing
 
@@ -34,52 +34,36 @@ Switch = Parameter(negative="")
 
 
 @app.default
-def featurize(
-    *,
-    model: ModelFlags,
-    data: DataFlags = ANY,
-    run: RunFlags = HERE,
-    labels: LabelFlags = NO_LABELS,
-    augment: int = 1,
-    out: Path = paths.DEFAULT_OUT,
-    overwrite: Annotated[bool, Switch] = False,
-) -> int:
+def featurize(*, flags: FeaturizeFlags) -> int:
     """Extract features, or reuse them if they exist with the same settings; an interrupted run resumes.
 
     --model and --dataset accept lists, such as --model dofa,stats --dataset eurosat,folder: every pair is made in turn,
     one that fails does not stop the others, and a table says what was made, reused and failed.
 
     Args:
-        model: Which encoder.
-        data: Which samples.
-        run: How to run.
-        labels: Labels of a scene.
-        augment: Views of each training image for probe --augment: the image and N - 1 rotated, flipped and
-            color-jittered copies.
-        out: Output folder.
-        overwrite: Recompute the features even if they exist.
+        flags: Which encoder, which samples, and how to run.
     """
-    job = Job(model=model, data=data, run=run, augment=augment, out=out, overwrite=overwrite)
-    if not several(model.model, data.dataset):
-        return _featurize(job, labels)
-    if run.chosen_engine() == "torchrun":
+    job, labels = Job.of(flags), flags.part(LabelFlags)
+    if not several(flags.model, flags.dataset):
+        return run_job(job, labels)
+    if job.run.chosen_engine() == "torchrun":
         raise RequestError("lists of models or datasets need --engine local or ray; give one command per pair")
-    for name in names_in(model.model):
+    for name in names_in(flags.model):
         MODELS.check(str(name))
-    for name in names_in(data.dataset):
+    for name in names_in(flags.dataset):
         DATASETS.check(name or DEFAULT_DATASET)
 
     def one(model: str | None, dataset: str | None) -> int:
-        pair = replace(job, model=replace(job.model, model=model), data=replace(data, dataset=dataset))
-        return _featurize(pair, labels)
+        pair = replace(job, model=replace(job.model, model=model), data=replace(job.data, dataset=dataset))
+        return run_job(pair, labels)
 
     def written() -> list[Path]:
-        return [file for folder in paths.feature_folders(out) for file in folder.glob("*.h5")]
+        return [file for folder in paths.feature_folders(flags.out) for file in folder.glob("*.h5")]
 
-    return run_pairs("featurize", model.model, data.dataset, one, written)
+    return run_pairs("featurize", flags.model, flags.dataset, one, written)
 
 
-def _featurize(job: Job, labels: LabelFlags) -> int:
+def run_job(job: Job, labels: LabelFlags) -> int:
     """Make the features of one model on one dataset."""
     job.check()
     labels.check(job.data.dataset)

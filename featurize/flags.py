@@ -2,13 +2,17 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from data import paths
 from data.errors import RequestError
+from data.flags import DataFlags
 from data.registry import Registry
+from data.scene.flags import LabelFlags
 from featurize.card import MODELS
 
 if TYPE_CHECKING:
@@ -159,3 +163,24 @@ class RunFlags:
 
 
 HERE = RunFlags()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class FeaturizeFlags(LabelFlags, RunFlags, DataFlags, ModelFlags):
+    """All that decides what featurize makes and where.
+
+    Args:
+        augment: Views of each training image for probe --augment: the image and N - 1 rotated, flipped and
+            color-jittered copies.
+        out: Output folder.
+        overwrite: Recompute the features even if they exist.
+    """
+
+    augment: int = 1
+    out: Path = paths.DEFAULT_OUT
+    overwrite: Annotated[bool, Parameter(negative="")] = False
+
+    def part[Group](self, group: type[Group]) -> Group:
+        """The flags of one of the groups that this class joins."""
+        return group(**{field.name: getattr(self, field.name) for field in fields(group)})  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from data import paths
 from data.errors import RequestError
 from data.flags import DataFlags
-from featurize.flags import ModelFlags, RunFlags
+from featurize.flags import FeaturizeFlags, ModelFlags, RunFlags
 
 if TYPE_CHECKING:
     from data.dataset import EODataset
@@ -36,6 +36,12 @@ class Job:
     augment: int = 1
     out: Path = paths.DEFAULT_OUT
     overwrite: bool = False
+
+    @classmethod
+    def of(cls, flags: FeaturizeFlags) -> "Job":
+        """The job of a featurize command."""
+        groups = {"model": flags.part(ModelFlags), "data": flags.part(DataFlags), "run": flags.part(RunFlags)}
+        return cls(**groups, augment=flags.augment, out=flags.out, overwrite=flags.overwrite)
 
     def check(self) -> None:
         """Raise a RequestError if the request itself is wrong, before anything is opened."""

@@ -15,7 +15,7 @@ from data.paths import DEFAULT_OUT, probe_root
 from data.rules import check_rule, rule_name, rules_of
 from probes import protocols
 from probes.card import PROBES
-from probes.flags import FitFlags, Switch
+from probes.flags import FitFlags, ProbeFlags, Switch
 
 if TYPE_CHECKING:
     from data.runs import Run
@@ -26,7 +26,7 @@ app = command.new_app(
     "Each run is a folder with run.json, predictions.h5 and model.skops under OUT/probes.",
 )
 
-NOTHING = FitFlags()  # no flag given
+NOTHING, EVERYTHING = FitFlags(), ProbeFlags()  # no flag given
 COLUMNS = {
     True: ("f2_macro", "f2_micro", "f1_micro", "precision_micro", "recall_micro", "hamming_loss", "map_macro"),
     False: ("accuracy", "balanced_accuracy", "f1_macro", "precision_macro", "recall_macro", "f2_macro"),
@@ -34,46 +34,29 @@ COLUMNS = {
 
 
 @app.default
-def probe(
-    *, fit: FitFlags = NOTHING, shots: int | None = None, train_fraction: float | None = None, seeds: int | None = None
-) -> int:
+def probe(*, flags: ProbeFlags = EVERYTHING) -> int:
     """Fit classical probes on stored features: fit on train, choose on val, score test.
 
     Each run is a folder with run.json, predictions.h5 and model.skops under OUT/probes; a run that exists is reused.
     --model and --dataset accept lists: every pair is fitted in turn, and one that fails does not stop the others.
 
     Args:
-        fit: Which probes, and how.
-        shots: Number of training samples per class, drawn with --seed; for val see --val. Default: all.
-        train_fraction: Fraction of train to fit on, stratified, drawn with --seed. Default: all.
-        seeds: Number of seeds, starting at --seed; reports the mean and its interval, and writes tables to OUT/sweeps.
-            Default: 1.
+        flags: Which probes, and how.
     """
-    fit, more = fit.with_protocol(shots=shots, train_fraction=train_fraction, seeds=seeds)
-    shots, repeats = more["shots"], 1 if more["seeds"] is None else int(more["seeds"])
-    kinds, numbers = fit.kinds(), fit.seeds(repeats)
-    if shots is not None and train_fraction is not None:
-        raise RequestError("--shots and --train-fraction cannot be combined; give one of them")
-    if shots is not None and shots < 1:
-        raise RequestError(f"--shots {shots}: must be at least 1")
-    fit.check_val(shots is not None)
-    if train_fraction is not None and not 0 < train_fraction <= 1:
-        raise RequestError(f"--train-fraction {train_fraction:g}: must be above 0 and at most 1")
-    cut = {"shots": shots, "fraction": train_fraction}
+    flags = flags.planned()
 
     def one(model: str | None, dataset: str | None) -> None:
-        pair = replace(fit, model=model, dataset=dataset)
-        splits = pair.splits()
-        pair.check(kinds, splits)
-        runs = [pair.run(kind, splits, seed=seed, cut=cut) for seed in numbers for kind in kinds]
-        if repeats == 1:
+        runs = replace(flags, model=model, dataset=dataset).fit()
+        if flags.seeds in (None, 1):
             _print_results(runs)
         else:
-            _print_summary(runs, fit.out)
+            _print_summary(runs, flags.out)
 
-    if several(fit.model, fit.dataset):
-        return run_pairs("probe", fit.model, fit.dataset, one, lambda: [*probe_root(fit.out).glob("*/*/*/run.json")])
-    one(fit.model, fit.dataset)
+    if several(flags.model, flags.dataset):
+        return run_pairs(
+            "probe", flags.model, flags.dataset, one, lambda: [*probe_root(flags.out).glob("*/*/*/run.json")]
+        )
+    one(flags.model, flags.dataset)
     return 0
 
 
@@ -94,7 +77,7 @@ def sweep(
     """
     cuts = _cuts(fit, shots, train_fractions)
     fit, more = fit.with_protocol(seeds=seeds)
-    kinds, numbers = fit.kinds(), fit.seeds(5 if more["seeds"] is None else more["seeds"])
+    kinds, numbers = fit.kinds(), fit.seeds_from(5 if more["seeds"] is None else more["seeds"])
     fit.check_val(any(cut.get("shots") for cut in cuts))
     splits = fit.splits()
     fit.check(kinds, splits)

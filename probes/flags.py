@@ -161,7 +161,7 @@ class FitFlags:
         merged = protocols.merged(self.protocol, own | more)
         return replace(self, **{name: merged[name] for name in own}), {name: merged[name] for name in more}
 
-    def seeds(self, count: int) -> list[int]:
+    def seeds_from(self, count: int) -> list[int]:
         """`count` seeds, starting at --seed.
 
         Raises:
@@ -266,6 +266,53 @@ class FitFlags:
     def _head(self) -> dict[str, float]:
         given = {"learning_rate": self.learning_rate, "batch_size": self.batch_size, "epochs": self.epochs}
         return {name: value for name, value in given.items() if value is not None}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ProbeFlags(FitFlags):
+    """All flags of probe.
+
+    Args:
+        shots: Number of training samples per class, drawn with --seed; for val see --val. Default: all.
+        train_fraction: Fraction of train to fit on, stratified, drawn with --seed. Default: all.
+        seeds: Number of seeds, starting at --seed; reports the mean and its interval, and writes tables to OUT/sweeps.
+            Default: 1.
+    """
+
+    shots: int | None = None
+    train_fraction: float | None = None
+    seeds: int | None = None
+
+    def planned(self) -> "ProbeFlags":
+        """These flags, checked, with the values that the protocol sets.
+
+        Raises:
+            RequestError: a flag has a wrong value or contradicts another or the protocol.
+        """
+        flags, _ = self.with_protocol()
+        flags.kinds()
+        flags.seeds_from(1 if flags.seeds is None else flags.seeds)
+        if flags.shots is not None and flags.train_fraction is not None:
+            raise RequestError("--shots and --train-fraction cannot be combined; give one of them")
+        if flags.shots is not None and flags.shots < 1:
+            raise RequestError(f"--shots {flags.shots}: must be at least 1")
+        flags.check_val(flags.shots is not None)
+        if flags.train_fraction is not None and not 0 < flags.train_fraction <= 1:
+            raise RequestError(f"--train-fraction {flags.train_fraction:g}: must be above 0 and at most 1")
+        return flags
+
+    def fit(self) -> "list[Run]":
+        """Fit every kind with every seed, or reuse the runs; of flags that `planned` returned.
+
+        Raises:
+            RequestError: the features cannot be used, or a setting does not go with a kind.
+        """
+        kinds, splits = self.kinds(), self.splits()
+        self.check(kinds, splits)
+        cut = {"shots": self.shots, "fraction": self.train_fraction}
+        numbers = self.seeds_from(self.seeds or 1)
+        return [self.run(kind, splits, seed=seed, cut=cut) for seed in numbers for kind in kinds]
 
 
 def result_line(run: "Run") -> str:

@@ -54,6 +54,3 @@ class LabelFlags:
         found = label_windows(source, grids_of(windows.provenance), windows.footprint)
         name = f"{windows.name}-{windows.variant}" if windows.variant else windows.name
         remember(paths.labels_file(out, paths.slug(name)), source, found)
-
-
-NO_LABELS = LabelFlags()

@@ -1,0 +1,108 @@
+"""Python functions that take the flags of a command: one list of names, types, defaults and descriptions for both."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from cyclopts import App, CycloptsError
+
+from data.asked import running
+from data.command import speaking
+from data.errors import RequestError
+from data.files import explained
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What Python functions take besides the flags of their command.
+
+    Args:
+        progress: Show progress and notes, as the command does.
+    """
+
+    progress: bool = False
+
+
+def taking[**P, R](app: App, flags: Callable[P, Any]) -> Callable[[Callable[[Any], R]], Callable[P, R]]:
+    """Give a function of the flags of a command the single flags as its parameters.
+
+    They are read as on the command line, so that values, errors and the recorded command are the same.
+
+    Args:
+        app: the command.
+        flags: the dataclass of flags of the command, with `Shown` as a further base.
+    """
+
+    def decorate(function: Callable[[Any], R]) -> Callable[P, R]:
+        signature, hints = inspect.signature(flags), get_type_hints(flags)
+
+        @wraps(function)
+        def call(*args: Any, **given: Any) -> R:
+            given = signature.bind(*args, **given).arguments
+            progress = given.pop("progress", False)
+            with commanding(app, given, progress=progress) as asked:
+                return function(asked)
+
+        returns = inspect.signature(function).return_annotation
+        parameters = [one.replace(annotation=hints[one.name]) for one in signature.parameters.values()]
+        call.__signature__ = inspect.Signature(parameters, return_annotation=returns)  # type: ignore[attr-defined]
+        call.__annotations__ = hints | {"return": returns}
+        call.__doc__ = _with_arguments(function.__doc__ or "", flags)
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+@contextmanager
+def commanding(app: App, given: Mapping[str, Any], *, progress: bool) -> Iterator[Any]:
+    """Carry out a command's work in this process: quietly unless asked, errors as exceptions with the same text.
+
+    Args:
+        app: the command, whose function takes one dataclass of flags named ``flags``.
+        given: its flags, by Python name.
+        progress: print what the command prints.
+
+    Yields:
+        The flags.
+
+    Raises:
+        RequestError: the request is wrong.
+    """
+    words = [word for name, value in given.items() for word in _words(name.replace("_", "-"), value)]
+    try:
+        _, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        raise RequestError(" ".join(str(error).split())) from error
+    try:
+        with speaking(quiet=not progress, python=True), running([app.name[0], *words]):
+            yield bound.arguments["flags"]
+    except OSError as error:  # a full disk, a path that is no folder: as the commands do
+        if isinstance(known := explained(error, Path("a file")), RequestError):
+            raise known from error
+        raise
+
+
+def _words(flag: str, value: Any) -> list[str]:
+    """A flag as on a command line: lists are joined by commas, None is not given."""
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    text = ",".join(map(str, value)) if listed else str(value)
+    return [f"--{flag}={text}"] if text.startswith("-") else [f"--{flag}", text]
+
+
+def _with_arguments(docstring: str, flags: Any) -> str:
+    """A function's docstring with the descriptions of its flags, from the dataclasses that declare them."""
+    before, marker, after = inspect.cleandoc(docstring).partition("\n\nReturns:\n")
+    described = [
+        inspect.cleandoc(one.__doc__).partition("Args:\n")[2]
+        for one in reversed(flags.__mro__)
+        if "__dataclass_fields__" in vars(one)
+    ]
+    return "\n".join([before, "", "Args:", *(text.rstrip() for text in described if text)]) + marker + after
