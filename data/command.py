@@ -22,6 +22,7 @@ from data.files import explained
 from data.paths import check_local
 
 PLAIN_LINE_EVERY_S = 30
+OURS = tuple(str(Path(__file__).parents[1] / name) for name in ("data", "featurize", "probes", "analysis"))
 _live: list[Any] = []  # the display on the terminal, once per bar: a second display would overwrite it
 _voice = {"quiet": False, "python": False}  # see `speaking`
 
@@ -169,7 +170,7 @@ def say(line: str, *, result: bool = False) -> None:
 def warn(program: str, text: str) -> None:
     """Print a warning of a command; of a Python function, issue it."""
     if _voice["python"]:
-        warnings.warn(text, stacklevel=2)
+        warnings.warn(text, skip_file_prefixes=OURS)  # which shows the user's own line
     else:
         print(f"{program}: warning: {text}", file=sys.stderr, flush=True)
 

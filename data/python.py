@@ -1,7 +1,7 @@
 """Python functions that take the flags of a command: one list of names, types, defaults and descriptions for both."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -44,8 +44,13 @@ def taking[**P, R](app: App, flags: Callable[P, Any]) -> Callable[[Callable[[Any
         def call(*args: Any, **given: Any) -> R:
             given = signature.bind(*args, **given).arguments
             progress = given.pop("progress", False)
-            with commanding(app, given, progress=progress) as asked:
-                return function(asked)
+            words = [word for name, value in given.items() for word in _words(name.replace("_", "-"), value)]
+            try:
+                _, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+            except CycloptsError as error:
+                raise RequestError(" ".join(str(error).split())) from error
+            with working([app.name[0], *words], progress=progress):
+                return function(bound.arguments["flags"])
 
         returns = inspect.signature(function).return_annotation
         parameters = [one.replace(annotation=hints[one.name]) for one in signature.parameters.values()]
@@ -58,29 +63,20 @@ def taking[**P, R](app: App, flags: Callable[P, Any]) -> Callable[[Callable[[Any
 
 
 @contextmanager
-def commanding(app: App, given: Mapping[str, Any], *, progress: bool) -> Iterator[Any]:
-    """Carry out a command's work in this process: quietly unless asked, errors as exceptions with the same text.
+def working(words: Sequence[str], *, progress: bool) -> Iterator[None]:
+    """Do a command's work in this process: quietly unless asked, errors as exceptions with the same text.
 
     Args:
-        app: the command, whose function takes one dataclass of flags named ``flags``.
-        given: its flags, by Python name.
+        words: the command, which is recorded with what it makes.
         progress: print what the command prints.
 
-    Yields:
-        The flags.
-
     Raises:
-        RequestError: the request is wrong.
+        RequestError: the request is wrong, the disk is full or a path is no folder.
     """
-    words = [word for name, value in given.items() for word in _words(name.replace("_", "-"), value)]
     try:
-        _, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
-    except CycloptsError as error:
-        raise RequestError(" ".join(str(error).split())) from error
-    try:
-        with speaking(quiet=not progress, python=True), running([app.name[0], *words]):
-            yield bound.arguments["flags"]
-    except OSError as error:  # a full disk, a path that is no folder: as the commands do
+        with speaking(quiet=not progress, python=True), running(words):
+            yield
+    except OSError as error:
         if isinstance(known := explained(error, Path("a file")), RequestError):
             raise known from error
         raise

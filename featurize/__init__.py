@@ -1,1 +1,18 @@
-"""Frozen foundation models over satellite patches: the `featurize` command."""
+"""Frozen foundation models over satellite patches: the `featurize` command and its Python interface."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from featurize.api import Encoder, featurize
+
+__all__ = ["Encoder", "featurize"]
+
+
+def __getattr__(name: str) -> Any:  # torch and the like are imported when something is used
+    from featurize.commands import offered
+
+    return offered(__name__, name, __all__)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -5,11 +5,13 @@
 every process that it starts. Python sessions and scripts that do not start a command are left alone.
 """
 
+import importlib
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 OWN = ("data", "featurize", "probes", "analysis")
 TOP = Path(__file__).resolve().parent.parent
@@ -36,6 +38,20 @@ def own_packages_first() -> None:
 
 # On import: a process that multiprocessing spawns imports the command's start again before it unpickles anything.
 own_packages_first()
+
+
+def offered(package: str, name: str, names: Sequence[str]) -> Any:
+    """What a package offers in its module ``api``, which is imported now.
+
+    Args:
+        package: name of the package.
+        name: what is asked for.
+        names: what it offers.
+    """
+    if name not in names:
+        raise AttributeError(f"module '{package}' has no attribute '{name}'")
+    own_packages_first()
+    return getattr(importlib.import_module(f"{package}.api"), name)
 
 
 def featurize() -> None:

@@ -1,1 +1,18 @@
-"""Classical classifiers on kept embeddings: the `probe` command."""
+"""Classical classifiers on stored embeddings: the `probe` command and its Python interface."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from probes.api import predict, probe, probe_all
+
+__all__ = ["predict", "probe", "probe_all"]
+
+
+def __getattr__(name: str) -> Any:  # numpy and the like are imported when something is used
+    from featurize.commands import offered
+
+    return offered(__name__, name, __all__)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -4,7 +4,8 @@ The features must come from the encoder that the run was trained on, with all se
 another split or other samples of the same dataset; those of another dataset need `other_dataset`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,30 +28,66 @@ WRITERS: dict[str, Any] = {".csv": CSVWriter, ".parquet": ParquetWriter}
 BLOCK_ROWS = 8 * inputs.BLOCK_ROWS  # scored and written at a time
 
 
-def predict(
+@dataclass(frozen=True)
+class Scoring:
+    """A run's model beside the features that it is to score, checked.
+
+    Args:
+        run: a finished run.
+        features: of its encoder, on disk.
+        model: the fitted model.
+        thresholds: of the decision rule, see `probes.scores.decide`.
+        n_jobs: blocks of rows scored at a time.
+        notes: for whoever reads the predictions.
+    """
+
+    run: runs.Run
+    features: store.FeatureSet
+    model: Any
+    thresholds: Any
+    n_jobs: int
+    notes: list[str]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """``id``; ``label``, the predicted class, or for multi-label runs ``labels``, the predicted classes joined by
+        ``;``, possibly none; ``score: <class>`` for every class, float32.
+        """
+        column = "labels" if self.run.multilabel else "label"
+        scores = {f"score: {name}": pa.float32() for name in self.run.class_names}
+        return pa.schema(list(({"id": pa.string(), column: pa.string()} | scores).items()))
+
+    def tables(self) -> Iterator[pa.Table]:
+        """One row per sample, in the file's order, some rows at a time."""
+        run, features, names = self.run, self.features, self.run.class_names
+        how = {"classes": len(names), "multilabel": run.multilabel, "n_jobs": self.n_jobs}
+        with progress(f"{run.kind} on {features.file.name}", len(features.ids), "samples") as advance:
+            for start in range(0, len(features.ids), BLOCK_ROWS):
+                block = features.features[start : start + BLOCK_ROWS]
+                scores = score(self.model, block, **how)
+                predicted = decide(scores, self.thresholds)
+                labels = [";".join(names[k] for k in np.flatnonzero(row)) for row in predicted]
+                columns = (features.ids[start : start + len(block)], labels, *scores.T)
+                yield pa.Table.from_pydict(dict(zip(self.schema.names, columns, strict=True)), self.schema)
+                advance(len(block))
+
+
+def prepare(
     run: runs.Run,
     file: Path | Sequence[Path],
-    to: Path,
     *,
     rule: str = "tuned",
     other_dataset: bool = False,
     n_jobs: int = 1,
-) -> tuple[int, list[str]]:
-    """Score every sample of a feature file and write a table with one row per sample, in the file's order.
-
-    Columns: ``id``; ``label``, the predicted class, or for multi-label runs ``labels``, the predicted classes joined by
-    ``;``, possibly none; ``score: <class>`` for every class, float32.
+) -> Scoring:
+    """Check that a run's model may score these features, and load both.
 
     Args:
         run: a finished run.
         file: a feature file, of any split; of a run on joined features, one per encoder, or a joined one.
-        to: the table to write, ``.csv`` or ``.parquet``; appears whole or not at all.
         rule: ``tuned`` for the run's thresholds, ``half`` for 0.5; single-label runs take the argmax.
         other_dataset: accept features of a dataset that the run was not trained on.
         n_jobs: blocks of rows scored at a time, -1 for one per core; does not change the result.
-
-    Returns:
-        Number of samples, and notes for whoever reads the table.
 
     Raises:
         RequestError: features of another encoder, or of another dataset where `other_dataset` is off; NaN, no rows,
@@ -58,8 +95,6 @@ def predict(
     """
     if n_jobs == 0:
         raise RequestError("--n-jobs 0: give a number of jobs, or -1 for one per core")
-    if to.suffix not in WRITERS:
-        raise RequestError(f"--to {to}: the name must end in {' or '.join(WRITERS)}")
     features = read_fused(run, [file] if isinstance(file, Path) else file)
     file = features.file
     notes = check_identity(run, features, other_dataset=other_dataset)
@@ -69,25 +104,34 @@ def predict(
     if (dim := features.features.shape[1]) != run.record["dim"]:
         raise RequestError(f"{file} has {dim} features per row, the run was trained on {run.record['dim']}")
     model = load_model(run.folder / "model.skops", sha256=run.model_sha256)
-    thresholds, jobs = thresholds_of(run, rule), effective_n_jobs(n_jobs)
+    return Scoring(run, features, model, thresholds_of(run, rule), effective_n_jobs(n_jobs), notes)
 
-    column = "labels" if run.multilabel else "label"
-    types = {"id": pa.string(), column: pa.string()} | {f"score: {name}": pa.float32() for name in run.class_names}
-    schema = pa.schema(list(types.items()))
-    with (
-        progress(f"{run.kind} on {file.name}", len(features.ids), "samples") as advance,
-        published(to) as temporary,
-        WRITERS[to.suffix](temporary, schema) as table,
-    ):
-        for start in range(0, len(features.ids), BLOCK_ROWS):
-            block = features.features[start : start + BLOCK_ROWS]
-            scores = score(model, block, classes=len(run.class_names), multilabel=run.multilabel, n_jobs=jobs)
-            predicted = decide(scores, thresholds)
-            labels = [";".join(run.class_names[k] for k in np.flatnonzero(row)) for row in predicted]
-            columns = (features.ids[start : start + len(block)], labels, *scores.T)
-            table.write_table(pa.Table.from_pydict(dict(zip(schema.names, columns, strict=True)), schema))
-            advance(len(block))
-    return len(features.ids), notes
+
+def predict(
+    run: runs.Run, file: Path | Sequence[Path], to: Path, *, n_jobs: int = 1, **settings: Any
+) -> tuple[int, list[str]]:
+    """Score every sample of a feature file and write a table, see `Scoring.schema`.
+
+    Args:
+        run: a finished run.
+        file: see `prepare`.
+        to: the table to write, ``.csv`` or ``.parquet``; appears whole or not at all.
+        n_jobs: see `prepare`.
+        settings: ``rule`` and ``other_dataset`` of `prepare`.
+
+    Returns:
+        Number of samples, and notes for whoever reads the table.
+
+    Raises:
+        RequestError: another kind of table, or as `prepare`.
+    """
+    if n_jobs and to.suffix not in WRITERS:
+        raise RequestError(f"--to {to}: the name must end in {' or '.join(WRITERS)}")
+    scoring = prepare(run, file, n_jobs=n_jobs, **settings)
+    with published(to) as temporary, WRITERS[to.suffix](temporary, scoring.schema) as writer:
+        for table in scoring.tables():
+            writer.write_table(table)
+    return len(scoring.features.ids), scoring.notes
 
 
 def read_fused(run: runs.Run, files: Sequence[Path]) -> store.FeatureSet:
