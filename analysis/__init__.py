@@ -11,7 +11,7 @@ __all__ = ["table", "umap", "view"]
 def __getattr__(name: str) -> Any:  # matplotlib and the like are imported when something is used
     from featurize.commands import offered
 
-    return offered(__name__, name, __all__)
+    return offered(__name__, name, {name: "api" for name in __all__})
 
 
 def __dir__() -> list[str]:

@@ -4,21 +4,20 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.card import VIEWS
-from analysis.contract import Output, Rule, Style, ViewRequest, default_options, run_view
+from analysis.cli import app, outputs_of
+from analysis.contract import Output, Rule, Style, ViewRequest
 from analysis.figures import styled
 from analysis.views import table as table_view
 from analysis.views import umap as umap_view
 from data import paths
-from data.errors import RequestError
-from data.python import working
+from data.python import parsed, words_of, working
 from data.runs import Run
 from data.store import FeatureSet
-
-__all__ = ["table", "umap", "view"]
 
 Split = Literal["train", "val", "test", "all"]
 
@@ -57,9 +56,10 @@ def table(
         ['prior', 'linear']
     """
     given = None if runs is None else (runs,) if isinstance(runs, Run) else tuple(runs)
-    request = ViewRequest(out=Path(out), model=model, dataset=dataset, kind=kind, rule=rule, runs=given or None)
+    request = ViewRequest(out=Path(out), model=model, dataset=dataset, kind=kind, rule=rule, runs=given)
     with working(["analyze", "table"], progress=False):
-        return table_view.wide(table_view.compute(request.all_runs(), request.rules))
+        frame = table_view.compute(request.all_runs(), request.rules)
+        return table_view.wide(frame.loc[frame["split"] == "test"])
 
 
 def umap(
@@ -98,3 +98,32 @@ def umap(
     Raises:
         RequestError: there are no such features, several fit, or an option is out of range.
     """
+    if features is not None:
+        sets = [features] if isinstance(features, FeatureSet) else list(features.values())
+        folder, split = sets[0].file.parent, sets[0].file.stem if isinstance(features, FeatureSet) else split  # type: ignore[assignment]
+        request = ViewRequest(out=Path(out), features=folder, split=split)
+    else:
+        request = ViewRequest(out=Path(out), model=model, dataset=dataset, split=split)
+    options = {"neighbors": neighbors, "min_dist": min_dist, "fit_on": fit_on, "fast": fast}
+    with working(["analyze", "umap"], progress=progress), styled(style), matplotlib.rc_context():
+        sets, frame = umap_view.project(request, points=points, seed=seed, **options)
+        return umap_view.draw_figure(frame, sets[0])
+
+
+def view(name: str, *, progress: bool = False, **flags: Any) -> list[Output]:
+    """Any view of `analyze`, with the files that it writes; a notebook shows an output as its figure.
+
+    Args:
+        name: Name of the view, such as confusion; ``analyze --help`` lists them.
+        progress: Show progress and notes, as the command does.
+        flags: Those of the command, such as ``model="dofa"``.
+
+    Returns:
+        An output for every figure: its files, title, caption and tables.
+
+    Raises:
+        RequestError: no such view or flag, or nothing to show.
+    """
+    words = [VIEWS.check(name), *words_of(flags)]
+    with working(["analyze", *words], progress=progress), matplotlib.rc_context():
+        return outputs_of(name, parsed(app, words))

@@ -2,13 +2,14 @@
 
 import inspect
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
 from analysis.card import VIEWS
-from analysis.contract import Rule, Style, ViewRequest, run_view, together
+from analysis.contract import Output, Rule, Style, ViewRequest, run_view, together
 from data import command, paths
 from data.flags import ANY, DataFlags
 
@@ -52,22 +53,26 @@ def new_app() -> App:
 def _subcommand(name: str) -> Any:
     """A function with the flags that the view's card asks for."""
     card = VIEWS.card(name)
-    options = card.options
-    common = [flag for flag, (_, _, _, inputs) in COMMON.items() if card.input in inputs]
 
     def subcommand(**given: Any) -> int:
-        request = ViewRequest(**{flag: value for flag, value in given.items() if flag in common})
-        outputs = run_view(name, request, **{option: value for option, value in given.items() if option in options})
+        outputs = outputs_of(name, given)
         for output in outputs:
             if output.summary:
                 print(output.summary)
             print(together(output.files))
         return int(any(output.wrong for output in outputs))
 
-    flags = [_flag(name, type(option.default), option.default, option.help) for name, option in options.items()]
-    flags += [_flag(flag, *COMMON[flag][:3]) for flag in common]
+    flags = [_flag(name, type(option.default), option.default, option.help) for name, option in card.options.items()]
+    flags += [_flag(flag, *about[:3]) for flag, about in COMMON.items() if card.input in about[3]]
     subcommand.__signature__ = inspect.Signature(flags)  # type: ignore[attr-defined]
     return subcommand
+
+
+def outputs_of(name: str, given: Mapping[str, Any]) -> list[Output]:
+    """What a view writes, by the flags of its command."""
+    options = VIEWS.card(name).options
+    request = ViewRequest(**{flag: value for flag, value in given.items() if flag not in options})
+    return run_view(name, request, **{option: value for option, value in given.items() if option in options})
 
 
 def _flag(name: str, kind: Any, default: Any, text: str) -> inspect.Parameter:

@@ -131,6 +131,11 @@ class Output:
     summary: str = ""
     wrong: bool = False
 
+    def _repr_png_(self) -> bytes | None:
+        """How notebooks show it."""
+        picture = self.file("png")
+        return picture and picture.read_bytes()
+
     def file(self, suffix: str) -> Path | None:
         """The file with that suffix, if there is one."""
         return next((file for file in self.files if file.suffix == f".{suffix}"), None)

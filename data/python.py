@@ -1,7 +1,7 @@
 """Python functions that take the flags of a command: one list of names, types, defaults and descriptions for both."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -44,13 +44,9 @@ def taking[**P, R](app: App, flags: Callable[P, Any]) -> Callable[[Callable[[Any
         def call(*args: Any, **given: Any) -> R:
             given = signature.bind(*args, **given).arguments
             progress = given.pop("progress", False)
-            words = [word for name, value in given.items() for word in _words(name.replace("_", "-"), value)]
-            try:
-                _, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
-            except CycloptsError as error:
-                raise RequestError(" ".join(str(error).split())) from error
+            words = words_of(given)
             with working([app.name[0], *words], progress=progress):
-                return function(bound.arguments["flags"])
+                return function(parsed(app, words)["flags"])
 
         returns = inspect.signature(function).return_annotation
         parameters = [one.replace(annotation=hints[one.name]) for one in signature.parameters.values()]
@@ -82,15 +78,32 @@ def working(words: Sequence[str], *, progress: bool) -> Iterator[None]:
         raise
 
 
-def _words(flag: str, value: Any) -> list[str]:
-    """A flag as on a command line: lists are joined by commas, None is not given."""
-    if value is None:
-        return []
-    if isinstance(value, bool):
-        return [f"--{flag}" if value else f"--no-{flag}"]
-    listed = isinstance(value, Sequence) and not isinstance(value, str)
-    text = ",".join(map(str, value)) if listed else str(value)
-    return [f"--{flag}={text}"] if text.startswith("-") else [f"--{flag}", text]
+def words_of(given: Mapping[str, Any]) -> list[str]:
+    """Flags as on a command line: lists are joined by commas, None is not given."""
+    words = []
+    for name, value in given.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            text = (
+                str(value) if isinstance(value, str) or not isinstance(value, Sequence) else ",".join(map(str, value))
+            )
+            words += [f"--{flag}={text}"] if text.startswith("-") else [f"--{flag}", text]
+    return words
+
+
+def parsed(app: App, words: Sequence[str]) -> dict[str, Any]:
+    """What a command's function is called with.
+
+    Raises:
+        RequestError: an unknown flag, or a value of another type.
+    """
+    try:
+        _, bound, _ = app.parse_args(list(words), exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        raise RequestError(" ".join(str(error).split())) from error
+    return bound.arguments
 
 
 def _with_arguments(docstring: str, flags: Any) -> str:

@@ -1,4 +1,4 @@
-"""The Python interface of featurize: the command as a function, and encoders as scikit-learn transformers."""
+"""The Python interface of featurize: the command as a function."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,8 @@ from data.python import Shown, taking
 from data.scene.flags import LabelFlags
 from data.store import FeatureSet, read_features
 from featurize.cli import app, run_job
-from featurize.engines.local import make_task
 from featurize.flags import FeaturizeFlags
 from featurize.job import Job
-from featurize.transformer import Encoder
-
-__all__ = ["Encoder", "featurize"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +31,7 @@ def featurize(flags: FeaturizeFlags) -> dict[str, FeatureSet]:
         >>> import featurize
         >>> sets = featurize.featurize(model="stats", dataset="simulated", limit=60)
         >>> sets["train"].X.shape
-        (60, 112)
+        (60, 56)
     """
     if several(flags.model, flags.dataset):
         raise RequestError("one model and one dataset per call; call featurize once for each pair")
@@ -44,6 +40,8 @@ def featurize(flags: FeaturizeFlags) -> dict[str, FeatureSet]:
         raise RequestError("--engine ray works from the command line only; leave it out, or run the command featurize")
     if run_job(job, flags.part(LabelFlags)):
         raise RequestError("a process of featurize failed; its message is above")
+    from featurize.engines.local import make_task  # deferred: torch
+
     runtime = job.run.runtime(job.encoder, device=job.run.device.partition(",")[0])
     tasks = [make_task(job, runtime, split, 0) for split in job.data.splits()]
     return {task.dataset.split: read_features(job.file(task.dataset, 0, task.identity)) for task in tasks}

@@ -7,7 +7,7 @@ every process that it starts. Python sessions and scripts that do not start a co
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -40,18 +40,18 @@ def own_packages_first() -> None:
 own_packages_first()
 
 
-def offered(package: str, name: str, names: Sequence[str]) -> Any:
-    """What a package offers in its module ``api``, which is imported now.
+def offered(package: str, name: str, modules: Mapping[str, str]) -> Any:
+    """What a package offers, from the module that has it, which is imported now.
 
     Args:
         package: name of the package.
         name: what is asked for.
-        names: what it offers.
+        modules: by name of what it offers, the module.
     """
-    if name not in names:
+    if name not in modules:
         raise AttributeError(f"module '{package}' has no attribute '{name}'")
     own_packages_first()
-    return getattr(importlib.import_module(f"{package}.api"), name)
+    return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
 
 
 def featurize() -> None:

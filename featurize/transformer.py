@@ -109,7 +109,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         runtime, channels, found = self._runtime(), list(range(pixels.shape[1])), []
         embedder = Embedder(self._model.to(runtime.device), runtime)
         for start in range(0, len(pixels), runtime.batch_size):
-            some = torch.from_numpy(np.ascontiguousarray(pixels[start : start + runtime.batch_size]))
+            some = torch.from_numpy(np.require(pixels[start : start + runtime.batch_size], requirements=["C", "W"]))
             embedded = embedder.embed([Batch([*range(len(some))], [(channels, some)])], len(some), None, Meter())
             if embedded.done is not None:
                 embedded.done.synchronize()
@@ -157,7 +157,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         """The request and what `fit` found; the model too where it was made from the images (rcf)."""
-        state = super().__getstate__()
+        state: Any = super().__getstate__()
         return state if not state.get("_model") or self._from_images else state | {"_model": None}
 
 
@@ -167,7 +167,7 @@ def _checked(encoder: Encoder, X: Any, *, reset: bool) -> Shaped[np.ndarray, "sa
     Raises:
         ValueError: another number of axes, NaN, no samples, or another number of bands than at `fit`.
     """
-    pixels = validate_data(encoder, X, reset=reset, allow_nd=True)
+    pixels: Any = validate_data(encoder, X, reset=reset, allow_nd=True)
     if pixels.ndim not in (2, 4):
         raise ValueError(f"Expected images of shape (samples, bands, height, width), got {pixels.shape}")
     return pixels.reshape(*pixels.shape[:2], 1, 1) if pixels.ndim == 2 else pixels

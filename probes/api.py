@@ -17,8 +17,6 @@ from probes import prediction
 from probes.cli import app
 from probes.flags import ProbeFlags
 
-__all__ = ["predict", "probe", "probe_all"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Flags(Shown, ProbeFlags):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from cyclopts import Parameter
 
@@ -148,7 +148,7 @@ class FitFlags:
         if self.val != "matched" and not shots:
             raise RequestError(f"--val {self.val}: only with --shots; without it, all of val is used")
 
-    def with_protocol(self, **more: Any) -> tuple["FitFlags", dict[str, Any]]:
+    def with_protocol(self, **more: Any) -> tuple[Self, dict[str, Any]]:
         """These flags and some others, with the values that the protocol sets.
 
         Args:
@@ -284,7 +284,7 @@ class ProbeFlags(FitFlags):
     train_fraction: float | None = None
     seeds: int | None = None
 
-    def planned(self) -> "ProbeFlags":
+    def planned(self) -> Self:
         """These flags, checked, with the values that the protocol sets.
 
         Raises:

@@ -66,7 +66,25 @@ def test_spawned_processes_find_our_packages(project):
     assert Path(done.stdout.strip()) == Path(__file__).parent.parent / "data" / "__init__.py", done.stderr
 
 
-def test_scripts_that_start_no_command_keep_their_own_modules(project):
+PYTHON = """
+import featurize
+try:
+    featurize.featurize(model="statz")
+except Exception as error:
+    import data
+    print(isinstance(error, data.RequestError), error)
+"""
+
+
+@pytest.mark.parametrize("before", ["", "import data\n"])
+def test_the_python_interface_finds_our_packages(project, before):
+    if before:  # the user's own works and is in use already
+        (project / "modules" / "data.py").write_text("mine = 1\n")
+    done = run(project / "modules", sys.executable, "-c", before + PYTHON)
+    assert done.stdout.startswith("True unknown model 'statz'"), done.stderr
+
+
+def test_scripts_that_use_nothing_of_ours_keep_their_own_modules(project):
     (project / "modules" / "data.py").write_text("mine = 1\n")
     done = run(project / "modules", sys.executable, "-c", "import featurize, data; print(data.mine)")
     assert done.stdout == "1\n"

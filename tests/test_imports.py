@@ -71,6 +71,11 @@ def test_a_help_page_imports_nothing_heavy(package, tmp_path):
     assert heavy_modules_after(statement, tmp_path) == set()
 
 
+def test_importing_the_packages_imports_nothing_heavy(tmp_path):
+    statement = "import data, featurize, probes, analysis\ndata.RequestError"
+    assert heavy_modules_after(statement, tmp_path) == set()
+
+
 def test_the_guard_sees_a_heavy_import(tmp_path):
     assert "pandas" in heavy_modules_after("import pandas", tmp_path)
 

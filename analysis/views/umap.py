@@ -115,8 +115,7 @@ def _write(frame: pd.DataFrame, sets: Sequence[store.FeatureSet], request: ViewR
     first = sets[0]
     names, total = list(first.class_names), sum(len(s.ids) for s in sets)
     dataset, encoder = store.dataset_slug(first.identity), store.encoder_slug(first.identity)
-    where = f"{dataset}: {frames.model_words(first.identity['encoder'])}, {encoder.rpartition('_')[2]}"
-    about: dict[str, Any] = {"dataset": dataset, "encoder": encoder, "where": where, "of": ()}
+    about: dict[str, Any] = {"dataset": dataset, "encoder": encoder, "where": _where(first), "of": ()}
     shown = f"{len(frame):,}" if len(frame) == total else f"{len(frame):,} of {total:,}"
     note = f"{shown} samples, split: {request.split}."
     stem = stem_of(request.target("umap"), "umap", about | {"split": request.split}, "dataset", "encoder", "split")
@@ -135,9 +134,7 @@ def _write(frame: pd.DataFrame, sets: Sequence[store.FeatureSet], request: ViewR
     )  # fmt: skip
     if first.multilabel:
         return [panels]
-    single = figures.new_figure(10, 6.4)
-    draw(frame, single.subplots(), names)
-    figures.put_title(single, "UMAP by class", where, simulated=first.simulated, note=note)
+    single = draw_figure(frame, first)
     by_class = replace(
         panels,
         title="UMAP by class",
@@ -146,6 +143,31 @@ def _write(frame: pd.DataFrame, sets: Sequence[store.FeatureSet], request: ViewR
         alt=f"Scatter plot of {len(names)} classes.",
     )
     return [by_class, panels]
+
+
+def draw_figure(frame: pd.DataFrame, features: store.FeatureSet) -> Figure:
+    """All classes in one scatter plot, or for multi-label data one panel per class; with title.
+
+    Args:
+        frame: of `compute`.
+        features: one of the feature sets that it is of.
+    """
+    names, title = list(features.class_names), "UMAP by class" if features.class_names else "UMAP"
+    if features.multilabel:
+        figure, title = draw_panels(frame, names), ONE_VS_REST
+    else:
+        figure = figures.new_figure(10, 6.4) if names else figures.new_figure(6.4, 6.4)
+        draw(frame, figure.subplots(), names) if names else draw_unlabelled(frame, figure.subplots())
+    note = f"{len(frame):,} samples, split: {', '.join(frame['split'].unique())}."
+    figures.put_title(figure, title, _where(features), simulated=features.simulated, note=note)
+    return figure
+
+
+def _where(features: store.FeatureSet) -> str:
+    """Dataset, model and the short hash of its settings."""
+    encoder = store.encoder_slug(features.identity)
+    model = f"{frames.model_words(features.identity['encoder'])}, {encoder.rpartition('_')[2]}"
+    return f"{store.dataset_slug(features.identity)}: {model}"
 
 
 def draw_unlabelled(frame: pd.DataFrame, ax: Axes) -> None:

@@ -6,11 +6,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-from jaxtyping import Shaped, UInt64
+from jaxtyping import Float32, Integer, Shaped, UInt64
 
 from data import paths
 from data.dataset import SPLITS
@@ -20,6 +20,9 @@ from data.scene.grid import grids_of
 from data.seen import PIXELS
 from data.store.child import Damaged, inspected, signature
 from data.store.identity import dataset_slug
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CHUNK_ROWS = 1024
 BLOCK_ROWS = 8 * CHUNK_ROWS  # hashed at a time
@@ -74,6 +77,46 @@ class FeatureSet:
     def simulated(self) -> bool:
         """Whether the samples were simulated; results must say so."""
         return bool(self.identity["dataset"]["provenance"].get("simulated"))
+
+    @property
+    def X(self) -> Float32[np.ndarray, "samples dim"]:
+        """The features as scikit-learn takes them."""
+        return np.asarray(self.features[:], dtype=np.float32)
+
+    @property
+    def y(self) -> Integer[np.ndarray, "..."]:
+        """The labels: (N,) class numbers, -1 for unlabelled, or (N, K) of 0 and 1 for multi-label data."""
+        return self.labels
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """A row per sample: ``id``, ``lon`` and ``lat`` where known, ``label`` and ``class`` (for multi-label data
+        ``class: <name>`` of 0 and 1 for every class), then the features ``f0000 f0001 ...``.
+        """
+        import pandas as pd  # deferred: most readers need no table
+
+        where = {} if self.lonlat is None else {"lon": self.lonlat[:, 0], "lat": self.lonlat[:, 1]}
+        if self.multilabel:
+            truth = {f"class: {name}": self.labels[:, k] for k, name in enumerate(self.class_names)}
+        else:
+            names = np.array([*self.class_names, None], dtype=object)  # None is last: the label -1
+            truth = {"label": self.labels, "class": names[self.labels]}
+        values = {f"f{d:04d}": column for d, column in enumerate(np.asarray(self.features[:]).T)}
+        return pd.DataFrame({"id": self.ids, **where, **truth, **values})
+
+    def to_geopandas(self) -> Any:
+        """As `to_pandas`, as a GeoDataFrame: the samples' footprints where known, else points; needs the extra geo.
+
+        Raises:
+            RequestError: the samples have no locations, or GeoPandas is not installed.
+        """
+        if self.lonlat is None:
+            raise RequestError(f"{self.file} has no locations; use to_pandas")
+        try:
+            import geopandas  # deferred: an extra
+        except ImportError as error:
+            raise RequestError("to_geopandas needs geopandas: pip install 'frozen-earth[geo]'") from error
+        frame = self.to_pandas().drop(columns=["lon", "lat"])
+        return geopandas.GeoDataFrame(frame, geometry=read_geometries(self), crs="OGC:CRS84")
 
 
 def _digest(features: Any) -> str:

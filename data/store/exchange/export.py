@@ -10,7 +10,7 @@ from data.files import canonical_json, published
 from data.store.exchange.compact import compacted
 from data.store.exchange.geoparquet import write_geoparquet
 from data.store.exchange.stac import Origin, write_stac
-from data.store.reader import FeatureSet, read_features
+from data.store.reader import read_features
 
 
 def export(
@@ -65,22 +65,5 @@ def export(
                     identity=canonical_json(features.identity),
                 )
             return [target]
-        import pandas as pd  # deferred: only this format needs it
-
-        truth: dict[str, np.ndarray] = {}
-        if features.lonlat is not None:
-            truth = {"lon": features.lonlat[:, 0], "lat": features.lonlat[:, 1]}
-        truth |= (
-            {f"class: {name}": features.labels[:, k] for k, name in enumerate(features.class_names)}
-            if features.multilabel
-            else {"label": features.labels, "class": _class_of(features)}
-        )
-        values = {f"f{d:04d}": column for d, column in enumerate(features.features.T)}
-        pd.DataFrame({"id": features.ids, **truth, **values}).to_parquet(temporary, index=False)
+        features.to_pandas().to_parquet(temporary, index=False)
     return [target]
-
-
-def _class_of(features: FeatureSet) -> np.ndarray:
-    """(N,) class names; None for an unlabelled sample."""
-    names = np.array([*features.class_names, None], dtype=object)  # None is last: the label -1
-    return names[features.labels]
