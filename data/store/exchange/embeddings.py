@@ -170,12 +170,13 @@ class _Parquet(Embeddings):
 
     def _matrix(self, batch: pa.RecordBatch) -> np.ndarray:
         if len(self.vectors) > 1:
-            columns = [batch.column(name).cast(pa.float64()).fill_null(np.nan) for name in self.vectors]
-            return np.column_stack([column.to_numpy(zero_copy_only=False) for column in columns])
+            return np.column_stack([_floats(batch.column(name)) for name in self.vectors])
         column = batch.column(0)
         lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-        values = column.drop_null().flatten().cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False)
-        matrix = np.full((len(column), self.dim), np.nan)
+        values = _floats(column.drop_null().flatten())
+        if (lengths == self.dim).all():
+            return values.reshape(-1, self.dim)
+        matrix = np.full((len(column), self.dim), np.nan, values.dtype)
         good = lengths == self.dim
         matrix[good] = values[np.repeat(good, lengths)].reshape(-1, self.dim)
         return matrix
@@ -225,6 +226,13 @@ class _Parquet(Embeddings):
         projected = system is not None and not system.is_geographic
         change = partial(transformed, source=system, target="EPSG:4326") if projected else np.asarray
         return shapely.from_wkb(column, on_invalid="ignore"), change
+
+
+def _floats(values: pa.Array) -> np.ndarray:
+    """Numbers of any type as float32, or float64 where they do not fit; NaN where there is none."""
+    if not pa.types.is_float32(values.type):
+        values = values.cast(pa.float64())
+    return values.fill_null(np.nan).to_numpy(zero_copy_only=False)
 
 
 def _open_parquet(file: Path, product: str | None, embedding: str | None) -> Embeddings:

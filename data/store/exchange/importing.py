@@ -5,6 +5,7 @@ number. The other columns (ids, labels, splits, locations) are read whole.
 """
 
 import re
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -62,34 +63,37 @@ def import_features(file: Path, flags: ImportFlags, out: Path) -> list[Path]:
     }
     if source.metadata:
         environment["embedding_metadata"] = source.metadata
-    written = []
-    for split in SPLITS:
-        of_split = rows.splits == split
-        if not of_split.any():
-            continue
-        dataset = _Imported(
-            name=flags.name,
-            variant=None,
-            split=split,
-            ids=[name for name, ours in zip(rows.ids, of_split, strict=True) if ours],
-            labels=rows.labels[of_split],
-            class_names=rows.class_names,
-            bands=(),
-            statistics={},
-            lonlat=None if rows.lonlat is None else rows.lonlat[of_split],
-            provenance={"imported": imported},
-        )
-        dataset.geometry = None if rows.geometry is None else rows.geometry[of_split]
-        identity = make_identity(dataset, encoder)
-        target = paths.feature_file(paths.feature_folder(out, dataset_slug(identity), encoder_slug(identity)), split)
-        size = {"rows": len(dataset), "dim": source.dim, "dtype": source.dtype, "part_rows": DEFAULT_PART_ROWS}
-        with FeatureWriter(target, identity, **size, overwrite=flags.overwrite) as writer:
+    with ExitStack() as held:
+        sets = []
+        for split in SPLITS:
+            of_split = rows.splits == split
+            if not of_split.any():
+                continue
+            dataset = _Imported(
+                name=flags.name,
+                variant=None,
+                split=split,
+                ids=[name for name, ours in zip(rows.ids, of_split, strict=True) if ours],
+                labels=rows.labels[of_split],
+                class_names=rows.class_names,
+                bands=(),
+                statistics={},
+                lonlat=None if rows.lonlat is None else rows.lonlat[of_split],
+                provenance={"imported": imported},
+            )
+            dataset.geometry = None if rows.geometry is None else rows.geometry[of_split]
+            identity = make_identity(dataset, encoder)
+            folder = paths.feature_folder(out, dataset_slug(identity), encoder_slug(identity))
+            size = {"rows": len(dataset), "dim": source.dim, "dtype": source.dtype, "part_rows": DEFAULT_PART_ROWS}
+            target = paths.feature_file(folder, split)
+            writer = held.enter_context(FeatureWriter(target, identity, **size, overwrite=flags.overwrite))
             chosen = np.zeros(source.rows, bool)
             chosen[np.flatnonzero(rows.keep)[of_split]] = True
-            _write_parts(writer, source, chosen)
-            writer.finish(dataset, environment)
-        written.append(target)
-    return written
+            sets.append((dataset, chosen, _Parts(writer)))
+        for start, block in source.blocks():
+            for _, chosen, parts in sets:
+                parts.add(block[chosen[start : start + len(block)]])
+        return [parts.writer.finish(dataset, environment) for dataset, _, parts in sets]
 
 
 def _encoder(name: str, source: Embeddings, digest: str) -> dict[str, Any]:
@@ -118,19 +122,22 @@ class _Imported(EODataset):
         raise RequestError(f"{self.name} was imported as embeddings; it has no pixels")
 
 
-def _write_parts(writer: FeatureWriter, source: Embeddings, chosen: np.ndarray) -> None:
-    """Write the chosen rows (N,) of the file, part by part, as blocks of the file fill them."""
-    missing = set(writer.missing())
-    part, held, count = 0, [], 0
-    for start, block in source.blocks():
-        block = block[chosen[start : start + len(block)]]
-        held.append(block)
-        count += len(block)
-        while part < writer.parts_in_all:
-            first, last = writer.bounds(part)
-            if count < last - first:
-                break
-            whole = np.concatenate(held)
-            if part in missing:
-                writer.write_part(part, whole[: last - first])
-            held, count, part = [whole[last - first :]], count - (last - first), part + 1
+class _Parts:
+    """Writes the rows of one split, part by part, as blocks of the file fill them; finished parts are kept."""
+
+    def __init__(self, writer: FeatureWriter) -> None:
+        self.writer, self.missing = writer, set(writer.missing())
+        self.part, self.held, self.count = 0, [], 0
+
+    def add(self, block: np.ndarray) -> None:
+        """Take the next rows, (n, D)."""
+        self.held.append(block)
+        self.count += len(block)
+        while self.part < self.writer.parts_in_all:
+            first, last = self.writer.bounds(self.part)
+            if self.count < last - first:
+                return
+            whole = np.concatenate(self.held)
+            if self.part in self.missing:
+                self.writer.write_part(self.part, whole[: last - first])
+            self.held, self.part, self.count = [whole[last - first :]], self.part + 1, self.count - (last - first)
