@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ROWS, DIM, GROUP = 100_000, 768, 50_000
+ROWS, DIM, GROUP = 1_000_000, 768, 50_000
 PLAIN = """
 import sys, h5py, numpy as np, pandas as pd
 frame = pd.read_parquet(sys.argv[1])
