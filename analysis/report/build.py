@@ -9,7 +9,7 @@ from typing import Any
 
 from analysis.card import VIEWS
 from analysis.contract import Output, ViewRequest, default_options, run_or_note
-from analysis.report import answer, explorer, inventory, page
+from analysis.report import answer, atlas, explorer, inventory, page
 from analysis.report.folder import LISTED, check_replaceable, written_files
 from analysis.report.inventory import EncoderResults
 from analysis.views import umap
@@ -55,6 +55,14 @@ def _write(request: ViewRequest, found: list[EncoderResults], folder: Path, opti
         shown, request.rules, pictures=options["pictures"], best=answers[0].best if answers else None,
         root=Path(options["data_root"]) if options["data_root"] else None, cache=paths.layout_cache(request.out),
     )  # fmt: skip
+    if options["atlas"]:
+        root = Path(options["data_root"]) if options["data_root"] else None
+        files, notes = atlas.write_atlas(
+            shown, request.rules[-1], folder / "atlas", pictures=options["pictures"], root=root
+        )
+        more += notes
+        for file in files:
+            print(f"report: {atlas.OPEN.format(file=Path('atlas', file.name))}", file=sys.stderr)
     command = current_command() or shlex.join(["analyze", "report", "--out", str(request.out)])
     text = page.render(request, found, answers, outputs, interactive, [*failures, *more], folder, command=command)
     write_text(folder / "index.html", text)

@@ -13,6 +13,7 @@ CARD = ViewCard(
         "pictures": Option(default=2000, help="Number of thumbnails; 0 for none."),
         "data_root": Option(default="", help="Folder of the images. Default: EO_DATA_ROOT, else datasets."),
         "fit_on": Option(default=0, help="Fit UMAP on this many samples and transform the others; 0 fits on all."),
+        "atlas": Option(default=False, help="Also write Parquet files with pictures for Embedding Atlas (atlas/)."),
         "fast": Option(default=False, help="Run UMAP on all cores: faster, but not reproducible."),
     },
 )

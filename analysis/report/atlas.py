@@ -1,0 +1,95 @@
+"""The report's samples as Parquet for Embedding Atlas: coordinates, classes, decisions, locations and pictures."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from analysis import frames, samples
+from analysis.report import thumbnails
+from analysis.report.explorer import Shown
+from data.errors import DiskError, RequestError
+from data.files import published
+from data.paths import slug
+from probes import pooling
+from probes.shapes import Truth
+
+OPEN = "embedding-atlas {file} --x projection_x --y projection_y --image image"
+
+
+def write_atlas(
+    shown: Sequence[Shown], rule: str, folder: Path, *, pictures: int, root: Path | None
+) -> tuple[list[Path], list[str]]:
+    """Write one file for each encoder that has a UMAP.
+
+    Args:
+        shown: encoders on datasets.
+        rule: decision rule of multi-label runs.
+        folder: where to write.
+        pictures: number of samples with a picture, spread evenly; the others have none.
+        root: folder of the data.
+
+    Returns:
+        The files, and a line for each dataset whose pictures cannot be read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files, notes = [], []
+    for one in shown:
+        if one.points is None:
+            continue
+        try:
+            images = _pictures(one, pictures, root)
+        except DiskError:
+            raise
+        except RequestError as error:
+            images = {}
+            notes.append(f"no pictures of {one.dataset}: {error}")
+        columns = {"id": one.ids, "projection_x": one.points[:, 0], "projection_y": one.points[:, 1]}
+        columns |= {"class": _words(one.class_names, one.labels), **_decisions(one, rule)}
+        if one.lonlat is not None:
+            columns |= {"lon": one.lonlat[:, 0], "lat": one.lonlat[:, 1]}
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        table = pa.table(columns).append_column("image", pa.array([images.get(name) for name in one.ids], kind))
+        file = folder / f"{slug(f'{one.dataset}_{one.words}')}.parquet"
+        with published(file) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+        files.append(file)
+    return files, notes
+
+
+def _decisions(one: Shown, rule: str) -> dict[str, list[str | None]]:
+    """What each run predicts, and whether that is right, by column; None for samples it was not tested on."""
+    found: dict[str, list] = {}
+    labels = frames.run_labels(one.runs)
+    for run in one.runs:
+        predictions = run.predictions("test")
+        rows = pd.Index(predictions.ids).get_indexer(one.ids)
+        decided = pooling.judge(run, predictions, rule if run.multilabel else "half").decided
+        label = labels[run.dataset, run.encoder, run.folder.name]
+        words = _words(one.class_names, decided)
+        right = (decided[rows] == one.labels).all(axis=1)
+        found[f"predicted by {label}"] = [words[row] if row >= 0 else None for row in rows]
+        found[f"{label} is right"] = [bool(ok) if row >= 0 else None for row, ok in zip(rows, right, strict=True)]
+    return found
+
+
+def _words(names: Sequence[str], labels: Truth) -> list[str]:
+    return ["; ".join(name for name, has in zip(names, row, strict=True) if has) or "none" for row in labels]
+
+
+def _pictures(one: Shown, count: int, root: Path | None) -> dict[str, dict[str, bytes | str]]:
+    """PNG pictures by id, in the form that Embedding Atlas and Hugging Face read."""
+    if not count:
+        return {}
+    wanted = thumbnails.chosen(one.ids, (), count)
+    source = samples.open_samples(one.identity, one.split["name"], data_root=root, ids=wanted)
+    found = {}
+    for name in wanted:
+        buffer = io.BytesIO()
+        Image.fromarray(samples.picture(source, name)).save(buffer, "png")
+        found[name] = {"bytes": buffer.getvalue(), "path": f"{name}.png"}
+    return found
