@@ -62,7 +62,7 @@ def _write(request: ViewRequest, found: list[EncoderResults], folder: Path, opti
         )
         more += notes
         for file in files:
-            print(f"report: {atlas.OPEN.format(file=Path('atlas', file.name))}", file=sys.stderr)
+            say(f"report: {atlas.OPEN.format(file=Path('atlas', file.name))}")
     command = current_command() or shlex.join(["analyze", "report", "--out", str(request.out)])
     text = page.render(request, found, answers, outputs, interactive, [*failures, *more], folder, command=command)
     write_text(folder / "index.html", text)
