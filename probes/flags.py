@@ -55,7 +55,7 @@ class FitFlags:
             single-label data.
         calibrate: Calibrate probabilities on val: platt, isotonic or temperature.
         budget: Time limit for the candidates of each kind, such as 90s or 10m; skipped candidates are reported.
-        device: cpu, cuda or cuda:1; a GPU is used by linear and knn only.
+        device: cpu, cuda or cuda:1; a GPU is used by linear, knn, mlp and head.
         split_by: Pool all samples and split them again by location: cells (of 0.25 degrees), longitude or region, in
             the ratio of the original splits, drawn by --seed.
         buffer_km: With --split-by: drop train and val samples closer than this to a sample of a later split. With

@@ -10,8 +10,8 @@ from helpers import TinyDataset, encoder_identity, fit_run, make_features
 
 from data import paths, store
 from data.errors import RequestError
-from probes import fit, inputs, search
-from probes.kinds import head
+from probes import fit, inputs, networks, search
+from probes.kinds import head, mlp
 from probes.models import load_model
 from probes.sampling import subset
 
@@ -129,7 +129,7 @@ def test_the_seed_decides_the_order_and_nothing_else_does():
 
 def test_an_epoch_sees_every_image_once_in_one_of_its_views(monkeypatch):
     seen = []
-    monkeypatch.setattr(head, "_train_epoch", lambda model, features, labels, rows, batch: seen.append(rows))
+    monkeypatch.setattr(head, "train_epoch", lambda model, features, labels, rows, batch: seen.append(rows))
     list(head.search(prepared(True, rows=50, views=3, epochs=4)))
     for rows in seen:
         assert sorted(rows % 50) == list(range(50))
@@ -140,7 +140,7 @@ def test_an_epoch_sees_every_image_once_in_one_of_its_views(monkeypatch):
 
 def test_batches_do_not_end_where_a_chunk_ends(monkeypatch):
     whole = list(head.search(prepared(True, epochs=1, batch_size=8)))[-1].estimator[-1].coefs_[0]
-    monkeypatch.setattr(head, "_BATCHES_AT_ONCE", 2)
+    monkeypatch.setattr(networks, "_BATCHES_AT_ONCE", 2)
     parts = list(head.search(prepared(True, epochs=1, batch_size=8)))[-1].estimator[-1].coefs_[0]
     np.testing.assert_array_equal(whole, parts)
 
@@ -254,3 +254,30 @@ def test_the_same_seed_gives_the_same_run_with_views(folder, tmp_path):
             del record[changing]
         texts.append(json.dumps(record))
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("multilabel", [True, False], ids=["multi-label", "single-label"])
+@pytest.mark.parametrize("kind", ["head", "mlp"])
+def test_torch_trains_the_weights_of_scikit_learn(monkeypatch, kind, multilabel):
+    """As on a GPU: another device than "cpu", here of torch's CPU."""
+    candidates = head.candidates(70, epochs=2) if kind == "head" else mlp.candidates(70)[:2]
+    task = replace(prepared(multilabel), kind=kind, candidates=[{**params, "hidden": 8} for params in candidates])
+    trials = {}
+    for device in ("cpu", "cpu:0"):
+        train, settings = (
+            task.train.copy(),
+            replace(task.settings, device=device, balanced=kind == "mlp" and not multilabel),
+        )
+        trials[device] = list(search.trials(replace(task, train=train, settings=settings)))
+    for ours, torchs in zip(*trials.values(), strict=True):
+        assert ours.params == torchs.params
+        np.testing.assert_allclose(ours.scores, torchs.scores, atol=1e-5)
+        assert ours.estimator[-1].get_params() == torchs.estimator[-1].get_params()
+
+
+@pytest.mark.parametrize("multilabel", [True, False], ids=["multi-label", "single-label"])
+def test_an_mlp_trained_further_is_the_one_trained_at_once(multilabel):
+    task = replace(prepared(multilabel), kind="mlp", candidates=mlp.candidates(70)[:2])
+    for trial, alone in zip(mlp.search(replace(task, train=task.train.copy())), search._each(task, mlp), strict=True):
+        assert trial.params == alone.params
+        np.testing.assert_array_equal(trial.scores, alone.scores)

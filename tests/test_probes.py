@@ -343,7 +343,7 @@ def test_a_large_forest_is_the_same_grown_in_steps_and_is_cut_by_the_budget(fold
     [
         ("rf", True, {"balanced": True}, "--balanced: rf .* multi-label .*: linear$"),
         ("knn", False, {"balanced": True}, "--balanced: knn .* single-label .*: linear, mlp, rf$"),
-        ("rf", True, {"device": "cuda"}, "--device cuda: rf .*: knn, linear$"),
+        ("rf", True, {"device": "cuda"}, "--device cuda: rf .*: head, knn, linear, mlp$"),
         ("rf", False, {"beta": 1.0}, "--beta 1: "),
     ],
 )

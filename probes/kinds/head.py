@@ -3,7 +3,6 @@
 import copy
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,18 +12,18 @@ from sklearn.pipeline import Pipeline
 from data.errors import RequestError
 from probes.card import ProbeCard
 from probes.metrics import label_matrix
+from probes.networks import DivergedError, Trainer, train_epoch
 from probes.scores import HALF, score
 from probes.shapes import Scores, Truth
 
 if TYPE_CHECKING:
     from probes.search import FitTask, Trial
 
-CARD = ProbeCard(standardize="train", limits={"epoch": (1,)})
+CARD = ProbeCard(standardize="train", gpu=True, limits={"epoch": (1,)})
 
 LEARNING_RATE = 1e-4
 BATCH_SIZE = 32
 EPOCHS = 10
-_BATCHES_AT_ONCE = 256  # passed to scikit-learn together: bounds the copy of shuffled rows
 _CLIP = 1e-7  # probabilities are clipped to this distance from 0 and 1 in a loss
 
 
@@ -81,6 +80,8 @@ def search(task: "FitTask") -> Iterator["Trial"]:
     model = _at_zero(
         build(task.candidates[0], seed=task.seed, multilabel=task.multilabel, n_jobs=1), task.train, task.targets
     )
+    device = task.settings.device
+    trainer = None if device == "cpu" else Trainer(model, task.train, task.targets, device)
     curves: list[dict[str, float]] = []  # shared by all trials: the chosen epoch's run records the later ones, too
     fit_s, epoch = 0.0, 0
     for params in task.candidates:
@@ -88,7 +89,17 @@ def search(task: "FitTask") -> Iterator["Trial"]:
             epoch += 1
             start = time.perf_counter()
             rows = rng.permutation(images) + images * rng.integers(task.settings.views, size=images)
-            _train_epoch(model, task.train, task.targets, rows, params["batch_size"])
+            try:
+                if trainer is None:
+                    train_epoch(model, task.train, task.targets, rows, params["batch_size"])
+                else:
+                    trainer.epoch(rows, params["batch_size"])
+                    model = trainer.finish()
+            except DivergedError as error:
+                raise RequestError(
+                    f"--learning-rate {params['learning_rate']:g}: the training of the head diverged; give a smaller "
+                    "rate"
+                ) from error
             fit_s += time.perf_counter() - start
         whole = Pipeline([("scale", scaler), ("model", copy.deepcopy(model))])
         if task.val is None:
@@ -135,24 +146,3 @@ def _at_zero(model: MLPClassifier, features: np.ndarray, labels: np.ndarray) -> 
         weights[:] = 0
     del model._optimizer  # it has the moments of the step just undone; scikit-learn creates a new one
     return model
-
-
-def _train_epoch(model: MLPClassifier, features: np.ndarray, labels: np.ndarray, rows: np.ndarray, batch: int) -> None:
-    """One step of Adam per batch, in the order of `rows`."""
-
-    def fit(chunk: np.ndarray) -> None:
-        with np.errstate(all="ignore"):  # scikit-learn checks the weights afterwards
-            model.set_params(batch_size=min(batch, len(chunk))).partial_fit(features[chunk], labels[chunk])
-
-    with ThreadPoolExecutor(1) as thread:  # in the main thread, scikit-learn would catch Ctrl-C and go on untrained
-        for start in range(0, len(rows), batch * _BATCHES_AT_ONCE):
-            try:
-                thread.submit(fit, rows[start : start + batch * _BATCHES_AT_ONCE]).result()
-            except ValueError as error:
-                weights = [*getattr(model, "coefs_", ()), *getattr(model, "intercepts_", ())]
-                if all(np.isfinite(one).all() for one in weights):
-                    raise
-                raise RequestError(
-                    f"--learning-rate {model.learning_rate_init:g}: the training of the head diverged; "
-                    "give a smaller rate"
-                ) from error

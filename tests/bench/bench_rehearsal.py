@@ -115,22 +115,31 @@ def _steps(model: str, tree: Path, out: Path) -> dict[str, list[str]]:
     return steps
 
 
+# A process that holds nothing starts the command: a child's peak memory begins at that of the process that forks it.
+WATCH = """
+import json, resource, subprocess, sys
+code = subprocess.call(sys.argv[1:], stdout=sys.stderr)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([code, used.ru_utime + used.ru_stime, used.ru_maxrss]))
+"""
+
+
 def _run(words: list[str], log: Path) -> dict[str, Any]:
     """Run a command in a process of its own; its figures are those of all its processes."""
     load, start = os.getloadavg()[0], time.perf_counter()
+    watched = [sys.executable, "-c", WATCH, *words]
     with log.open("w") as output:
-        command = subprocess.Popen(words, cwd=PROJECT, stdout=output, stderr=subprocess.STDOUT)
-        _, status, used = os.wait4(command.pid, 0)
-    code, last = os.waitstatus_to_exitcode(status), (log.read_text().split("\n") or [""])[-2:]
+        done = subprocess.run(watched, cwd=PROJECT, stdout=subprocess.PIPE, stderr=output, check=True, text=True)
+    seconds, (code, cpu_s, kib) = time.perf_counter() - start, json.loads(done.stdout)
     if code not in (0, 1, 2):  # 1: an audit found something
         raise RuntimeError(f"{shlex.join(words)} ended with {code}; see {log}")
     return {
         "command": shlex.join(words),
-        "seconds": round(time.perf_counter() - start, 1),
-        "cpu_s": round(used.ru_utime + used.ru_stime, 1),
-        "peak_mb": round(used.ru_maxrss * 1024 / 1e6),  # KiB on Linux, of the largest process
+        "seconds": round(seconds, 1),
+        "cpu_s": round(cpu_s, 1),
+        "peak_mb": round(kib * 1024 / 1e6),  # of the largest process
         "load_before": round(load, 1),
-    } | ({"refused": " ".join(last).strip()} if code == 2 else {})
+    } | ({"refused": log.read_text().splitlines()[-1]} if code == 2 else {})
 
 
 def _disk(folder: Path) -> int:
@@ -143,7 +152,7 @@ def _disk(folder: Path) -> int:
 
 def _test_patch(tree: Path) -> str:
     table = pd.read_parquet(tree / "metadata.parquet", columns=["patch_id", "split"])
-    return table["patch_id"][table["split"] == "test"].iloc[0]
+    return str(table.loc[table["split"] == "test", "patch_id"].to_numpy()[0])
 
 
 def _runs(out: Path) -> dict[str, Any]:
