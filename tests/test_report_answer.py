@@ -55,7 +55,7 @@ def test_best_run_interval_and_gap_to_the_baselines_are_those_of_the_runs(multil
         gap = pairs.loc[row[1]]
         assert float(row[3].split()[0]) == pytest.approx(values["linear"] - values[kind], abs=6e-4)
         assert row[3] == f"{gap['difference']:.3f} [{gap['low']:.3f}, {gap['high']:.3f}]" and gap["significant"]
-    assert "none tie" in text
+    assert "different from it: 0 of 2 other runs" in text
 
 
 def test_ties_weak_classes_and_warnings_are_named(tmp_path):
@@ -64,7 +64,7 @@ def test_ties_weak_classes_and_warnings_are_named(tmp_path):
     rewrite(runs[0])
     (found,) = answer.answers(all_runs(tmp_path), "tuned", [])
     assert [row[0] for row in found.table.rows] == ["Best", "Baseline stats", "Tied with the best"]
-    assert "no run of the baseline prior" in found.lead and "1 ties with it" in found.lead
+    assert "no run of the baseline prior" in found.lead and "1 of 2 other runs" in found.lead
     per_class = found.best.record["per_class"]["tuned"]
     weakest = min(per_class, key=lambda row: row["f2"])
     assert found.weakest.startswith(f"{weakest['name']} (F2 {weakest['f2']:.3f}, {weakest['support']} positives)")

@@ -205,8 +205,8 @@ def test_a_sample_pointed_at_shows_its_picture_id_labels_and_scores(page, out):
     x, y = at(page, 0)
     page.mouse.move(x - 3, y)
     page.mouse.move(x, y)
-    page.wait_for_selector("#sample h4")
-    name = page.inner_text("#sample h4")
+    page.wait_for_selector("#sample h3")
+    name = page.inner_text("#sample h3")
     predictions = run.predictions("test")
     row = predictions.ids.index(name)
     true = label_matrix(predictions.labels, len(BIGEARTHNET))[row]
@@ -230,7 +230,7 @@ def test_it_opens_on_the_best_run_and_a_click_shows_the_nearest_neighbours(page,
     assert near.count() == 6 and near.first.locator(".picture").is_visible()
     name = near.first.get_attribute("title").partition(": ")[0]
     near.first.click()
-    assert page.inner_text("#sample h4") == name != "test-0"
+    assert page.inner_text("#sample h3") == name != "test-0"
 
 
 def test_a_lasso_counts_classes_and_saves_ids(page, out):
@@ -299,9 +299,9 @@ def test_per_class_tables_equal_the_runs_to_the_last_digit(page, out):
 def test_it_works_by_keyboard(page):
     page.focus("#plot")
     page.keyboard.press("ArrowRight")
-    first = page.inner_text("#sample h4")
+    first = page.inner_text("#sample h3")
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("first => document.querySelector('#sample h4').textContent !== first", arg=first)
+    page.wait_for_function("first => document.querySelector('#sample h3').textContent !== first", arg=first)
 
     def width():
         low, high = page.evaluate(EXTENT)
@@ -313,7 +313,7 @@ def test_it_works_by_keyboard(page):
     page.keyboard.press("0")
     assert width() == pytest.approx(before)
     page.keyboard.press("Escape")
-    page.wait_for_selector("#sample h4", state="detached")
+    page.wait_for_selector("#sample h3", state="detached")
     # everything that can be chosen is reached by Tab, and a table is sorted by Enter
     head = page.locator(".panel:visible table.sortable").first.locator("thead th").nth(2)
     head.locator("button").focus()
@@ -324,8 +324,8 @@ def test_it_works_by_keyboard(page):
 def test_a_sample_is_found_by_its_id(page):
     page.fill("#find", "test-77")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#sample h4")
-    assert page.inner_text("#sample h4") == "test-77"
+    page.wait_for_selector("#sample h3")
+    assert page.inner_text("#sample h3") == "test-77"
     page.fill("#find", "nothing like it")
     page.keyboard.press("Enter")
     assert not page.evaluate("document.getElementById('find').checkValidity()")

@@ -97,16 +97,16 @@ def _answer(frame: pd.DataFrame, pairs: pd.DataFrame, runs: list[Run]) -> Answer
             lead.append(f"There is no run of the baseline {baseline} to compare it with.")
         elif at == 0:
             lead.append(f"This is a run of the baseline {baseline}: no other run is better.")
+            if other := next((at for at, run in enumerate(runs) if run.encoder != best.encoder), None):
+                shown[other] = "Best other encoder"
         else:
             shown[at] = f"Baseline {baseline}"
             lead.append(f"It is {_gap_words(gaps[names[at]])} {baseline}.")
     tied = [at for at, row in enumerate(rows) if row["tied"] and at]
     shown |= {at: f"{shown[at]}, tied" if at in shown else "Tied with the best" for at in tied[:MOST_TIED]}
     if len(rows) > 1:
-        lead.append(
-            f"Of the other {len(rows) - 1} runs, {len(tied) or 'none'} tie{'s' * (len(tied) < 2)} with it "
-            "(no significant difference)."
-        )
+        others = f"{len(rows) - 1} other run{'s' * (len(rows) > 2)}"
+        lead.append(f"Not significantly different from it: {len(tied)} of {others}.")
     values = {at: _value(rows[at], runs[at]) for at in shown}
     cells = [[what, names[at], values[at], _gap(gaps[names[at]]) if at else ""] for at, what in shown.items()]
     words = frames.rule_words(first["rule"], first["multilabel"])
@@ -117,7 +117,7 @@ def _answer(frame: pd.DataFrame, pairs: pd.DataFrame, runs: list[Run]) -> Answer
         sentence=f"{metric} {values[0]} on {int(first['samples']):,} test samples, {words}; in brackets: "
         f"{frames.interval_words(frame)}.{because}",
         lead=" ".join(lead),
-        table=Table(["", "Run", metric, "Best minus this run"], cells),
+        table=Table(["Role", "Run", metric, "Best minus this run"], cells),
         weakest=_weakest(best, first["rule"]),
         warnings=_warnings(first, best),
         ranked=compare.readable(frame),

@@ -203,7 +203,7 @@ requestAnimationFrame(() => setTimeout(() => { // after the first paint: the ans
       return;
     }
     const parts = [thumbnail(row) ?? element("p", one.pictures ? `No thumbnail: ${one.pictures.count.toLocaleString("en")} of ${one.count.toLocaleString("en")} samples have one.` : "No thumbnails: see 'Not shown here' below.", "hint")];
-    parts.push(element("h4", now.ids[row]));
+    parts.push(element("h3", now.ids[row]));
     const classes = one.classes.map((name, k) => ({ name, k, has: has(row, k), predicted: isTested(row) && predicted(row, k), score: now.scores ? now.scores[row * one.classes.length + k] / 255 : null }));
     const true_ = classes.filter((cls) => cls.has);
     parts.push(element("span", one.multilabel ? "True classes" : "True class", "hint"), list(true_.map((cls) => named(cls.k))));
