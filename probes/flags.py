@@ -180,7 +180,10 @@ class FitFlags:
             RequestError: no or several feature sets match, or they cannot be used.
         """
         from data import store  # deferred, as all below: numpy, h5py and scikit-learn slow the start down
-        from probes import inputs
+        from data.store import child
+
+        child.start()  # before scikit-learn is imported, which takes as long
+        from probes import fit, inputs  # noqa: F401 - needed next
 
         if self.model and "+" in self.model:
             folder = store.fused_folder(self.out, self.model, dataset=self.dataset, views=self.augment)

@@ -1,15 +1,15 @@
 """Fitted probes on disk: written by skops, read back through a list of harmless types."""
 
+import importlib
 import json
-import sys
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sklearn.utils
+from sklearn.base import BaseEstimator
 
 from data.errors import RequestError
 from data.files import sha256_of_file
@@ -26,31 +26,25 @@ TRUSTED_TYPES = (
 
 
 def _skops() -> Any:
-    """skops.io, imported where it is used: it imports all of scikit-learn, which a reused run does not need."""
-    with without_import("torch"):
+    """skops.io, without its list of scikit-learn's estimators: making it imports all of scikit-learn and more."""
+    listing, sklearn.utils.all_estimators = sklearn.utils.all_estimators, list
+    try:
         import skops.io
+    finally:
+        sklearn.utils.all_estimators = listing
     return skops.io
 
 
-@contextmanager
-def without_import(package: str) -> Iterator[None]:
-    """Hide an optional package that nothing has imported yet.
-
-    While skops lists scikit-learn's estimators, scikit-learn imports its adapters of array libraries: PyTorch alone
-    costs 0.6 GB and seconds, for a probe that runs on NumPy.
-    """
-
-    class Hidden:
-        @staticmethod
-        def find_spec(name: str, *_: object) -> None:
-            if name == package:
-                raise ModuleNotFoundError(f"{package} is hidden", name=package)
-
-    sys.meta_path.insert(0, Hidden)
+def _is_estimator(name: str) -> bool:
+    """Whether a type's name is that of an estimator of scikit-learn, which skops would list as harmless."""
+    module, _, kind = name.rpartition(".")
+    if not (module.startswith("sklearn.") and all(part.isidentifier() for part in name.split("."))):
+        return False
     try:
-        yield
-    finally:
-        sys.meta_path.remove(Hidden)
+        found = getattr(importlib.import_module(module), kind, None)
+    except ImportError:
+        return False
+    return isinstance(found, type) and issubclass(found, BaseEstimator)
 
 
 def save_model(estimator: Any, path: Path) -> None:
@@ -81,9 +75,11 @@ def load_model(path: Path, *, sha256: str | None = None) -> Any:
 
 def _load(path: Path) -> Any:
     skops = _skops()
-    if foreign := sorted(set(skops.get_untrusted_types(file=path)) - set(TRUSTED_TYPES)):
+    unlisted = set(skops.get_untrusted_types(file=path)) - set(TRUSTED_TYPES)
+    estimators = {name for name in unlisted if _is_estimator(name)}
+    if foreign := sorted(unlisted - estimators):
         raise RequestError(f"{path} holds types that no probe writes ({', '.join(foreign)}); it is not loaded")
-    model = skops.load(path, trusted=list(TRUSTED_TYPES))
+    model = skops.load(path, trusted=[*TRUSTED_TYPES, *estimators])
     probe = getattr(model, "probe", model)  # what was calibrated
     for member in getattr(probe, "estimators_", []):
         if not _sound(member.tree_, probe.n_features_in_):

@@ -142,5 +142,11 @@ class _Child:
                         pipe.close()
 
 
+def start() -> None:
+    """Start the child before the first question: it imports h5py while this process imports something else."""
+    with _child._lock:
+        _child._running()
+
+
 _child = _Child()
 atexit.register(_child.stop)
