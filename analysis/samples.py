@@ -92,19 +92,19 @@ def picture(source: EODataset, name: str) -> UInt8[np.ndarray, "height width 3"]
     """One sample as it is shown: true colour where the bands allow it, else the first band.
 
     Returns:
-        (H, W, 3) uint8. 8-bit images as they are; other values scaled by the dataset's mean and standard
-        deviation, the same for all its images.
+        (H, W, 3) uint8. 8-bit images as they are; other values scaled by the dataset's means and standard
+        deviations, the same for all its images and for the three bands, so that colours are those of the ground.
     """
     bands = picture_bands(source.bands)
     planes = source.read(source.ids.index(name), bands)
     height, width = (max(plane.shape[axis] for plane in planes) for axis in (0, 1))
+    known = [source.statistics[band.name] for band in bands]
+    low, high = (func(one.mean + sign * STDS * one.std for one in known) for func, sign in ((min, -1), (max, 1)))
     scaled = []
-    for band, plane in zip(bands, planes, strict=True):
-        statistic = source.statistics[band.name]
+    for plane in planes:
         values = plane.astype(np.float32)
         if plane.dtype != np.uint8:
-            low = statistic.mean - STDS * statistic.std
-            values = (values - low) / max(2 * STDS * statistic.std, 1e-12) * 255
+            values = (values - low) / max(high - low, 1e-12) * 255
         rows = np.arange(height) * plane.shape[0] // height
         columns = np.arange(width) * plane.shape[1] // width
         scaled.append(values[np.ix_(rows, columns)])

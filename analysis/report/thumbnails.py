@@ -56,7 +56,7 @@ def sprite(
         RequestError: the data are not there, or are other data.
     """
     about = {"dataset": dataset, "split": split, "ids_sha256": store.digest_ids(ids)}
-    identity = canonical_json(about | {"side": SIDE, "columns": COLUMNS, "quality": QUALITY})
+    identity = canonical_json(about | {"side": SIDE, "columns": COLUMNS, "quality": QUALITY, "stretch": 2})
     file = cache / f"thumbnails-{short_hash(identity, 16)}.npz"
     if (kept := _read(file, identity)) is not None:
         return Sprite(list(ids), kept)
