@@ -47,7 +47,11 @@ demo: setup
 	$(BIN)/featurize --model rcf --dataset simulated --limit 600 --image-size 40 --out $(DEMO_OUT)
 	$(BIN)/probe --kind all --model stats --out $(DEMO_OUT)
 	$(BIN)/probe --kind all --model rcf --out $(DEMO_OUT)
-	$(BIN)/analyze report --out $(DEMO_OUT)
+	$(BIN)/analyze report --out $(DEMO_OUT) $(OPEN:%=--open)
+	@echo
+	@echo "Open this page:   $(DEMO_OUT)/report/index.html (make demo OPEN=1 opens it)"
+	@echo "Try your folder:  $(BIN)/featurize --model stats --dataset folder --data-root DIR, with images in DIR/<class>/"
+	@echo "Read this guide:  docs/guide/your-images.md"
 
 # from BigEarthNet's files (DATA/BigEarthNet-S2, DATA/metadata.parquet) to the seminar's table and figures;
 # time and disk space: docs/studies.md

@@ -58,6 +58,17 @@ def test_best_run_interval_and_gap_to_the_baselines_are_those_of_the_runs(multil
     assert "different from it: 0 of 2 other runs" in text
 
 
+@pytest.mark.parametrize("found", [True, False])
+def test_open_shows_the_page_in_a_browser(found, tmp_path, monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr(build, "report_views", lambda: [])
+    monkeypatch.setattr("webbrowser.open", lambda url: opened.append(url) or found)
+    runs_of(tmp_path)
+    run_view("report", ViewRequest(out=tmp_path), pictures=0, open=True)
+    assert opened == [(paths.report_folder(tmp_path) / "index.html").as_uri()]
+    assert ("found no browser" in capsys.readouterr().err) != found
+
+
 def test_ties_weak_classes_and_warnings_are_named(tmp_path):
     runs = runs_of(tmp_path, shares=np.array([0.5, 0.4, 0.02]), skills=(("linear", 2.0), ("knn", 2.0)))
     runs[0].record["warnings"] = ["C=1 stopped before it converged"]
