@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -45,6 +46,7 @@ class Rate:
         batch_size: images read and handed to the device together.
         image_size: side in pixels that the model gets.
         bands: number of bands.
+        feature_bytes: of the embedding of one image.
         gflop: 10^9 floating-point operations per image, as torch counts them (a multiply-add is two).
         forward: images/s of resizing, scaling and embedding batches that are on the device already.
         whole: images/s from the dataset's files to a feature file.
@@ -62,6 +64,7 @@ class Rate:
     batch_size: int
     image_size: int
     bands: int
+    feature_bytes: int
     gflop: float
     forward: float
     whole: float
@@ -145,6 +148,7 @@ def measure(job: Job, runtime: Runtime) -> Rate:
         batch_size=rows,
         image_size=images.shape[-1],
         bands=len(encoder.request.bands),
+        feature_bytes=encoder.dim * np.dtype(encoder.dtype).itemsize,
         gflop=gflop,
         forward=alone,
         whole=whole,

@@ -245,7 +245,7 @@ def test_bad_scenes_are_one_clear_error(tmp_path):
     cases = [
         (bare, {}, "bare.tif.*georeference"),
         (unnamed, {}, "unnamed.tif"),
-        (empty, {}, "--min-valid"),
+        (empty, {}, "0% valid pixels.*nodata"),
         (good, {"tile": 129}, "--tile 129.*128 x 128"),
         (good, {"stride": 65}, "--stride 65"),
         (good, {"min_valid": 1.5}, "--min-valid 1.5"),

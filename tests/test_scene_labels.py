@@ -107,7 +107,7 @@ def test_bad_labels_are_one_clear_error(tmp_path):
         (good, "kind", "kind.*class"),
         (away, None, r"away\.gpkg"),
         (nowhere, None, "coordinate reference system"),
-        (single, None, "water.*two classes"),
+        (single, None, "only water.*another class"),
         (empty, None, "class"),
         (tmp_path / "bad.gpkg", None, r"bad\.gpkg"),
         (tmp_path / "bad.csv", None, "lon and lat"),

@@ -260,7 +260,7 @@ def _decided(
     used = np.unique(labels[labels >= 0])
     if len(used) < 2:
         only = f"only {names[used[0]]}" if len(used) else "none"
-        raise RequestError(f"{source.path} labels windows with {only}; a map needs at least two classes")
+        raise RequestError(f"{source.path} labels windows with {only}; add labels of another class: a map needs two")
     kept = {int(old): new for new, old in enumerate(used)}
     if absent := [name for k, name in enumerate(names) if k not in kept]:
         notes.append(f"no window has the label {', '.join(absent)}")

@@ -80,9 +80,13 @@ def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
     tile, least = grids[0].tile, MIN_VALID if request.options.min_valid is None else request.options.min_valid
     kept = invalid <= (1 - least) * tile**2
     if not kept.any():
+        best = 1 - invalid.min() / tile**2
+        fix = (
+            "lower --min-valid or --tile, or use another scene" if best else "all is nodata or cloud; use another scene"
+        )
         raise RequestError(
-            f"{request.root}: none of {len(kept):,} windows has {least:.0%} valid pixels (the best has "
-            f"{1 - invalid.min() / tile**2:.0%}); lower --min-valid or --tile, or use another scene"
+            f"{request.root}: none of {len(kept):,} windows has {least:.0%} valid pixels (the best has {best:.0%}); "
+            f"{fix}"
         )
     return {"test": Windows(request.root, scenes, grids, footprint[kept], invalid[kept], digest, min_valid=least)}
 

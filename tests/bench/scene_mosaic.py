@@ -2,9 +2,10 @@
 
     python -m tests.bench.scene_mosaic --out DIR [--zip EuroSATallBands.zip] [--tiles 32] [--points 50]
 
-writes scene.tif (13 bands, uint16), truth.tif (class numbers), points.gpkg, polygons.gpkg and labels.tif. Classes lie
-in regions of several tiles; tiles are turned and flipped where there are fewer of a class than places for it, and
-copies.npy says which places show the same tile.
+writes scene.tif (13 bands, uint16), truth.tif (class numbers), points.gpkg, polygons.gpkg, labels.tif and a Level-2A
+product (``.SAFE``). Classes lie in regions of several tiles; tiles are turned where there are fewer of a class than
+places for it. copies.npy says which places show the same tile, unseen.npy which show a tile that no point lies on, at
+this place or another.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from data.sources.eurosat import NAMES
 from tests.bench.pairs import SHARED
 
 SIDE = 64  # pixels of a tile
+TILES = 33  # along a side: 2,112 pixels, which 20 m and 60 m bands divide
 TRANSFORM = from_origin(600_000, 5_400_000, 10, 10)
 PROFILE = {
     "driver": "GTiff", "crs": "EPSG:32632", "transform": TRANSFORM, "tiled": True, "blockxsize": 256,
@@ -38,7 +40,7 @@ def class_map(tiles: int, seed: int) -> np.ndarray:
     return owners[np.linalg.norm(places[:, :, None] - centres, axis=-1).argmin(axis=-1)]
 
 
-def make_mosaic(archive: Path, folder: Path, *, tiles: int = 32, seed: int = 0) -> np.ndarray:
+def make_mosaic(archive: Path, folder: Path, *, tiles: int = TILES, seed: int = 0) -> np.ndarray:
     """Write the scene and its true map; returns the class of each place, (tiles, tiles)."""
     folder.mkdir(parents=True, exist_ok=True)
     rng, classes = np.random.default_rng(seed), class_map(tiles, seed)
@@ -77,6 +79,8 @@ def label_points(folder: Path, classes: np.ndarray, *, count: int = 50, seed: in
         places = np.argwhere(classes == number)
         chosen.append(places[rng.choice(len(places), count // len(CLASSES), replace=False)])
     places = np.concatenate(chosen)
+    shown = np.load(folder / "copies.npy")
+    np.save(folder / "unseen.npy", ~np.isin(shown, shown[tuple(places.T)]))
     pixels = (places + rng.uniform(0.25, 0.75, places.shape)) * SIDE
     x, y = TRANSFORM @ (pixels[:, 1], pixels[:, 0])
     names = [CLASSES[k] for k in classes[places[:, 0], places[:, 1]]]
@@ -103,18 +107,46 @@ def label_areas(folder: Path, *, pixels: int = 40) -> None:
         target.update_tags(class_names=json.dumps({str(n): name for n, name in enumerate(CLASSES, 1)}))
 
 
+def make_product(folder: Path) -> Path:
+    """Write the scene as a Level-2A product: JPEG 2000 at 10, 20 and 60 m, offset 1000, a cloud in one corner."""
+    product = folder / "S2A_MSIL2A_20230601T103031_N0509_R108_T32UPU_20230601T150000.SAFE"
+    images = product / "GRANULE" / "L2A_T32UPU" / "IMG_DATA"
+    with rasterio.open(folder / "scene.tif") as scene:
+        bands = {name: scene.read(number) for number, name in enumerate(NAMES, 1) if name != "B10"}
+    scl = np.full(next(iter(bands.values())).shape, 4, np.uint16)
+    scl[: 3 * SIDE, : 3 * SIDE] = 9
+    for name, pixels in (bands | {"SCL": scl}).items():
+        metres = {"B01": 60, "B09": 60, "B02": 10, "B03": 10, "B04": 10, "B08": 10}.get(name, 20)
+        step = metres // 10
+        side = pixels.shape[0] // step
+        coarse = pixels.reshape(side, step, side, step).mean(axis=(1, 3)).round().astype(np.uint16)
+        stored = coarse.astype(np.uint8) if name == "SCL" else coarse + np.uint16(1000)
+        file = images / f"R{metres}m" / f"T32UPU_20230601T103031_{name}_{metres}m.jp2"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        about = {"crs": "EPSG:32632", "transform": TRANSFORM @ TRANSFORM.scale(step), "dtype": stored.dtype.name}
+        size = {"count": 1, "height": side, "width": side, "QUALITY": "100", "REVERSIBLE": "YES"}
+        with rasterio.open(file, "w", driver="JP2OpenJPEG", **about, **size) as target:
+            target.write(stored, 1)
+    offsets = "".join(f'<BOA_ADD_OFFSET band_id="{n}">-1000</BOA_ADD_OFFSET>' for n in range(13))
+    (product / "MTD_MSIL2A.xml").write_text(
+        f'<n1:Level-2A_User_Product xmlns:n1="x">{offsets}</n1:Level-2A_User_Product>'
+    )
+    return product
+
+
 def main() -> None:
     """Write everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--zip", type=Path, default=SHARED / "data" / "eurosat-ms" / "EuroSATallBands.zip")
-    parser.add_argument("--tiles", type=int, default=32)
+    parser.add_argument("--tiles", type=int, default=TILES)
     parser.add_argument("--points", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     classes = make_mosaic(given.zip, given.out, tiles=given.tiles, seed=given.seed)
     label_points(given.out, classes, count=given.points, seed=given.seed)
     label_areas(given.out)
+    make_product(given.out)
 
 
 if __name__ == "__main__":
