@@ -9,7 +9,7 @@ from made_scene import CRS, NAMES, TRANSFORM, make_points, make_truth, write_ras
 
 from data.errors import RequestError
 from data.scene.grid import SceneGrid
-from data.scene.labels import LabelSource, label_windows
+from data.scene.labels import LabelSource, label_windows, nearest_windows
 
 
 def grid_of(side=256, tile=64, stride=32, name="scene"):
@@ -46,6 +46,12 @@ def test_a_point_labels_the_window_whose_centre_is_nearest(tmp_path, name, crs):
     footprint = windows_of(grid_of())
     named = {tuple(footprint[row, 1:]): found.class_names[k] for row, k in enumerate(found.labels) if k >= 0}
     assert named == {(0, 0): "water", (32, 64): "forest", (192, 192): "field"}
+
+
+def test_a_point_on_an_edge_lies_in_the_lower_right_window_and_none_beyond_the_last():
+    grid = grid_of(tile=64, stride=64)
+    pixels = np.array([[0, 0], [64, 0], [64, 64], [63.9, 64], [256, 10], [10, 256], [-0.1, 5], [np.inf, 5]])
+    assert nearest_windows(grid, grid.windows(), pixels).tolist() == [0, 4, 5, 1, -1, -1, -1, -1]
 
 
 def test_tables_with_lon_and_lat_and_rows_still_to_be_labelled(tmp_path):

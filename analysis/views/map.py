@@ -26,6 +26,7 @@ from probes.maps import SceneMap, features_of, scene_maps
 
 CARD = ViewCard(input="runs", section=Section(order=5, heading="Map"))
 
+OPACITY = 0.7  # of the map over the scene: its colours stay those of the legend
 HEADER = ["Class", "Share of the map", "Area as mapped (km²)", "Mean probability"]
 NOTE = (
     "Areas are counted from the map and inherit its errors: analyze area estimates them from a reference sample. "
@@ -124,7 +125,7 @@ def _write(frame: pd.DataFrame, drawing: Drawing, folder: Path) -> Output:
 
 
 def draw_figure(frame: pd.DataFrame, *, drawing: Drawing) -> Figure:
-    """The scene and the map side by side.
+    """The scene, and the map over its picture.
 
     Args:
         frame: of `compute`.
@@ -137,7 +138,7 @@ def draw_figure(frame: pd.DataFrame, *, drawing: Drawing) -> Figure:
     if drawing.picture is not None:
         axes[0].imshow(drawing.picture, interpolation="nearest")
         axes[0].set_title("scene", loc="left", fontsize="medium")
-    draw(drawing.one, axes[-1])
+    draw(drawing.one, axes[-1], drawing.picture)
     first = frame.iloc[0]
     shown = frame[frame["cells"] > 0]
     handles = [
@@ -153,10 +154,16 @@ def draw_figure(frame: pd.DataFrame, *, drawing: Drawing) -> Figure:
     return figure
 
 
-def draw(one: SceneMap, ax: Axes) -> None:
-    """The map, each cell in its class's colour and white where there is no data."""
-    table = np.array([(255, 255, 255), *(colour(k) for k in range(len(one.class_names)))], np.uint8)
-    ax.imshow(table[one.classes], interpolation="nearest")
+def draw(one: SceneMap, ax: Axes, picture: np.ndarray | None) -> None:
+    """Each cell in its class's colour over the scene in grey; nothing where there is no data."""
+    table = np.array([(255, 255, 255, 0), *((*colour(k), 255) for k in range(len(one.class_names)))], np.uint8)
+    grid, (down, right) = one.grid, one.grid.cells
+    if picture is not None:
+        grey = picture.mean(axis=2)
+        ax.imshow(grey, cmap="gray", vmin=-255, vmax=255, extent=(0, grid.width, grid.height, 0))
+    extent = (0, right * grid.cell, down * grid.cell, 0)
+    ax.imshow(table[one.classes], interpolation="nearest", extent=extent, alpha=1.0 if picture is None else OPACITY)
+    ax.set(xlim=(0, grid.width), ylim=(grid.height, 0))
     ax.set_title("map", loc="left", fontsize="medium")
     for axis in ax.figure.axes:
         axis.set_xticks([])

@@ -114,23 +114,12 @@ def nearest_windows(grid: SceneGrid, windows: np.ndarray, pixels: np.ndarray) ->
         windows: (N, 2) first row and column.
         pixels: (M, 2) fractional row and column.
     """
-    known = {(int(row), int(column)): number for number, (row, column) in enumerate(windows)}
-    found = np.full(len(pixels), -1)
-    reach = -(-grid.tile // grid.stride)
-    for number, place in enumerate(pixels):
-        if not np.isfinite(place).all():
-            continue
-        near = np.round((place - grid.tile / 2) / grid.stride).astype(int)
-        best = np.inf
-        for row in range(near[0] - reach, near[0] + reach + 1):
-            for column in range(near[1] - reach, near[1] + reach + 1):
-                window = known.get((row * grid.stride, column * grid.stride))
-                if window is None:
-                    continue
-                offset = place - np.array([row, column]) * grid.stride
-                distance = float(np.abs(offset - grid.tile / 2).max())
-                if ((offset >= 0) & (offset < grid.tile)).all() and distance < best:
-                    found[number], best = window, distance
+    from scipy.spatial import KDTree  # deferred: only for points
+
+    found, somewhere = np.full(len(pixels), -1), np.isfinite(pixels).all(axis=1)
+    edge = 1e-6  # a point on the edge between two windows lies in the lower or right one
+    distance, nearest = KDTree(windows + grid.tile / 2).query(pixels[somewhere] + edge, p=np.inf)
+    found[somewhere] = np.where(distance <= grid.tile / 2, nearest, -1)
     return found
 
 

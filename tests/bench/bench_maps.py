@@ -22,7 +22,7 @@ KEPT = Path(tempfile.gettempdir()) / "frozen-earth-maps"  # scene, runs and maps
 WEIGHTS = {
     "galileo": ["--weights", str(SHARED / "weights" / "galileo-nano" / "encoder.pt"), "--bands", "s2-10"],
     "presto": ["--weights", str(SHARED / "weights" / "presto" / "default_model.pt"), "--bands", "s2-10"],
-    "dinov2": ["--weights", "random", "--variant", "small", "--bands", "rgb", "--image-size", "112"],
+    "dinov2": ["--weights", "random", "--variant", "small", "--bands", "rgb", "--image-size", "56"],
 }
 
 
@@ -56,7 +56,7 @@ WAYS = (
     Way("points", "presto"),
     Way("points, --tile 16", "galileo", tile=16),
     Way("points, --dense (patches of 8 pixels)", "galileo", more=("--dense",)),
-    Way("points, --dense (patches of 8 pixels), random weights", "dinov2", more=("--dense",)),
+    Way("points, --dense (patches of 16 pixels), random weights", "dinov2", more=("--dense",)),
 )
 
 
