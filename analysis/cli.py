@@ -60,6 +60,7 @@ def _subcommand(name: str) -> Any:
             if output.summary:
                 print(output.summary)
             print(together(output.files))
+            command.record(title=output.title, dataset=output.dataset, files=output.files, wrong=output.wrong)
         return int(any(output.wrong for output in outputs))
 
     flags = [_flag(name, type(option.default), option.default, option.help) for name, option in card.options.items()]

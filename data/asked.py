@@ -51,6 +51,11 @@ def current_command() -> str | None:
     return shlex.join(_current[-1]) if _current else None
 
 
+def current_words() -> list[str]:
+    """The flags of the command that this process carries out."""
+    return _current[-1][1:] if _current else []
+
+
 def recorded_flag(environment: Mapping[str, Any], group: str, name: str) -> Any:
     """A flag that featurize recorded with features; None where it was not given, or none are recorded.
 

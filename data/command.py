@@ -1,13 +1,16 @@
 """Shared by the three commands: one-line errors, exit codes, signals, notes and progress."""
 
+import io
+import json
 import os
+import shlex
 import signal
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
@@ -24,20 +27,27 @@ from data.paths import check_local
 PLAIN_LINE_EVERY_S = 30
 OURS = tuple(str(Path(__file__).parents[1] / name) for name in ("data", "featurize", "probes", "analysis"))
 _live: list[Any] = []  # the display on the terminal, once per bar: a second display would overwrite it
+SHELL_FLAGS = ("--quiet", "--json")  # of every command
+shell_flags: list[str] = []  # those given, for processes that carry out the same command
+_facts: list[dict[str, Any]] = []
 _voice = {"quiet": False, "python": False}  # see `speaking`
 
 
 def new_app(name: str, help_text: str) -> App:
-    """A cyclopts application with plain-text help; `run` reports its errors."""
-    return App(
+    """A cyclopts application with plain-text help and shell completion; `run` reports its errors."""
+    app = App(
         name=name,
         help=help_text,
+        help_epilogue="Every command also takes --quiet (print warnings and errors only) and --json (print one line of "
+        "JSON in place of results).",
         help_format="plaintext",
         version=_version,
         version_flags=["--version"],
         suppress_keyboard_interrupt=False,  # `run` says how to resume
         default_parameter=cyclopts.Parameter(negative_iterable=(), show_env_var=False, validator=check_path),
     )
+    app.register_install_completion_command(help="Install completion for bash, zsh or fish.")
+    return app
 
 
 def _version() -> str:
@@ -53,12 +63,33 @@ def run(app: App, arguments: list[str] | None = None) -> int:
         app: the application.
         arguments: words of the command line; None means the process's own.
     """
+    words = sys.argv[1:] if arguments is None else arguments
+    given, started = [word for word in words if word not in SHELL_FLAGS], time.monotonic()
+    if len(given) == len(words):
+        return _run(app, given)
+    shell_flags[:], _facts[:] = [word for word in words if word in SHELL_FLAGS], []
+    try:
+        with speaking(quiet="--quiet" in words), redirect_stdout(io.StringIO()):
+            code = _run(app, given)
+        if "--json" in shell_flags and os.environ.get("RANK", "0") == "0":
+            about = {"command": shlex.join([app.name[0], *given]), "exit_code": code}
+            print(json.dumps(about | {"seconds": round(time.monotonic() - started, 2), "results": _facts}, default=str))
+    finally:
+        shell_flags.clear()
+    return code
+
+
+def record(**facts: Any) -> None:
+    """Keep what a command made, for --json."""
+    _facts.append(facts)
+
+
+def _run(app: App, given: Sequence[str]) -> int:
     name = app.name[0]
     try:
         check_working_folder()
-        given = sys.argv[1:] if arguments is None else arguments
         with terminable(), running([name, *given]), damage_reported(name) as damage:
-            result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+            result = app(given, exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) and result else int(bool(damage))
     except RequestError as error:
         message = " ".join(str(error).split())
@@ -74,6 +105,7 @@ def run(app: App, arguments: list[str] | None = None) -> int:
             raise
         message = str(known)
     print(f"{name}: {message}", file=sys.stderr)
+    record(error=message)
     return 2
 
 
@@ -109,6 +141,18 @@ def damage_reported(name: str) -> Iterator[list[str]]:
         warnings.simplefilter("always", DamageWarning)
         warnings.showwarning = show
         yield damage
+
+
+def confirmed(question: str) -> bool:
+    """Ask whoever sits at the terminal.
+
+    Raises:
+        RequestError: nobody can answer.
+    """
+    try:
+        return not shell_flags and input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError as error:
+        raise RequestError("nobody is there to answer; give --yes") from error
 
 
 class Terminated(KeyboardInterrupt):

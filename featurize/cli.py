@@ -2,7 +2,7 @@
 
 import re
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -34,7 +34,7 @@ Switch = Parameter(negative="")
 
 
 @app.default
-def featurize(*, flags: FeaturizeFlags) -> int:
+def featurize(*, flags: FeaturizeFlags, dry_run: Annotated[bool, Switch] = False) -> int:
     """Extract features, or reuse them if they exist with the same settings; an interrupted run resumes.
 
     --model and --dataset accept lists, such as --model dofa,stats --dataset eurosat,folder: every pair is made in turn,
@@ -42,10 +42,11 @@ def featurize(*, flags: FeaturizeFlags) -> int:
 
     Args:
         flags: Which encoder, which samples, and how to run.
+        dry_run: Only print what would be computed, resumed and reused, how long it takes and how much disk it needs.
     """
     job, labels = Job.of(flags), flags.part(LabelFlags)
     if not several(flags.model, flags.dataset):
-        return run_job(job, labels)
+        return forecast(job) if dry_run else run_job(job, labels)
     if job.run.chosen_engine() == "torchrun":
         raise RequestError("lists of models or datasets need --engine local or ray; give one command per pair")
     for name in names_in(flags.model):
@@ -55,7 +56,7 @@ def featurize(*, flags: FeaturizeFlags) -> int:
 
     def one(model: str | None, dataset: str | None) -> int:
         pair = replace(job, model=replace(job.model, model=model), data=replace(job.data, dataset=dataset))
-        return run_job(pair, labels)
+        return forecast(pair) if dry_run else run_job(pair, labels)
 
     def written() -> list[Path]:
         return [file for folder in paths.feature_folders(flags.out) for file in folder.glob("*.h5")]
@@ -70,6 +71,17 @@ def run_job(job: Job, labels: LabelFlags) -> int:
     if labels.labels:
         labels.record(job.open("test"), job.out)
     return ENGINES.load(job.run.chosen_engine()).run(job)  # imports torch, which takes seconds
+
+
+def forecast(job: Job) -> int:
+    """Print what a job would do."""
+    job.check()
+    from featurize.forecast import forecasts  # deferred: torch
+
+    for one in forecasts(job):
+        print(one)
+        command.record(**asdict(one))
+    return 0
 
 
 @app.command
@@ -147,13 +159,50 @@ def doctor(
 
 
 @app.command(name="list")
-def list_(*name: str) -> None:
+def list_(*name: str, out: Path | None = None) -> None:
     """List models and datasets with variants, dimensions, bands, input sizes, weights, licences and citations.
 
     Args:
         name: Models or datasets to show. Default: all.
+        out: List the feature sets in this output folder instead, with sizes and ages.
     """
-    print(listing(name))
+    if out is None:
+        print(listing(name))
+        return
+    if name:
+        raise RequestError(f"{name[0]} --out {out}: give names of models and datasets, or an output folder")
+
+    from data.stored import stored_features  # deferred: numpy and h5py
+
+    print(stored_features(out))
+
+
+@app.command
+def prune(*, out: Path = paths.DEFAULT_OUT, yes: Annotated[bool, Switch] = False) -> int:
+    """Delete what is not needed in an output folder: parts of interrupted runs, and cached UMAP projections.
+
+    Parts that a running process writes are kept. Deleted parts are computed again when their featurize command runs.
+
+    Args:
+        out: Output folder.
+        yes: Do not ask.
+    """
+    from data.stored import delete, left_over, size_of, words_of_size  # deferred: numpy and h5py
+
+    found = left_over(out)
+    for path in found:
+        print(f"{words_of_size(size_of(path)):>9}  {path}")
+    if not found:
+        print(f"nothing to delete in {out}")
+        return 0
+    if not yes and not command.confirmed(f"delete these {len(found)}?"):
+        print("nothing was deleted")
+        return 0
+    for path in found:
+        delete(path)
+        command.record(deleted=path)
+    print(f"deleted {len(found)}")
+    return 0
 
 
 @app.command

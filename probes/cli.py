@@ -47,6 +47,8 @@ def probe(*, flags: ProbeFlags = EVERYTHING) -> int:
 
     def one(model: str | None, dataset: str | None) -> None:
         runs = replace(flags, model=model, dataset=dataset).fit()
+        for run in runs:
+            command.record(run=run.folder, kind=run.kind, seed=run.record["seed"], test=run.record["metrics"]["test"])
         if flags.seeds in (None, 1):
             _print_results(runs)
         else:

@@ -12,22 +12,28 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from analysis import figures, frames, tables
-from analysis.card import Section, ViewCard
+from analysis.card import Option, Section, ViewCard
 from analysis.contract import Output, Table, ViewRequest
 from analysis.writing import is_simulated
+from data.errors import unknown
 from data.runs import Run
 from probes import pooling
 
-CARD = ViewCard(input="runs", section=Section(order=10, heading="Results", table=True))
+CARD = ViewCard(
+    input="runs",
+    section=Section(order=10, heading="Results", table=True),
+    options={"sort": Option(default="", help="Sort rows by this test metric, best first, such as map_macro.")},
+)
 
 HEADLINE = 6
 SIMULATED = "Simulated data: not a result on real imagery."
 BEST = "Bold: best on these test samples."
 
 
-def run(request: ViewRequest) -> list[Output]:
+def run(request: ViewRequest, *, sort: str) -> list[Output]:
     """Write one table of every run, and a dot plot for each dataset."""
     frame = compute(request.all_runs(), request.rules)
+    frame = sorted_by(frame, sort) if sort else frame
     folder = request.target("table")
     files = (tables.write_csv(wide(frame), folder / "table"), *_documents(frame, folder / "table"))
     outputs = []
@@ -63,6 +69,21 @@ def compute(runs: Sequence[Run], rules: Sequence[str] = ("half", "tuned")) -> pd
     frame["probe"] = [frames.seeds_words(*row) for row in zip(frame["probe"], frame["seeds"], strict=True)]
     frame["test_split"] = _told_apart(frame, runs)
     return frames.under_rules(frame, rules).reset_index(drop=True)
+
+
+def sorted_by(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Rows of `compute`, those of the run and rule with the best test value first; datasets keep their order.
+
+    Raises:
+        RequestError: no run has this metric.
+    """
+    if metric not in set(frame["metric"]):
+        raise unknown("metric", metric, set(frame["metric"]))
+    keys = ["dataset", "encoder", "run", "rule"]
+    value = frame.loc[(frame["split"] == "test") & (frame["metric"] == metric), [*keys, "value"]]
+    better = value["value"] if metric in frames.LOWER_IS_BETTER else -value["value"]
+    order = frame[keys].merge(value[keys].assign(better=better), on=keys, how="left")["better"].to_numpy()
+    return frame.assign(order=order).sort_values("order", kind="stable").drop(columns="order").reset_index(drop=True)
 
 
 def _told_apart(frame: pd.DataFrame, runs: Sequence[Run]) -> list[str]:

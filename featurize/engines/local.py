@@ -1,5 +1,7 @@
 """One process makes every part."""
 
+from dataclasses import asdict
+
 from data import command, store
 from data.errors import RequestError
 from data.problems import Kind
@@ -46,6 +48,7 @@ def make_files(job: Job, runtime: Runtime, work: Work = embed_parts) -> None:
         file = job.file(task.dataset, view, task.identity)
         summary = featurize_split(task, file, overwrite=job.overwrite, work=work)
         command.say(str(summary), result=True)
+        command.record(split=split, view=view, **asdict(summary))
         if summary.reused:  # verified when it was written
             continue
         for problem in store.verify_features(file).problems:

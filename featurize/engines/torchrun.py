@@ -15,7 +15,8 @@ from contextlib import suppress
 
 import torch
 
-from data.command import Terminated
+from data.asked import current_words
+from data.command import Terminated, shell_flags
 from data.errors import RequestError
 from data.files import short_hash
 from featurize.engines.local import make_files, prepare
@@ -89,7 +90,8 @@ def start_ranks(device: str) -> int:
     shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), TOKEN: secrets.token_hex(8)}
     environment = os.environ | shared
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    command = [sys.executable, "-m", "featurize", *sys.argv[1:]]
+    command = [sys.executable, "-m", "featurize", *current_words(), *shell_flags]
+    shell_flags.clear()  # the first rank prints the line of JSON
     ranks: list[subprocess.Popen] = []
     try:
         for rank in range(count):
