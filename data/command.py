@@ -46,7 +46,7 @@ def new_app(name: str, help_text: str) -> App:
         suppress_keyboard_interrupt=False,  # `run` says how to resume
         default_parameter=cyclopts.Parameter(negative_iterable=(), show_env_var=False, validator=check_path),
     )
-    app.register_install_completion_command(help="Install completion for bash, zsh or fish.")
+    app.register_install_completion_command("install-completion", help="Install completion for bash, zsh or fish.")
     return app
 
 

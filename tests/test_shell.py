@@ -82,11 +82,9 @@ def test_nobody_to_ask_is_an_error(out, capsys, monkeypatch):
 def test_completion_knows_flags_and_subcommands(shell, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     file = tmp_path / f"completion.{shell}"
-    words = ["--install-completion", "--shell", shell, "--output", str(file)]
+    words = ["install-completion", "--shell", shell, "--output", str(file)]
     assert command.run(analyze, words) == 0, capsys.readouterr()
-    assert {"confusion", "--model"} <= set(
-        file.read_text().replace("'", " ").replace('"', " ").split()
-    ) or shell == "fish"
+    assert "confusion" in (text := file.read_text()) and "neighbors" in text
     if shell == "bash":
         script = f'. {file}; COMP_WORDS=(analyze conf); COMP_CWORD=1; _analyze; echo "${{COMPREPLY[@]}}"'
         done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=os.environ)
