@@ -161,12 +161,13 @@ class _Parquet(Embeddings):
         """See `Embeddings.blocks`."""
         start = 0
         with pq.ParquetFile(self.file) as source:
-            for batch in source.iter_batches(batch_size=BLOCK_ROWS, columns=list(self.vectors)):
-                block = self._matrix(batch)
-                if self.linear:
-                    block = block * self.linear[0] + self.linear[1]
-                yield start, block
-                start += len(block)
+            for group in range(source.num_row_groups):  # in one call, all groups read stay in memory
+                for batch in source.iter_batches(BLOCK_ROWS, row_groups=[group], columns=list(self.vectors)):
+                    block = self._matrix(batch)
+                    if self.linear:
+                        block = block * self.linear[0] + self.linear[1]
+                    yield start, block
+                    start += len(block)
 
     def _matrix(self, batch: pa.RecordBatch) -> np.ndarray:
         if len(self.vectors) > 1:
@@ -295,7 +296,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 def _list_length(source: pq.ParquetFile, name: str) -> int:
     """D: the length that most of the first vectors have."""
-    batch = next(source.iter_batches(batch_size=BLOCK_ROWS, columns=[name]))
+    batch = next(source.iter_batches(BLOCK_ROWS, row_groups=[0], columns=[name]))
     lengths = batch.column(0).value_lengths().drop_null().to_numpy()
     if not len(lengths) or not lengths.max():
         raise RequestError(f"column {name} holds no vectors in its first {len(batch)} rows")
