@@ -223,7 +223,9 @@ def _of_table(file: Path, names: list[str]) -> Iterator[Contained]:
 
 def _batches(file: Path, columns: list[str]) -> Iterator[Any]:
     if file.suffix == ".parquet":
-        yield from pq.ParquetFile(file).iter_batches(64, columns=columns)
+        with pq.ParquetFile(file) as source:
+            for group in range(source.num_row_groups):  # in one call, all groups read stay in memory
+                yield from source.iter_batches(64, row_groups=[group], columns=columns)
         return
     with pa.memory_map(str(file)) as source:
         for batch in pa.ipc.open_stream(source):
