@@ -26,7 +26,7 @@ from probes.maps import SceneMap, features_of, scene_maps
 
 CARD = ViewCard(input="runs", section=Section(order=5, heading="Map"))
 
-OPACITY = 0.7  # of the map over the scene: its colours stay those of the legend
+OPACITY, GREY = 0.7, 0.65  # of the map over the scene, whose mean the legend's colours are mixed with
 HEADER = ["Class", "Share of the map", "Area as mapped (km²)", "Mean probability"]
 NOTE = (
     "Areas are counted from the map and inherit its errors: analyze area estimates them from a reference sample. "
@@ -125,7 +125,7 @@ def _write(frame: pd.DataFrame, drawing: Drawing, folder: Path) -> Output:
 
 
 def draw_figure(frame: pd.DataFrame, *, drawing: Drawing) -> Figure:
-    """The scene, and the map over its picture.
+    """The map over the scene's picture, and the scene.
 
     Args:
         frame: of `compute`.
@@ -135,20 +135,24 @@ def draw_figure(frame: pd.DataFrame, *, drawing: Drawing) -> Figure:
     tall = 5.0 * min(2.0, grid.height / grid.width) + 1.9
     figure = figures.new_figure(5.0 * panels + 0.5, tall)
     axes = figure.subplots(1, panels, squeeze=False)[0]
+    draw(drawing.one, axes[0], drawing.picture)
     if drawing.picture is not None:
-        axes[0].imshow(drawing.picture, interpolation="nearest")
-        axes[0].set_title("scene", loc="left", fontsize="medium")
-    draw(drawing.one, axes[-1], drawing.picture)
+        axes[1].imshow(drawing.picture, interpolation="nearest")
+        axes[1].set_title("scene", loc="left", fontsize="medium")
+    for ax in axes:
+        ax.set_xticks([])
+        ax.set_yticks([])
     first = frame.iloc[0]
     shown = frame[frame["cells"] > 0]
+    opacity = 1.0 if drawing.picture is None else OPACITY
     handles = [
         Patch(
-            color="#{:02x}{:02x}{:02x}".format(*colour(drawing.one.class_names.index(name))),
+            color=np.array(colour(drawing.one.class_names.index(name))) * opacity / 255 + (1 - opacity) * GREY,
             label=f"{name} {share:.0%}",
         )
         for name, share in zip(shown["class"], shown["share"], strict=True)
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize="small")
+    figure.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize="small")
     where = f"{first['scene']}, {first['model']}, {first['probe']}"
     figures.put_title(figure, "Land-cover map", where, simulated=bool(first.get("simulated", False)))
     return figure
@@ -165,6 +169,3 @@ def draw(one: SceneMap, ax: Axes, picture: np.ndarray | None) -> None:
     ax.imshow(table[one.classes], interpolation="nearest", extent=extent, alpha=1.0 if picture is None else OPACITY)
     ax.set(xlim=(0, grid.width), ylim=(grid.height, 0))
     ax.set_title("map", loc="left", fontsize="medium")
-    for axis in ax.figure.axes:
-        axis.set_xticks([])
-        axis.set_yticks([])
