@@ -254,6 +254,7 @@ def read_run(folder: Path) -> Run:
         Damaged: its ``run.json`` is not what was written.
         RequestError: no run there, or of another version.
     """
+    folder = Path(folder)
     file = folder / "run.json"
     try:
         record = json.loads(file.read_bytes(), parse_constant=_no_constant)
@@ -375,7 +376,7 @@ def find_runs(out: Path, *, model: str | None = None, dataset: str | None = None
     Sorted by dataset, encoder and kind; of a kind, those that learned from less and lower seeds come first.
     """
     runs, models, datasets = [], names_in(model), names_in(dataset)
-    for folder in paths.run_folders(out):
+    for folder in paths.run_folders(Path(out)):
         try:
             run = read_run(folder)
         except RequestError as error:

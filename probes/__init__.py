@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from probes.api import predict, probe, probe_all
+    from probes.api import predict, predict_map, probe, probe_all
 
-__all__ = ["predict", "probe", "probe_all"]
+__all__ = ["predict", "predict_map", "probe", "probe_all"]
 
 
 def __getattr__(name: str) -> Any:  # numpy and the like are imported when something is used

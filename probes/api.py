@@ -96,6 +96,27 @@ def predict(
         return pa.concat_tables(scoring.tables()).to_pandas().set_index("id")
 
 
+def predict_map(run: Run | Path | str, to: Path | str, *, n_jobs: int = -1, progress: bool = False) -> list[Path]:
+    """Map the scene that a run with the protocol map was trained on.
+
+    Args:
+        run: A run, or its folder.
+        to: Map to write: .tif, .vrt (a mosaic of several scenes), or polygons in .gpkg, .geojson or .parquet.
+        n_jobs: Blocks scored in parallel, -1 for one per core; does not change the result.
+        progress: Show progress and notes, as the command does.
+
+    Returns:
+        The files written.
+
+    Raises:
+        RequestError: the run is not of a scene, or its features are gone.
+    """
+    from probes.map_files import map_run  # deferred: rasterio
+
+    with working(["probe", "predict"], progress=progress):
+        return map_run(run if isinstance(run, Run) else read_run(Path(run)), Path(to), n_jobs=n_jobs)
+
+
 def _fitted(flags: ProbeFlags) -> list[Run]:
     if several(flags.model, flags.dataset):
         raise RequestError("one model and one dataset per call; call the function once for each pair")

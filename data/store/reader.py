@@ -145,6 +145,7 @@ def read_features(file: Path, *, lazy: bool = False) -> FeatureSet:
     Raises:
         RequestError: absent, not HDF5, damaged, or of another schema.
     """
+    file = Path(file)
     for _ in range(REPLACED_AT_MOST):
         before = signature(_present(file))
         about = _inspected(file, "features")
