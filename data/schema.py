@@ -48,7 +48,12 @@ RECORD: Schema = {
 IDENTITY: Schema = {
     "schema": WHOLE,
     "dataset": DATASET,
-    "encoder": {"name": TEXT, "variant": (str, MAYBE), "weights": {"source": TEXT, **MAPPING}, **MAPPING},
+    "encoder": {
+        "name": TEXT, "variant": (str, MAYBE), "weights": {"source": TEXT, "sha256": (str, MAYBE), **MAPPING},
+        "bands_name": TEXT, "image_size": (int, MAYBE), "pooling": (str, MAYBE), "precision": TEXT,
+        "normalization": {"method": TEXT, **MAPPING},
+        **MAPPING,
+    },
     "split": {
         "name": TEXT, "rows": WHOLE, "ids_sha256": TEXT, "labels_sha256": (str, MAYBE), "lonlat_sha256": (str, MAYBE),
         **MAPPING,
