@@ -1,6 +1,8 @@
 """The Python interface of analyze: results as a DataFrame, UMAP as a figure, and any view with its files."""
 
+import io
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,7 +109,15 @@ def umap(
     options = {"neighbors": neighbors, "min_dist": min_dist, "fit_on": fit_on, "fast": fast}
     with working(["analyze", "umap"], progress=progress), styled(style), matplotlib.rc_context():
         sets, frame = umap_view.project(request, points=points, seed=seed, **options)
-        return umap_view.draw_figure(frame, sets[0])
+        figure: Any = umap_view.draw_figure(frame, sets[0])
+    figure._repr_png_ = partial(_png, figure)  # notebooks show only figures of pyplot, which keeps them alive
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=100)
+    return picture.getvalue()
 
 
 def view(name: str, *, progress: bool = False, **flags: Any) -> list[Output]:

@@ -240,9 +240,15 @@ def progress(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]
     if _voice["quiet"]:
         yield lambda count, bottleneck=None: None
         return
-    if sys.stderr.isatty() or _voice["python"]:
+    if sys.stderr.isatty():
         with _bar(label, total, unit) as bar:
             yield bar
+        return
+    if _voice["python"]:  # a notebook
+        from tqdm import tqdm  # deferred: only here
+
+        with tqdm(total=total, desc=label, unit=f" {unit}", file=sys.stderr) as plain:
+            yield lambda count, bottleneck=None: plain.update(count)
         return
     start = last = time.monotonic()
     done = 0

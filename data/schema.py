@@ -50,7 +50,7 @@ IDENTITY: Schema = {
     "dataset": DATASET,
     "encoder": {
         "name": TEXT, "variant": (str, MAYBE), "weights": {"source": TEXT, "sha256": (str, MAYBE), **MAPPING},
-        "bands_name": TEXT, "image_size": (int, MAYBE), "pooling": (str, MAYBE), "precision": TEXT,
+        "bands_name": TEXT, "image_size": (int, str, MAYBE), "pooling": (str, MAYBE), "precision": TEXT,
         "normalization": {"method": TEXT, **MAPPING},
         **MAPPING,
     },

@@ -62,6 +62,7 @@ class FeatureSet:
     features_sha256: str | None = None
     not_finite: int = 0
     footprint: np.ndarray | None = None
+    geometry = None  # read when asked for, see `read_geometries`
 
     @cached_property
     def digest(self) -> str:
