@@ -36,7 +36,7 @@ CARD = DatasetCard(
 )
 
 SEED = 19
-GENERATOR = 1  # raise when any pixel or label changes: stored features then count as another dataset
+GENERATOR = 2  # raise when any pixel or label changes: stored features then count as another dataset
 SIZES = {
     "small": {"train": 3_000, "val": 1_000, "test": 1_000},
     "full": {"train": 237_871, "val": 122_342, "test": 119_825},  # BigEarthNet v2's
@@ -71,6 +71,14 @@ LANDSCAPES = np.array([
     ( 19,  87,  24,   88,   5,  66,  17, 117,   1,  76, 295, 433,  17,  84, 115, 110,  20,  77,   10, 997),
     ( 16, 138,  33,  599,  96, 244, 243, 335,   1, 442,   7, 122,  68,  12, 348,  23, 358,   9,  629,  12),
 ])
+
+# Longitude and latitude of a region for each landscape type, among BigEarthNet's countries and the Baltic Sea (an
+# assumption, by the land cover they are known for), and the standard deviation of its scenes around it, in degrees.
+REGIONS = np.array([
+    (20.6, 44.6), (26.5, 64.5), (19.3, 57.3), (23.5, 61.2), (14.8, 48.2), (20.9, 42.6), (-8.0, 38.6), (24.0, 55.7),
+    (28.6, 62.6), (21.8, 43.4), (13.5, 47.2), (-7.6, 41.3), (4.4, 50.8), (-8.4, 53.4), (21.6, 60.2), (21.6, 55.9),
+])
+REGION_SPREAD = (0.7, 0.45)
 
 # Reflectance of materials in the twelve bands. Means over spectra of earthlib 1.1.0 (C. Anderson, MIT licence,
 # a Python package; its data/spectra.sli, 400-2450 nm in 10 nm steps), averaged over each band's
@@ -110,11 +118,12 @@ COVERS = {
     "conifer":   (.42, .06,  0,    0,    0,    0,    0,    0,    0,    .52,   .10,   .30,   .14,    -9.8, -15.6),
     "shrub":     (.44, .20,  .06,  0,    0,    0,    0,    0,    0,    .30,   .40,   .40,   .14,   -11.0, -17.0),
     "clearcut":  (.34, .32,  .08,  0,    0,    0,    0,    0,    0,    .26,   .40,   .45,   .12,   -11.5, -18.0),
-    "heath":     (.32, .36,  .05,  0,    0,    0,    0,    0,    0,    .27,   .30,   .40,   .10,   -12.3, -18.8),
+    "heath":     (.24, .36,  .03,  0,    0,    0,    0,    0,    0,    .37,   .20,   .25,   .08,   -13.2, -18.4),
+    "dry grass": (.26, .56,  .06,  .04,  0,    0,    0,    0,    0,    .08,   .15,   .25,   .05,   -14.2, -21.0),
     "sparse":    (.24, .26,  .30,  .04,  0,    0,    0,    0,    0,    .16,   .30,   .50,   .12,   -12.3, -20.0),
-    "houses":    (.22, .06,  .05,  0,    .30,  .14,  .05,  0,    0,    .18,   .40,   .45,   .25,    -6.5, -14.0),
+    "houses":    (.22, .06,  .05,  0,    .30,  .14,  .05,  0,    0,    .18,   .40,   .45,   .25,    -8.2, -14.8),
     "gardens":   (.50, .12,  .05,  0,    .12,  .04,  0,    0,    0,    .17,   .50,   .40,   .18,    -9.5, -16.0),
-    "halls":     (.04, .02,  .06,  0,    .38,  .02,  .20,  .18,  0,    .10,   .30,   .50,   .25,    -5.0, -13.5),
+    "halls":     (.06, .04,  .10,  0,    .42,  .04,  .16,  .08,  0,    .10,   .30,   .50,   .25,    -7.8, -14.8),
     "street":    (.10, .04,  .10,  0,    .60,  0,    .04,  0,    0,    .12,   .30,   .30,   .10,   -11.5, -19.5),
     "sand":      (.04, .06,  0,    .75,  0,    0,    0,    0,    .10,  .05,   .30,   .40,   .06,   -15.0, -23.0),
     "marsh":     (.40, .28,  .04,  0,    0,    0,    0,    0,    .14,  .14,   .50,   .45,   .08,   -11.8, -18.5),
@@ -128,19 +137,22 @@ COVERS = {
 # Class by class: how its covers lie (patches, or parcels large or small) and their shares (assumptions that follow
 # CORINE's definitions; mixed forest is half broad-leaved, half coniferous, and so on).
 COMPOSITION = (
-    ("patches", {"houses": 0.55, "gardens": 0.30, "meadow": 0.08, "broadleaf": 0.07}),
-    ("large", {"halls": 0.60, "houses": 0.15, "meadow": 0.15, "bare": 0.10}),
-    ("large", {"crop": 0.42, "ripe": 0.25, "bare": 0.25, "meadow": 0.08}),
+    ("patches", {"houses": 0.48, "gardens": 0.32, "halls": 0.05, "meadow": 0.08, "broadleaf": 0.07}),
+    ("large", {"halls": 0.52, "houses": 0.20, "meadow": 0.16, "bare": 0.12}),
+    ("large", {"crop": 0.42, "ripe": 0.25, "bare": 0.24, "meadow": 0.07, "houses": 0.01, "halls": 0.01}),
     ("small", {"orchard": 0.72, "bare": 0.10, "meadow": 0.10, "shrub": 0.08}),
-    ("large", {"meadow": 0.80, "crop": 0.12, "broadleaf": 0.08}),
-    ("small", {"crop": 0.24, "meadow": 0.24, "orchard": 0.16, "bare": 0.16, "ripe": 0.12, "gardens": 0.08}),
+    ("large", {"meadow": 0.80, "crop": 0.11, "broadleaf": 0.07, "gardens": 0.02}),
+    (
+        "small",
+        {"crop": 0.24, "meadow": 0.24, "orchard": 0.16, "bare": 0.15, "ripe": 0.11, "gardens": 0.08, "houses": 0.02},
+    ),
     ("small", {"crop": 0.20, "meadow": 0.24, "bare": 0.12, "broadleaf": 0.26, "shrub": 0.18}),
     ("patches", {"meadow": 0.32, "ripe": 0.30, "broadleaf": 0.30, "shrub": 0.08}),
     ("patches", {"broadleaf": 0.86, "shrub": 0.06, "clearcut": 0.04, "conifer": 0.04}),
     ("patches", {"conifer": 0.82, "clearcut": 0.09, "broadleaf": 0.09}),
     ("patches", {"conifer": 0.46, "broadleaf": 0.46, "clearcut": 0.08}),
-    ("patches", {"meadow": 0.40, "sparse": 0.42, "heath": 0.18}),
-    ("patches", {"heath": 0.62, "shrub": 0.22, "sparse": 0.16}),
+    ("patches", {"dry grass": 0.56, "sparse": 0.36, "heath": 0.08}),
+    ("patches", {"heath": 0.78, "shrub": 0.12, "sparse": 0.10}),
     ("patches", {"shrub": 0.34, "clearcut": 0.28, "broadleaf": 0.16, "conifer": 0.16, "meadow": 0.06}),
     ("patches", {"sand": 0.85, "sparse": 0.15}),
     ("patches", {"marsh": 0.42, "peat": 0.40, "shrub": 0.10, "lake": 0.08}),
@@ -180,6 +192,7 @@ _WET = np.isin(list(COVERS), ["lake", "sea"])
 _COMPOSITION = np.array([[shares.get(cover, 0.0) for cover in COVERS] for _, shares in COMPOSITION])
 _LAYOUT = np.array([("patches", "large", "small").index(layout) for layout, _ in COMPOSITION])
 _BLOCK = 1024  # labels are drawn in blocks, so that a longer split begins with the same samples
+_PLACES = 2 + len(BANDS)  # numbers of generators: 0 draws labels, 1 pixels, the others the noise of a band
 _SLOTS = 64  # parcels of a scene share this many random states; a power of two
 _Y, _X = np.mgrid[:PIXELS, :PIXELS].astype(np.float32) / (PIXELS - 1) - 0.5
 
@@ -208,6 +221,7 @@ class Simulated(EODataset):
             class_names=CLASSES,
             bands=BANDS,
             statistics=STATISTICS,
+            lonlat=draw_places(split, count),
             provenance={"simulated": True, "seed": SEED, "generator": GENERATOR},
         )
 
@@ -244,14 +258,12 @@ class Simulated(EODataset):
 
 def draw_labels(split: str, count: int) -> UInt8[np.ndarray, "samples 19"]:
     """Draw the first label sets of a split, (N, 19) uint8: a landscape type, then at least one of its classes."""
-    weight = LANDSCAPES[:, 0].cumsum() / LANDSCAPES[:, 0].sum()
     probability = LANDSCAPES[:, 1:] / 1000
     # Chance that none of the classes from k on occurs: what remains when no class has occurred yet decides class k.
     none = np.cumprod(1 - probability[:, ::-1], axis=1)[:, ::-1]
     blocks = []
     for block in range(-(-count // _BLOCK)):
-        dice = np.random.default_rng((SEED, SPLITS.index(split), 0, block)).random((_BLOCK, 20))
-        kind = np.searchsorted(weight, dice[:, 0], side="right")
+        dice, kind = _throw(split, block)
         labels = np.zeros((_BLOCK, 19), np.uint8)
         for k in range(19):
             given_one = probability[kind, k] / np.maximum(1 - none[kind, k], 1e-12)
@@ -259,6 +271,22 @@ def draw_labels(split: str, count: int) -> UInt8[np.ndarray, "samples 19"]:
             labels[:, k] = dice[:, k + 1] < chance
         blocks.append(labels)
     return np.concatenate(blocks)[:count]
+
+
+def draw_places(split: str, count: int) -> Float[np.ndarray, "samples 2"]:
+    """Draw where the first scenes of a split lie: around the region of their landscape type, degrees on WGS 84."""
+    blocks = range(-(-count // _BLOCK))
+    middles = np.concatenate([REGIONS[_throw(split, block)[1]] for block in blocks])
+    keys = [(SEED, SPLITS.index(split), _PLACES, block) for block in blocks]
+    apart = np.concatenate([np.random.default_rng(key).standard_normal((_BLOCK, 2)) for key in keys])
+    return (middles + REGION_SPREAD * apart)[:count]
+
+
+def _throw(split: str, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """The dice of a block of samples, (_BLOCK, 20), and the landscape type that the first one decides."""
+    dice = np.random.default_rng((SEED, SPLITS.index(split), 0, block)).random((_BLOCK, 20))
+    weight = LANDSCAPES[:, 0].cumsum() / LANDSCAPES[:, 0].sum()
+    return dice, np.searchsorted(weight, dice[:, 0], side="right")
 
 
 def draw_class_map(
