@@ -152,6 +152,15 @@ def test_labels_of_a_longer_draw_begin_with_those_of_a_shorter_one():
     assert np.array_equal(draw_labels("test", 1_000), draw_labels("test", 5_000)[:1_000])
 
 
+def test_scenes_lie_in_the_region_of_their_landscape_and_a_longer_split_begins_with_them():
+    small, full = opened(), opened(variant="full")
+    assert small.lonlat is not None and np.array_equal(small.lonlat, full.lonlat[:3_000])
+    lon, lat = small.lonlat.T
+    assert lon.min() > -15 and lon.max() < 35 and lat.min() > 35 and lat.max() < 70
+    sea = (small.labels == (np.array(CLASSES) == "Marine waters")).all(axis=1)
+    assert np.abs(small.lonlat[sea].mean(axis=0) - (19.5, 57.5)).max() < 1  # the Baltic
+
+
 def test_statistics_are_those_of_the_train_split():
     dataset = opened()
     assert set(dataset.statistics) == set(BAND_SETS["s1s2"])
