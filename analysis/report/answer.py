@@ -16,7 +16,7 @@ from probes import pooling
 
 WEAKEST = 3  # classes
 MOST_TIED = 5  # runs named; all are in the ranking
-NEAR_KM = 1.0  # to a training sample
+NEAR_KM, NEAR_SHARE = 1.0, 0.05  # to a training sample, and of the test samples: what is warned of
 CLASS_METRIC = {True: "f2", False: "recall"}
 BASELINES = {
     "stats": lambda run: run.record["features"]["encoder"]["name"] == "stats" and run.kind != "prior",
@@ -157,7 +157,7 @@ def _warnings(row: dict[str, Any], best: Run) -> list[str]:
     lines = ["simulated data: not a result on real imagery"] if best.simulated else []
     lines += [row["reason"]] * bool(row["reason"]) + [row["few_cells"]] * bool(row["few_cells"])
     km = best.predictions("test").train_km
-    if km is not None and (near := float((km < NEAR_KM).mean())):
+    if km is not None and (near := float((km < NEAR_KM).mean())) >= NEAR_SHARE:
         lines.append(
             f"{near:.0%} of test samples lie within {NEAR_KM:g} km of a training sample, which makes metrics "
             "optimistic for other places; probe --split-by cells keeps them apart"

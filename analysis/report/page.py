@@ -83,6 +83,7 @@ def render(
         datasets=datasets,
         answers=answers,
         ranking=ranking.RANK,
+        compared=ranking.COMPARED,
         text=("Probe", "Decision rule", "Run", "Published"),  # columns of words
         failures=failures,
         panels=explorer.panels,
