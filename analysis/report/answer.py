@@ -78,7 +78,7 @@ def answers(runs: Sequence[Run], rule: str, failures: list[str]) -> list[Answer]
 def _ranked(runs: Sequence[Run], rule: str) -> tuple[pd.DataFrame, pd.DataFrame, list[ranking.Contender]]:
     """By the headline metric; by F2 micro where too few positives leave F2 macro without intervals."""
     found = ranking.rankings(runs, (rule,))
-    if runs[0].multilabel and found[0]["low"].isna().all():
+    if runs[0].multilabel and bool(np.isnan(found[0]["low"].to_numpy(float)).all()):
         found = ranking.rankings(runs, (rule,), metric="f2_micro")
     return found
 
