@@ -1,6 +1,6 @@
 # Start with make demo and make test. They need make, Python 3.12 or newer and access to the Python package index.
 
-.PHONY: setup setup-dev demo seminar class-project test lint bench gpu clean
+.PHONY: setup setup-dev demo seminar class-project test lint docs bench gpu clean
 .DEFAULT_GOAL := demo
 
 BIN := .venv/bin
@@ -91,6 +91,11 @@ lint: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+
+# the documentation site, build/site/index.html: notebooks executed, links checked
+docs: setup
+	VIRTUAL_ENV=.venv $(UV) pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m tests.build_docs
 
 bench: setup-dev
 	$(BIN)/python -m tests.bench

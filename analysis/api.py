@@ -50,7 +50,7 @@ def table(
     Raises:
         RequestError: there are no such runs.
 
-    Example:
+    Examples:
         >>> import analysis, featurize, probes
         >>> sets = featurize.featurize(model="stats", dataset="simulated", limit=60)
         >>> runs = probes.probe_all(kind="prior,linear", model="stats")

@@ -27,7 +27,7 @@ def featurize(flags: FeaturizeFlags) -> dict[str, FeatureSet]:
     Raises:
         RequestError: the request is wrong, such as an unknown model or missing data; the text is the command's.
 
-    Example:
+    Examples:
         >>> import featurize
         >>> sets = featurize.featurize(model="stats", dataset="simulated", limit=60)
         >>> sets["train"].X.shape

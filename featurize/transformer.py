@@ -44,7 +44,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         precision: auto, fp32, bf16 or fp16.
         batch_size: Images per batch, or auto.
 
-    Example:
+    Examples:
         >>> import featurize
         >>> from sklearn.linear_model import LogisticRegression
         >>> from sklearn.pipeline import make_pipeline

@@ -33,7 +33,7 @@ def probe(flags: ProbeFlags) -> Run:
     Raises:
         RequestError: the request is wrong, or asks for several runs; see `probe_all`.
 
-    Example:
+    Examples:
         >>> import featurize, probes
         >>> sets = featurize.featurize(model="stats", dataset="simulated", limit=60)
         >>> run = probes.probe(kind="linear", model="stats")
