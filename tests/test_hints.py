@@ -14,8 +14,8 @@ from probes.cli import app as probe
 
 APPS = {"featurize": featurize, "probe": probe, "analyze": analyze}
 TOP = Path(__file__).parent.parent
-# Flags of other programs that messages name (convmv, texts about flags in general), and beginnings of ours.
-OTHERS = {"--notest", "--ray", "--flag", "--only", "--share", "--shm-size"}
+# Flags of other programs that messages name (convmv, embedding-atlas), of texts about flags, and beginnings of ours.
+OTHERS = {"--notest", "--ray", "--flag", "--only", "--share", "--shm-size", "--no", "--x", "--y", "--image"}
 
 
 def texts():
@@ -33,7 +33,7 @@ def flags_of(app):
     return {name for one in apps for argument in one.assemble_argument_collection() for name in argument.names}
 
 
-KNOWN = {flag for app in APPS.values() for flag in flags_of(app)} | {"--help", "--version"}
+KNOWN = {flag for app in APPS.values() for flag in flags_of(app)} | {"--help", "--version", *command.SHELL_FLAGS}
 
 
 def test_every_flag_that_a_text_names_exists():
