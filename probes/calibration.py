@@ -88,15 +88,7 @@ def log_odds(scores: Float[np.ndarray, "*shape"], softened: float = SOFTENED) ->
 
 
 def calibrate(probe: Any, truth: Truth, scores: Scores, *, method: str, multilabel: bool) -> Calibrated:
-    """Fit the maps on val.
-
-    Args:
-        probe: fitted.
-        truth: one column per class.
-        scores: of the probe.
-        method: one of `probes.flags.METHODS`.
-        multilabel: whether the columns are independent labels.
-    """
+    """Fit the maps of a fitted probe on val; `method` is one of `probes.flags.METHODS`."""
     if method == "temperature":
         inverse = 1 / fit_temperature(truth, scores, multilabel=multilabel)
         maps = [[np.array([inverse]), np.zeros(1)] for _ in range(truth.shape[1])]
@@ -149,25 +141,18 @@ def _fit_map(truth: np.ndarray, scores: np.ndarray, method: str) -> list[np.ndar
 
 def calibrate_run(
     probe: Any,
-    truth: dict[str, np.ndarray],
-    scores: dict[str, np.ndarray],
+    truth: dict[str, Truth],
+    scores: dict[str, Scores],
     names: list[str],
     *,
     method: str | None,
     multilabel: bool,
-) -> tuple[Any, dict[str, np.ndarray], dict[str, Any] | None]:
+) -> tuple[Any, dict[str, Scores], dict[str, Any] | None]:
     """Calibrate a probe on val, for a run: the probe, its scores, and ``calibration`` of the record.
 
     The record has ``method``, `probability_metrics` by split ``before`` and ``after`` (the maps were fitted on val, so
-    only test is evidence), ``left_as_they_are`` (classes) and ``temperature`` (None for other methods).
-
-    Args:
-        probe: fitted.
-        truth: by split, (N, K) booleans.
-        scores: by split (``val``, ``test``), (N, K) of the probe.
-        names: K class names.
-        method: one of `probes.flags.METHODS`; None changes nothing.
-        multilabel: whether the columns are independent labels.
+    only test is evidence), ``left_as_they_are`` (classes) and ``temperature`` (None for other methods). Truth and
+    scores are by split (``val``, ``test``); without a method nothing changes.
     """
     if method is None:
         return probe, scores, None

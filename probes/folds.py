@@ -21,8 +21,7 @@ def cross_validate(task: FitTask, folds: Integer[np.ndarray, " samples"]) -> Sea
     truth = label_matrix(task.labels, task.classes)
     scores: list[np.ndarray] = []  # by candidate
     by_fold: list[list[Trial]] = []
-    count = int(folds.max()) + 1
-    settings = replace(task.settings, extend=False)
+    count, settings = int(folds.max()) + 1, replace(task.settings, extend=False)
     with progress(f"{task.kind} folds", count, "folds") as advance:
         for fold in range(count):
             held_out = folds == fold
@@ -45,24 +44,22 @@ def cross_validate(task: FitTask, folds: Integer[np.ndarray, " samples"]) -> Sea
                 scores[number][held_out] = trial.scores
                 by_fold[number].append(trial.without_model())
             advance(1)
-    tried = []
-    for number, (out_of_fold, parts) in enumerate(zip(scores, by_fold, strict=True)):
+    best, tried = None, []
+    for out_of_fold, parts in zip(scores, by_fold, strict=True):
         value, log_loss = task.judge(truth, out_of_fold)
-        tried.append(
-            Trial(
-                parts[0].params, None, None, value, log_loss,
-                converged=all(part.converged for part in parts),
-                fit_s=sum(part.fit_s for part in parts),
-                score_s=sum(part.score_s for part in parts),
-                history=mean_curves([part.history for part in parts]),
-            )
+        trial = Trial(
+            parts[0].params, None, out_of_fold, value, log_loss,
+            converged=all(part.converged for part in parts),
+            fit_s=sum(part.fit_s for part in parts),
+            score_s=sum(part.score_s for part in parts),
+            history=mean_curves([part.history for part in parts]),
         )  # fmt: skip
-        task.log_trial(tried[-1], number + 1, "out-of-fold")
-    best = 0
-    for number in range(1, len(tried)):
-        if task.better(tried[number], tried[best]):
-            best = number
-    return SearchResult(replace(tried[best], scores=scores[best]), tried, 0)
+        tried.append(trial.without_model())
+        task.log_trial(trial, len(tried), "out-of-fold")
+        if best is None or task.better(trial, best):
+            best = trial
+    assert best is not None, f"{task.kind} lists no candidates"
+    return SearchResult(best, tried, 0)
 
 
 def mean_curves(histories: list[dict[str, Any]]) -> dict[str, Any]:

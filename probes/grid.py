@@ -1,7 +1,6 @@
 """A grid of one hyper-parameter: the search stops where val keeps falling and goes beyond an edge where it rises."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -51,7 +50,7 @@ class Walk:
 
     def tell(self, trial: Any) -> None:
         """Record the result of the last value."""
-        trial = replace(trial, estimator=None, scores=None)
+        trial = trial.without_model()
         self.trials.append(trial)
         if self.best is None or self.better(trial, self.best):
             self.best, self.since = trial, 0
@@ -80,15 +79,9 @@ def rounded(value: float, digits: int = 3) -> float:
 def at_edge(chosen: Any, tried: Sequence[Any], limits: Mapping[str, Sequence[Any]]) -> list[str]:
     """Warnings about parameters chosen at the edge of the values tried.
 
-    Args:
-        chosen: the chosen trial.
-        tried: all trials.
-        limits: by parameter, values beyond which there are none, such as one neighbor.
-
-    Returns:
-        A line for each number with at least three values tried, where the metric is best at the edge alone. Of two
-        values both are at the edge: that is a choice between alternatives, and says nothing about a trend. None is a
-        number without limit, such as of a tree's depth, and has nothing beyond.
+    There is a line for each number with at least three values tried, where the metric is best at the edge alone. Of two
+    values both are at the edge: that is a choice between alternatives, and says nothing about a trend. None is a number
+    without limit, such as of a tree's depth, and has nothing beyond, as have the ``limits`` of a parameter.
     """
     lines = []
     for name, value in chosen.params.items():
@@ -99,10 +92,6 @@ def at_edge(chosen: Any, tried: Sequence[Any], limits: Mapping[str, Sequence[Any
         if any(equals(t, chosen) for t in tried if t.params[name] != value):
             continue  # flat: an inner value is as good
         edge = "smallest" if value == values[0] else "largest"
-        span = f"{values[0]:g} to {_limit(values[-1])}"
-        lines.append(f"{name}={value:g} is the {edge} value tried ({span}): the best may lie beyond")
+        most = "no limit" if values[-1] == inf else f"{values[-1]:g}"
+        lines.append(f"{name}={value:g} is the {edge} value tried ({values[0]:g} to {most}): the best may lie beyond")
     return lines
-
-
-def _limit(value: float) -> str:
-    return "no limit" if value == inf else f"{value:g}"

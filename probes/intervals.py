@@ -24,6 +24,7 @@ from scipy import special  # not scipy.stats, which takes half a second to impor
 
 from probes import jackknife
 from probes.jackknife import Estimate
+from probes.shapes import Scores, Truth
 from probes.spatial import LEAST, Units
 
 LEVEL = 0.95
@@ -72,12 +73,9 @@ class Difference:
 
 
 def wilson(share: float, size: float, quantile: float | None = None) -> tuple[float, float]:
-    """Wilson score interval (Wilson 1927, JASA 22, 209-212).
+    """Wilson score interval (Wilson 1927, JASA 22, 209-212) of a share of `size` samples, or effective samples.
 
-    Args:
-        share: observed proportion.
-        size: number of samples, or the effective number.
-        quantile: of the statistic; None is the normal 97.5 %.
+    The quantile is that of the statistic; None is the normal 97.5 %.
     """
     z2 = float(special.ndtri((1 + LEVEL) / 2) if quantile is None else quantile) ** 2
     middle = (share + z2 / (2 * size)) / (1 + z2 / size)
@@ -90,10 +88,8 @@ def degrees_of_freedom(estimate: Estimate, units: Units) -> float:
 
     Errors concentrated in a few cells make the variance as uncertain as if there were only these cells.
     """
-    if units.by == "image":
-        return max(units.count - 1, 1)
-    by_variance = estimate.effective
-    return max((units.effective if np.isnan(by_variance) else min(units.effective, by_variance)) - 1, 1)
+    count = units.count if units.by == "image" else float(np.fmin(units.effective, estimate.effective))
+    return max(count - 1, 1)
 
 
 def quantile(estimate: Estimate, units: Units) -> float:
@@ -102,14 +98,7 @@ def quantile(estimate: Estimate, units: Units) -> float:
 
 
 def around(metric: str, estimate: Estimate, units: Units, *, extra_variance: float = 0.0) -> tuple[float, float]:
-    """The ``jackknife`` interval of a metric.
-
-    Args:
-        metric: by name.
-        estimate: see `probes.jackknife`.
-        units: the units left out.
-        extra_variance: from another source, such as the seeds of pooled runs.
-    """
+    """The ``jackknife`` interval of a metric; `extra_variance` is that of another source, such as seeds."""
     variance = estimate.variance + extra_variance
     if metric in LOSSES:
         half = quantile(estimate, units) * float(np.sqrt(variance))
@@ -124,13 +113,7 @@ def around(metric: str, estimate: Estimate, units: Units, *, extra_variance: flo
 
 
 def intervals(
-    truth: np.ndarray,
-    decided: np.ndarray,
-    scores: np.ndarray,
-    units: Units,
-    names: Sequence[str],
-    *,
-    multilabel: bool,
+    truth: Truth, decided: Truth, scores: Scores, units: Units, names: Sequence[str], *, multilabel: bool
 ) -> dict[str, Interval]:
     """The interval of every metric of `probes.jackknife.estimates`, or the reason why there is none."""
     found = {}
@@ -145,7 +128,7 @@ def intervals(
     return found | {"ece": Interval(None, None, units.by, units.count, reason=NO_ECE)}
 
 
-def why_none(metric: str, truth: np.ndarray, decided: np.ndarray, units: Units, names: Sequence[str]) -> str | None:
+def why_none(metric: str, truth: Truth, decided: Truth, units: Units, names: Sequence[str]) -> str | None:
     """Why a metric has no interval; None if it has one."""
     if units.by == "cell" and units.count < LEAST:
         return f"test lies in {units.count} spatial cells, fewer than {LEAST}"
@@ -185,13 +168,7 @@ def _too_few(counts: np.ndarray, noun: str, names: Sequence[str]) -> str | None:
 
 
 def difference(estimate: Estimate, units: Units, *, extra_variance: float = 0.0) -> Difference:
-    """Interval and p value of a paired difference, by Student's t.
-
-    Args:
-        estimate: of the difference, see `probes.jackknife.Estimate`.
-        units: the units left out.
-        extra_variance: from another source, such as the seeds of pooled runs.
-    """
+    """Interval and p value of a paired difference, by Student's t; `extra_variance` as in `around`."""
     error = np.sqrt(estimate.variance + extra_variance)
     if units.count < LEAST or not error > 0:
         return Difference(estimate.value, None, float("nan") if units.count < LEAST else 1.0)
@@ -215,13 +192,9 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def support_warnings(truth: np.ndarray, names: Sequence[str]) -> list[str]:
+def support_warnings(truth: Truth, names: Sequence[str]) -> list[str]:
     """A warning that names the classes with few positives in test; empty if there are none."""
     counts = truth.sum(axis=0)
     few = [f"'{names[k]}' {counts[k]}" for k in range(len(counts)) if 0 < counts[k] < LEAST_POSITIVES]
-    if not few:
-        return []
-    return [
-        f"fewer than {LEAST_POSITIVES} positives in test ({', '.join(few)}): macro averages depend on a few "
-        "samples and have no interval"
-    ]
+    few_words = f"fewer than {LEAST_POSITIVES} positives in test ({', '.join(few)})"
+    return [f"{few_words}: macro averages depend on a few samples and have no interval"] if few else []

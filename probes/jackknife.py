@@ -9,15 +9,14 @@ precision with more than `EXACT_CELLS` cells, add up the changes from leaving ou
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float, Float64
 
 from probes import metrics, probabilities
+from probes.shapes import Scores, Truth
 from probes.spatial import Units
 
 EXACT_CELLS = 500
-WEIGHT = (
-    1.5  # between 1, which covers up to 100 %, and 3, which covers 89 % where 30 cells hold 3 % errors (coverage.md)
-)
+WEIGHT = 1.5  # from 1, which covers up to 100 %, to 3: 89 % where 30 cells hold 3 % errors (coverage.md)
 _BLOCK_ENTRIES = 4_000_000  # of the largest array: bounds the memory
 
 
@@ -61,16 +60,11 @@ class Estimate:
 
 
 def estimates(
-    truth: np.ndarray, decided: np.ndarray, scores: np.ndarray | None, units: Units, *, multilabel: bool
+    truth: Truth, decided: Truth, scores: Scores | None, units: Units, *, multilabel: bool
 ) -> dict[str, Estimate]:
     """Every metric of the run contract that follows from decisions and scores.
 
-    Args:
-        truth: (N, K) booleans.
-        decided: (N, K) booleans.
-        scores: (N, K), for average precision, log loss and Brier score; None leaves them out.
-        units: the units left out.
-        multilabel: whether the columns are independent labels.
+    Without scores, average precision, log loss and Brier score are left out.
     """
     names = metrics.MULTILABEL if multilabel else metrics.SINGLE_LABEL
     found = of_counts(truth, decided, units)
@@ -79,20 +73,18 @@ def estimates(
     found = {name: found[name] for name in names if name in found}
     if scores is None:
         return found
-    about = {"multilabel": multilabel}
-    return found | {
-        "log_loss": of_mean(probabilities.log_losses(truth, scores, **about), units),
-        "brier": of_mean(probabilities.briers(truth, scores, **about), units),
-    }
+    losses = probabilities.log_losses(truth, scores, multilabel=multilabel)
+    briers = probabilities.briers(truth, scores, multilabel=multilabel)
+    return found | {"log_loss": of_mean(losses, units), "brier": of_mean(briers, units)}
 
 
-def of_mean(values: np.ndarray, units: Units) -> Estimate:
+def of_mean(values: Float[np.ndarray, " samples"], units: Units) -> Estimate:
     """The mean over samples."""
     sums, counts = np.bincount(units.numbers, values), np.bincount(units.numbers)
     return Estimate(float(values.mean()), (values.sum() - sums) / np.maximum(len(values) - counts, 1))
 
 
-def of_counts(truth: np.ndarray, decided: np.ndarray, units: Units) -> dict[str, Estimate]:
+def of_counts(truth: Truth, decided: Truth, units: Units) -> dict[str, Estimate]:
     """The metrics that follow from TP, FP and FN, and subset accuracy."""
     sums = _unit_sums(truth, decided, units)
     totals = sums.sum(axis=0)
@@ -106,7 +98,7 @@ def of_counts(truth: np.ndarray, decided: np.ndarray, units: Units) -> dict[str,
     return {name: Estimate(value[name], np.concatenate(parts)) for name, parts in left_out.items()}
 
 
-def of_rankings(truth: np.ndarray, scores: np.ndarray, units: Units) -> dict[str, Estimate]:
+def of_rankings(truth: Truth, scores: Scores, units: Units) -> dict[str, Estimate]:
     """``map_macro`` and ``map_micro``; a class whose positives are all left out counts as 0."""
     shown = np.flatnonzero(truth.any(axis=0))
     if not len(shown):
@@ -120,14 +112,10 @@ def of_rankings(truth: np.ndarray, scores: np.ndarray, units: Units) -> dict[str
     return {"map_macro": macro, "map_micro": average_precision(truth.ravel(), scores.ravel(), labels)}
 
 
-def average_precision(truth: np.ndarray, scores: np.ndarray, units: Units) -> Estimate:
-    """Average precision as `metrics.average_precision`, of one class with at least one positive.
-
-    Args:
-        truth: (N,) booleans.
-        scores: (N,).
-        units: the units left out.
-    """
+def average_precision(
+    truth: Bool[np.ndarray, " samples"], scores: Float[np.ndarray, " samples"], units: Units
+) -> Estimate:
+    """Average precision as `metrics.average_precision`, of one class with at least one positive."""
     order = np.argsort(-scores, kind="stable")
     ranked, positive, unit = scores[order], truth[order], units.numbers[order]
     new_run = np.append(True, ranked[1:] != ranked[:-1])  # equal scores are predicted together
@@ -168,13 +156,8 @@ def _without_groups(
 ) -> np.ndarray:
     """(U,) average precision without each unit.
 
-    Args:
-        positive: (N,) booleans, by falling score.
-        unit: (N,) of each row.
-        ends: (P,) last row of the run of each positive.
-        tp: (P,) TP at the end of the run.
-        predicted: (P,) rows up to the end of the run.
-        count: U.
+    Rows (N,) by falling score are positive or not, and belong to a unit. Of each positive (P,): the last row of its
+    run, TP up to there, and rows up to there.
     """
     width, result = len(ends), np.zeros(count)
     first = np.searchsorted(ends, np.arange(len(unit)))  # the first positive whose run a row lies in or before

@@ -93,33 +93,19 @@ def f_beta(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, beta: float) -> np.nd
 
 
 def average_precision(truth: Truth, scores: Scores) -> Float64[np.ndarray, " classes"]:
-    """Average precision, a step function over the distinct scores, as scikit-learn's.
-
-    Returns:
-        (K,), NaN for a class without positives.
-    """
-    return np.array([_average_precision(truth[:, k], scores[:, k]) for k in range(truth.shape[1])])
-
-
-def _average_precision(truth: Bool[np.ndarray, " samples"], scores: Float[np.ndarray, " samples"]) -> float:
-    """Of one class (N,)."""
-    if not truth.any():
-        return float("nan")
-    order = np.argsort(-scores, kind="stable")
-    ranked, positive = scores[order], truth[order]
-    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # equal scores are predicted together
-    tp = np.cumsum(positive)[ends]
-    return float((np.diff(tp, prepend=0) * tp / (ends + 1)).sum() / tp[-1])
+    """Average precision, a step function over the distinct scores, as scikit-learn's; NaN without positives."""
+    found = np.full(truth.shape[1], np.nan)
+    for k in np.flatnonzero(truth.any(axis=0)):
+        order = np.argsort(-scores[:, k], kind="stable")
+        ranked = scores[order, k]
+        ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # equal scores are predicted together
+        tp = np.cumsum(truth[order, k])[ends]
+        found[k] = (np.diff(tp, prepend=0) * tp / (ends + 1)).sum() / tp[-1]
+    return found
 
 
 def multilabel_metrics(truth: Truth, predicted: Truth, scores: Scores) -> dict[str, float | None]:
-    """All metrics of a multi-label run; None where undefined.
-
-    Args:
-        truth: (N, K) booleans.
-        predicted: (N, K) booleans.
-        scores: (N, K), only for average precision.
-    """
+    """All metrics of a multi-label run; None where undefined. Only average precision needs the scores."""
     values = from_sums(_sums(truth, predicted))
     each = average_precision(truth, scores)
     defined = each[~np.isnan(each)]
@@ -139,15 +125,7 @@ def single_label_metrics(
 def class_rows(
     names: list[str], truth: Truth, predicted: Truth, scores: Scores, thresholds: Float[np.ndarray, " classes"] | None
 ) -> list[dict[str, Any]]:
-    """One row per class, in class order: one-vs-rest counts and what follows from them.
-
-    Args:
-        names: K class names.
-        truth: (N, K) booleans.
-        predicted: (N, K) booleans.
-        scores: (N, K).
-        thresholds: (K,), or None for the argmax.
-    """
+    """One row per class, in class order: one-vs-rest counts and what follows from them; no thresholds: argmax."""
     tp, fp, tn, fn = confusion_counts(truth, predicted)
     columns = {
         "tp": tp,

@@ -1,52 +1,34 @@
 """Out-of-fold probabilities of logistic regression: each sample is scored by a probe that has not seen it."""
 
-from typing import NamedTuple
-
 import numpy as np
-from jaxtyping import Bool, Integer, Num
+from jaxtyping import Integer, Num
 from scipy.special import expit, softmax
 from threadpoolctl import threadpool_limits
 
 from probes import logistic
 from probes.probabilities import log_loss
 from probes.sampling import stratified_folds
+from probes.shapes import Scores, Truth
 
 C_VALUES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
-class OutOfFold(NamedTuple):
-    """Result of `out_of_fold`.
-
-    Args:
-        scores: (N, K) float64.
-        learnt: (N, K) whether the training part for the sample's fold had both positives and negatives of the class;
-            otherwise the class scores 0 (or 1 if all were positive), which says nothing about the sample.
-        c: the chosen C.
-    """
-
-    scores: np.ndarray
-    learnt: np.ndarray
-    c: float
-
-
 def out_of_fold(
     features: Num[np.ndarray, "samples dim"],
-    truth: Bool[np.ndarray, "samples classes"],
+    truth: Truth,
     *,
     folds: int = 5,
     seed: int = 0,
     multilabel: bool,
     cells: Integer[np.ndarray, " samples"] | None = None,
-) -> OutOfFold:
+) -> tuple[Scores, Truth]:
     """Probabilities from stratified folds, at the C with the lowest log loss over all of them.
 
-    Args:
-        features: of the samples.
-        truth: one column per class.
-        folds: number of folds; each is scored by a fit on the others.
-        seed: of the folds.
-        multilabel: whether the columns are independent labels.
-        cells: (N,) groups that stay in one fold; None for single samples.
+    Each fold is scored by a fit on the others; ``cells`` are groups that stay in one fold, None for single samples.
+
+    Returns:
+        Scores, and whether the training part for the sample's fold had both positives and negatives of the class;
+        otherwise the class scores 0 (or 1 if all were positive), which says nothing about the sample.
     """
     fold = stratified_folds(truth, folds, seed=seed, cells=cells)
     scores = [np.zeros(truth.shape) for _ in C_VALUES]
@@ -71,5 +53,4 @@ def out_of_fold(
                 logits = test @ solution.coef.T + solution.intercept
                 result[np.ix_(held, learnt)] = expit(logits) if multilabel else softmax(logits, axis=1)
     losses = [log_loss(truth, values, multilabel=multilabel) for values in scores]
-    best = int(np.argmin(losses))
-    return OutOfFold(scores[best], learnt_of, C_VALUES[best])
+    return scores[int(np.argmin(losses))], learnt_of

@@ -18,20 +18,13 @@ LEAST_PROBABILITY = float(np.finfo(np.float32).eps)  # as scikit-learn's log_los
 
 def probability_metrics(truth: Truth, scores: Scores, *, multilabel: bool) -> dict[str, float]:
     """`log_loss`, `brier` and `ece` by name."""
-    return {
-        "log_loss": log_loss(truth, scores, multilabel=multilabel),
-        "brier": brier(truth, scores, multilabel=multilabel),
-        "ece": ece(truth, scores, multilabel=multilabel),
-    }
+    return {one.__name__: one(truth, scores, multilabel=multilabel) for one in (log_loss, brier, ece)}
 
 
 def log_loss(truth: Truth, scores: Scores, *, multilabel: bool) -> float:
-    """Mean negative log likelihood in nats: per sample, or for multi-label per decision (every class of every sample).
+    """Mean negative log likelihood in nats, of scores clipped to 1.2e-7 from 0 and 1.
 
-    Args:
-        truth: one column per class.
-        scores: probabilities, clipped to 1.2e-7 from 0 and 1.
-        multilabel: whether the columns are independent labels.
+    Mean over samples, or for multi-label over decisions (every class of every sample).
     """
     return float(log_losses(truth, scores, multilabel=multilabel).mean())
 
@@ -64,15 +57,9 @@ def ece(truth: Truth, scores: Scores, *, multilabel: bool, bins: int = BINS) -> 
 
     Single-label: of the top score against the accuracy of the argmax (Guo et al. 2017). Multi-label: of each class's
     probability against its frequency, averaged over the classes (classwise, Kull et al. 2019).
-
-    Args:
-        truth: one column per class.
-        scores: probabilities.
-        multilabel: whether the columns are independent labels.
-        bins: equal-width bins of 0 to 1, each closed on the right.
     """
-    tables = [reliability(hits, confidence, bins=bins) for hits, confidence in _questions(truth, scores, multilabel)]
-    return float(np.mean([error_of(table) for table in tables]))
+    pairs = zip(truth.T, scores.T, strict=True) if multilabel else [top_label(truth, scores)]
+    return float(np.mean([error_of(reliability(hits, confidence, bins=bins)) for hits, confidence in pairs]))
 
 
 def error_of(table: dict[str, np.ndarray]) -> float:
@@ -85,12 +72,9 @@ def error_of(table: dict[str, np.ndarray]) -> float:
 def reliability(
     hits: Bool[np.ndarray, " samples"], confidence: Float[np.ndarray, " samples"], *, bins: int = BINS
 ) -> dict[str, np.ndarray]:
-    """A reliability diagram as numbers.
+    """A reliability diagram as numbers: whether predictions of some confidence are correct.
 
-    Args:
-        hits: whether the prediction with that confidence is correct.
-        confidence: probabilities.
-        bins: equal-width bins of 0 to 1, each closed on the right.
+    Bins of 0 to 1 have equal widths and are closed on the right.
 
     Returns:
         By bin ``low``, ``high``, ``count``, and the means ``confidence`` and ``frequency`` (NaN in an empty bin).
@@ -111,9 +95,3 @@ def top_label(truth: Truth, scores: Scores) -> tuple[Bool[np.ndarray, " samples"
     """Whether the argmax is correct, and its score."""
     chosen = scores.argmax(axis=1)[:, None]
     return np.take_along_axis(truth, chosen, 1)[:, 0], np.take_along_axis(scores, chosen, 1)[:, 0]
-
-
-def _questions(truth: np.ndarray, scores: np.ndarray, multilabel: bool) -> list[tuple[np.ndarray, np.ndarray]]:
-    if not multilabel:
-        return [top_label(truth, scores)]
-    return [(truth[:, k], scores[:, k]) for k in range(truth.shape[1])]

@@ -24,12 +24,7 @@ PACKAGES = ("frozen-earth", "joblib", "numpy", "scikit-learn", "scipy", "skops")
 
 
 def data_warnings(splits: dict[str, store.FeatureSet], truth: dict[str, np.ndarray]) -> list[str]:
-    """Samples that are in two splits, and classes that are missing from a split or constant in train.
-
-    Args:
-        splits: see `probes.inputs.read_splits`.
-        truth: by split, (N, K) booleans of the rows in use.
-    """
+    """Samples that are in two splits, and classes that are missing from a split (of the rows in use) or constant."""
     lines = []
     ids = {split: set(features.ids) for split, features in splits.items()}
     for one, other in (("val", "train"), ("test", "train"), ("test", "val")):
@@ -60,12 +55,7 @@ def chosen_on(
 
     Without folds they are val, scored by the fit on train alone, also if the final fit is on train and val. With folds
     they are all samples of train and val, each scored by the fit that has not seen its fold; ``val`` of the run are
-    these out-of-fold scores.
-
-    Args:
-        folds: (N,) fold of each sample, or None.
-        val: None where there is none.
-        lonlat: (N, 2) locations of these samples, or None.
+    these out-of-fold scores; ``cells`` counts the spatial cells that they lie in.
     """
     if folds is None:
         return {"samples": "val"}
@@ -78,12 +68,7 @@ def chosen_on(
 
 
 def beside_protocol(settings: Settings, features: dict[str, Any]) -> dict[str, Any]:
-    """Flags that no protocol sets and that change what is fitted or scored, as given.
-
-    Args:
-        settings: see `probes.settings.Settings`.
-        features: of the record.
-    """
+    """Flags that no protocol sets and that change what is fitted or scored, as given (``features``: of the record)."""
     resplit = features["splits"]["train"].get("resplit") or {}
     return {
         "split-by": resplit.get("by"),
@@ -95,11 +80,10 @@ def beside_protocol(settings: Settings, features: dict[str, Any]) -> dict[str, A
 def search_warnings(found: SearchResult, budget_s: float | None, natural: Mapping[str, Sequence[Any]]) -> list[str]:
     """Fits that stopped early, the best candidate at the edge of its grid, and candidates that were skipped."""
     tried = found.tried
+    cut_short = [t for t in tried if "trees" in t.history]
     lines = [f"{words(t.params)} stopped before it converged" for t in tried if not t.converged]
     lines += at_edge(found.best, tried, natural)
-    lines += [
-        f"{words(t.params)}: {t.history['trees']} trees when the budget ended" for t in tried if "trees" in t.history
-    ]
+    lines += [f"{words(t.params)}: {t.history['trees']} trees when the budget ended" for t in cut_short]
     if found.skipped:
         lines.append(
             f"{found.skipped} of {found.skipped + len(tried)} candidates were skipped when the budget of "
@@ -109,12 +93,7 @@ def search_warnings(found: SearchResult, budget_s: float | None, natural: Mappin
 
 
 def threshold_warnings(thresholds: dict[str, Any] | None, tuned: Float[np.ndarray, " classes"] | None) -> list[str]:
-    """Thresholds that stay at 0.5, because shrunk ones had a lower F-beta on val.
-
-    Args:
-        thresholds: of the record; None for single-label runs.
-        tuned: (K,) of the ``tuned`` rule.
-    """
+    """Thresholds of the ``tuned`` rule that stay at 0.5, because shrunk ones had a lower F-beta on val."""
     if thresholds is None or tuned is None or not (tuned == HALF).all() or set(thresholds["own"]) == {HALF}:
         return []
     return [f"tuned thresholds have a lower F{thresholds['beta']:g} on val than 0.5: the tuned rule uses 0.5"]
@@ -130,23 +109,14 @@ def metrics_of(truth: Truth, decided: Truth, scores: Scores, *, multilabel: bool
 
 def interval_parts(
     truth: Truth,
-    decisions: dict[str, np.ndarray],
+    decisions: dict[str, Truth],
     scores: Scores,
     units: spatial.Units,
     names: Sequence[str],
     *,
     multilabel: bool,
 ) -> dict[str, Any]:
-    """``intervals`` of test in the record, by rule and metric, and ``interval_units``: the independent units.
-
-    Args:
-        truth: (N, K) booleans.
-        decisions: by rule, (N, K) booleans.
-        scores: (N, K).
-        units: see `probes.spatial.units`.
-        names: K class names.
-        multilabel: whether the columns are independent labels.
-    """
+    """``intervals`` of test in the record, by rule and metric, and ``interval_units``: the independent units."""
     by_rule = {
         rule: {
             name: one.as_record()

@@ -21,18 +21,7 @@ def subset(
     fraction: float | None = None,
     shots: int | None = None,
 ) -> Integer[np.ndarray, " rows"] | None:
-    """Rows to use; see `few_per_class` and `stratified_order`.
-
-    Args:
-        labels: multi-label rows or class numbers.
-        classes: K.
-        seed: of the shuffle.
-        fraction: share of the rows, above 0 to 1.
-        shots: samples per class.
-
-    Returns:
-        Ascending row indices, or None for all.
-    """
+    """Ascending row indices to use, or None for all; see `few_per_class` and `stratified_order`."""
     truth = label_matrix(labels, classes)
     if fraction is not None:
         return np.sort(stratified_order(truth, seed=seed)[: ceil(fraction * len(truth))])
@@ -44,11 +33,6 @@ def few_per_class(truth: Truth, shots: int, *, seed: int) -> Integer[np.ndarray,
 
     In each round the classes, the rarest first, draw one sample each in shuffled order, unless they already have as
     many as the round's number. A multi-label sample counts for all its classes, so common classes end up with more.
-
-    Args:
-        truth: one column per class.
-        shots: samples per class.
-        seed: of the shuffle.
     """
     order = np.random.default_rng(seed).permutation(len(truth))
     classes = truth.shape[1]
@@ -96,13 +80,6 @@ def checked_folds(
 ) -> Integer[np.ndarray, " samples"]:
     """As `stratified_folds`, where every class has a sample for each fold.
 
-    Args:
-        truth: one column per class.
-        count: number of folds.
-        class_names: K names, for messages.
-        seed: breaks ties.
-        cells: groups that stay together; None for single samples.
-
     Raises:
         RequestError: more folds than a class has samples, or than there are cells.
     """
@@ -123,12 +100,7 @@ def stratified_folds(
     """The fold of each sample, by iterative stratification (Sechidis et al. 2011) of whole groups.
 
     The class with the fewest samples left comes first; its largest group goes to the fold that lacks most of the class.
-
-    Args:
-        truth: one column per class.
-        count: number of folds.
-        seed: breaks ties.
-        cells: groups that stay together; None for single samples.
+    ``cells`` are groups that stay together; None for single samples.
 
     Raises:
         RequestError: more folds than there are cells.

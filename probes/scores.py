@@ -39,7 +39,7 @@ def score(
         estimator: fitted, with ``predict_proba`` and ``classes_``.
         features: (N, D), in memory or on disk.
         classes: K.
-        multilabel: whether the columns are independent labels.
+        multilabel: see `probes.shapes`.
         n_jobs: blocks of rows scored in parallel.
         rows: of a block; they affect the last digit, `n_jobs` does not.
         label: what is being scored, for a progress line; None shows none.
@@ -76,13 +76,9 @@ def score_block(
 def in_columns(
     given: Float[np.ndarray, "samples seen"], seen: np.ndarray, *, classes: int, multilabel: bool
 ) -> Float32[np.ndarray, "samples {classes}"]:
-    """Probabilities of the classes in train as one column per class; a class that is not in train scores 0.
+    """Probabilities of the classes `seen` in train as one column per class; a class that is not in train scores 0.
 
-    Args:
-        given: probabilities.
-        seen: class numbers of their columns.
-        classes: K.
-        multilabel: whether the columns are independent labels; the columns of a single label are its values 0 and 1.
+    If there is a single label, its columns are the values 0 and 1.
     """
     if multilabel and classes == 1:
         return _probability_of_one(given, seen)[:, None].astype(np.float32)
@@ -106,15 +102,8 @@ def best_thresholds(truth: Truth, scores: Scores, *, beta: float = 2) -> Float64
     """For each class, the threshold with the highest F-beta on these samples.
 
     Candidates are the midpoints between adjacent distinct scores, and 0, which predicts every sample positive. Of equal
-    candidates the highest is chosen. A class without positives keeps 0.5.
-
-    Args:
-        truth: of val, one column per class.
-        scores: not negative.
-        beta: 2 favors recall over precision.
-
-    Returns:
-        Thresholds; a sample is predicted positive if its score reaches the threshold.
+    candidates the highest is chosen. A class without positives keeps 0.5. A sample is predicted positive if its score,
+    which is not negative, reaches the threshold.
     """
     thresholds = half_thresholds(truth.shape[1])
     for k in np.flatnonzero(truth.any(axis=0)):
@@ -140,12 +129,6 @@ def shrunk_thresholds(
     a higher macro F-beta on these samples, it is used: it was not fitted to them, so elsewhere its lead is expected to
     be larger.
 
-    Args:
-        truth: of val, one column per class.
-        scores: not negative.
-        beta: 2 favors recall over precision.
-        shrinkage: number of positives at which a class keeps half of the distance; 0 keeps all of it.
-
     Returns:
         Thresholds, the shared one, and the per-class optima.
     """
@@ -167,14 +150,7 @@ def shrunk_thresholds(
 def shrink(
     own: Float64[np.ndarray, " classes"], shared: float, positives: Integer[np.ndarray, " classes"], *, shrinkage: float
 ) -> Float64[np.ndarray, " classes"]:
-    """Thresholds between the per-class optima and the shared one, see `shrunk_thresholds`.
-
-    Args:
-        own: per-class optima.
-        shared: threshold shared by all classes.
-        positives: of each class on val.
-        shrinkage: number of positives at which a class keeps half of the distance.
-    """
+    """Thresholds between the per-class optima (`own`) and the shared one, see `shrunk_thresholds`."""
     keep = positives / np.maximum(positives + shrinkage, 1)
     odds, goal = (np.log(t / (1 - t)) for t in (own.clip(_CLIP, 1 - _CLIP), np.clip(shared, _CLIP, 1 - _CLIP)))
     drawn = 1 / (1 + np.exp(-(keep * odds + (1 - keep) * goal)))
@@ -182,13 +158,7 @@ def shrink(
 
 
 def decide(scores: Scores, thresholds: Float64[np.ndarray, " classes"] | None) -> Truth:
-    """Decisions from scores.
-
-    Args:
-        scores: one column per class.
-        thresholds: a class is predicted if its score reaches its threshold. None predicts the argmax (single-label); of
-            equal scores the first.
-    """
+    """Decisions: classes whose score reaches their threshold; without thresholds the argmax, the first of equals."""
     if thresholds is None:
         return one_hot(scores.argmax(axis=1), scores.shape[1])
     # float64: a midpoint between two float32 neighbours would be rounded onto one of them

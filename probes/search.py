@@ -12,9 +12,10 @@ from typing import Any
 
 import joblib
 import numpy as np
-from jaxtyping import Bool, Float, Integer, Num
+from jaxtyping import Bool, Integer, Num
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
 
 from data.command import progress
 from probes import oversample, selection
@@ -264,7 +265,7 @@ def _each(task: FitTask, module: Any) -> Iterator[Trial]:
     """Fit candidates that share no work: one per thread, or in turn where each uses all threads."""
     scaler = task.standardise() if module.CARD.standardize == "train" else None
     in_turn = module.CARD.parallel_fit
-    weights = {"sample_weight": class_weights(task.labels, task.classes)} if task.settings.balanced else {}
+    weights = {"sample_weight": compute_sample_weight("balanced", task.labels)} if task.settings.balanced else {}
 
     def run(number: int, params: dict[str, Any]) -> Trial | None:
         if number and task.out_of_time:
@@ -308,9 +309,3 @@ def on_device(device: str, *arrays: np.ndarray) -> list[Any]:
     import torch  # deferred: only for a GPU
 
     return [torch.from_numpy(array).to(device) for array in arrays]
-
-
-def class_weights(labels: Integer[np.ndarray, " samples"], classes: int) -> Float[np.ndarray, " samples"]:
-    """Sample weights that give every class that occurs the same total weight; their mean is 1."""
-    counts = np.bincount(labels, minlength=classes)
-    return len(labels) / (np.count_nonzero(counts) * counts[labels])

@@ -50,15 +50,7 @@ def check_metric(name: str, multilabel: bool) -> None:
 
 
 def judge(truth: Truth, scores: Scores, name: str, *, multilabel: bool, beta: float = 2) -> Judgement:
-    """Selection metric and log loss of scores.
-
-    Args:
-        truth: one column per class.
-        scores: likewise.
-        name: see `check_metric`.
-        multilabel: whether the columns are independent labels.
-        beta: of the F-beta that the ``tuned`` thresholds maximize.
-    """
+    """Selection metric and log loss of scores; ``tuned`` thresholds maximize the F-beta of `beta`."""
     log_loss = probabilities.log_loss(truth, scores, multilabel=multilabel)
     base = name.removesuffix(AT_HALF)
     if base in probabilities.NAMES:
@@ -79,14 +71,7 @@ def judge(truth: Truth, scores: Scores, name: str, *, multilabel: bool, beta: fl
 
 
 def better(one: Any, other: Any, name: str, *, tie_breaker: str | None = TIE_BREAKER) -> bool:
-    """Whether a candidate is better than another.
-
-    Args:
-        one: has ``value`` and ``log_loss``, see `Judgement`.
-        other: likewise.
-        name: selection metric.
-        tie_breaker: None keeps the first of equals.
-    """
+    """Whether a candidate (see `Judgement`) is better than another; without tie breaker, the first of equals is."""
     if one.value is None or other.value is None:
         if (one.value is None) != (other.value is None):
             return other.value is None

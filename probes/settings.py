@@ -14,25 +14,17 @@ from probes.selection import TIE_BREAKER, check_metric, default_metric
 class Settings:
     """What a user may choose for any kind; all of it decides the result and is recorded.
 
+    Fields that are not described here are as the flags of `probes.flags.FitFlags`.
+
     Args:
-        protocol: name, see `probes.protocols`.
-        select: selection metric on val, see `probes.selection`; None is the headline metric.
         tie_breaker: metric that breaks ties; None takes the first candidate, the simplest.
-        refit: fit the chosen candidate once more on train and val.
-        folds: choose by cross-validation on train and val with this many folds; None chooses on val.
-        standardise: z-score features by the mean and standard deviation of train; None leaves it to the kind.
+        standardise: as ``--standardize``.
         extend: stop a grid early where val keeps falling, and go beyond its edge where val rises; False tries exactly
             the grid.
-        beta: of the F-beta that the ``tuned`` thresholds maximize.
-        balanced: weight samples so that rare classes count as much as common ones.
-        calibrate: ``platt``, ``isotonic`` or ``temperature``: calibrate probabilities on val, see `probes.calibration`.
-        oversample: ``smote``: add synthetic training samples of rare classes, see `probes.oversample`; None adds none.
         fraction: share of train to learn from, stratified; None is all.
         shots: samples per class to learn from; None is all.
-        val: with shots, ``matched`` chooses on as many samples per class of val, ``all`` on all of val.
         budget_s: start no further candidate, and grow no more trees, after this many seconds; None tries all.
-        device: ``cpu``, ``cuda`` or ``cuda:1``; for the kinds that support it.
-        views: of each training image to learn from; 1 is the image itself, see featurize --augment.
+        views: as ``--augment``.
         options: further arguments of a kind's `candidates`, by name.
     """
 

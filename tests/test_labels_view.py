@@ -80,7 +80,7 @@ def test_neighbours_do_not_vouch_for_each_other():
     truth = np.eye(2, dtype=bool)[cells % 2]
     features = np.random.default_rng(0).standard_normal((50, 60))[cells]
     right = [
-        (out_of_fold(features, truth, multilabel=False, cells=given).scores.argmax(axis=1) == truth.argmax(axis=1))
+        (out_of_fold(features, truth, multilabel=False, cells=given)[0].argmax(axis=1) == truth.argmax(axis=1))
         for given in (None, cells)
     ]
     assert right[0].mean() > 0.95 and right[1].mean() < 0.7
@@ -88,7 +88,7 @@ def test_neighbours_do_not_vouch_for_each_other():
 
 def test_a_fold_that_leaves_nothing_to_learn_is_skipped():
     truth = np.eye(2, dtype=bool)[np.repeat([0, 1], 10)]
-    scores, learnt, _ = out_of_fold(
+    scores, learnt = out_of_fold(
         np.random.default_rng(0).random((20, 3)), truth, folds=2, multilabel=False, cells=np.repeat([0, 1], 10)
     )
     assert not learnt.any() and (scores == truth[:, ::-1]).all()

@@ -109,7 +109,7 @@ def compute(sets: Sequence[store.FeatureSet], *, folds: int = 5, seed: int = 0) 
         )
     truth, names = truth[:, occurs], names[occurs]
     cells = _cells(sets, labelled, folds)
-    scores, learnt, _ = out_of_fold(features, truth, folds=folds, seed=seed, multilabel=multilabel, cells=cells)
+    scores, learnt = out_of_fold(features, truth, folds=folds, seed=seed, multilabel=multilabel, cells=cells)
     suspected, quality = _judged(truth, scores, multilabel)
     able = (learnt | ~truth).all(axis=1)
     suspected, quality = suspected & able, np.where(able, quality, np.nan)
