@@ -141,13 +141,13 @@ def _fit_map(truth: np.ndarray, scores: np.ndarray, method: str) -> list[np.ndar
 
 def calibrate_run(
     probe: Any,
-    truth: dict[str, Truth],
-    scores: dict[str, Scores],
+    truth: dict[str, np.ndarray],
+    scores: dict[str, np.ndarray],
     names: list[str],
     *,
     method: str | None,
     multilabel: bool,
-) -> tuple[Any, dict[str, Scores], dict[str, Any] | None]:
+) -> tuple[Any, dict[str, np.ndarray], dict[str, Any] | None]:
     """Calibrate a probe on val, for a run: the probe, its scores, and ``calibration`` of the record.
 
     The record has ``method``, `probability_metrics` by split ``before`` and ``after`` (the maps were fitted on val, so

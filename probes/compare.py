@@ -49,19 +49,19 @@ def compare(one: Run, other: Run, *, rule: str = "tuned", other_rule: str | None
         for judged in (first, second)
     ]
     right = [(judged.decided & truth).any(axis=1) for judged in (first, second)]
-    found = {}
-    for name in values[0]:
-        of_pair = intervals.difference(values[1][name] - values[0][name], units)
-        found[name] = {
+    of_pairs = {name: intervals.difference(values[1][name] - values[0][name], units) for name in values[0]}
+    corrected = intervals.holm([one.p for one in of_pairs.values()])
+    found = {
+        name: {
             "one": _defined(values[0][name].value),
             "other": _defined(values[1][name].value),
-            "difference": _defined(of_pair.value),
-            "interval": None if of_pair.interval is None else list(of_pair.interval),
-            "p": _defined(of_pair.p),
+            "difference": _defined(difference.value),
+            "interval": None if difference.interval is None else list(difference.interval),
+            "p": _defined(difference.p),
+            "p_holm": _defined(p_holm),
         }
-    corrected = intervals.holm([np.nan if row["p"] is None else row["p"] for row in found.values()])
-    for row, p in zip(found.values(), corrected, strict=True):
-        row["p_holm"] = _defined(p)
+        for (name, difference), p_holm in zip(of_pairs.items(), corrected, strict=True)
+    }
     return {
         "samples": len(truth),
         "by": units.by,
@@ -84,10 +84,6 @@ def mcnemar(one: Bool[np.ndarray, " samples"], other: Bool[np.ndarray, " samples
     second's, so the first's number is binomial with probability 0.5 (McNemar 1947). The test assumes independent
     samples: with spatial correlation its p-value is too small (equal models differ in 27 % of simulations, where 5 % is
     nominal); then use the interval by cells.
-
-    Args:
-        one: whether the first is correct.
-        other: whether the second is correct.
 
     Returns:
         ``only_one`` and ``only_other``, samples that only one classifies correctly, and ``p``, two-sided.

@@ -35,7 +35,7 @@ from probes.models import save_model
 from probes.oversample import warnings_of
 from probes.sampling import checked_folds, subset
 from probes.scores import SHRINKAGE, decide, half_thresholds, score, shrunk_thresholds
-from probes.search import FitTask, SearchResult, Trial, fit_again, search
+from probes.search import FitTask, SearchResult, fit_again, search
 from probes.settings import DEFAULT, Settings, candidates_of, check_settings, recorded, selection_metric
 from probes.shapes import Scores, Truth
 
@@ -72,11 +72,6 @@ class RunPlan:
     def blocks(self) -> dict[str, Any] | None:
         """How labelled windows of a scene are divided (`probes.maps`); None for other samples."""
         return self.features["splits"]["train"].get("blocks")
-
-    @property
-    def metric(self) -> str:
-        """The metric on val that chooses among the candidates."""
-        return selection_metric(self.settings, self.multilabel)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -156,25 +151,6 @@ class Samples:
     pool: store.FeatureSet | None
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """A fitted probe.
-
-    Args:
-        estimator: as it is saved, but not yet calibrated.
-        best: the chosen candidate; its scores are those of the samples that choose.
-        result: of the search.
-        search_s: seconds to search.
-        refit_s: seconds to fit once more.
-    """
-
-    estimator: Any
-    best: Trial
-    result: SearchResult
-    search_s: float
-    refit_s: float
-
-
 def run_probe(
     plan: RunPlan,
     splits: dict[str, store.FeatureSet],
@@ -197,27 +173,21 @@ def run_probe(
     # split would make the last digit depend on the number of cores.
     with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # reported below, for the candidate concerned
-        fitted = _fit(plan, samples, task)
+        estimator, result, seconds = _fit(plan, samples, task)
         scoring = time.perf_counter()
-        test_scores = _test_scores(plan, samples, task, fitted.estimator)
-        score_s = time.perf_counter() - scoring
-    assert fitted.best.scores is not None
+        test_scores = _test_scores(plan, samples, task, estimator)
+        seconds["score"] += time.perf_counter() - scoring
+    assert result.best.scores is not None
     estimator, scores, calibration = calibrate_run(
-        fitted.estimator,
+        estimator,
         samples.truth,
-        {"val": fitted.best.scores, "test": test_scores},
+        {"val": result.best.scores, "test": test_scores},
         list(task.class_names),
         method=plan.settings.calibrate,
         multilabel=plan.multilabel,
     )
-    content = _request(plan, samples) | _results(plan, samples, fitted, scores) | {"calibration": calibration}
-    content["seconds"] = {
-        "fit": fitted.best.fit_s,
-        "score": fitted.best.score_s + score_s,
-        "search": fitted.search_s,
-        "refit": fitted.refit_s,
-        "total": time.perf_counter() - start,
-    }
+    content = _request(plan, samples) | _results(plan, samples, result, scores) | {"calibration": calibration}
+    content["seconds"] = seconds | {"total": time.perf_counter() - start}
     learnt: Any = (samples.splits["train"].lonlat, plan.rows) if samples.pool is None else (samples.pool.lonlat, None)
     if plan.blocks:  # the samples themselves
         learnt = (None, None)
@@ -246,9 +216,8 @@ def _samples(plan: RunPlan, splits: dict[str, store.FeatureSet]) -> Samples:
     if plan.val_rows is not None:
         splits = splits | {"val": inputs.only_rows(splits["val"], plan.val_rows)}
     own_val = splits.get("val")
-    pool = None
-    if plan.folds is not None or plan.settings.refit:
-        pool = inputs.train_and_val(splits["train"], plan.rows, own_val)
+    both = plan.folds is not None or plan.settings.refit
+    pool = inputs.train_and_val(splits["train"], plan.rows, own_val) if both else None
     if plan.folds is not None and pool is not None:
         splits = splits | {"val": pool}
     labels = {split: features.labels for split, features in splits.items()}
@@ -289,19 +258,19 @@ def _task(plan: RunPlan, samples: Samples, n_jobs: int, log: Callable[[str], Non
     )
 
 
-def _fit(plan: RunPlan, samples: Samples, task: FitTask) -> Fitted:
-    """Search, then fit the chosen candidate once more on the pool, if there is one."""
+def _fit(plan: RunPlan, samples: Samples, task: FitTask) -> tuple[Any, SearchResult, dict[str, float]]:
+    """Search, then fit the chosen candidate once more on the pool, if there is one: estimator, result and seconds."""
     start = time.perf_counter()
     result = search(task) if plan.folds is None else cross_validate(task, plan.folds)
-    searched = time.perf_counter()
-    best = result.best
+    searched, best = time.perf_counter(), result.best
+    seconds = {"fit": best.fit_s, "score": best.score_s, "search": searched - start, "refit": 0.0}
     if samples.pool is None:
-        return Fitted(best.estimator, best, result, searched - start, 0.0)
+        return best.estimator, result, seconds
     pool = samples.pool.features.astype(_stored_dtype(plan, samples))
     last = fit_again(replace(task, train=pool, labels=samples.pool.labels), best.params)
     curves = {name: value for name, value in best.history.items() if name == "curves"}  # of the search
-    best = replace(best, history=curves | last.history)
-    return Fitted(last.estimator, best, result, searched - start, time.perf_counter() - searched)
+    result = replace(result, best=replace(best, history=curves | last.history))
+    return last.estimator, result, seconds | {"refit": time.perf_counter() - searched}
 
 
 def _request(plan: RunPlan, samples: Samples) -> dict[str, Any]:
@@ -329,9 +298,10 @@ def _request(plan: RunPlan, samples: Samples) -> dict[str, Any]:
     }
 
 
-def _results(plan: RunPlan, samples: Samples, fitted: Fitted, scores: dict[str, np.ndarray]) -> dict[str, Any]:
+def _results(plan: RunPlan, samples: Samples, result: SearchResult, scores: dict[str, np.ndarray]) -> dict[str, Any]:
     """The part of the record that says what was chosen and how good it is."""
-    names, truth, best = list(samples.splits["train"].class_names), samples.truth, fitted.best
+    names, truth, best = list(samples.splits["train"].class_names), samples.truth, result.best
+    metric = selection_metric(plan.settings, plan.multilabel)
     degrees = plan.blocks["degrees"] if plan.blocks else spatial.DEGREES
     units = spatial.units(samples.splits["test"].lonlat, len(truth["test"]), degrees)
     rules, thresholds = _rules(truth["val"], scores["val"], plan)
@@ -342,13 +312,13 @@ def _results(plan: RunPlan, samples: Samples, fitted: Fitted, scores: dict[str, 
         own = {"train": own["train"]}  # test is the same samples
     return {
         "chosen": best.params,
-        "candidates": [t.params | {plan.metric: t.value, "log_loss": t.log_loss} for t in fitted.result.tried],
+        "candidates": [t.params | {metric: t.value, "log_loss": t.log_loss} for t in result.tried],
         "warnings": [
             *record.data_warnings(own, truth),
             *record.interval_warnings(truth["test"], units, names),
             *warnings_of(best.history.get("oversampled")),
             *record.threshold_warnings(thresholds, rules["tuned"]),
-            *record.search_warnings(fitted.result, plan.settings.budget_s, PROBES.card(plan.kind).limits),
+            *record.search_warnings(result, plan.settings.budget_s, PROBES.card(plan.kind).limits),
         ],
         "metrics": {
             split: {

@@ -148,11 +148,16 @@ class FitFlags:
         if self.val != "matched" and not shots:
             raise RequestError(f"--val {self.val}: only with --shots; without it, all of val is used")
 
+<<<<<<< HEAD
     def with_protocol(self, **more: Any) -> tuple[Self, dict[str, Any]]:
         """These flags and some others, with the values that the protocol sets.
 
         Args:
             more: further flags of the command, by name; None where not given.
+=======
+    def with_protocol(self, **more: Any) -> tuple["FitFlags", dict[str, Any]]:
+        """These flags and `more` of the command (None where not given), with the values that the protocol sets.
+>>>>>>> 04090eb (One result and its seconds pass through a probe's fit; p-values of a comparison are corrected as they are listed; shorter docstrings)
 
         Raises:
             RequestError: unknown protocol, or a flag contradicts it.
@@ -209,11 +214,7 @@ class FitFlags:
     def run(self, kind: str, splits: "dict[str, FeatureSet]", *, seed: int, cut: dict[str, Any]) -> "Run":
         """Fit one kind, or reuse its run; progress and one result line go to standard error.
 
-        Args:
-            kind: probe kind.
-            splits: see `splits`.
-            seed: random seed.
-            cut: ``shots`` or ``fraction`` of `probes.settings.Settings`.
+        ``cut`` is ``shots`` or ``fraction`` of `probes.settings.Settings`.
         """
         from probes.fit import finished, plan_probe, run_probe  # deferred, as all below
 
@@ -320,11 +321,12 @@ class ProbeFlags(FitFlags):
 
 def result_line(run: "Run") -> str:
     """What was chosen and how long it took, in one line."""
+    from probes.search import words  # deferred, as above
+
     chosen, tried = run.record["chosen"], run.record["candidates"]
     metric = run.record["arguments"]["selection"]
     value = next((one[metric] for one in tried if chosen.items() <= one.items()), None)
-    params = " ".join(f"{name}={value}" for name, value in chosen.items())
-    best = f"{params} (best of {len(tried)} candidates), " if len(tried) > 1 else ""
+    best = f"{words(chosen)} (best of {len(tried)} candidates), " if len(tried) > 1 else ""
     score = "undefined" if value is None else f"{value:.4f}"
     split = "out-of-fold" if "folds" in run.record["chosen_on"] else "val"
     return f"{run.kind}: {best}{split} {metric} {score}, {run.record['seconds']['total']:.1f} s"

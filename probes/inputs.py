@@ -94,12 +94,7 @@ def read_views(folder: Path, train: store.FeatureSet, views: int) -> tuple[store
 
 
 def check_rows(features: store.FeatureSet, *, labelled: bool = True) -> None:
-    """Raise a RequestError unless rows line up and every value can be used.
-
-    Args:
-        features: one split.
-        labelled: whether every sample must have a label; an unlabelled one has -1.
-    """
+    """Raise a RequestError unless rows line up and every value can be used; unlabelled samples have -1."""
     file, labels, classes = features.file, features.labels, len(features.class_names)
     verify = f"see featurize verify {file}"
     rows = {"features": len(features.features), "labels": len(labels), "ids": len(features.ids)}
@@ -123,13 +118,7 @@ def check_rows(features: store.FeatureSet, *, labelled: bool = True) -> None:
 
 
 def check_classes(labels: Integer[np.ndarray, "samples ..."], classes: int, what: str) -> None:
-    """Raise a RequestError if all samples have the same single class.
-
-    Args:
-        labels: (N, K) or (N,).
-        classes: K.
-        what: the samples, for the message.
-    """
+    """Raise a RequestError, which says `what` the samples are, if all have the same single class."""
     constant = (labels == labels[:1]).all()
     if constant and (labels.ndim == 1 or classes == 1):
         raise RequestError(f"{what} has samples of one class only; a probe needs at least two classes")
@@ -153,12 +142,7 @@ def blocks(features: Any, rows: int = BLOCK_ROWS) -> Iterator[Float[np.ndarray, 
 
 
 def only_rows(features: store.FeatureSet, rows: Integer[np.ndarray, " chosen"]) -> store.FeatureSet:
-    """Some samples of a split, in memory.
-
-    Args:
-        features: of N samples.
-        rows: n ascending row numbers.
-    """
+    """Some samples of a split, by ascending row numbers, in memory."""
     return replace(
         features,
         features=in_memory([features.features], rows, dtype=features.features.dtype),
@@ -172,13 +156,7 @@ def only_rows(features: store.FeatureSet, rows: Integer[np.ndarray, " chosen"]) 
 def train_and_val(
     train: store.FeatureSet, rows: Integer[np.ndarray, " chosen"] | None, val: store.FeatureSet | None
 ) -> store.FeatureSet:
-    """Train and val as one set, in memory.
-
-    Args:
-        train: its views are left out.
-        rows: ascending row numbers of train, None for all.
-        val: all of it follows; None where there is none.
-    """
+    """Train without its views, or ascending rows of it, and then all of val, if there is one, in memory."""
     first = only_rows(train, np.arange(len(train.labels)) if rows is None else rows)
     if val is None:
         return replace(first, views=())

@@ -108,23 +108,12 @@ def units_of(run: Run, lonlat: Float[np.ndarray, "samples 2"] | None, samples: i
     """The independent units of test samples: cells as large as those of the run's own intervals, or images.
 
     A run of ``--protocol map`` recorded the size of its blocks; others have cells of `probes.spatial.DEGREES`.
-
-    Args:
-        run: the run.
-        lonlat: degrees, of some of its samples, or None.
-        samples: number of these.
     """
     return spatial.units(lonlat, samples, run.record.get("interval_units", {}).get("degrees", spatial.DEGREES))
 
 
 def judge(run: Run, given: Predictions, rule: str) -> Judged:
-    """Truth, decisions and scores of a run.
-
-    Args:
-        run: the run.
-        given: its predictions for a split, or some of their rows.
-        rule: ``half`` or ``tuned``.
-    """
+    """Truth, decisions and scores of a run, from its predictions for a split or some of their rows."""
     truth = metrics.label_matrix(given.labels, len(run.class_names))
     return Judged(truth, decide(given.scores, thresholds_of(run, rule)), given.scores)
 
@@ -137,19 +126,12 @@ def thresholds_of(run: Run, rule: str) -> Float64[np.ndarray, " classes"] | None
 
 
 def pool(runs: Sequence[Run], judged: Sequence[Judged], units: Units, *, only: str | None = None) -> Pooled:
-    """Means over runs with the same settings.
-
-    Args:
-        runs: S runs, see `groups`.
-        judged: of each run, on the same samples in the same order.
-        units: of these samples.
-        only: a single metric; None for all.
-    """
-    first, names = runs[0], runs[0].class_names
+    """Means over runs with the same settings (see `groups`), judged on the same samples; `only` one metric, or all."""
+    names, multilabel = runs[0].class_names, runs[0].multilabel
     # Other metrics need no scores, which is faster.
     ranked = only is None or only.startswith("map_") or only in intervals.LOSSES
     each = [
-        jackknife.estimates(one.truth, one.decided, one.scores if ranked else None, units, multilabel=first.multilabel)
+        jackknife.estimates(one.truth, one.decided, one.scores if ranked else None, units, multilabel=multilabel)
         for one in judged
     ]
     means, between, reasons = {}, {}, {}

@@ -96,13 +96,7 @@ def prepare(
     if n_jobs == 0:
         raise RequestError("--n-jobs 0: give a number of jobs, or -1 for one per core")
     features = read_fused(run, [file] if isinstance(file, Path) else file)
-    file = features.file
-    notes = check_identity(run, features, other_dataset=other_dataset)
-    if not len(features.features):
-        raise RequestError(f"{file} holds no samples; make it with featurize")
-    inputs.check_rows(features, labelled=False)
-    if (dim := features.features.shape[1]) != run.record["dim"]:
-        raise RequestError(f"{file} has {dim} features per row, the run was trained on {run.record['dim']}")
+    notes = check_features(run, features, other_dataset=other_dataset)
     model = load_model(run.folder / "model.skops", sha256=run.model_sha256)
     return Scoring(run, features, model, thresholds_of(run, rule), effective_n_jobs(n_jobs), notes)
 
@@ -157,11 +151,12 @@ def read_fused(run: runs.Run, files: Sequence[Path]) -> store.FeatureSet:
     return store.joined([found for (found,) in fitting])
 
 
-def check_identity(run: runs.Run, features: store.FeatureSet, *, other_dataset: bool) -> list[str]:
-    """Check that a run's model may score these features; returns notes for whoever reads the predictions.
+def check_features(run: runs.Run, features: store.FeatureSet, *, other_dataset: bool) -> list[str]:
+    """Check that a run's model can and may score these features; returns notes for whoever reads the predictions.
 
     Raises:
-        RequestError: another encoder, or another dataset where `other_dataset` is off; names the fields that differ.
+        RequestError: another encoder, or another dataset where `other_dataset` is off, which names the fields that
+            differ; no rows, or rows that cannot be used.
     """
     trained, given = run.record["features"], features.identity
     if fields := store.differing_fields(trained["encoder"], given["encoder"], "encoder."):
@@ -175,6 +170,11 @@ def check_identity(run: runs.Run, features: store.FeatureSet, *, other_dataset: 
             f"{features.file} differs in {', '.join(fields)} from the dataset that {run.folder} was trained on; "
             "give --other-dataset to score it anyway"
         )
+    if not len(features.features):
+        raise RequestError(f"{features.file} holds no samples; make it with featurize")
+    inputs.check_rows(features, labelled=False)
+    if (dim := features.features.shape[1]) != run.record["dim"]:
+        raise RequestError(f"{features.file} has {dim} features per row, the run was trained on {run.record['dim']}")
     notes = [f"the dataset differs in {', '.join(fields)} from the one that the run was trained on"] if fields else []
     if given["split"].get("altered"):
         notes.append("the images were augmented (featurize --augment)")

@@ -206,11 +206,7 @@ def get(name: str) -> Protocol:
 
 
 def merged(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The flags given, completed by those that the protocol sets.
-
-    Args:
-        name: of the protocol.
-        given: by flag, the user's value; None or False where not given.
+    """The flags given (None or False where not given), completed by those that the protocol sets.
 
     Raises:
         RequestError: unknown protocol, or a flag contradicts it.
@@ -227,11 +223,7 @@ def merged(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_kinds(name: str, asked: str | None) -> list[str]:
-    """The requested kinds, or those of the protocol.
-
-    Args:
-        name: of the protocol.
-        asked: comma-separated, ``all``, or None for those of the protocol.
+    """The requested kinds (comma-separated, or ``all``), or those of the protocol.
 
     Raises:
         RequestError: unknown protocol, no kind given, or one that the protocol does not define.

@@ -76,14 +76,7 @@ def resplit(splits: dict[str, FeatureSet], by: str, *, buffer_km: float = 0, see
 def draw(
     lonlat: Float[np.ndarray, "samples 2"], shares: Float64[np.ndarray, " splits"], by: str, seed: int
 ) -> Integer[np.ndarray, " samples"]:
-    """The number of the split of each sample.
-
-    Args:
-        lonlat: degrees.
-        shares: of the samples that each split should get.
-        by: one of `WAYS`.
-        seed: see `resplit`.
-    """
+    """The number of the split of each sample; `shares` are those of the samples that each split should get."""
     if by == "longitude":
         limits = np.quantile(lonlat[:, 0], np.cumsum(shares)[:-1])
         return np.searchsorted(limits, lonlat[:, 0], side="left")

@@ -57,13 +57,7 @@ class Units:
 
 
 def units(lonlat: Float[np.ndarray, "{samples} 2"] | None, samples: int, degrees: float = DEGREES) -> Units:
-    """Spatial cells if every location is known, otherwise images.
-
-    Args:
-        lonlat: degrees, or None.
-        samples: N.
-        degrees: height of a cell.
-    """
+    """Spatial cells if every location (in degrees) is known, otherwise images; `degrees` is the height of a cell."""
     numbers = cells(lonlat, degrees)
     return Units(np.arange(samples), "image") if numbers is None else Units(numbers, "cell", degrees)
 
@@ -73,9 +67,7 @@ def cells(
 ) -> Integer[np.ndarray, " samples"] | None:
     """Number of each sample's cell, from 0; None if a location is unknown.
 
-    Args:
-        lonlat: degrees, or None.
-        degrees: height of a cell; its width is about the same at every latitude.
+    A cell is so many degrees of latitude high; its width is about the same at every latitude.
     """
     if lonlat is None or not np.isfinite(lonlat).all():
         return None
@@ -89,12 +81,7 @@ def cells(
 def nearest_km(
     of: Float[np.ndarray, "samples 2"], among: Float[np.ndarray, "others 2"]
 ) -> Float64[np.ndarray, " samples"]:
-    """Great-circle distance in km from each location to the nearest of others, on a sphere.
-
-    Args:
-        of: longitude and latitude in degrees.
-        among: likewise.
-    """
+    """Great-circle distance in km from each location (longitude, latitude) to the nearest of others, on a sphere."""
     from scipy.spatial import KDTree  # deferred: most callers need cells only, and it imports much of scipy
 
     chord, _ = KDTree(on_globe(among)).query(on_globe(of))
@@ -112,13 +99,7 @@ def distance_to_train(
     train: Float[np.ndarray, "train 2"] | None,
     rows: np.ndarray | None = None,
 ) -> Float32[np.ndarray, " samples"] | None:
-    """Distance in km from each sample to the nearest one of train; None if a location is unknown.
-
-    Args:
-        lonlat: degrees, of the samples, or None.
-        train: degrees, or None.
-        rows: of train in use; None for all.
-    """
+    """Distance in km from each sample to the nearest one of train, or of its rows; None if a location is unknown."""
     if lonlat is None or train is None:
         return None
     train = train if rows is None else train[rows]

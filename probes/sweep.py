@@ -31,27 +31,24 @@ def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
         ``dataset encoder simulated kind shots fraction rule seed train_rows val_rows``, all metrics, ``run``.
         ``shots`` and ``fraction`` are None where train was not cut by them.
     """
-    found = []
-    for run in runs:
-        arguments = run.record["arguments"]
-        for rule in rules_of(run.multilabel):
-            found.append(
-                {
-                    "dataset": run.dataset,
-                    "encoder": run.encoder,
-                    "simulated": run.simulated,
-                    "kind": run.kind,
-                    "shots": arguments.get("shots"),
-                    "fraction": arguments.get("fraction"),
-                    "rule": rule_name(rule, run.multilabel),
-                    "seed": run.record["seed"],
-                    "train_rows": run.record["rows"]["train"],
-                    "val_rows": run.record["rows"]["val"],
-                    **run.record["metrics"]["test"][rule],
-                    "run": run.folder.name,
-                }
-            )
-    return found
+    return [
+        {
+            "dataset": run.dataset,
+            "encoder": run.encoder,
+            "simulated": run.simulated,
+            "kind": run.kind,
+            "shots": run.record["arguments"].get("shots"),
+            "fraction": run.record["arguments"].get("fraction"),
+            "rule": rule_name(rule, run.multilabel),
+            "seed": run.record["seed"],
+            "train_rows": run.record["rows"]["train"],
+            "val_rows": run.record["rows"]["val"],
+            **run.record["metrics"]["test"][rule],
+            "run": run.folder.name,
+        }
+        for run in runs
+        for rule in rules_of(run.multilabel)
+    ]
 
 
 def summary(runs: Sequence[Run]) -> list[dict[str, Any]]:

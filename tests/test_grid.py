@@ -17,6 +17,9 @@ class Trial:
     estimator: Any = None
     scores: Any = None
 
+    def without_model(self):
+        return self
+
 
 def walked(values, metric, bounds=(1e-8, 1e6)):
     """The values a walk tries where val says `metric(value)`."""
