@@ -20,6 +20,10 @@ from data.rules import RULES
 from probes.card import PROBES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+
     from data.runs import Run
 
 Rule = Literal["half", "tuned", "both"]
@@ -31,6 +35,15 @@ class Table(NamedTuple):
 
     header: list[str]
     rows: list[list[str]]
+
+    @classmethod
+    def of(cls, frame: "pd.DataFrame", columns: "dict[str, str | Callable[[dict[str, Any]], str]]") -> "Table":
+        """A row per row of a frame; by heading, what makes a cell: a template such as ``{count:,}`` or a function."""
+        rows = [
+            [column.format_map(row) if isinstance(column, str) else column(row) for column in columns.values()]
+            for row in frame.to_dict("records")
+        ]
+        return cls(list(columns), rows)
 
 
 @dataclass(frozen=True)

@@ -221,6 +221,11 @@ def draw_sample(ax: Axes, pixels: UInt8[np.ndarray, "height width 3"], text: str
     ax.set_title(text, fontsize=7.5, color=colour, loc="left", y=0, va="top", pad=-4, linespacing=1.25)
 
 
+def span(row: dict[str, Any]) -> str:
+    """`with_interval` of a row's ``value``, ``low`` and ``high``."""
+    return with_interval(row["value"], row["low"], row["high"])
+
+
 def number(value: float, digits: int = 3) -> str:
     """A rate as text; an undefined one as a dash."""
     return "–" if np.isnan(value) else f"{value:.{digits}f}"

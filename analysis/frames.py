@@ -1,4 +1,4 @@
-"""Every run as tidy tables: one row a number, with all that tells the runs apart."""
+"""Every run as tidy tables: one row per number, with all that distinguishes the runs."""
 
 import re
 from collections import Counter, defaultdict
@@ -33,16 +33,12 @@ MULTILABEL_METRICS = {
     "recall_macro_occurring": "Recall macro (present classes)",
     **PROBABILITY_METRICS,
 }
+_BOTH = ("f2_macro", "f1_macro", "precision_macro", "recall_macro")
+_BOTH += ("f2_macro_occurring", "f1_macro_occurring", "precision_macro_occurring")
 SINGLE_LABEL_METRICS = {
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
-    "f2_macro": "F2 macro",
-    "f1_macro": "F1 macro",
-    "precision_macro": "Precision macro",
-    "recall_macro": "Recall macro",
-    "f2_macro_occurring": "F2 macro (present classes)",
-    "f1_macro_occurring": "F1 macro (present classes)",
-    "precision_macro_occurring": "Precision macro (present classes)",
+    **{name: MULTILABEL_METRICS[name] for name in _BOTH},
     **PROBABILITY_METRICS,
 }
 OCCURRING = "_occurring"  # macro averages over the classes that occur in test
@@ -139,7 +135,7 @@ def under_rules(frame: pd.DataFrame, rules: Sequence[str]) -> pd.DataFrame:
 
 
 def run_columns(run: Run) -> dict[str, Any]:
-    """What tells a run apart: ``dataset encoder run model kind seed multilabel simulated test_split``."""
+    """What identifies a run: ``dataset encoder run model kind seed multilabel simulated test_split``."""
     return {
         "dataset": run.dataset,
         "encoder": run.encoder,
@@ -179,11 +175,8 @@ def resplit(run: Run) -> dict[str, Any]:
 
 def model_words(encoder: dict[str, Any]) -> str:
     """An encoder in a few words: model, variant, bands, size and pooling; random weights are named."""
-    words = [
-        encoder["name"],
-        encoder["variant"],
-        "random weights" if encoder["weights"]["source"] == "random" else None,
-    ]
+    random = "random weights" if encoder["weights"]["source"] == "random" else None
+    words = [encoder["name"], encoder["variant"], random]
     size = f"{encoder['image_size']} px" if encoder["image_size"] else "native size"
     return ", ".join([" ".join(w for w in words if w), encoder["bands_name"], size, encoder["pooling"]])
 
@@ -292,11 +285,7 @@ def without_interval(frame: pd.DataFrame) -> list[str]:
 
 
 def with_names(frame: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
-    """A frame of these runs with names to show.
-
-    Args:
-        frame: with the columns of `run_columns`.
-        runs: all runs shown together; names are unique among them.
+    """A frame with the columns of `run_columns`, of runs shown together, with names to show.
 
     Returns:
         The frame with ``model`` unique among the dataset's encoders and ``probe`` among the encoder's runs.

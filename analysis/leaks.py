@@ -11,6 +11,7 @@ from scipy.spatial import KDTree
 
 from data.bands import Band
 from data.dataset import EODataset
+from probes.spatial import on_globe
 
 # A square that is turned against north by less than 5 degrees overlaps its neighbour by less than 1 % in our reckoning.
 OVERLAP = 0.05
@@ -52,8 +53,7 @@ def nearness(
         size_m: width and height of a footprint; None where unknown: then only centres within a metre overlap.
     """
     width, height = size_m or (1.0, 1.0)
-    tree = KDTree(_on_sphere(among))
-    points = _on_sphere(of)
+    tree, points = KDTree(AXIS_M * on_globe(among)), AXIS_M * on_globe(of)
     metres, nearest = tree.query(points)
     share, covered_by, touches = np.zeros(len(of)), np.zeros(len(of), int), np.zeros(len(of), bool)
     radius = 1.5 * np.hypot(width, height) * 1.01  # the sphere is not the ellipsoid
@@ -69,11 +69,6 @@ def nearness(
     return Nearness(metres, np.asarray(nearest), share, covered_by, touches)
 
 
-def _on_sphere(lonlat: np.ndarray) -> np.ndarray:
-    lon, lat = np.radians(lonlat).T
-    return AXIS_M * np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
-
-
 def _offsets_m(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Metres east and north from one to a place nearby, by the ellipsoid's radii of curvature."""
     lat = np.radians((one[:, 1] + other[:, 1]) / 2)
@@ -86,9 +81,8 @@ def _offsets_m(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def footprint_m(dataset: EODataset, bands: Sequence[Band]) -> tuple[float, float] | None:
     """Width and height of a patch in metres, from its finest band; None where no band has a sampling distance."""
-    images = dataset.read(0, bands)
-    known = [(-image.size, band.gsd_m, image.shape) for image, band in zip(images, bands, strict=True)]
-    known = [one for one in known if one[1]]
+    images = zip(dataset.read(0, bands), bands, strict=True)
+    known = [(-image.size, band.gsd_m, image.shape) for image, band in images if band.gsd_m]
     if not known:
         return None
     _, gsd_m, (height, width) = min(known)
@@ -127,12 +121,7 @@ class Pixels:
 
 
 def hash_pixels(dataset: EODataset, bands: Sequence[Band], advance: Callable[[int], None]) -> Pixels:
-    """Read every sample once, one at a time.
-
-    Args:
-        dataset: one split.
-        bands: which.
-        advance: called after every sample.
+    """Read every sample of a split once, one at a time, and `advance` after each.
 
     Raises:
         RequestError: a sample cannot be read.
@@ -152,7 +141,5 @@ def hash_pixels(dataset: EODataset, bands: Sequence[Band], advance: Callable[[in
 
 def hash_rows(values: Shaped[np.ndarray, "samples dim"]) -> UInt64[np.ndarray, " samples"]:
     """(N,) uint64 digests of the rows of an array; equal rows have equal digests."""
-    rows = np.ascontiguousarray(values)
-    return np.array(
-        [int.from_bytes(hashlib.blake2b(row, digest_size=8).digest(), "little") for row in rows], dtype=np.uint64
-    )
+    digests = (hashlib.blake2b(row, digest_size=8).digest() for row in np.ascontiguousarray(values))
+    return np.array([int.from_bytes(digest, "little") for digest in digests], np.uint64)

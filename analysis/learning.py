@@ -98,14 +98,16 @@ def headline(frame: pd.DataFrame) -> pd.DataFrame:
 
 def readable(frame: pd.DataFrame) -> Table:
     """The table of one dataset's curves."""
-    rows = []
-    for row in frame.to_dict("records"):
-        shots, fraction = row["shots"], row["fraction"]
-        part = f"{shots:g} per class" if shots == shots and shots else "all"  # NaN is not equal to itself
-        part = f"{fraction:g} of train" if fraction == fraction and fraction else part
-        value = figures.with_interval(*(float("nan") if row[c] is None else row[c] for c in ("mean", "low", "high")))
-        rows.append([row["model"], row["curve"], part, f"{row['train_rows']:,.0f}", str(row["seeds"]), value])
-    return Table(["Model", "Probe", "Train", "Samples", "Seeds", f"{frames.metric_of(frame)} [95% CI]"], rows)
+    numbers = frame.astype(dict.fromkeys(("shots", "fraction", "mean", "low", "high"), "float64"))
+    columns = {"Model": "{model}", "Probe": "{curve}", "Train": _part, "Samples": "{train_rows:,.0f}"}
+    columns |= {"Seeds": "{seeds}", f"{frames.metric_of(frame)} [95% CI]": figures.span}
+    return Table.of(numbers.rename(columns={"mean": "value"}), columns)
+
+
+def _part(row: dict[str, Any]) -> str:
+    if row["fraction"] > 0:  # not where it is NaN
+        return f"{row['fraction']:g} of train"
+    return f"{row['shots']:g} per class" if row["shots"] > 0 else "all"
 
 
 def write(runs: Sequence[Run], folder: Path) -> list[Output]:

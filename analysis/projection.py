@@ -69,9 +69,11 @@ def project(
         "versions": {name: version(name) for name in DECIDING},
     }
     file = cache / f"umap-{short_hash(identity, 16)}.npz"
-    if (kept := _read(file, identity)) is not None:
+    if kept := arrays_in(file, "points", key="identity", value=canonical_json(identity)):
         say(f"umap: using the cached projection in {file}")
-        return kept
+        return kept[0]
+    if file.exists():
+        say(f"umap: {file} is damaged; computing it again")
     start = time.monotonic()
     say(f"umap: projecting {len(features):,} x {features.shape[1]} features ...")
     points = _compute(features, neighbors=neighbors, min_dist=min_dist, seed=seed, fast=fast, fit_on=identity["fit_on"])
@@ -153,11 +155,3 @@ def _neighbours(values: np.ndarray, count: int, *, seed: int, fast: bool, for_ot
     )
     assert index.neighbor_graph is not None  # made by the constructor
     return *index.neighbor_graph, index
-
-
-def _read(file: Path, identity: dict[str, Any]) -> np.ndarray | None:
-    """The layout in a file, if the file is whole and was made for this very identity."""
-    kept = arrays_in(file, "points", key="identity", value=canonical_json(identity))
-    if kept is None and file.exists():
-        say(f"umap: {file} is damaged; computing it again")
-    return kept[0] if kept else None

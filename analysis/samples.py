@@ -37,7 +37,10 @@ def open_samples(dataset: dict[str, Any], split: str, *, data_root: Path | None,
         raise RequestError(f"the images of {name} are needed, name their folder with --data-root: {error}") from error
     if not set(ids) - set(source.ids):
         return source
-    sources = [source, *_others(dataset, split, data_root)]
+    sources = [source]
+    for other in (name for name in SPLITS if name != split):
+        with contextlib.suppress(RequestError):  # a sample that is missed is reported by its id
+            sources.append(_open(dataset, other, data_root))
     if absent := set(ids) - {one for each in sources for one in each.ids}:
         raise RequestError(
             f"{paths.dataset_root(data_root, dataset['name'])} holds different data from the run's: {len(absent)} of "
@@ -67,16 +70,6 @@ class Joined(EODataset):
         """Read one sample from the split that has it."""
         source, row = self.rows[index]
         return source.read(row, bands)
-
-
-def _others(dataset: dict[str, Any], split: str, data_root: Path | None) -> list[EODataset]:
-    """The other splits, as far as they are there."""
-    found = []
-    for other in SPLITS:
-        if other != split:
-            with contextlib.suppress(RequestError):  # a sample that is missed is reported by its id
-                found.append(_open(dataset, other, data_root))
-    return found
 
 
 def _open(dataset: dict[str, Any], split: str, data_root: Path | None) -> EODataset:

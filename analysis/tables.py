@@ -23,34 +23,19 @@ def write_csv(frame: pd.DataFrame, stem: Path) -> Path:
     return file
 
 
-def write_markdown(text: str, stem: Path) -> Path:
-    """Write ``<stem>.md``."""
-    file = stem.with_name(f"{stem.name}.md")
-    write_text(file, text)
-    return file
-
-
-def write_latex(text: str, stem: Path) -> Path:
-    """Write ``<stem>.tex``."""
-    file = stem.with_name(f"{stem.name}.tex")
+def write_document(text: str, stem: Path, suffix: str) -> Path:
+    """Write ``<stem>.<suffix>``."""
+    file = stem.with_name(f"{stem.name}.{suffix}")
     write_text(file, text)
     return file
 
 
 def write_documents(shown: Sequence[Table], stem: Path, title: str, *, left: int, note: str = "") -> tuple[Path, Path]:
-    """Write tables as Markdown and LaTeX.
-
-    Args:
-        shown: the tables.
-        stem: of the files.
-        title: heading, and caption in LaTeX.
-        left: see `markdown_table`.
-        note: a sentence below the heading and at the end of the caption.
-    """
+    """Write tables as Markdown and LaTeX, with a title and a note below it; both are the caption in LaTeX."""
     parts = [f"# {title}\n", *([f"{note}\n"] if note else []), *(markdown_table(*table, left=left) for table in shown)]
     caption = f"{title}. {note}" if note else title
     tex = "".join(latex_table(*table, left=left, caption=caption) for table in shown)
-    return write_markdown("\n".join(parts), stem), write_latex(tex, stem)
+    return write_document("\n".join(parts), stem, "md"), write_document(tex, stem, "tex")
 
 
 def markdown_page(outputs: Sequence[Output], with_tables: Sequence[Output], notes: Sequence[str]) -> str:
@@ -72,13 +57,7 @@ def markdown_page(outputs: Sequence[Output], with_tables: Sequence[Output], note
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
-    """A Markdown table whose source is aligned too.
-
-    Args:
-        header: column names.
-        rows: cells.
-        left: how many columns, from the left, are text; the others are right-aligned.
-    """
+    """A Markdown table whose source is aligned too: the `left` columns to the left, the others to the right."""
     lines = [[cell.replace("|", r"\|") for cell in line] for line in (header, *rows)]
     widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(header))]
     rule = ["-" * w if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]

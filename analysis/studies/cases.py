@@ -46,13 +46,9 @@ def compute(run: Run) -> pd.DataFrame:
 
 def readable(frame: pd.DataFrame) -> Table:
     """A row per case."""
-    rows = [
-        [f"{row['case']}", row["true"], row["published"], f"{row['samples']:,}", f"{row['correct']:.0%}"]
-        + [f"{row['as_published']:.0%}", row["mostly"]]
-        for row in frame.to_dict("records")
-    ]
-    header = ["Case", "True class", "Published prediction", "Our samples", "Ours correct", "Ours as published"]
-    return Table([*header, "Ours most often"], rows)
+    columns = {"Case": "{case}", "True class": "{true}", "Published prediction": "{published}"}
+    columns |= {"Our samples": "{samples:,}", "Ours correct": "{correct:.0%}"}
+    return Table.of(frame, columns | {"Ours as published": "{as_published:.0%}", "Ours most often": "{mostly}"})
 
 
 def write(runs: Sequence[Run], folder: Path) -> list[Output]:

@@ -69,4 +69,4 @@ def _write_page(runs: Sequence[Run], outputs: Sequence[Output], notes: Sequence[
     text += f"probe {run.kind}, {len(runs)} run{'s' * (len(runs) > 1)}.\n"
     with_tables = [output for output in outputs if output.title.startswith("Table")]
     text += tables.markdown_page(outputs, with_tables, notes)
-    tables.write_markdown(text, folder / f"eurosat__{run.dataset}__page")
+    tables.write_document(text, folder / f"eurosat__{run.dataset}__page", "md")

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -60,13 +59,9 @@ def compute(runs: Sequence[Run], outs: Sequence[Path]) -> pd.DataFrame:
 def readable(frame: pd.DataFrame) -> Table:
     """The table; the last column is the ratio to the model's slowest CPU rate."""
     slowest = frame.loc[~frame["gpu"].astype(bool)].groupby("model")["images_per_s"].min()
-    rows = []
-    for row in frame.to_dict("records"):
-        times = row["images_per_s"] / slowest[row["model"]] if row["model"] in slowest else np.nan
-        times = "–" if np.isnan(times) else f"{times:.1f}"
-        rate = f"{row['images_per_s']:,.1f}"
-        rows.append([row["model"], row["device"], row["precision"], f"{row['images']:,}", rate, times])
-    return Table(["Model", "Device", "Precision", "Images", "Images/s", "Speedup over CPU"], rows)
+    columns = {"Model": "{model}", "Device": "{device}", "Precision": "{precision}", "Images": "{images:,}"}
+    columns |= {"Images/s": "{images_per_s:,.1f}", "Speedup over CPU": lambda row: figures.number(row["times"], 1)}
+    return Table.of(frame.assign(times=frame["images_per_s"] / frame["model"].map(slowest)), columns)
 
 
 def write(runs: Sequence[Run], out: Path, other_out: str, folder: Path, notes: list[str]) -> list[Output]:

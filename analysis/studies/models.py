@@ -42,7 +42,7 @@ def readable(frame: pd.DataFrame, *, published: bool) -> Table:
     for _, part in frame.groupby(["encoder", "run"], sort=False):
         first, values = part.iloc[0], {row["metric"]: row for row in part.to_dict("records")}
         ours = [values[metric] for metric in MODEL_METRICS]
-        cells = [figures.with_interval(row["value"], row["low"], row["high"]) for row in ours]
+        cells = map(figures.span, ours)
         rows.append([first["side"], first["model"], first["probe"], *cells])
     if published:
         row = ["published", "class project: DINOv2 base, 224 px", "head", f"{reference.CLASS_PROJECT_ACCURACY:.3f}"]

@@ -76,17 +76,15 @@ def matching(record: dict[str, Any], metric: str) -> list[Match]:
             continue
         if all(_fits(known.get(key), value) for key, value in one.match.items()):
             found.append(Match(one, differences(record, one.protocol)))
-    found.sort(key=lambda one: len(one.differences))
-    return [one for place, one in enumerate(found) if one.published.study not in _studies(found[:place])]
+    nearest: dict[str, Match] = {}
+    for one in sorted(found, key=lambda one: len(one.differences)):
+        nearest.setdefault(one.published.study, one)
+    return list(nearest.values())
 
 
 def _fits(here: Any, wanted: Any) -> bool:
     """Whether a value is the one wanted, or one of several names for it (a tuple)."""
     return here in wanted if isinstance(wanted, tuple) else here == wanted
-
-
-def _studies(found: list[Match]) -> set[str]:
-    return {one.published.study for one in found}
 
 
 def differences(record: dict[str, Any], protocol: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
-
 Origin = Literal["printed", "derived", "assumed"]
 
 
@@ -402,28 +400,6 @@ def markdown() -> str:
     rows = [[one.study, one.what, one.probe, one.metric, f"{one.value:.3f}"] for one in PUBLISHED]
     text += markdown_table(header, rows, left=4) + "\n"
     return text + "".join(f"- {name}: {about.text()}\n" for name, about in STUDIES.items() if name not in values())
-
-
-def class_project_rows() -> list[dict[str, Any]]:
-    """The class project's table with its rates worked out anew from its counts."""
-    rows = []
-    for row in CLASS_PROJECT:
-        tp, fp, tn, fn = row.tp, row.fp, row.tn, row.fn
-        rows.append(
-            {
-                "class": row.name,
-                "support": tp + fn,
-                "tp": tp,
-                "fp": fp,
-                "tn": tn,
-                "fn": fn,
-                "precision": tp / (tp + fp) if tp + fp else np.nan,
-                "recall": tp / (tp + fn),
-                "specificity": tn / (tn + fp),
-                "f1": 2 * tp / (2 * tp + fp + fn),
-            }
-        )
-    return rows
 
 
 if __name__ == "__main__":

@@ -41,7 +41,12 @@ def write(request: ViewRequest) -> list[Output]:
     folder = request.target("seminar")
     frame = compute(runs, request.rules)
     shown = max(runs, key=lambda one: len(caveats(one)))  # caveats of one run are stated for all
-    outputs, notes = [_write_table(frame, shown, folder)], []
+    table = write_view(
+        frame, lambda frame: draw_figure(frame, shown), folder / f"seminar__{shown.dataset}__{shown.encoder}",
+        title=TITLE, shown=[readable(frame)], left=2, note=f"{statement(shown)} {PUBLISHED}",
+        alt="Five metrics of each probe, published and ours.",
+    )  # fmt: skip
+    outputs, notes = [table], []
     outputs += _umap(request, runs[0], folder, notes)
     outputs += _bars(runs, request, folder, notes)
     absent = [kind for kind in reference.SEMINAR if kind not in {one.kind for one in runs}]
@@ -116,8 +121,7 @@ def readable(frame: pd.DataFrame) -> Table:
             values = {row["metric"]: row for row in one.to_dict("records")}
             words = frames.RULE_WORDS[str(rule)]
             ours = [values[metric] for metric in metrics]
-            cells = [figures.with_interval(row["value"], row["low"], row["high"]) for row in ours]
-            rows.append([probe, f"ours, {words}", *cells])
+            rows.append([probe, f"ours, {words}", *map(figures.span, ours)])
             differences = [_signed(row["difference"]) for row in ours]
             rows.append([probe, f"ours minus published, {words}{unlike}", *differences])
     return Table(["Probe", "", *(frames.MULTILABEL_METRICS[metric] for metric in metrics)], rows)
@@ -139,14 +143,6 @@ def statement(run: Run) -> str:
 
 def _rows(rows: dict[str, int]) -> str:
     return ", ".join(f"{split} {count:,}" for split, count in rows.items())
-
-
-def _write_table(frame: pd.DataFrame, run: Run, folder: Path) -> Output:
-    return write_view(
-        frame, lambda frame: draw_figure(frame, run), folder / f"seminar__{run.dataset}__{run.encoder}", title=TITLE,
-        shown=[readable(frame)], left=2, note=f"{statement(run)} {PUBLISHED}",
-        alt="Five metrics of each probe, published and ours.",
-    )  # fmt: skip
 
 
 def _umap(request: ViewRequest, run: Run, folder: Path, notes: list[str]) -> list[Output]:
@@ -172,7 +168,7 @@ def _write_page(frame: pd.DataFrame, run: Run, outputs: list[Output], notes: lis
     title = with_simulated("The seminar on DOFA and BigEarthNet, published and ours", run.simulated)
     text = f"# {title}\n\n{statement(run)}\n\n{PUBLISHED}\n\n{tables.markdown_table(*readable(frame), left=2)}"
     text += tables.markdown_page(outputs, [], notes)
-    tables.write_markdown(text, folder / f"seminar__{run.dataset}__{run.encoder}__page")
+    tables.write_document(text, folder / f"seminar__{run.dataset}__{run.encoder}__page", "md")
 
 
 def draw_figure(frame: pd.DataFrame, run: Run) -> Figure:

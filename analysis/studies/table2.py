@@ -13,6 +13,7 @@ from analysis.studies.about import is_eurosat, protocol_note, said
 from analysis.views import classes
 from analysis.writing import write_view
 from data.runs import Run
+from probes import metrics
 
 TABLE2 = ["Class", "TP", "FP", "TN", "FN", "Precision", "Recall", "Specificity", "F1"]
 TABLE2_RATES = ["precision", "recall", "specificity", "f1"]
@@ -45,9 +46,16 @@ def write(runs: Sequence[Run], folder: Path) -> list[Output]:
 
 def published() -> pd.DataFrame:
     """The class project's table, rates worked out from its counts, in the columns that `classes.draw` asks for."""
-    frame = pd.DataFrame(reference.class_project_rows())
-    tp, fp, fn = frame["tp"], frame["fp"], frame["fn"]
-    return frame.assign(f2=5 * tp / (5 * tp + 4 * fn + fp))
+    frame = pd.DataFrame(reference.CLASS_PROJECT).rename(columns={"name": "class"})
+    tp, fp, tn, fn = (frame[count].to_numpy() for count in frames.COUNTS)
+    return frame.assign(
+        support=tp + fn,
+        precision=metrics.precision(tp, fp),
+        recall=metrics.recall(tp, fn),
+        specificity=metrics.specificity(tn, fp),
+        f1=metrics.f_beta(tp, fp, fn, 1),
+        f2=metrics.f_beta(tp, fp, fn, 2),
+    )
 
 
 def readable(frame: pd.DataFrame) -> Table:

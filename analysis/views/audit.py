@@ -85,7 +85,7 @@ def run(request: ViewRequest, *, pixels: bool, bands: str) -> list[Output]:
     return [
         Output(
             title=title,
-            files=(tables.write_markdown(text, stems["audit"]), *csv),
+            files=(tables.write_document(text, stems["audit"], "md"), *csv),
             dataset=slug,
             caption="Wrong: makes scores on these splits unreliable. Note: often intended.",
             tables=tuple(table for table, _ in shown.values()),

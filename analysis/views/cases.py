@@ -93,12 +93,9 @@ def compute(run: Run, rule: str = "half", *, count: int = 10) -> pd.DataFrame:
 
 def readable(frame: pd.DataFrame) -> Table:
     """The table of one run's cases."""
-    rows = [
-        [row["id"], row["case"], row["true"] or "none", row["predicted"] or "none"]
-        + [figures.number(row[value]) for value in ("score", "loss")]
-        for row in frame.to_dict("records")
-    ]
-    return Table(["Sample", "Case", "True", "Predicted", "Score", "Loss"], rows)
+    columns = {"Sample": "{id}", "Case": "{case}", "True": "{true}", "Predicted": "{predicted}"}
+    columns |= {"Score": lambda row: figures.number(row["score"]), "Loss": "{loss:.3f}"}
+    return Table.of(frame.replace({"true": {"": "none"}, "predicted": {"": "none"}}), columns)
 
 
 def _write(frame: pd.DataFrame, images: dict[str, np.ndarray], folder: Path) -> Output:

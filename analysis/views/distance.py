@@ -113,14 +113,8 @@ def _judged(run: Run, part: pooling.Judged, lonlat: np.ndarray | None, metric: s
 
 def readable(frame: pd.DataFrame) -> Table:
     """A row per run and group of samples, the nearest group first."""
-    rows = [
-        [
-            row["model"], row["probe"], f"{row['from_km']:,.2f} to {row['to_km']:,.2f}", f"{row['samples']:,}",
-            figures.with_interval(row["value"], row["low"], row["high"]),
-        ]
-        for row in frame.to_dict("records")
-    ]  # fmt: skip
-    return Table(["Model", "Probe", "Distance (km)", "Samples", frames.metric_of(frame)], rows)
+    columns = {"Model": "{model}", "Probe": "{probe}", "Distance (km)": "{from_km:,.2f} to {to_km:,.2f}"}
+    return Table.of(frame, columns | {"Samples": "{samples:,}", frames.metric_of(frame): figures.span})
 
 
 def _interval_words(frame: pd.DataFrame) -> str:

@@ -193,11 +193,9 @@ def _images(shown: pd.DataFrame, first: store.FeatureSet, data_root: str) -> tup
 
 def readable(frame: pd.DataFrame) -> Table:
     """The table of the suspected samples."""
-    rows = [
-        [row["id"], row["split"], row["given"] or "none", row["suggested"] or "none", figures.number(row["quality"])]
-        for row in frame.loc[frame["suspected"]].to_dict("records")
-    ]
-    return Table(["Sample", "Split", "Given label", "Suggested", "Quality"], rows)
+    columns = {"Sample": "{id}", "Split": "{split}", "Given label": "{given}", "Suggested": "{suggested}"}
+    shown = frame.loc[frame["suspected"]].replace({"given": {"": "none"}, "suggested": {"": "none"}})
+    return Table.of(shown, columns | {"Quality": "{quality:.3f}"})
 
 
 def _write(
@@ -221,13 +219,15 @@ def _write(
 
 def _write_ranks(frame: pd.DataFrame, stem: Path, split: str) -> Output:
     first = frame.iloc[0]
-    metric = frames.metric_names(bool(first["multilabel"]))[str(first["metric"])]
-    header = ["Model", "Probe", metric, "Rank", f"{metric}, without suspected", "Rank, without suspected"]
-    rows = [
-        [row["model"], row["probe"], figures.number(row["value"]), str(row["rank"])]
-        + [figures.number(row["value_without"]), str(row["rank_without"])]
-        for row in frame.to_dict("records")
-    ]
+    metric = frames.metric_of(frame)
+    columns = {
+        "Model": "{model}",
+        "Probe": "{probe}",
+        metric: lambda row: figures.number(row["value"]),
+        "Rank": "{rank}",
+    }
+    columns[f"{metric}, without suspected"] = lambda row: figures.number(row["value_without"])
+    columns["Rank, without suspected"] = "{rank_without}"
     moved = int(np.count_nonzero(frame["rank"] != frame["rank_without"]))
     note = (
         f"Test samples: {split}. {frame['left_out'].max()} suspected test samples excluded; the rank of {moved} of "
@@ -237,7 +237,7 @@ def _write_ranks(frame: pd.DataFrame, stem: Path, split: str) -> Output:
     return write_view(
         ranking.worded(frame), None, stem, title=frames.with_split("Ranks without suspected labels", split),
         heading=f"Ranks without suspected labels, {frames.with_split(str(first['dataset']), split)}",
-        shown=[Table(header, rows)], left=2, note=note, of=["dataset"], summary=note,
+        shown=[Table.of(frame, columns)], left=2, note=note, of=["dataset"], summary=note,
         alt=f"Table of {len(frame)} runs with and without suspected labels.",
     )  # fmt: skip
 

@@ -54,25 +54,20 @@ def _way(rate: dict[str, Any]) -> str:
 
 def readable(frame: pd.DataFrame) -> Table:
     """The table, a row per rate."""
-    header = ["Model", "Image size", "Bands", "GFLOP/image", "Forward only, images/s", "TFLOP/s", "Of peak"]
-    header += ["End to end, images/s", "Bottleneck", "Upper bound, images/s", "Of bound"]
-    rows = [
-        [
-            rate["way"],
-            f"{rate['image_size']}",
-            f"{rate['bands']}",
-            f"{rate['gflop']:,.3g}",
-            f"{rate['forward']:,.1f}",
-            f"{rate['forward'] * rate['gflop'] / 1000:,.3g}",
-            f"{rate['share_of_peak']:.0%}",
-            f"{rate['whole']:,.1f}",
-            rate["bottleneck"],
-            f"{rate['bound']:,.1f}",
-            f"{rate['share_of_bound']:.0%}",
-        ]
-        for rate in frame.to_dict("records")
-    ]
-    return Table(header, rows)
+    columns = {
+        "Model": "{way}",
+        "Image size": "{image_size}",
+        "Bands": "{bands}",
+        "GFLOP/image": "{gflop:,.3g}",
+        "Forward only, images/s": "{forward:,.1f}",
+        "TFLOP/s": "{tflops:,.3g}",
+        "Of peak": "{share_of_peak:.0%}",
+        "End to end, images/s": "{whole:,.1f}",
+        "Bottleneck": "{bottleneck}",
+        "Upper bound, images/s": "{bound:,.1f}",
+        "Of bound": "{share_of_bound:.0%}",
+    }
+    return Table.of(frame.assign(tflops=frame["forward"] * frame["gflop"] / 1000), columns)
 
 
 def draw(frame: pd.DataFrame, ax: Axes) -> None:

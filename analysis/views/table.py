@@ -210,7 +210,7 @@ def _documents(frame: pd.DataFrame, stem: Path) -> tuple[Path, Path]:
             shown = readable(part, metrics)
             text += "\n" + tables.markdown_table(*shown, left=3)
             tex += tables.latex_table(*shown, left=3, caption=f"Test metrics on {where}. {note}") + "\n"
-    return tables.write_markdown(text, stem), tables.write_latex(tex, stem)
+    return tables.write_document(text, stem, "md"), tables.write_document(tex, stem, "tex")
 
 
 def _best(values: np.ndarray, metric: str) -> str:
