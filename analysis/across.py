@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -90,19 +91,14 @@ def match_key(contender: Contender) -> str:
     if encoder["weights"]["source"] != "loaded":
         encoder["weights"] = {"source": encoder["weights"]["source"]}
     asked = {name: value for name, value in record.get("arguments", {}).items() if name not in OF_DATASET}
-    return canonical_json([encoder, contender.run.kind, asked, _design(contender)])
-
-
-def _design(contender: Contender) -> str:
-    """How its splits were made, without the seed."""
-    return frames.split_words(contender.run, seed=False)
+    return canonical_json([encoder, contender.run.kind, asked, frames.split_words(contender.run, seed=False)])
 
 
 def named(frame: pd.DataFrame, contenders: Sequence[Contender]) -> pd.DataFrame:
     """The frame with ``key`` (`match_key`), ``design`` of the splits and ``name``, one for each key, to be shown."""
     frame = frame.assign(
         key=[match_key(one) for one in contenders],
-        design=[_design(one) for one in contenders],
+        design=[frames.split_words(one.run, seed=False) for one in contenders],
         name=[name_of(row) for row in frame.to_dict("records")],
     ).reset_index(drop=True)
     names: dict[str, tuple[str, str]] = {}
@@ -133,45 +129,37 @@ def compute(
 ) -> Across | None:
     """What datasets say together of those that ran on all of them; None for fewer than two.
 
-    Args:
-        frame: of `analysis.ranking.rankings`, all of one way to split.
-        contenders: of its rows.
-        rule: which; single-label datasets have one rule and count under each.
-        resamples: R.
-        seed: of the resamples.
+    The frame, whose rows are the contenders', is of one way to split; single-label datasets count under each rule.
     """
-    if "key" not in frame:
-        frame = named(frame, contenders)
-    frame = frame.reset_index(drop=True)
-    datasets = list(dict.fromkeys(frame["dataset"]))
+    frame = frame.reset_index(drop=True) if "key" in frame else named(frame, contenders)
     names, left_out, rows = _matched(frame, rule)
     if len(names) < 2:
         return None
-    places = zip(rows["dataset"], rows["name"], rows.index, strict=True)
-    of_dataset: dict[str, dict[str, Contender]] = {}
-    for dataset, name, row in places:
-        of_dataset.setdefault(dataset, {})[name] = contenders[row]
-    members = {dataset: [of_dataset[dataset][name] for name in names] for dataset in datasets}
+    members = {}
+    for dataset, part in rows.groupby("dataset", sort=False):
+        row_of = dict(zip(part["name"], part.index, strict=True))
+        members[str(dataset)] = [contenders[row_of[name]] for name in names]
     values = pd.DataFrame({d: [one.value for one in ones] for d, ones in members.items()}, index=names)
-    signed = pd.DataFrame({d: [_sign(one) * one.value for one in ones] for d, ones in members.items()}, index=names)
+    signed = values * pd.Series({d: _sign(ones[0]) for d, ones in members.items()})
     low, high = signed.min(), signed.max()
     spread = (high - low).where(high > low, 1.0)
     scores = (signed - low) / spread
     rng = np.random.default_rng(seed)
-    drawn = [
-        (_resampled(ones, resamples, rng) - low[dataset]) / spread[dataset] for dataset, ones in members.items()
-    ]  # normalized as the data are
-    means = interquartile_mean(np.stack(drawn, axis=2))
+    drawn = [(_resampled(ones, resamples, rng) - low[d]) / spread[d] for d, ones in members.items()]  # as the data are
+    table = _table(scores, interquartile_mean(np.stack(drawn, axis=2)))
+    return Across(values, scores, table, *_tests(scores), tuple(left_out))
+
+
+def _table(scores: pd.DataFrame, means: Float[np.ndarray, "resamples models"]) -> pd.DataFrame:
+    """The table of `Across`, from scores and the interquartile means of resamples."""
     iqm = interquartile_mean(scores.to_numpy())
     upper, lower = np.quantile(means, [0.975, 0.025], axis=0)
     ranks = stats.rankdata(-means, axis=1, method="min")
-    without = [
-        stats.rankdata(-interquartile_mean(scores.drop(columns=dataset).to_numpy()), method="min")
-        for dataset in datasets
-    ]
+    left_out = (interquartile_mean(scores.drop(columns=dataset).to_numpy()) for dataset in scores)
+    without = [stats.rankdata(-each, method="min") for each in left_out]
     table = pd.DataFrame(
         {
-            "name": names,
+            "name": scores.index,
             "iqm": iqm,
             "low": 2 * iqm - upper,  # basic bootstrap
             "high": 2 * iqm - lower,
@@ -182,16 +170,18 @@ def compute(
             "highest_rank": np.max(without, axis=0).astype(int),
         }
     )
-    table = table.sort_values("iqm", ascending=False, kind="stable", ignore_index=True)
-    friedman = nemenyi = None
-    if len(names) >= LEAST_RANKED:
-        from scikit_posthocs import posthoc_nemenyi_friedman  # deferred: statsmodels takes a second to import
+    return table.sort_values("iqm", ascending=False, kind="stable", ignore_index=True)
 
-        test = stats.friedmanchisquare(*scores.to_numpy())
-        friedman = (float(test.statistic), float(test.pvalue))
-        nemenyi = posthoc_nemenyi_friedman(scores.to_numpy().T)
-        nemenyi.index = nemenyi.columns = pd.Index(names)
-    return Across(values, scores, table, friedman, nemenyi, tuple(left_out))
+
+def _tests(scores: pd.DataFrame) -> tuple[tuple[float, float] | None, pd.DataFrame | None]:
+    """``friedman`` and ``nemenyi`` of `Across`."""
+    if len(scores) < LEAST_RANKED:
+        return None, None
+    from scikit_posthocs import posthoc_nemenyi_friedman  # deferred: statsmodels takes a second to import
+
+    test = stats.friedmanchisquare(*scores.to_numpy())
+    nemenyi = posthoc_nemenyi_friedman(scores.to_numpy().T).set_axis(scores.index, axis=0)
+    return (float(test.statistic), float(test.pvalue)), nemenyi.set_axis(scores.index, axis=1)
 
 
 def interquartile_mean(values: Float[np.ndarray, "*leading datasets"]) -> Float[np.ndarray, "*leading"]:
@@ -226,8 +216,7 @@ def overall(frame: pd.DataFrame) -> pd.DataFrame:
         A row a rule x model x probe: ``rule name <dataset> ... mean_rank simulated``; ``mean_rank`` is NaN unless it
         ran on all datasets. The frame is one of `named`. Single-label datasets have one rule and count under each.
     """
-    datasets = list(dict.fromkeys(frame["dataset"]))
-    rows = []
+    datasets, rows = list(dict.fromkeys(frame["dataset"])), []
     for rule in dict.fromkeys(frame["rule"]):
         part = frame.loc[(frame["rule"] == rule) | ~frame["multilabel"].astype(bool)]
         for name, one in part.groupby("name", sort=False):
@@ -240,16 +229,11 @@ def overall(frame: pd.DataFrame) -> pd.DataFrame:
 
 def readable(found: Across) -> Table:
     """The table, the best first."""
-    datasets = list(found.scores.columns)
-    rows = []
-    for row in found.table.to_dict("records"):
-        cells = [f"{found.scores.loc[row['name'], dataset]:.2f}" for dataset in datasets]
-        rows.append(
-            [row["name"], *cells, figures.with_interval(row["iqm"], row["low"], row["high"])]
-            + [f"{row['first']:.0%}", f"{row['rank_low']} to {row['rank_high']}"]
-            + [f"{row['lowest_rank']} to {row['highest_rank']}"]
-        )
-    return Table(["Model and probe", *datasets, "IQM", "First", "Rank, 95%", "Rank, leave one dataset out"], rows)
+    columns: dict[str, Any] = {"Model and probe": "{name}"}
+    columns |= {dataset: lambda row, of=dataset: f"{row[of]:.2f}" for dataset in found.scores}
+    columns |= {"IQM": figures.span, "First": "{first:.0%}", "Rank, 95%": "{rank_low} to {rank_high}"}
+    columns["Rank, leave one dataset out"] = "{lowest_rank} to {highest_rank}"
+    return Table.of(found.table.rename(columns={"iqm": "value"}).join(found.scores, on="name"), columns)
 
 
 def _write(found: Across, rule: str, simulated: bool, resamples: int, stem: Path, design: str) -> Output:
@@ -322,8 +306,7 @@ def _write_overall(frame: pd.DataFrame, stem: Path) -> list[Output]:
     outputs = []
     for rule, part in ranks.groupby("rule", sort=False):
         rows = [
-            [row["name"], *("–" if pd.isna(row[d]) else f"{int(row[d])}" for d in datasets)]
-            + [figures.number(row["mean_rank"], 1)]
+            [row["name"], *(figures.number(row[d], 0) for d in datasets), figures.number(row["mean_rank"], 1)]
             for row in part.to_dict("records")
         ]
         matched = [_matched(group, str(rule))[0] for _, group in frame.groupby("design", sort=False)]

@@ -139,11 +139,10 @@ def _contend(runs: Sequence[Run], rule: str, metric: str, without: Set[str]) -> 
                 "version of the data"
             )
     units = pooling.units_of(runs[0], lonlat, len(shared))
-    found = []
-    for group in pooling.groups(runs):
-        pooled = pooling.pool(group, [judged[run.folder] for run in group], units, only=metric)
-        found.append(Contender(tuple(group), rule, metric, pooled))
-    return found, len(shared)
+    pooled = [
+        pooling.pool(group, [judged[run.folder] for run in group], units, only=metric) for group in pooling.groups(runs)
+    ]
+    return [Contender(one.runs, rule, metric, one) for one in pooled], len(shared)
 
 
 def _advice(runs: Sequence[Run], sets: Sequence[Set[str]]) -> str:
@@ -197,13 +196,12 @@ def _ranked(contenders: list[Contender]) -> tuple[list[Contender], list[dict[str
         about = {"dataset": a[0], "rule": contenders[i].rule, "test_split": split, "a": a, "b": b}
         values = (difference.value, low, high, difference.p, p_holm, significant)
         pairs.append(about | dict(zip(PAIR_VALUES, values, strict=True)) | {"simulated": contenders[i].run.simulated})
-    rows = []
-    for row, one in enumerate(contenders):
-        rows.append(
-            frames.run_columns(one.run)
-            | {"seeds": len(one.runs), "rule": one.rule, "value": one.value}
-            | frames.interval_columns(one.interval)
-            | {"few_cells": one.pooled.units.warning or "", "rank": 1 + int(better[row]), "tied": bool(tied[row])}
-            | {"published": tuple(protocol.matching(one.run.record, metric))}
-        )
+    rows = [
+        frames.run_columns(one.run)
+        | {"seeds": len(one.runs), "rule": one.rule, "value": one.value}
+        | frames.interval_columns(one.interval)
+        | {"few_cells": one.pooled.units.warning or "", "rank": 1 + int(better[row]), "tied": bool(tied[row])}
+        | {"published": tuple(protocol.matching(one.run.record, metric))}
+        for row, one in enumerate(contenders)
+    ]
     return contenders, rows, pairs

@@ -13,47 +13,35 @@ from data import paths, store
 from data.errors import RequestError
 from data.runs import Run
 
-DEVICE_COLUMNS = ("dataset", "model", "precision", "device", "gpu", "images", "images_per_s", "simulated")
-
 
 def compute(runs: Sequence[Run], outs: Sequence[Path]) -> pd.DataFrame:
-    """Images per second that featurize recorded, of every feature set of these runs' dataset.
-
-    Args:
-        runs: of one dataset.
-        outs: output folders to look in.
+    """Images per second that featurize recorded, of every feature set of these runs' dataset in some output folders.
 
     Returns:
         A row per model x precision x device: ``dataset model precision device gpu images images_per_s simulated``;
         of several splits the largest counts. No rows where there are no features.
     """
-    rows = []
-    for out in outs:
-        for folder in paths.feature_folders(out):
-            if folder.parent.name != runs[0].dataset:
-                continue
-            for split in store.splits_in(folder):
-                identity, environment = store.read_identity(paths.feature_file(folder, split))
-                if not environment.get("images_per_s"):
-                    continue
-                device = str(environment.get("device", "unknown"))
-                rows.append(
-                    {
-                        "dataset": runs[0].dataset,
-                        "model": frames.model_words(identity["encoder"]),
-                        "precision": identity["encoder"]["precision"],
-                        "device": device,
-                        "gpu": device != "cpu",
-                        "images": identity["split"]["rows"],
-                        "images_per_s": float(environment["images_per_s"]),
-                        "simulated": runs[0].simulated,
-                    }
-                )
-    frame = pd.DataFrame(rows, columns=list(DEVICE_COLUMNS))
-    largest = frame.sort_values("images", ascending=False, kind="stable")
-    return largest.drop_duplicates(["model", "precision", "device"]).sort_values(
-        ["model", "gpu", "precision", "device"], ignore_index=True
-    )
+    folders = [one for out in outs for one in paths.feature_folders(out) if one.parent.name == runs[0].dataset]
+    files = [paths.feature_file(folder, split) for folder in folders for split in store.splits_in(folder)]
+    rows = [
+        {
+            "dataset": runs[0].dataset,
+            "model": frames.model_words(identity["encoder"]),
+            "precision": identity["encoder"]["precision"],
+            "device": environment.get("device", "unknown"),
+            "gpu": environment.get("device") != "cpu",
+            "images": identity["split"]["rows"],
+            "images_per_s": float(environment["images_per_s"]),
+            "simulated": runs[0].simulated,
+        }
+        for identity, environment in map(store.read_identity, files)
+        if environment.get("images_per_s")
+    ]
+    if not rows:
+        return pd.DataFrame()
+    largest = pd.DataFrame(rows).sort_values("images", ascending=False, kind="stable")
+    largest = largest.drop_duplicates(["model", "precision", "device"])
+    return largest.sort_values(["model", "gpu", "precision", "device"], ignore_index=True)
 
 
 def readable(frame: pd.DataFrame) -> Table:

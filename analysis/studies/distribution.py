@@ -82,19 +82,11 @@ def _published_note(run: Run) -> str:
 
 def readable(frame: pd.DataFrame) -> Table:
     """A row per class and one of all."""
-    wide = frame.pivot(index="class", columns="split", values="count").reindex(
-        index=list(dict.fromkeys(frame["class"])), columns=list(SPLITS)
-    )
+    wide = frame.pivot_table("count", "class", "split", dropna=False, sort=False)[list(SPLITS)]
     wide.loc["All classes"] = wide.sum(skipna=False)
-    rows = [
-        [str(name), *map(_count, line), _count(line.sum())]
-        for name, line in zip(wide.index, wide.to_numpy(), strict=True)
-    ]
-    return Table(["Class", *(split.capitalize() for split in SPLITS), "All"], rows)
-
-
-def _count(value: float) -> str:
-    return "–" if np.isnan(value) else f"{int(value):,}"
+    wide["all"] = wide.sum(axis=1, skipna=False)
+    rows = [[str(name), *("–" if np.isnan(n) else f"{n:,.0f}" for n in line)] for name, *line in wide.itertuples()]
+    return Table(["Class", *(column.capitalize() for column in wide)], rows)
 
 
 def write(run: Run, out: Path, folder: Path, notes: list[str]) -> Output:
