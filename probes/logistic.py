@@ -93,28 +93,15 @@ def solve_path(
         for _ in c_values:
             yield Solution(np.zeros((0, features.shape[1])), np.zeros(0), np.ones(0, bool), 0)
         return
-    weights = np.ones((2, classes)) if weights is None else weights
     span = None
     if features.shape[1] > len(features) <= MOST_COORDINATES:
         features, span = _row_span(features)
-        targets = targets.astype(np.float64) if isinstance(targets, np.ndarray) else targets.double()
+        targets = _double(targets)
     elif features.shape[0] * features.shape[1] <= MOST_EXACT:
-        features, targets = (
-            (one.astype(np.float64) if isinstance(one, np.ndarray) else one.double()) for one in (features, targets)
-        )
-    loss = _Loss(features, targets, weights, exclusive, threads)
+        features, targets = _double(features), _double(targets)
+    loss = _Loss(features, targets, np.ones((2, classes)) if weights is None else weights, exclusive, threads)
     with loss:
-        if features.shape[1] > MOST_COORDINATES:
-            moments, basis = loss.squares(), None
-        else:
-            moments, basis = np.linalg.eigh(loss.second_moments())
-        state = _State(
-            loss=loss,
-            moments=np.maximum(moments, 0),
-            basis=basis,
-            tolerance=tolerance,
-            problems=1 if exclusive else classes,
-        )
+        state = _State(loss, tolerance=tolerance, problems=1 if exclusive else classes)
         for number, c in enumerate(c_values):
             solution = state.solve(1 / (c * len(features)), max_rounds, out_of_time)
             if number and out_of_time() and not solution.converged.all():
@@ -122,13 +109,14 @@ def solve_path(
             yield solution if span is None else replace(solution, coef=solution.coef @ span.T)
 
 
+def _double(array: Any) -> Any:
+    return array.astype(np.float64) if isinstance(array, np.ndarray) else array.double()
+
+
 def _row_span(features: Any) -> tuple[Any, np.ndarray]:
     """Coordinates of the rows in an orthonormal basis of their span.
 
     With ``X X' = U S² U'`` the coordinates are ``U S`` and the basis is ``X' U / S``.
-
-    Args:
-        features: (N, D) float32, NumPy or torch.
 
     Returns:
         (N, R) float64 of the same library, R at most N, and the basis (D, R) float64.
@@ -250,14 +238,16 @@ class _State:
     problem of K (D + 1) variables, other labels are K problems of D + 1.
     """
 
-    def __init__(
-        self, *, loss: _Loss, moments: np.ndarray, basis: np.ndarray | None, tolerance: float, problems: int
-    ) -> None:
-        self.loss, self.basis, self.tolerance, self.problems = loss, basis, tolerance, problems
-        self.classes, self.dim = loss.targets.shape[1], len(moments)
-        self.moments = np.append(moments, 1.0)  # of the intercept's constant feature
-        self.penalised = np.append(np.ones(self.dim), 0.0)
-        start = np.zeros((self.classes, self.dim + 1))
+    def __init__(self, loss: _Loss, *, tolerance: float, problems: int) -> None:
+        self.loss, self.tolerance, self.problems = loss, tolerance, problems
+        self.classes, dim = loss.targets.shape[1], loss.features.shape[1]
+        if dim > MOST_COORDINATES:
+            moments, self.basis = loss.squares(), None
+        else:
+            moments, self.basis = np.linalg.eigh(loss.second_moments())
+        self.moments = np.append(np.maximum(moments, 0), 1.0)  # 1: of the intercept's constant feature
+        self.penalised = np.append(np.ones(dim), 0.0)
+        start = np.zeros((self.classes, dim + 1))
         start[:, -1] = loss.log_odds()
         self.x = start.reshape(problems, -1)
         self.steps = np.zeros((MEMORY, *self.x.shape))  # newest first

@@ -37,18 +37,7 @@ COLUMNS = ["verdict", "check", "where", "count", "of", "example"]
 
 @dataclass(frozen=True)
 class Material:
-    """What is known of one split: from the dataset, from its features, or both.
-
-    Args:
-        name: ``train``, ``val`` or ``test``.
-        ids: N names.
-        labels: (N, K) or (N,).
-        class_names: K names.
-        lonlat: (N, 2) degrees, or None.
-        dataset: the samples themselves, where a dataset was named.
-        bands: those to read of it.
-        features: (N, D), where features were.
-    """
+    """What is known of one split: from the dataset, whose bands are to be read, from its features, or both."""
 
     name: str
     ids: list[str]
@@ -113,13 +102,12 @@ def gather(request: ViewRequest, *, bands: str = "all") -> tuple[list[Material],
             raise RequestError(f"no features in {folder}; make them with featurize")
         sets = {split: store.read_features(paths.feature_file(folder, split)) for split in present}
     if not named:
-        identity = next(iter(sets.values())).identity
-        simulated = next(iter(sets.values())).simulated
+        first = next(iter(sets.values()))
         splits = [
             Material(name, one.ids, one.labels, one.class_names, one.lonlat, features=one.features)
             for name, one in sets.items()
         ]
-        return splits, store.dataset_slug(identity), simulated
+        return splits, store.dataset_slug(first.identity), first.simulated
     splits = []
     for name, samples in chosen.open(bands=[bands]).items():
         features = sets[name].features if name in sets else None
@@ -130,16 +118,11 @@ def gather(request: ViewRequest, *, bands: str = "all") -> tuple[list[Material],
         splits.append(Material(name, *about, dataset=samples, bands=read, features=features))
     first = splits[0].dataset
     assert first is not None
-    identity = store.make_identity(first, {})
-    return splits, store.dataset_slug(identity), bool(first.provenance.get("simulated"))
+    return splits, store.dataset_slug(store.make_identity(first, {})), bool(first.provenance.get("simulated"))
 
 
 def compute(splits: Sequence[Material], *, pixels: bool = True) -> pd.DataFrame:
-    """Look at everything.
-
-    Args:
-        splits: of one dataset.
-        pixels: read every image.
+    """Look at everything, at every image too if `pixels`.
 
     Returns:
         A row per check and split, or pair of splits: ``verdict check where count of example``; ``count`` of ``of``
@@ -171,11 +154,8 @@ def distances(splits: Sequence[Material]) -> pd.DataFrame:
 
 def readable_distances(frame: pd.DataFrame) -> Table:
     """The table of `distances`."""
-    rows = [
-        [row["split"], f"{row['samples']:,}", *(f"{row[column]:,.2f}" for column in DISTANCE_COLUMNS)]
-        for row in frame.to_dict("records")
-    ]
-    return Table(["Split", "Samples", *(f"{quantile}%" for quantile in QUANTILES)], rows)
+    columns = {"Split": "{split}", "Samples": "{samples:,}"}
+    return Table.of(frame, columns | {f"{quantile}%": f"{{km_{quantile}:,.2f}}" for quantile in QUANTILES})
 
 
 def label_counts(splits: Sequence[Material]) -> pd.DataFrame:
@@ -200,10 +180,12 @@ def _pairs(splits: Sequence[Material]) -> Iterator[tuple[Material, Material, str
         yield earlier, later, f"{later.name} in {earlier.name}"
 
 
-def _count(verdict: str, check: str, where: str, found: np.ndarray, example: str = "") -> Row:
-    """A finding, good if nothing was found."""
+def _count(verdict: str, check: str, where: str, found: np.ndarray, example: str | Sequence[str] = "") -> Row:
+    """A finding, good if nothing was found; the example is given, or the first found of so many."""
     count = int(found.sum())
-    return (verdict if count else GOOD, check, where, count, len(found), example if count else "")
+    if not count:
+        return GOOD, check, where, 0, len(found), ""
+    return verdict, check, where, count, len(found), example if isinstance(example, str) else example[np.argmax(found)]
 
 
 def _twins(earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -215,17 +197,17 @@ def _twins(earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _example(earlier: Material, later: Material, found: np.ndarray, twin: np.ndarray) -> str:
-    if not found.any():
-        return ""
     row = int(np.argmax(found))
     return f"{later.ids[row]} and {earlier.ids[twin[row]]}"
 
 
+def _among(names: Sequence[str], known: Sequence[str]) -> np.ndarray:
+    return pd.Series(names).isin(known).to_numpy()
+
+
 def _ids(splits: Sequence[Material]) -> Iterator[Row]:
     for earlier, later, where in _pairs(splits):
-        known = set(earlier.ids)
-        found = np.array([name in known for name in later.ids])
-        yield _count(WRONG, "same id", where, found, later.ids[int(np.argmax(found))])
+        yield _count(WRONG, "same id", where, _among(later.ids, earlier.ids), later.ids)
 
 
 def _pixels(splits: Sequence[Material], *, wanted: bool) -> Iterator[Row]:
@@ -248,8 +230,7 @@ def _pixels(splits: Sequence[Material], *, wanted: bool) -> Iterator[Row]:
             yield _count(WRONG, "identical pixels with other labels", where, differ, example)
     for split in splits:
         yield _repeats("identical pixels", split, hashed[split.name].digests)
-        blank = hashed[split.name].blank
-        yield _count(NOTE, "blank images", f"in {split.name}", blank, split.ids[int(np.argmax(blank))])
+        yield _count(NOTE, "blank images", f"in {split.name}", hashed[split.name].blank, split.ids)
 
 
 def _spectra(split: Material) -> Iterator[Row]:
@@ -259,17 +240,15 @@ def _spectra(split: Material) -> Iterator[Row]:
     found = spectra.mismatches(split.dataset, split.bands)
     strange = {one.band for one in found}
     wrong = np.array([band.name in strange for band in split.bands])
-    told = "; ".join(f"{one.band}: {one.reason}" for one in found)
-    yield _count(WRONG, "bands unlike their names", f"in {split.name}", wrong, told)
+    reasons = "; ".join(f"{one.band}: {one.reason}" for one in found)
+    yield _count(WRONG, "bands unlike their names", f"in {split.name}", wrong, reasons)
 
 
 def _repeats(check: str, split: Material, digests: np.ndarray) -> Row:
     """Samples that repeat an earlier one of the same split."""
     repeated = pd.Series(digests).duplicated().to_numpy()
-    example = ""
-    if repeated.any():
-        row = int(np.argmax(repeated))
-        example = f"{split.ids[row]} and {split.ids[int(np.argmax(digests == digests[row]))]}"
+    row = int(np.argmax(repeated))
+    example = f"{split.ids[row]} and {split.ids[int(np.argmax(digests == digests[row]))]}"
     return _count(NOTE, check, f"within {split.name}", repeated, example)
 
 
@@ -306,9 +285,8 @@ def _scenes(splits: Sequence[Material]) -> Iterator[Row]:
             ("same tile", "tile", NOTE),
         ):
             if word in words[earlier.name] and word in words[later.name]:
-                known, mine = set(words[earlier.name][word]), words[later.name][word]
-                found = np.array([one in known for one in mine])
-                yield _count(verdict, check, where, found, mine[int(np.argmax(found))])
+                mine = words[later.name][word]
+                yield _count(verdict, check, where, _among(mine, words[earlier.name][word]), mine)
 
 
 def _classes(splits: Sequence[Material]) -> Iterator[Row]:
@@ -321,7 +299,7 @@ def _classes(splits: Sequence[Material]) -> Iterator[Row]:
     yield _count(NOTE, "class absent", "from all splits", ~anywhere, ", ".join(names[~anywhere]))
     for split in splits:
         bare = ~split.of_class().any(axis=1)
-        yield _count(NOTE, "images without any label", f"in {split.name}", bare, split.ids[int(np.argmax(bare))])
+        yield _count(NOTE, "images without any label", f"in {split.name}", bare, split.ids)
 
 
 def _features(splits: Sequence[Material]) -> Iterator[Row]:
@@ -375,12 +353,7 @@ def summary(findings: pd.DataFrame) -> list[str]:
 def readable_labels(labels: pd.DataFrame) -> Table:
     """The table of the label counts, with the share of a split's images that have the class."""
     splits = [column for column in labels.columns if f"{column}_share" in labels]
-    cells = [
-        [f"{count:,} ({share:.1%})" for count, share in zip(labels[split], labels[f"{split}_share"], strict=True)]
-        for split in splits
-    ]
-    rows = [list(row) for row in zip(labels["class"], *cells, strict=True)]
-    return Table(["Class", *splits], rows)
+    return Table.of(labels, {"Class": "{class}"} | {name: f"{{{name}:,}} ({{{name}_share:.1%}})" for name in splits})
 
 
 def _sizes(splits: Sequence[Material]) -> str:

@@ -58,14 +58,8 @@ def _matrix(run: Run) -> pd.DataFrame:
     np.add.at(counts, (predictions.labels, predictions.scores.argmax(axis=1)), 1)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.where(totals > 0, counts / np.maximum(totals, 1), np.nan)
-    return pd.DataFrame(
-        {
-            "true": np.repeat(names, len(names)),
-            "predicted": np.tile(names, len(names)),
-            "count": counts.ravel(),
-            "share": shares.ravel(),
-        }
-    )
+    pairs = {"true": np.repeat(names, len(names)), "predicted": np.tile(names, len(names))}
+    return pd.DataFrame(pairs | {"count": counts.ravel(), "share": shares.ravel()})
 
 
 def _outcomes(run: Run, rule: str) -> pd.DataFrame:
@@ -117,14 +111,10 @@ def largest(frame: Any) -> Table:
     """The most frequent confusions: a row per pair of a true and another predicted class."""
     wrong = frame[(frame["true"] != frame["predicted"]) & (frame["count"] > 0)]
     numbers = {name: k + 1 for k, name in enumerate(frame["true"].unique())}
-    rows = [
-        [f"{numbers[row['true']]} / {numbers[row['predicted']]}", row["true"], row["predicted"]]
-        + [f"{row['count']:,}", figures.number(row["share"])]
-        for row in wrong.sort_values(["count", "share"], ascending=False, kind="stable")
-        .head(LARGEST)
-        .to_dict("records")
-    ]
-    return Table(["Numbers", "True", "Predicted", "Count", "Share of the true class"], rows)
+    wrong = wrong.sort_values(["count", "share"], ascending=False, kind="stable").head(LARGEST)
+    columns = {"Numbers": lambda row: f"{numbers[row['true']]} / {numbers[row['predicted']]}", "True": "{true}"}
+    columns |= {"Predicted": "{predicted}", "Count": "{count:,}", "Share of the true class": "{share:.3f}"}
+    return Table.of(wrong, columns)
 
 
 def draw_figure(frame: pd.DataFrame) -> Figure:
@@ -167,11 +157,8 @@ def _draw_matrix(frame: pd.DataFrame, ax: Axes) -> None:
     rows, columns = names, names
     if _numbered(names):
         columns = [str(k + 1) for k in range(len(names))]
-        room = 46 if len(names) <= 20 else 40  # on one line where rows are low
-        rows = [
-            f"{name if len(names) <= 20 else figures.shortened(name, room)}\u00a0\u00a0{column}"
-            for name, column in zip(names, columns, strict=True)
-        ]
+        shown = names if len(names) <= 20 else [figures.shortened(name, 40) for name in names]  # one line per low row
+        rows = [f"{name}\u00a0\u00a0{column}" for name, column in zip(shown, columns, strict=True)]
     wrong = ~np.eye(len(names), dtype=bool)
     _heatmap(shares, texts, columns, rows, ax, wrong=wrong, fontsize=8 if len(names) <= 20 else 6.5)
     ax.tick_params(axis="x", rotation=0 if _numbered(names) else 45)
@@ -216,8 +203,7 @@ def _heatmap(
     wrong: np.ndarray, fontsize: float,
 ) -> None:  # fmt: skip
     """Correct predictions in blue, errors (`wrong`, as `shares`) in orange."""
-    heads = [figures.wrapped(name, 26) for name in columns]
-    names = [figures.wrapped(name, 46) for name in rows]
+    heads, names = [figures.wrapped(name, 26) for name in columns], [figures.wrapped(name, 46) for name in rows]
     for shown, colour in ((~wrong, figures.RIGHT), (wrong, figures.WRONG)):
         cells = np.where(shown, shares, np.nan)
         figures.heatmap(ax, cells, columns=heads, rows=names, cmap=figures.shades(colour), gap=1)
