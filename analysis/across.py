@@ -46,7 +46,7 @@ class Across:
         values: (M, D) frame of the metric, by name and dataset.
         scores: (M, D) frame, normalised: 1 is the dataset's best, 0 its worst.
         table: a row per name, the best first: ``name iqm low high rank_low rank_high first lowest_rank highest_rank``:
-            the interquartile mean and its 95 % interval; the 95 % range of its rank and how often it is first among
+            the interquartile mean and its 95% interval; the 95% range of its rank and how often it is first among
             resamples; its lowest and highest rank when one dataset is left out.
         friedman: chi squared and p of Friedman's test; None for fewer than `LEAST_RANKED` names or 2 datasets.
         nemenyi: (M, M) frame of p values of pairs; None likewise.

@@ -86,7 +86,7 @@ def metrics_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
     Returns:
         A row per run x split x rule x metric: the columns of `run_columns`, then ``split rule metric value low high by
-        reason``; ``low`` and ``high`` bound the 95 % interval and are NaN where there is none; ``by`` says what it
+        reason``; ``low`` and ``high`` bound the 95% interval and are NaN where there is none; ``by`` says what it
         takes as independent, such as ``by image`` or ``by 43 spatial cells``, ``reason`` why there is none.
     """
     rows = []

@@ -13,7 +13,7 @@ from data.bands import Band
 from data.dataset import EODataset
 from probes.spatial import on_globe
 
-# A square that is turned against north by less than 5 degrees overlaps its neighbour by less than 1 % in our reckoning.
+# A square that is turned against north by less than 5 degrees overlaps its neighbour by less than 1% in our reckoning.
 OVERLAP = 0.05
 SAME_PLACE = 0.95
 BLOCK = 4096  # samples compared at once

@@ -1,4 +1,4 @@
-"""Learning curves: a metric by size of train, the mean over seeds with its 95 % interval."""
+"""Learning curves: a metric by size of train, the mean over seeds with its 95% interval."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -31,7 +31,7 @@ class Estimate:
 
     @property
     def half_width(self) -> np.ndarray:
-        """Half the width of the 95 % interval, by the normal distribution."""
+        """Half the width of the 95% interval, by the normal distribution."""
         return Z95 * self.se
 
     def scaled(self, factor: float) -> "Estimate":
@@ -50,7 +50,7 @@ class MapAccuracy:
         users: of what is mapped as a class, the share that is it (precision).
         producers: of what is a class, the share that is mapped as it (recall).
         area: share of the area that is the class by the reference: error-adjusted area.
-        area_interval: (K, 2) 95 % interval of `area`.
+        area_interval: (K, 2) 95% interval of `area`.
         samples: n.
         by_stratum: sample counts.
     """
@@ -143,7 +143,7 @@ def _mean(strata: Sequence[_Stratum], values: np.ndarray) -> Estimate:
 
 
 def _posterior_interval(strata: Sequence[_Stratum], values: np.ndarray) -> np.ndarray:
-    """(K, 2) 95 % interval of the stratified mean of (n, K) booleans, from draws of each stratum's share."""
+    """(K, 2) 95% interval of the stratified mean of (n, K) booleans, from draws of each stratum's share."""
     rng, total = np.random.default_rng(0), np.zeros((DRAWS, values.shape[1]))
     for s in strata:
         found, n = values[s.rows].sum(axis=0), s.rows.sum()

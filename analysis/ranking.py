@@ -50,7 +50,7 @@ class Contender:
 
     @property
     def interval(self) -> Interval:
-        """Its 95 % interval."""
+        """Its 95% interval."""
         return self.pooled.interval(self.metric)
 
 

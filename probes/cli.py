@@ -220,7 +220,7 @@ def compare(
     other_rule: str | None = None,
     to: Path | None = None,
 ) -> None:
-    """Compare two runs on the same test samples: paired differences with 95 % intervals and p-values.
+    """Compare two runs on the same test samples: paired differences with 95% intervals and p-values.
 
     Intervals and p-values are computed over spatial cells of 0.25 degrees where locations are known, otherwise over
     images; p-values are also given with Holm's correction for testing several metrics. For single-label runs,
@@ -318,8 +318,8 @@ def _print_summary(runs: "list[Run]", out: Path) -> None:
         part = f"{shots} per class" if shots else f"{fraction:g} of train" if fraction else "all"
         table.append([kind, part, rule, *(_mean_and_interval(by_metric[column]) for column in columns)])
     seeds = sorted({run.record["seed"] for run in runs})
-    _print_heading(first)
-    print(f"mean over {len(seeds)} seeds ({seeds[0]} to {seeds[-1]}) and its 95 % interval {rows[0]['by']}")
+    _print_heading(first.encoder, first)
+    print(f"mean over {len(seeds)} seeds ({seeds[0]} to {seeds[-1]}) and its 95% interval {rows[0]['by']}")
     print(tabulate(table, headers=["kind", "train", "rule", *columns], disable_numparse=True))
     _print_warnings(runs)
     print(sweeping.write(out, runs, rows))
@@ -337,16 +337,16 @@ def _print_results(runs: "list[Run]") -> None:
         for run in runs
         for rule in rules_of(first.multilabel)
     ]
-    _print_heading(first)
+    _print_heading(first.encoder, first)
     print(tabulate(rows, headers=["kind", "rule", *columns], disable_numparse=True))
     _print_warnings(runs)
     for run in runs:
         print(run.folder)
 
 
-def _print_heading(run: "Run") -> None:
+def _print_heading(what: str, run: "Run") -> None:
     simulated = " (simulated data)" if run.simulated else ""
-    print(f"{run.encoder} on {run.dataset}{simulated}, {run.record['rows']['test']} test samples")
+    print(f"{what} on {run.dataset}{simulated}, {run.record['rows']['test']} test samples")
 
 
 def _mean_and_interval(row: dict) -> str:
@@ -363,11 +363,8 @@ def _print_comparison(found: dict, first: "Run", second: "Run") -> None:
         + [_p(row["p"]), _p(row["p_holm"])]
         for name, row in found["metrics"].items()
     ]
-    simulated = " (simulated data)" if first.simulated else ""
-    print(
-        f"{first.folder.name} and {second.folder.name} on {first.dataset}{simulated}, {found['samples']} test samples"
-    )
-    headers = ["metric", "first", "second", "difference", f"95 % interval, {by}", "p", "p (Holm)"]
+    _print_heading(f"{first.folder.name} and {second.folder.name}", first)
+    headers = ["metric", "first", "second", "difference", f"95% interval, {by}", "p", "p (Holm)"]
     print(tabulate(table, headers=headers, disable_numparse=True))
     print("p: paired test; Holm: corrected for testing every metric; *: below 0.05")
     if test := found["mcnemar"]:

@@ -26,7 +26,7 @@ def compare(one: Run, other: Run, *, rule: str = "tuned", other_rule: str | None
 
     Returns:
         ``samples``; ``by`` (``image`` or ``cell``), ``units`` (how many) and ``warning`` (few cells, or None);
-        ``metrics``: by name ``one``, ``other``, ``difference`` (other - one), its 95 % ``interval`` and ``p``, and
+        ``metrics``: by name ``one``, ``other``, ``difference`` (other - one), its 95% ``interval`` and ``p``, and
         ``p_holm``, p corrected by Holm for testing all the metrics; None where undefined; and ``mcnemar`` (None for
         multi-label runs), see `mcnemar`.
 
@@ -82,7 +82,7 @@ def mcnemar(one: Bool[np.ndarray, " samples"], other: Bool[np.ndarray, " samples
 
     Under this hypothesis, a sample that only one of them classifies correctly is as likely to be the first's as the
     second's, so the first's number is binomial with probability 0.5 (McNemar 1947). The test assumes independent
-    samples: with spatial correlation its p-value is too small (equal models differ in 27 % of simulations, where 5 % is
+    samples: with spatial correlation its p-value is too small (equal models differ in 27% of simulations, where 5% is
     nominal); then use the interval by cells.
 
     Returns:

@@ -1,8 +1,8 @@
-"""95 % intervals of test metrics, how each was made, and why there is none; paired differences and their p values.
+"""95% intervals of test metrics, how each was made, and why there is none; paired differences and their p values.
 
 The methods reach their nominal coverage in simulations with BigEarthNet's class frequencies
 (`docs/results/coverage.md`, written by ``python -m tests.bench --only coverage``). The percentile bootstrap covers 18
-to 75 % there.
+to 75% there.
 
 - ``wilson``: the Wilson score interval (Wilson 1927), for proportions of independent images: accuracy and subset
   accuracy.
@@ -36,7 +36,7 @@ NO_ECE = "the binned calibration error is biased upwards in small samples; no in
 
 @dataclass(frozen=True)
 class Interval:
-    """The 95 % interval of one metric, as in ``run.json``.
+    """The 95% interval of one metric, as in ``run.json``.
 
     Args:
         interval: low and high, or None.
@@ -63,7 +63,7 @@ class Difference:
 
     Args:
         value: of the difference; NaN where undefined.
-        interval: 95 %, or None.
+        interval: 95%, or None.
         p: two-sided p-value for equality; 1 if they do not differ on any unit.
     """
 
@@ -75,7 +75,7 @@ class Difference:
 def wilson(share: float, size: float, quantile: float | None = None) -> tuple[float, float]:
     """Wilson score interval (Wilson 1927, JASA 22, 209-212) of a share of `size` samples, or effective samples.
 
-    The quantile is that of the statistic; None is the normal 97.5 %.
+    The quantile is that of the statistic; None is the normal 97.5%.
     """
     z2 = float(special.ndtri((1 + LEVEL) / 2) if quantile is None else quantile) ** 2
     middle = (share + z2 / (2 * size)) / (1 + z2 / size)
@@ -93,7 +93,7 @@ def degrees_of_freedom(estimate: Estimate, units: Units) -> float:
 
 
 def quantile(estimate: Estimate, units: Units) -> float:
-    """97.5 % of Student's t."""
+    """97.5% of Student's t."""
     return float(special.stdtrit(degrees_of_freedom(estimate, units), (1 + LEVEL) / 2))
 
 
@@ -178,7 +178,7 @@ def difference(estimate: Estimate, units: Units, *, extra_variance: float = 0.0)
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """P-values with Holm's correction for multiple tests (Holm 1979): the family-wise error rate at 0.05 stays 5 %.
+    """P-values with Holm's correction for multiple tests (Holm 1979): the family-wise error rate at 0.05 stays 5%.
 
     The smallest of m is multiplied by m, the next by m - 1 and so on, and none may be below the previous one. NaN is
     kept.

@@ -16,7 +16,7 @@ from probes.shapes import Scores, Truth
 from probes.spatial import Units
 
 EXACT_CELLS = 500
-WEIGHT = 1.5  # from 1, which covers up to 100 %, to 3: 89 % where 30 cells hold 3 % errors (coverage.md)
+WEIGHT = 1.5  # from 1, which covers up to 100%, to 3: 89% where 30 cells hold 3% errors (coverage.md)
 _BLOCK_ENTRIES = 4_000_000  # of the largest array: bounds the memory
 
 

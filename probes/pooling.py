@@ -45,7 +45,7 @@ class Pooled:
     units: Units
 
     def interval(self, metric: str) -> Interval:
-        """The 95 % interval of a mean over seeds: over the test samples and over the seeds."""
+        """The 95% interval of a mean over seeds: over the test samples and over the seeds."""
         about = {"by": self.units.by, "units": self.units.count}
         if reason := self.reasons[metric]:
             return Interval(None, None, **about, reason=reason)

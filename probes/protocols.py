@@ -156,7 +156,7 @@ PROTOCOLS: dict[str, Protocol] = {
         differs=("Adam at a constant rate, not SGD with a cosine schedule", "features are not augmented"),
     ),
     "geo-bench": Protocol(
-        title="learning curves with 1, 2, 5, 10, 20, 50 and 100 % of train (probe sweep)",
+        title="learning curves with 1, 2, 5, 10, 20, 50 and 100% of train (probe sweep)",
         citation="Lacoste et al. 2023, arXiv:2306.03831",
         refit=(),
         fractions=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),

@@ -22,7 +22,7 @@ from probes import spatial
 
 WAYS = ("cells", "longitude", "region")
 REGIONS = 30
-TRIES, CLOSE = 50, 0.01  # orders to try, until every split has its share to 1 % of all samples
+TRIES, CLOSE = 50, 0.01  # orders to try, until every split has its share to 1% of all samples
 
 
 def resplit(splits: dict[str, FeatureSet], by: str, *, buffer_km: float = 0, seed: int = 0) -> dict[str, FeatureSet]:

@@ -61,7 +61,7 @@ def summary(runs: Sequence[Run]) -> list[dict[str, Any]]:
         A row per group and metric: ``dataset encoder simulated kind shots fraction rule train_rows val_rows metric
         seeds mean std low high min max by reason``. ``train_rows`` and ``val_rows`` are means, ``seeds`` counts the
         runs in which the metric is defined, ``std`` is the sample standard deviation (n - 1; None for one seed),
-        ``low`` and ``high`` bound the 95 % interval of the mean (`probes.pooling.Pooled.interval`: over the test
+        ``low`` and ``high`` bound the 95% interval of the mean (`probes.pooling.Pooled.interval`: over the test
         samples, ``by`` image or spatial cell, and over the seeds). ``reason`` says why there is no interval.
 
     Raises:

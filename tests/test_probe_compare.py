@@ -101,7 +101,7 @@ def test_the_command_prints_and_writes_the_comparison(pair, tmp_path, capsys):
     one, other = (str(run.folder) for run in pair)
     assert command.run(app, ["compare", one, other, "--to", str(tmp_path / "c.json")]) == 0
     printed = capsys.readouterr().out
-    assert "300 test samples" in printed and " *" in printed and "95 % interval, by image" in printed
+    assert "300 test samples" in printed and " *" in printed and "95% interval, by image" in printed
     assert ("assumes independent samples" in printed) is (not pair[0].multilabel)
     assert ("McNemar" in printed) is (not pair[0].multilabel)
     assert json.loads((tmp_path / "c.json").read_text())["metrics"] == compare.compare(*pair)["metrics"]

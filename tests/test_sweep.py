@@ -97,7 +97,7 @@ def test_several_seeds_are_a_run_each_told_together_and_reused(out, capsys):
     words = ("--kind", "head,knn", "--dataset", "many", "--out", out, "--epochs", 2, "--seeds", 3, "--seed", 4)
     assert _probe(*words) == 0
     printed = capsys.readouterr()
-    assert re.search("3 seeds.*4 to 6.*95 % interval.*by image", printed.out)
+    assert re.search("3 seeds.*4 to 6.*95% interval.*by image", printed.out)
     assert "(simulated data)" in printed.out
     made = [runs.read_run(folder) for folder in paths.run_folders(out) if folder.parent.parent.name == "many"]
     assert sorted((run.kind, run.record["seed"]) for run in made) == [

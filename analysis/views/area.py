@@ -1,4 +1,4 @@
-"""Map accuracy and error-adjusted area of each class with 95 % intervals, from a reference sample.
+"""Map accuracy and error-adjusted area of each class with 95% intervals, from a reference sample.
 
 Estimators: `analysis.map_accuracy`. The sample is a table with the columns ``map`` and ``reference``, and ``stratum``
 where it was not drawn by map class; without one, the test samples of a single-label run stand in for it.

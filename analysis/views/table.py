@@ -1,4 +1,4 @@
-"""Test metrics of all runs with 95 % intervals, pooled over seeds: table and dot plot."""
+"""Test metrics of all runs with 95% intervals, pooled over seeds: table and dot plot."""
 
 from collections.abc import Sequence
 from pathlib import Path
