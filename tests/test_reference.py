@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import write_references
 from helpers import encoder_identity
 from made_runs import EUROSAT, made_up, make_run
 
@@ -157,22 +158,20 @@ def test_every_other_published_value_is_the_printed_one():
 
 
 def test_printed_derived_and_assumed_are_told_apart():
-    found = {study: {one.what: one for one in values} for study, values in reference.values().items()}
+    found = {study: {one.what: one for one in values} for study, values in write_references.values().items()}
     seminar, project = found["seminar"], found["class-project"]
     assert (seminar["rf: precision_micro"].value, seminar["rf: precision_micro"].origin) == (0.72, "printed")
     assert (seminar["rf: recall_micro"].value, seminar["rf: recall_micro"].origin) == (0.318, "derived")
     assert (project["Table 2: accuracy"].value, project["Table 2: accuracy"].origin) == (0.729, "derived")
     assumed = {
-        study: [v.value for v in values if v.origin == "assumed"] for study, values in reference.values().items()
+        study: [v.value for v in values if v.origin == "assumed"] for study, values in write_references.values().items()
     }
     assert "0.5" in str(assumed["seminar"]) and "frozen" in str(assumed["class-project"])
 
 
 def test_the_page_of_references_is_what_the_program_writes():
     page = Path(__file__).parent.parent / "docs" / "results" / "references.md"
-    assert page.read_text() == reference.markdown(), (
-        "run: python -m analysis.studies.reference > docs/results/references.md"
-    )
+    assert page.read_text() == write_references.markdown(), "run: python -m tests.write_references"
 
 
 @pytest.mark.parametrize(
@@ -182,9 +181,9 @@ def test_the_seminars_micro_precision_and_f2_give_recall_and_with_the_hamming_lo
     kind, recall, labels
 ):
     row = reference.SEMINAR[kind]
-    worked = reference.recall_of(row["precision_micro"], row["f2_micro"])
+    worked = write_references.recall_of(row["precision_micro"], row["f2_micro"])
     assert round(worked, 3) == recall
-    each = reference.labels_of(row["precision_micro"], worked, row["hamming_loss"], classes=19)
+    each = write_references.labels_of(row["precision_micro"], worked, row["hamming_loss"], classes=19)
     assert round(each, 2) == labels  # BigEarthNet v2 has 2.95 labels per patch
     # the same from 1,000 patches counted one by one: L labels each, R found, precision as published
     positives = 1000 * each
@@ -195,9 +194,9 @@ def test_the_seminars_micro_precision_and_f2_give_recall_and_with_the_hamming_lo
 
 def test_recall_from_f2_by_hand():
     # TP 6, FP 2, FN 4: precision 6/8, recall 6/10, F2 = 5 * 6 / (5 * 6 + 4 * 4 + 2) = 30/48
-    assert reference.recall_of(6 / 8, 30 / 48) == pytest.approx(6 / 10)
+    assert write_references.recall_of(6 / 8, 30 / 48) == pytest.approx(6 / 10)
     # 10 labels on 5 samples of 4 classes: 6 of 20 cells are wrong
-    assert reference.hamming_of(6 / 8, 6 / 10, labels_a_sample=2, classes=4) == pytest.approx(6 / 20)
+    assert write_references.hamming_of(6 / 8, 6 / 10, labels_a_sample=2, classes=4) == pytest.approx(6 / 20)
 
 
 def test_the_published_neighbours_on_image_statistics_give_their_published_f1_and_an_f2_of_067():

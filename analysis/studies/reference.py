@@ -1,27 +1,7 @@
-"""Published numbers, each with its citation and protocol, and the arithmetic that holds some of them together."""
+"""Published numbers, each with its citation and protocol; `docs/results/references.md` says how each is known."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-Origin = Literal["printed", "derived", "assumed"]
-
-
-@dataclass(frozen=True)
-class Value:
-    """One fact about a study and how it is known.
-
-    Args:
-        what: what it is.
-        value: a number, or words.
-        origin: ``printed`` in the source, ``derived`` from what is printed there, or ``assumed`` here because the
-            source does not state it.
-        note: how it was derived, or why it is assumed.
-    """
-
-    what: str
-    value: float | str
-    origin: Origin
-    note: str = ""
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -96,26 +76,6 @@ SEMINAR: dict[str, dict[str, float]] = {
 }
 SEMINAR_DIGITS = {"f2_macro": 3, "f2_micro": 3, "hamming_loss": 3, "precision_macro": 2, "precision_micro": 2}
 SEMINAR_DATASET, SEMINAR_MODEL, SEMINAR_CLASSES = "bigearthnet", "dofa", 19
-
-
-def recall_of(precision: float, f_beta: float, *, beta: float = 2) -> float:
-    """Recall from precision and F-beta: F = (1 + b²) P R / (b² P + R), solved for R."""
-    weight = beta**2
-    return f_beta * weight * precision / ((1 + weight) * precision - f_beta)
-
-
-def hamming_of(precision: float, recall: float, *, labels_a_sample: float, classes: int) -> float:
-    """Hamming loss from micro precision and recall.
-
-    Of L labels per sample, R L are true positives, (1 - R) L false negatives and R L (1 - P) / P false positives; the
-    loss is the sum of the last two over K classes.
-    """
-    return labels_a_sample * ((1 - recall) + recall * (1 - precision) / precision) / classes
-
-
-def labels_of(precision: float, recall: float, hamming: float, *, classes: int) -> float:
-    """Labels per sample that make `hamming_of` this hamming loss."""
-    return hamming / hamming_of(precision, recall, labels_a_sample=1, classes=classes)
 
 
 @dataclass(frozen=True)
@@ -344,63 +304,3 @@ PUBLISHED: tuple[Published, ...] = (
     Published("dofa", "DOFA-B on m-eurosat", "linear", "as published", 0.939),
     Published("dofa", "DOFA-L on m-eurosat", "linear", "as published", 0.971),
 )  # fmt: skip
-
-
-def values() -> dict[str, tuple[Value, ...]]:
-    """Every value of the two studies that this project reproduces, by study, and how each is known."""
-    seminar = [Value(f"{kind}: {metric}", row[metric], "printed") for kind, row in SEMINAR.items() for metric in row]
-    for kind, row in SEMINAR.items():
-        recall = recall_of(row["precision_micro"], row["f2_micro"])
-        labels = labels_of(row["precision_micro"], recall, row["hamming_loss"], classes=SEMINAR_CLASSES)
-        seminar.append(Value(f"{kind}: recall_micro", round(recall, 3), "derived", "from micro precision and F2"))
-        seminar.append(
-            Value(f"{kind}: labels per patch", round(labels, 2), "derived", "from these and the hamming loss")
-        )
-    project = [
-        Value(f"Table 1, {name}: {split}", float(count), "printed")
-        for name, counts in CLASS_PROJECT_TABLE1.items()
-        for split, count in zip(("train", "test"), counts, strict=True)
-    ]
-    project.append(Value("Table 1: total of test", float(CLASS_PROJECT_TABLE1_TOTAL), "printed", "the rows sum to 140"))
-    project.append(
-        Value("Table 1: sum of test", float(sum(n for _, n in CLASS_PROJECT_TABLE1.values())), "derived", "of its rows")
-    )
-    project += [
-        Value(f"Table 2, {row.name}: {name}", float(getattr(row, name)), "printed")
-        for row in CLASS_PROJECT
-        for name in ("tp", "fp", "tn", "fn", "precision", "recall", "specificity", "f1")
-    ]
-    project.append(Value("Table 2: accuracy", CLASS_PROJECT_ACCURACY, "derived", "218 of 299 right"))
-    project += [
-        Value(f"Table 3, case {number}: {case.true}", f"predicted {case.predicted}", "printed")
-        for number, case in enumerate(CLASS_PROJECT_CASES, 1)
-    ]
-    known = {"seminar": seminar, "class-project": project}
-    return {
-        study: (*found, *(Value("protocol", words, "assumed", "not stated there") for words in STUDIES[study].assumed))
-        for study, found in known.items()
-    }
-
-
-def markdown() -> str:
-    """All reference values as a page: ``python -m analysis.studies.reference > docs/results/references.md``."""
-    from analysis.tables import markdown_table  # deferred: pandas
-
-    text = "# Published numbers and how each is known\n\nWritten by `python -m analysis.studies.reference`.\n"
-    for study, found in values().items():
-        about = STUDIES[study]
-        text += f"\n## {study}\n\n{about.citation}. As stated there: {about.protocol}.\n\n"
-        text += "".join(f"- It contradicts itself: {words}.\n" for words in about.contradictions)
-        text += "\n" * bool(about.contradictions)
-        rows = [[one.what, f"{one.value:g}" if isinstance(one.value, float) else one.value] for one in found]
-        rows = [[*row, one.origin, one.note] for row, one in zip(rows, found, strict=True)]
-        text += markdown_table(["What", "Value", "Origin", "Note"], rows, left=4)
-    text += "\n## Other published numbers (all printed)\n\n"
-    header = ["Study", "Model and data", "Probe", "Metric", "Value"]
-    rows = [[one.study, one.what, one.probe, one.metric, f"{one.value:.3f}"] for one in PUBLISHED]
-    text += markdown_table(header, rows, left=4) + "\n"
-    return text + "".join(f"- {name}: {about.text()}\n" for name, about in STUDIES.items() if name not in values())
-
-
-if __name__ == "__main__":
-    print(markdown(), end="")
