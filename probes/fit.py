@@ -34,7 +34,7 @@ from probes.folds import cross_validate
 from probes.models import save_model
 from probes.oversample import warnings_of
 from probes.sampling import checked_folds, subset
-from probes.scores import SHRINKAGE, decide, half_thresholds, score, shrunk_thresholds
+from probes.scores import SHRINKAGE, decide, half_thresholds, shrunk_thresholds
 from probes.search import FitTask, SearchResult, fit_again, search
 from probes.settings import DEFAULT, Settings, candidates_of, check_settings, recorded, selection_metric
 from probes.shapes import Scores, Truth
@@ -189,27 +189,22 @@ def run_probe(
     content = _request(plan, samples) | _results(plan, samples, result, scores) | {"calibration": calibration}
     content["seconds"] = seconds | {"total": time.perf_counter() - start}
     learnt: Any = (samples.splits["train"].lonlat, plan.rows) if samples.pool is None else (samples.pool.lonlat, None)
-    if plan.blocks:  # the samples themselves
-        learnt = (None, None)
-    predictions = {
-        split: runs.Predictions(
-            samples.splits[split].ids, samples.labels[split], scores[split], samples.splits[split].lonlat,
-            spatial.distance_to_train(samples.splits[split].lonlat, *learnt),
-        )
-        for split in scores
-    }  # fmt: skip
+    learnt = (None, None) if plan.blocks else learnt  # of a map, train is the samples themselves
+    predictions = {}
+    for split, one in scores.items():
+        ids, lonlat = samples.splits[split].ids, samples.splits[split].lonlat
+        train_km = spatial.distance_to_train(lonlat, *learnt)
+        predictions[split] = runs.Predictions(ids, samples.labels[split], one, lonlat, train_km)
     return runs.write_run(plan.folder, content, predictions, lambda path: save_model(estimator, path))
 
 
 def _test_scores(plan: RunPlan, samples: Samples, task: FitTask, estimator: Any) -> np.ndarray:
     """Scores of test; of a map, whose samples also train it, by probes that have not seen their blocks."""
-    test, classes, label = samples.splits["test"], task.classes, f"{plan.kind} on test"
+    test = samples.splits["test"]
     if plan.blocks:
         assert test.lonlat is not None and plan.folds is not None
         return held_out_scores(task, plan.folds, test.lonlat, plan.blocks["buffer_km"])
-    return score(
-        estimator, test.features, classes=classes, multilabel=plan.multilabel, n_jobs=task.threads, label=label
-    )
+    return task.score(estimator, test.features, f"{plan.kind} on test")
 
 
 def _samples(plan: RunPlan, splits: dict[str, store.FeatureSet]) -> Samples:

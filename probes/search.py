@@ -162,17 +162,15 @@ class FitTask:
         if self.val is None:
             return Trial(params, estimator, None, None, float("nan"), converged, fit_s, 0.0, history)
         start = time.perf_counter()
-        scores = score(
-            estimator,
-            self.val,
-            classes=self.classes,
-            multilabel=self.multilabel,
-            n_jobs=self.threads,
-            label=label,
-        )
+        scores = self.score(estimator, self.val, label)
         value, log_loss = self.judge(self.val_truth, scores)
         score_s = time.perf_counter() - start
         return Trial(params, estimator, scores, value, log_loss, converged, fit_s, score_s, history)
+
+    def score(self, estimator: Any, features: Any, label: str | None = None) -> Scores:
+        """Scores of features (N, D), in memory or on disk; a label shows progress."""
+        about: dict[str, Any] = {"classes": self.classes, "multilabel": self.multilabel, "label": label}
+        return score(estimator, features, n_jobs=self.threads, **about)
 
     def judge(self, truth: Truth, scores: Scores) -> selection.Judgement:
         """The selection metric and the log loss of scores."""

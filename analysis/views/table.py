@@ -89,22 +89,16 @@ def sorted_by(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 def _told_apart(frame: pd.DataFrame, runs: Sequence[Run]) -> list[str]:
     """``test_split`` of each row, with its size and digest where a dataset has several test sets of one name."""
     tests = {
-        (run.dataset, run.encoder, run.folder.name): (
-            frames.split_words(run), run.record["features"].get("splits", {}).get("test", {})
-        )
+        (run.dataset, run.encoder, run.folder.name): run.record["features"].get("splits", {}).get("test", {})
         for run in runs
-    }  # fmt: skip
-    sets: dict[tuple[str, str], set[str]] = {}
-    for (dataset, _, _), (words, test) in tests.items():
-        sets.setdefault((dataset, words), set()).add(test.get("ids_sha256", ""))
-    found = []
-    for key in zip(frame["dataset"], frame["encoder"], frame["run"], strict=True):
-        words, test = tests[key]
-        several = len(sets[key[0], words]) > 1
-        found.append(
-            f"{words}, {test['rows']:,} samples (SHA-256 of ids {test['ids_sha256'][:12]})" if several else words
-        )
-    return found
+    }
+    of_row = [tests[key] for key in zip(frame["dataset"], frame["encoder"], frame["run"], strict=True)]
+    digests = frame[["dataset", "test_split"]].assign(ids=[test.get("ids_sha256", "") for test in of_row])
+    several = digests.groupby(["dataset", "test_split"])["ids"].transform("nunique") > 1
+    return [
+        f"{words}, {test['rows']:,} samples (SHA-256 of ids {test['ids_sha256'][:12]})" if many else words
+        for words, test, many in zip(frame["test_split"], of_row, several, strict=True)
+    ]
 
 
 def _by_split(frame: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
@@ -157,12 +151,7 @@ def wide(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def readable(frame: pd.DataFrame, metrics: Sequence[str]) -> Table:
-    """The table of one dataset's test metrics, the best of a column in ``**bold**``.
-
-    Args:
-        frame: of `compute`, one dataset.
-        metrics: which columns, by name.
-    """
+    """The table of some of one dataset's test metrics, the best of a column in ``**bold**``."""
     multilabel = bool(frame["multilabel"].iloc[0])
     words = frames.metric_names(multilabel)
     test = frame.loc[frame["split"] == "test"]

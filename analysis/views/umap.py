@@ -49,13 +49,7 @@ def run(request: ViewRequest, **options: Any) -> list[Output]:
 def project(
     request: ViewRequest, *, points: int, seed: int, **settings: Any
 ) -> tuple[list[store.FeatureSet], pd.DataFrame]:
-    """The features asked for and their UMAP coordinates, as `compute` gives them.
-
-    Args:
-        request: which features.
-        points: see `compute`.
-        seed: likewise.
-        settings: ``neighbors min_dist fit_on fast`` of `analysis.projection.project`.
+    """The features asked for and their UMAP coordinates, as `compute` gives them with the same options.
 
     Raises:
         RequestError: an option is out of range, there are no such features, or their splits do not match.
@@ -75,14 +69,9 @@ def project(
 
 
 def compute(sets: Sequence[store.FeatureSet], *, points: int, seed: int, cache: Path, **settings: Any) -> pd.DataFrame:
-    """UMAP coordinates of samples.
+    """UMAP coordinates of samples of some splits of one feature set, projected together.
 
-    Args:
-        sets: splits of one feature set, projected together.
-        points: at most this many samples, drawn without replacement.
-        seed: of the choice of samples, and see `analysis.projection.project`.
-        cache: see `analysis.projection.project`.
-        settings: likewise.
+    At most so many points are drawn, without replacement; other options are those of `analysis.projection.project`.
 
     Returns:
         A row per sample: ``id split x y simulated``, then a column ``class: <name>`` of 0 and 1 for every class.
@@ -246,15 +235,9 @@ def _size(total: int, members: int) -> float:
 def label_places(
     points: Float[np.ndarray, "samples 2"], number: Int[np.ndarray, " samples"], classes: int
 ) -> dict[int, np.ndarray]:
-    """Where to write each class's number: where it is dense, and clear of the numbers of the other classes.
+    """By class that has points, one of them to write its number at.
 
-    Args:
-        points: (N, 2).
-        number: (N,) class of each.
-        classes: K.
-
-    Returns:
-        By class that has points, the (2,) point of it to write at.
+    It is where the class is dense, and clear of the numbers of the other classes; `number` is the class of each point.
     """
     apart = APART * np.ptp(points, axis=0).max()
     placed: dict[int, np.ndarray] = {}

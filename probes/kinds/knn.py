@@ -214,11 +214,7 @@ def as_bf16(array: np.ndarray) -> Any:
 def highest(close: Any, start: int, best: tuple[Any, Any] | None, k: int) -> tuple[Any, Any]:
     """The k highest values per row so far, the highest first, and their columns; NumPy or torch.
 
-    Args:
-        close: (B, T) values.
-        start: number of their first column.
-        best: result for the columns before; None at first.
-        k: fewer are returned if there were fewer columns.
+    The values (B, T) start at a column; `best` is the result for those before. Fewer columns than k give fewer values.
     """
     if not isinstance(close, np.ndarray):
         import torch  # deferred: only for a GPU
@@ -256,11 +252,7 @@ def candidates(
 ) -> list[dict[str, Any]]:
     """Hyper-parameters to try: features as they are before z-scored ones, smooth (large k) before rough.
 
-    Args:
-        rows: training rows; k cannot exceed them.
-        k_values: neighbours; None takes `K_VALUES`. If all exceed the number of rows, that number is used.
-        distances: ``euclidean``, ``cosine``.
-        zscore: only z-scored features, or only features as they are; None tries both.
+    If all k exceed the number of training rows, that number is used; without ``zscore``, both are tried.
     """
     return [
         {"k": k, "distance": distance, "zscore": scaled}

@@ -67,12 +67,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
 
 def candidates(rows: int, *, c_values: Sequence[float] | None = None) -> list[dict[str, Any]]:
-    """Hyper-parameters to try, the simplest (most regularized) first.
-
-    Args:
-        rows: training rows; not used here.
-        c_values: ascending; None takes `C_VALUES`.
-    """
+    """Hyper-parameters to try, the simplest (most regularized) first: ascending C, `C_VALUES` unless given."""
     return [{"C": c} for c in (c_values or C_VALUES)]
 
 
@@ -89,12 +84,10 @@ def search(task: FitTask) -> Iterator[Trial]:
     exclusive = not multilabel and targets.shape[1] > 1
     weights = None
     if task.settings.balanced:  # scikit-learn's class_weight="balanced", of each label or among the classes
-        zeros, ones = (
-            (1 / (len(classes) * share), 1 / (len(classes) * share))
-            if exclusive
-            else (0.5 / (1 - share[learnt]), 0.5 / share[learnt])
-        )
-        weights = np.stack([zeros, ones])
+        if exclusive:
+            weights = np.stack([1 / (len(classes) * share)] * 2)
+        else:
+            weights = np.stack([0.5 / (1 - share[learnt]), 0.5 / share[learnt]])
     scaler = task.standardise(center=True)
     train, targets = on_device(task.settings.device, task.train, np.ascontiguousarray(targets[:, learnt]))
     walk = Walk([params["C"] for params in task.candidates], C_BOUNDS if task.settings.extend else None, task.better)

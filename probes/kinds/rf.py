@@ -19,11 +19,7 @@ TREES_PER_STEP = 4  # and thread
 
 
 def candidates(rows: int) -> list[dict[str, Any]]:
-    """Hyper-parameters to try, the smallest trees first.
-
-    Args:
-        rows: training rows; above `LARGE`, leaves are larger.
-    """
+    """Hyper-parameters to try, the smallest trees first; with more than `LARGE` training rows, leaves are larger."""
     leaves = (10, 1) if rows <= LARGE else (50, 10)
     return [
         {"n_estimators": TREES, "max_depth": depth, "min_samples_leaf": leaf} for depth in (8, None) for leaf in leaves
@@ -46,13 +42,7 @@ def fit(
 ) -> dict[str, Any]:
     """Fit a forest, a large one a few trees at a time: the same forest, unless the time budget ends before.
 
-    Args:
-        forest: unfitted.
-        features: training features.
-        labels: multi-label rows or class numbers.
-        label: what is being fitted, for the progress line.
-        out_of_time: whether the budget is spent; the trees of one step are always grown.
-        weights: ``sample_weight`` or nothing.
+    The trees of one step are always grown; ``weights`` are ``sample_weight`` or nothing.
 
     Returns:
         ``trees``, the number grown, if the time budget ended.
