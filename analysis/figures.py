@@ -192,7 +192,9 @@ def heatmap(
     without_frame(ax)
 
 
-def write_values(ax: Axes, shares: np.ndarray, texts: Sequence[Sequence[str]], *, fontsize: float = 8) -> None:
+def write_values(
+    ax: Axes, shares: Float[np.ndarray, "rows columns"], texts: Sequence[Sequence[str]], *, fontsize: float = 8
+) -> None:
     """Write a text in every cell of a heat map, white on dark cells.
 
     Args:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 
 from data import paths
 from data.bands import BAND_SETS, Band
@@ -66,7 +66,7 @@ class Joined(EODataset):
             bands=first.bands, statistics=first.statistics,
         )  # fmt: skip
 
-    def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
+    def read(self, index: int, bands: Sequence[Band]) -> list[Shaped[np.ndarray, "_ _"]]:
         """Read one sample from the split that has it."""
         source, row = self.rows[index]
         return source.read(row, bands)

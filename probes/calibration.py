@@ -14,7 +14,7 @@ negatives on val is left unchanged.
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64, Num
+from jaxtyping import Bool, Float, Float64, Integer, Num
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, logit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -50,7 +50,7 @@ class Calibrated(ClassifierMixin, BaseEstimator):
         self.probe, self.maps, self.method, self.multilabel = probe, maps, method, multilabel
 
     @property
-    def classes_(self) -> np.ndarray:
+    def classes_(self) -> Integer[np.ndarray, " classes"]:
         """All class numbers: the columns of the result of `apply`."""
         return np.arange(len(self.maps))
 
@@ -141,13 +141,13 @@ def _fit_map(truth: np.ndarray, scores: np.ndarray, method: str) -> list[np.ndar
 
 def calibrate_run(
     probe: Any,
-    truth: dict[str, np.ndarray],
-    scores: dict[str, np.ndarray],
+    truth: dict[str, Bool[np.ndarray, "_ classes"]],
+    scores: dict[str, Float[np.ndarray, "_ classes"]],
     names: list[str],
     *,
     method: str | None,
     multilabel: bool,
-) -> tuple[Any, dict[str, np.ndarray], dict[str, Any] | None]:
+) -> tuple[Any, dict[str, Float[np.ndarray, "_ classes"]], dict[str, Any] | None]:
     """Calibrate a probe on val, for a run: the probe, its scores, and ``calibration`` of the record.
 
     The record has ``method``, `probability_metrics` by split ``before`` and ``after`` (the maps were fitted on val, so

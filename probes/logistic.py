@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float, Float64
 
 BLOCK_ROWS = 1024  # 3 MB at 768 features: stays in the cache between the two products of an iteration
 MOST_COORDINATES = 5000  # limit for an eigendecomposition: about a minute on one core, and 0.6 GB
@@ -66,7 +66,7 @@ def solve_path(
     c_values: Iterable[float],
     *,
     exclusive: bool,
-    weights: np.ndarray | None = None,
+    weights: Float[np.ndarray, "2 labels"] | None = None,
     threads: int = 1,
     tolerance: float = TOLERANCE,
     max_rounds: int = MAX_ROUNDS,

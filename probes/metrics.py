@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Integer, Num
 
-from probes.shapes import Scores, Truth
+from probes.shapes import Counts, Rates, Scores, Truth
 
 MULTILABEL = (
     "f2_macro",
@@ -65,28 +65,28 @@ def confusion_counts(truth: Truth, predicted: Truth) -> tuple[Integer[np.ndarray
     return tp, fp, len(truth) - tp - fp - fn, fn
 
 
-def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def ratio(part: Counts, whole: Counts) -> Rates:
     """Part over whole, 0 where the whole is 0; shapes as given."""
     part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
     return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
 
 
-def precision(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:
+def precision(tp: Counts, fp: Counts) -> Rates:
     """TP / (TP + FP)."""
     return ratio(tp, tp + fp)
 
 
-def recall(tp: np.ndarray, fn: np.ndarray) -> np.ndarray:
+def recall(tp: Counts, fn: Counts) -> Rates:
     """TP / (TP + FN)."""
     return ratio(tp, tp + fn)
 
 
-def specificity(tn: np.ndarray, fp: np.ndarray) -> np.ndarray:
+def specificity(tn: Counts, fp: Counts) -> Rates:
     """TN / (TN + FP)."""
     return ratio(tn, tn + fp)
 
 
-def f_beta(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, beta: float) -> np.ndarray:
+def f_beta(tp: Counts, fp: Counts, fn: Counts, beta: float) -> Rates:
     """(1 + b²) TP / ((1 + b²) TP + b² FN + FP); beta 2 weighs recall four times (van Rijsbergen 1979)."""
     gain = (1 + beta**2) * np.asarray(tp, np.float64)
     return ratio(gain, gain + beta**2 * np.asarray(fn, np.float64) + fp)

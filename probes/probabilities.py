@@ -7,7 +7,7 @@ probability per class.
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Num
 
 from probes.shapes import Scores, Truth
 
@@ -62,7 +62,7 @@ def ece(truth: Truth, scores: Scores, *, multilabel: bool, bins: int = BINS) -> 
     return float(np.mean([error_of(reliability(hits, confidence, bins=bins)) for hits, confidence in pairs]))
 
 
-def error_of(table: dict[str, np.ndarray]) -> float:
+def error_of(table: dict[str, Num[np.ndarray, " bins"]]) -> float:
     """Expected calibration error of one `reliability` table."""
     used = table["count"] > 0
     gaps = np.abs(table["confidence"][used] - table["frequency"][used])
@@ -71,7 +71,7 @@ def error_of(table: dict[str, np.ndarray]) -> float:
 
 def reliability(
     hits: Bool[np.ndarray, " samples"], confidence: Float[np.ndarray, " samples"], *, bins: int = BINS
-) -> dict[str, np.ndarray]:
+) -> dict[str, Num[np.ndarray, " bins"]]:
     """A reliability diagram as numbers: whether predictions of some confidence are correct.
 
     Bins of 0 to 1 have equal widths and are closed on the right.

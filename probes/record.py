@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 
 from data import store
 from probes import intervals, metrics, spatial
@@ -23,7 +23,7 @@ from probes.shapes import Scores, Truth
 PACKAGES = ("frozen-earth", "joblib", "numpy", "scikit-learn", "scipy", "skops")
 
 
-def data_warnings(splits: dict[str, store.FeatureSet], truth: dict[str, np.ndarray]) -> list[str]:
+def data_warnings(splits: dict[str, store.FeatureSet], truth: dict[str, Bool[np.ndarray, "_ classes"]]) -> list[str]:
     """Samples that are in two splits, and classes that are missing from a split (of the rows in use) or constant."""
     lines = []
     ids = {split: set(features.ids) for split, features in splits.items()}

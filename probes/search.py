@@ -12,7 +12,7 @@ from typing import Any
 
 import joblib
 import numpy as np
-from jaxtyping import Bool, Integer, Num
+from jaxtyping import Bool, Num
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
@@ -23,7 +23,7 @@ from probes.card import PROBES
 from probes.inputs import BLOCK_ROWS, blocks
 from probes.scores import score
 from probes.settings import Settings, selection_metric
-from probes.shapes import Scores, Truth
+from probes.shapes import Decisions, Scores, Truth
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class FitTask:
     candidates: list[dict[str, Any]]
     val: Any
     train: Num[np.ndarray, "samples dim"]
-    labels: Integer[np.ndarray, "samples classes"] | Integer[np.ndarray, " samples"]
+    labels: Decisions
     val_truth: Bool[np.ndarray, "val_samples classes"]
     seed: int
     settings: Settings
@@ -97,7 +97,7 @@ class FitTask:
         return self.labels.ndim == 2
 
     @property
-    def targets(self) -> np.ndarray:
+    def targets(self) -> Decisions:
         """Labels as scikit-learn takes them: (N, K), or (N,) for one label or for class numbers."""
         return self.labels.ravel() if self.classes == 1 else self.labels
 

@@ -97,7 +97,7 @@ def on_globe(lonlat: Float[np.ndarray, "samples 2"]) -> Float[np.ndarray, "sampl
 def distance_to_train(
     lonlat: Float[np.ndarray, "samples 2"] | None,
     train: Float[np.ndarray, "train 2"] | None,
-    rows: np.ndarray | None = None,
+    rows: Integer[np.ndarray, " rows"] | None = None,
 ) -> Float32[np.ndarray, " samples"] | None:
     """Distance in km from each sample to the nearest one of train, or of its rows; None if a location is unknown."""
     if lonlat is None or train is None:

@@ -18,6 +18,7 @@ from data.dataset import EODataset
 from data.errors import RequestError
 from probes import spatial
 from probes.metrics import label_matrix
+from probes.shapes import Truth
 
 CARD = ViewCard(
     input="dataset",
@@ -48,8 +49,8 @@ class Material:
     bands: tuple[Band, ...] = ()
     features: np.ndarray | None = None
 
-    def of_class(self) -> np.ndarray:
-        """(N, K) bool."""
+    def of_class(self) -> Truth:
+        """Which classes each sample has."""
         return label_matrix(self.labels, len(self.class_names))
 
 

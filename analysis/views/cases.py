@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -110,7 +111,7 @@ def _write(frame: pd.DataFrame, images: dict[str, np.ndarray], folder: Path) -> 
     )  # fmt: skip
 
 
-def draw_figure(frame: pd.DataFrame, images: dict[str, np.ndarray]) -> Figure:
+def draw_figure(frame: pd.DataFrame, images: dict[str, UInt8[np.ndarray, "_ _ 3"]]) -> Figure:
     """Correct predictions above, errors below."""
     first = frame.iloc[0]
     groups = [(case, frame.loc[frame["case"] == case]) for case in (CORRECT, ERROR)]
@@ -138,7 +139,7 @@ def outcomes(row: dict[str, Any]) -> dict[str, list[str]]:
     return {outcome: sorted(names) for outcome, names in found.items() if names}
 
 
-def draw(row: dict[str, Any], pixels: np.ndarray, ax: Axes) -> None:
+def draw(row: dict[str, Any], pixels: UInt8[np.ndarray, "height width 3"], ax: Axes) -> None:
     """One case."""
     score = "" if np.isnan(row["score"]) else f" ({row['score']:.2f})"
     if row["multilabel"]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -242,7 +243,7 @@ def _write_ranks(frame: pd.DataFrame, stem: Path, split: str) -> Output:
     )  # fmt: skip
 
 
-def draw_figure(shown: pd.DataFrame, images: dict[str, np.ndarray]) -> Figure:
+def draw_figure(shown: pd.DataFrame, images: dict[str, UInt8[np.ndarray, "_ _ 3"]]) -> Figure:
     """The most suspect samples (rows of `compute`) with their given and suggested labels."""
     lines = -(-len(shown) // COLUMNS)
     height = 3.5 if shown["given"].str.contains("; ").any() else 2.75
@@ -255,7 +256,7 @@ def draw_figure(shown: pd.DataFrame, images: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def draw(row: dict, pixels: np.ndarray, ax: Axes) -> None:
+def draw(row: dict, pixels: UInt8[np.ndarray, "height width 3"], ax: Axes) -> None:
     """One suspected sample."""
     given, suggested = (set(filter(None, row[side].split("; "))) for side in ("given", "suggested"))
     if len(given) == len(suggested) == 1:

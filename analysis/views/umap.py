@@ -234,7 +234,7 @@ def _size(total: int, members: int) -> float:
 
 def label_places(
     points: Float[np.ndarray, "samples 2"], number: Int[np.ndarray, " samples"], classes: int
-) -> dict[int, np.ndarray]:
+) -> dict[int, Float[np.ndarray, "2"]]:
     """By class that has points, one of them to write its number at.
 
     It is where the class is dense, and clear of the numbers of the other classes; `number` is the class of each point.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Integer, Num
+from jaxtyping import Float32, Integer, Num
 from sklearn.base import BaseEstimator, ClassifierMixin
 from threadpoolctl import threadpool_limits
 
@@ -19,7 +19,7 @@ from probes.card import ProbeCard
 from probes.metrics import one_hot
 from probes.scores import in_columns
 from probes.search import FitTask, Trial, on_device
-from probes.shapes import Scores
+from probes.shapes import Decisions, Scores
 
 CARD = ProbeCard(standardize="candidates", stored_dtype=True, gpu=True, limits={"k": (1,)})
 
@@ -58,7 +58,7 @@ class Neighbours(ClassifierMixin, BaseEstimator):
         self.device = device
 
     @property
-    def classes_(self) -> np.ndarray:
+    def classes_(self) -> Integer[np.ndarray, " classes"]:
         """Class numbers of the columns."""
         return np.arange(self.labels.shape[1]) if self.labels.ndim == 2 else np.unique(self.labels)
 
@@ -82,7 +82,7 @@ class Neighbours(ClassifierMixin, BaseEstimator):
         """Shares among the neighbours, one column per class in `classes_`, of features as they are stored."""
         return self.shares(self.neighbours(features))
 
-    def predict(self, features: Num[np.ndarray, "samples dim"]) -> np.ndarray:
+    def predict(self, features: Num[np.ndarray, "samples dim"]) -> Decisions:
         """Multi-label rows, or class numbers."""
         scores = self.predict_proba(features)
         return (scores >= 0.5).astype(np.uint8) if self.labels.ndim == 2 else self.classes_[scores.argmax(axis=1)]
@@ -204,7 +204,7 @@ def has_bf16() -> bool:
     return cpu.exists() and "avx512_bf16" in cpu.read_text()
 
 
-def as_bf16(array: np.ndarray) -> Any:
+def as_bf16(array: Float32[np.ndarray, "rows dim"]) -> Any:
     """A torch tensor on the CPU, rounded to bf16."""
     import torch  # deferred: only for large train
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Integer, Num
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 
@@ -13,6 +13,7 @@ from probes import logistic
 from probes.card import ProbeCard
 from probes.grid import Walk, log_grid
 from probes.search import FitTask, Trial, on_device
+from probes.shapes import Decisions
 
 CARD = ProbeCard(standardize="train", class_weights=("single-label", "multi-label"), gpu=True)
 
@@ -39,7 +40,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         self.classes, self.multilabel = classes, multilabel
 
     @property
-    def classes_(self) -> np.ndarray:
+    def classes_(self) -> Integer[np.ndarray, " classes"]:
         """Class numbers of the columns."""
         return self.classes
 
@@ -60,7 +61,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
             return np.hstack([expit(-logits), expit(logits)])
         return softmax(logits, axis=1)
 
-    def predict(self, features: Num[np.ndarray, "samples dim"]) -> np.ndarray:
+    def predict(self, features: Num[np.ndarray, "samples dim"]) -> Decisions:
         """Multi-label rows, or class numbers."""
         scores = self.predict_proba(features)
         return (scores >= 0.5).astype(np.uint8) if self.multilabel else self.classes[scores.argmax(axis=1)]

@@ -7,6 +7,7 @@ from jaxtyping import Float, Num
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from probes.card import ProbeCard
+from probes.shapes import Decisions
 
 CARD = ProbeCard(parallel_fit=True)
 
@@ -14,7 +15,7 @@ CARD = ProbeCard(parallel_fit=True)
 class Prior(ClassifierMixin, BaseEstimator):
     """The class frequencies of train as the probabilities of every sample."""
 
-    def fit(self, features: np.ndarray, labels: np.ndarray) -> "Prior":
+    def fit(self, features: Num[np.ndarray, "samples dim"], labels: Decisions) -> "Prior":
         """Count multi-label rows of 0 and 1, or class numbers."""
         self.n_features_in_, self.multilabel_ = features.shape[1], labels.ndim == 2
         if self.multilabel_:
@@ -28,7 +29,7 @@ class Prior(ClassifierMixin, BaseEstimator):
         """The class frequencies, for each row."""
         return np.tile(self.shares_, (len(features), 1))
 
-    def predict(self, features: Num[np.ndarray, "samples dim"]) -> np.ndarray:
+    def predict(self, features: Num[np.ndarray, "samples dim"]) -> Decisions:
         """Multi-label rows, or class numbers."""
         scores = self.predict_proba(features)
         return (scores >= 0.5).astype(np.uint8) if self.multilabel_ else self.classes_[scores.argmax(axis=1)]
