@@ -20,7 +20,7 @@ from data.rules import RULES
 from probes.card import PROBES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import pandas as pd
 
@@ -37,7 +37,7 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
     @classmethod
-    def of(cls, frame: "pd.DataFrame", columns: "dict[str, str | Callable[[dict[str, Any]], str]]") -> "Table":
+    def of(cls, frame: "pd.DataFrame", columns: "Mapping[str, str | Callable[[dict[str, Any]], str]]") -> "Table":
         """A row per row of a frame; by heading, what makes a cell: a template such as ``{count:,}`` or a function."""
         rows = [
             [column.format_map(row) if isinstance(column, str) else column(row) for column in columns.values()]

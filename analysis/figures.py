@@ -107,12 +107,9 @@ def shades(colour: str = RIGHT) -> Colormap:
 
 
 def wrapped(name: str, width: int = 34, *, most_lines: int = 3) -> str:
-    """A long class name on several lines; the middle of one that is longer still is left out.
+    """A long class name on lines of so many letters; the middle of one that is longer still is left out.
 
-    Args:
-        name: in any script; Chinese, Japanese and Korean letters count as two.
-        width: letters per line.
-        most_lines: of the result.
+    Chinese, Japanese and Korean letters count as two.
     """
     if any(east_asian_width(letter) in "WF" for letter in name):
         width = max(4, width // 2)
@@ -128,21 +125,12 @@ def shortened(name: str, most: int) -> str:
 
 
 def put_title(figure: Figure, what: str, where: str, *, simulated: bool, note: str = "") -> None:
-    """Title above, a note below; both say so when the data are simulated.
-
-    Args:
-        figure: the finished figure.
-        what: what is shown.
-        where: dataset and model.
-        simulated: whether the samples were generated.
-        note: how to read it.
-    """
+    """Title of two lines above (what is shown, and of which dataset and model), a note below; both say "simulated"."""
     width = max(30, int(figure.get_figwidth() * 11))
     lines = [*textwrap.wrap(with_simulated(what, simulated), width), *textwrap.wrap(where, width)]
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10.5, linespacing=1.35)
-    note = "   ".join(
-        part for part in ("SIMULATED DATA: not a result on real imagery." if simulated else "", note) if part
-    )
+    if simulated:
+        note = "   ".join(filter(None, ("SIMULATED DATA: not a result on real imagery.", note)))
     if note:
         wrapped_note = "\n".join(textwrap.wrap(note, int(figure.get_figwidth() * 14.5)))
         figure.supxlabel(wrapped_note, x=0.01, ha="left", fontsize=7.5, color=GREY)
@@ -173,16 +161,9 @@ def heatmap(
     ax: Axes, shares: Float[np.ndarray, "rows columns"], *, columns: Sequence[str], rows: Sequence[str], cmap: Colormap,
     top: float = 1.0, gap: float = 1.5,
 ) -> None:  # fmt: skip
-    """Coloured cells, the first row above.
+    """Coloured cells, the first row above; cell (row, column) is centred at (column + 0.5, row + 0.5).
 
-    Args:
-        ax: where to draw; cell (row, column) is centred at (column + 0.5, row + 0.5).
-        shares: (rows, columns); NaN or masked cells stay empty.
-        columns: their names.
-        rows: their names.
-        cmap: colours from 0 to `top`.
-        top: the value of the last colour.
-        gap: white lines between cells, in points.
+    Colours are those of shares from 0 to `top`; NaN or masked cells stay empty. The gap between cells is in points.
     """
     # seaborn.heatmap draws the same, but takes 1.5 GB to find out whether the labels of 45 columns overlap
     ax.pcolormesh(np.ma.masked_invalid(shares), cmap=cmap, vmin=0, vmax=top, linewidths=gap, edgecolor="white")
@@ -195,14 +176,7 @@ def heatmap(
 def write_values(
     ax: Axes, shares: Float[np.ndarray, "rows columns"], texts: Sequence[Sequence[str]], *, fontsize: float = 8
 ) -> None:
-    """Write a text in every cell of a heat map, white on dark cells.
-
-    Args:
-        ax: the heat map's axes, cell (row, column) centred at (column + 0.5, row + 0.5).
-        shares: (rows, columns) from 0 to 1, the colour of each cell.
-        texts: as many texts.
-        fontsize: in points.
-    """
+    """Write a text in every cell of a `heatmap`, white on dark cells."""
     for row, line in enumerate(texts):
         for column, text in enumerate(line):
             colour = "white" if shares[row, column] > 0.85 else INK  # the better contrast of the two
@@ -210,14 +184,7 @@ def write_values(
 
 
 def draw_sample(ax: Axes, pixels: UInt8[np.ndarray, "height width 3"], text: str, *, colour: str = INK) -> None:
-    """One image with lines of text below.
-
-    Args:
-        ax: where to draw.
-        pixels: (H, W, 3) uint8.
-        text: what is said of it.
-        colour: of the text.
-    """
+    """One image with lines of text below."""
     ax.imshow(pixels, interpolation="nearest")
     ax.set_axis_off()
     ax.set_title(text, fontsize=7.5, color=colour, loc="left", y=0, va="top", pad=-4, linespacing=1.25)

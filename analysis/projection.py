@@ -129,12 +129,7 @@ def _reduced(features: np.ndarray, seed: int) -> np.ndarray:
 def _neighbours(values: np.ndarray, count: int, *, seed: int, fast: bool, for_others: bool) -> tuple[Any, Any, Any]:
     """Indices (N, count) and distances (N, count) of nearest neighbours, each sample its own first, and the index.
 
-    Args:
-        values: (N, D).
-        count: how many.
-        seed: of the approximate search.
-        fast: search on every core.
-        for_others: whether the index will be asked for neighbours of other samples; without one it is None.
+    An index is needed only if it will be asked for neighbours of other samples; otherwise it may be None.
     """
     if len(values) <= EXACT_UP_TO and not for_others:
         from sklearn.neighbors import NearestNeighbors  # deferred: as umap

@@ -60,14 +60,7 @@ class Summary:
 
 
 def mismatches(dataset: EODataset, bands: Sequence[Band]) -> list[Mismatch]:
-    """Compare the bands of evenly spread images with each other.
-
-    Args:
-        dataset: one split.
-        bands: those to read; only Sentinel-1 and Sentinel-2 bands are compared.
-
-    Returns:
-        None where all are as expected, or there is nothing to compare.
+    """Compare the Sentinel-1 and Sentinel-2 bands of evenly spread images of a split with each other.
 
     Raises:
         RequestError: an image cannot be read.
@@ -83,14 +76,10 @@ def mismatches(dataset: EODataset, bands: Sequence[Band]) -> list[Mismatch]:
         for band, pixels in zip(known, read, strict=True):
             blocks = _block_means(pixels, min(side, 8)).ravel()
             found[band.name].append(Summary(float(pixels.mean()), float(pixels.max()), blocks))
-    joined = {
-        name: Summary(
-            float(np.mean([part.mean for part in parts])),
-            max(part.largest for part in parts),
-            np.concatenate([part.grid for part in parts]),
-        )
-        for name, parts in found.items()
-    }
+    joined = {}
+    for name, parts in found.items():
+        means, largest, grids = zip(*((part.mean, part.largest, part.grid) for part in parts), strict=True)
+        joined[name] = Summary(float(np.mean(means)), max(largest), np.concatenate(grids))
     optical = {band.name: joined[band.name] for band in known if band.sensor == "S2"}
     radar = {band.name: joined[band.name] for band in known if band.sensor == "S1"}
     return [*_optical(optical), *_radar(radar)]

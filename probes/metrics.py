@@ -16,23 +16,11 @@ from jaxtyping import Bool, Float, Float64, Integer, Num
 
 from probes.shapes import Counts, Rates, Scores, Truth
 
+RATES = ("f2", "f1", "precision", "recall")
 MULTILABEL = (
-    "f2_macro",
-    "f2_micro",
-    "f1_macro",
-    "f1_micro",
-    "precision_macro",
-    "precision_micro",
-    "recall_macro",
-    "recall_micro",
-    "hamming_loss",
-    "subset_accuracy",
-    "map_macro",
-    "map_micro",
-    "f2_macro_occurring",
-    "f1_macro_occurring",
-    "precision_macro_occurring",
-    "recall_macro_occurring",
+    *(f"{rate}_{scope}" for rate in RATES for scope in ("macro", "micro")),
+    *("hamming_loss", "subset_accuracy", "map_macro", "map_micro"),
+    *(f"{rate}_macro_occurring" for rate in RATES),
 )
 SINGLE_LABEL = (
     "accuracy",

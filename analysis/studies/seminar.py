@@ -84,11 +84,7 @@ def caveats(run: Run) -> dict[str, str]:
 
 
 def compute(runs: Sequence[Run], rules: Sequence[str] = ("half", "tuned")) -> pd.DataFrame:
-    """The seminar's metrics of these runs on test, beside the published ones.
-
-    Args:
-        runs: of one encoder on one dataset, of the kinds in `reference.SEMINAR`.
-        rules: ``half`` is the seminar's.
+    """The seminar's metrics of runs of one encoder on one dataset on test, beside the published ones.
 
     Returns:
         A row per run x rule x metric: the columns of `frames.run_columns`, then ``probe rule metric value low high

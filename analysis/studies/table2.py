@@ -15,8 +15,7 @@ from analysis.writing import write_view
 from data.runs import Run
 from probes import metrics
 
-TABLE2 = ["Class", "TP", "FP", "TN", "FN", "Precision", "Recall", "Specificity", "F1"]
-TABLE2_RATES = ["precision", "recall", "specificity", "f1"]
+COLUMNS = {heading: cell for heading, cell in classes.COLUMNS.items() if heading not in ("Support", "F2")}
 
 
 def write(runs: Sequence[Run], folder: Path) -> list[Output]:
@@ -60,11 +59,7 @@ def published() -> pd.DataFrame:
 
 def readable(frame: pd.DataFrame) -> Table:
     """The table of one run, or the published one."""
-    rows = [
-        [row["class"], *(f"{row[c]:,}" for c in frames.COUNTS), *(figures.number(row[r]) for r in TABLE2_RATES)]
-        for row in frame.to_dict("records")
-    ]
-    return Table(TABLE2, rows)
+    return Table.of(frame, COLUMNS)
 
 
 def draw_figure(frame: pd.DataFrame) -> Figure:

@@ -183,10 +183,10 @@ def _pairs(splits: Sequence[Material]) -> Iterator[tuple[Material, Material, str
 
 def _count(verdict: str, check: str, where: str, found: np.ndarray, example: str | Sequence[str] = "") -> Row:
     """A finding, good if nothing was found; the example is given, or the first found of so many."""
-    count = int(found.sum())
-    if not count:
+    if not found.any():
         return GOOD, check, where, 0, len(found), ""
-    return verdict, check, where, count, len(found), example if isinstance(example, str) else example[np.argmax(found)]
+    first = example if isinstance(example, str) else example[int(np.argmax(found))]
+    return verdict, check, where, int(found.sum()), len(found), first
 
 
 def _twins(earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

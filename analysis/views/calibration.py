@@ -100,7 +100,7 @@ def _write(run: Run, frame: pd.DataFrame, folder: Path) -> Output:
 
 def _reading(frame: pd.DataFrame) -> str:
     """What the panels of a multi-label run are."""
-    if not frame["multilabel"].iloc[0]:
+    if not bool(frame["multilabel"].iloc[0]):
         return ""
     classes = frame["class"].nunique()
     most = f"The {MOST_PANELS} most frequent of {classes} classes. " if classes > MOST_PANELS else ""
@@ -109,7 +109,7 @@ def _reading(frame: pd.DataFrame) -> str:
 
 def draw_figure(frame: pd.DataFrame) -> Figure:
     """A panel per class; of single-label runs one panel, with the number of samples below."""
-    if frame["multilabel"].iloc[0]:
+    if bool(frame["multilabel"].iloc[0]):
         return _draw_classes(frame)
     figure = figures.new_figure(5.4, 6.4)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])

@@ -50,12 +50,7 @@ def run(request: ViewRequest, *, count: int, data_root: str) -> list[Output]:
 
 
 def compute(run: Run, rule: str = "half", *, count: int = 10) -> pd.DataFrame:
-    """Choose samples of the test split.
-
-    Args:
-        run: the run.
-        rule: decision rule.
-        count: of each sort.
+    """Choose at most so many correct predictions of the test split, and errors.
 
     Returns:
         A row per case: the columns of `frames.run_columns`, then ``rule case rank id true predicted score loss``.

@@ -14,8 +14,9 @@ from data.runs import Run
 
 CARD = ViewCard(input="runs")
 
-HEADER = ["Class", "Support", "TP", "FP", "TN", "FN", "Precision", "Recall", "Specificity", "F1", "F2"]
 COUNTS = ["support", *frames.COUNTS]  # not coloured
+COLUMNS = {"Class": "{class}", "Support": "{support:,}", **{name.upper(): f"{{{name}:,}}" for name in frames.COUNTS}}
+COLUMNS |= {name.capitalize(): lambda row, of=name: figures.number(row[of]) for name in frames.RATES}
 NOTE = "Test split, one-vs-rest. A rate with a zero denominator is reported as 0."
 
 
@@ -34,11 +35,7 @@ def compute(runs: Sequence[Run], rules: Sequence[str] = ("half", "tuned")) -> pd
 
 def readable(frame: pd.DataFrame) -> Table:
     """The table of one run and rule."""
-    rows = [
-        [row["class"], *(f"{row[name]:,}" for name in COUNTS), *(figures.number(row[name]) for name in frames.RATES)]
-        for row in frame.to_dict("records")
-    ]
-    return Table(HEADER, rows)
+    return Table.of(frame, COLUMNS)
 
 
 def _write(frame: pd.DataFrame, request: ViewRequest, keys: list[str]) -> Output:
@@ -53,12 +50,12 @@ def _write(frame: pd.DataFrame, request: ViewRequest, keys: list[str]) -> Output
 
 def draw(frame: pd.DataFrame, ax: Axes) -> None:
     """Counts as text, rates as coloured cells."""
-    _, rows = readable(frame)
+    header, rows = readable(frame)
     texts = [row[1:] for row in rows]
-    shares = np.zeros((len(rows), len(HEADER) - 1))
+    shares = np.zeros((len(rows), len(header) - 1))
     shares[:, len(COUNTS) :] = np.nan_to_num(frame[frames.RATES].to_numpy(float))
     names = [figures.wrapped(name, 44) for name in frame["class"]]
-    figures.heatmap(ax, shares, columns=HEADER[1:], rows=names, cmap=figures.shades())
+    figures.heatmap(ax, shares, columns=header[1:], rows=names, cmap=figures.shades())
     figures.write_values(ax, shares, texts)
     ax.xaxis.tick_top()
     ax.tick_params(length=0, rotation=0)

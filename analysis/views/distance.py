@@ -44,14 +44,10 @@ def run(request: ViewRequest, *, metric: str, bins: int) -> list[Output]:
 
 
 def compute(runs: Sequence[Run], rules: Sequence[str], *, out: Path, metric: str = "", bins: int = 5) -> pd.DataFrame:
-    """A metric of groups of test samples by their distance to the nearest training sample.
+    """A metric of groups of test samples of equal size by their distance to the nearest training sample.
 
-    Args:
-        runs: those without locations are left out.
-        rules: see `ViewRequest.rules`; single-label runs have one.
-        out: where features are, for runs that did not record distances.
-        metric: see ``CARD``; runs that do not have it are left out.
-        bins: groups of equal size; samples of equal distance stay together.
+    Samples of equal distance stay together. Runs without locations or without the metric are left out; features are
+    looked for in `out`, for runs that did not record distances.
 
     Returns:
         A row per run x rule x group: the columns of `frames.run_columns`, then ``rule metric from_km to_km samples

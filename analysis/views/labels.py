@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from analysis import figures, frames, ranking, samples
 from analysis.card import Option, ViewCard
-from analysis.contract import Output, Table, ViewRequest
+from analysis.contract import Output, Table, ViewRequest, check_seed
 from analysis.writing import write_view
 from data import paths, store
 from data.errors import RequestError
@@ -45,8 +45,9 @@ def run(request: ViewRequest, *, count: int, folds: int, seed: int, data_root: s
     """Write the suspected labels of one feature set, and what leaving them out of test changes in the runs on it."""
     if find_spec("cleanlab") is None:
         raise RequestError("analyze labels needs cleanlab; install it with: pip install 'frozen-earth[labels]'")
-    if count < 1 or folds < 2 or not 0 <= seed < 2**32:
-        raise RequestError("--count must be at least 1, --folds at least 2, --seed from 0 to 4294967295")
+    if count < 1 or folds < 2:
+        raise RequestError("--count must be at least 1, --folds at least 2")
+    check_seed(seed)
     where = request.feature_folder()
     present = store.splits_in(where)
     if request.split != "all" and request.split not in present:
@@ -56,12 +57,8 @@ def run(request: ViewRequest, *, count: int, folds: int, seed: int, data_root: s
     if request.split != "all":
         frame = every[every["split"] == request.split].reset_index(drop=True)
     dataset, encoder = store.dataset_slug(sets[0].identity), store.encoder_slug(sets[0].identity)
-    about = {
-        "dataset": dataset,
-        "encoder": encoder,
-        "model": frames.model_words(sets[0].identity["encoder"]),
-        "simulated": sets[0].simulated,
-    }
+    model = frames.model_words(sets[0].identity["encoder"])
+    about = {"dataset": dataset, "encoder": encoder, "model": model, "simulated": sets[0].simulated}
     stem = request.target("labels") / f"labels__{dataset}__{encoder}__{request.split}"
     shown = frame.loc[frame["suspected"]].head(count)
     images, note = _images(shown, sets[0], data_root)
@@ -79,10 +76,7 @@ def run(request: ViewRequest, *, count: int, folds: int, seed: int, data_root: s
 def compute(sets: Sequence[store.FeatureSet], *, folds: int = 5, seed: int = 0) -> pd.DataFrame:
     """Judge every label by probes that have not seen the sample.
 
-    Args:
-        sets: splits of one feature set; all of them are learned from, each fold scored by the others.
-        folds: see `probes.out_of_fold.out_of_fold`.
-        seed: likewise.
+    All splits of a feature set are learned from together, each fold scored by the others.
 
     Returns:
         A row per labelled sample, the most suspect first: ``id split given suggested quality suspected``. ``given`` and
@@ -155,11 +149,7 @@ def _judged(truth: np.ndarray, scores: np.ndarray, multilabel: bool) -> tuple[np
 
 
 def ranks(runs: Sequence[Run], suspected: Set[str]) -> pd.DataFrame:
-    """Runs ranked on all of test and without the suspected samples; see `analysis.ranking`.
-
-    Args:
-        runs: of one dataset and test split; those that differ only in their seed are taken together.
-        suspected: ids of test samples.
+    """Runs of one dataset and test split ranked on all of test and without the suspected samples.
 
     Returns:
         A row per setting, the best on all samples first: the columns of `analysis.ranking.rankings`, then

@@ -94,10 +94,10 @@ def _told_apart(frame: pd.DataFrame, runs: Sequence[Run]) -> list[str]:
     }
     of_row = [tests[key] for key in zip(frame["dataset"], frame["encoder"], frame["run"], strict=True)]
     digests = frame[["dataset", "test_split"]].assign(ids=[test.get("ids_sha256", "") for test in of_row])
-    several = digests.groupby(["dataset", "test_split"])["ids"].transform("nunique") > 1
+    sets: Any = digests.groupby(["dataset", "test_split"])["ids"].transform("nunique")
     return [
         f"{words}, {test['rows']:,} samples (SHA-256 of ids {test['ids_sha256'][:12]})" if many else words
-        for words, test, many in zip(frame["test_split"], of_row, several, strict=True)
+        for words, test, many in zip(frame["test_split"], of_row, sets > 1, strict=True)
     ]
 
 

@@ -266,27 +266,29 @@ def search(task: FitTask) -> Iterator[Trial]:
     """Evaluate every k of one distance with one search, on at most `MOST_JUDGED` samples of val."""
     scaler = task.scaler()
     zscores = {"mean": np.asarray(scaler.mean_, np.float32), "scale": np.asarray(scaler.scale_, np.float32)}
+
+    def fitted(params: dict[str, Any], k: int) -> Neighbours:
+        scaled = zscores if params["zscore"] else {}
+        return Neighbours(task.train, task.targets, k, params["distance"], device=task.settings.device, **scaled)
+
     if task.val is None:
         for params in task.candidates:
-            place = {"device": task.settings.device, **(zscores if params["zscore"] else {})}
-            probe = Neighbours(task.train, task.targets, params["k"], params["distance"], **place)
-            yield task.evaluate(params, probe, fit_s=0.0)
+            yield task.evaluate(params, fitted(params, params["k"]), fit_s=0.0)
         return
     judged = np.sort(np.random.default_rng(task.seed).permutation(len(task.val_truth))[:MOST_JUDGED])
     val, truth = inputs.in_memory([task.val], judged), task.val_truth[judged]
     groups: dict[tuple[str, bool], list[dict[str, Any]]] = {}
     for params in task.candidates:
         groups.setdefault((params["distance"], params["zscore"]), []).append(params)
-    for (distance, zscore), members in groups.items():
+    for members in groups.values():
         start = time.perf_counter()
-        place = {"distance": distance, "device": task.settings.device, **(zscores if zscore else {})}
-        widest = Neighbours(task.train, task.targets, max(params["k"] for params in members), **place)
+        widest = fitted(members[0], max(params["k"] for params in members))
         blocks = [val[row : row + JUDGED_ROWS] for row in range(0, len(val), JUDGED_ROWS)]
         with ThreadPoolExecutor(task.threads) as pool:
             near = np.concatenate(list(pool.map(widest.neighbours, blocks)))
         seconds = (time.perf_counter() - start) / len(members)  # nothing is fitted: all of this is scoring
         for params in members:
-            probe = Neighbours(task.train, task.targets, params["k"], **place)
+            probe = fitted(params, params["k"])
             given = probe.shares(near[:, : params["k"]])
             scores = in_columns(given, probe.classes_, classes=task.classes, multilabel=task.multilabel)
             said = task.judge(truth, scores)
