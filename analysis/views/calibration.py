@@ -102,7 +102,7 @@ def _reading(frame: pd.DataFrame) -> str:
     """What the panels of a multi-label run are."""
     if not bool(frame["multilabel"].iloc[0]):
         return ""
-    classes = frame["class"].nunique()
+    classes = len(set(frame["class"]))
     most = f"The {MOST_PANELS} most frequent of {classes} classes. " if classes > MOST_PANELS else ""
     return f"{most}Horizontal: mean score in the bin. Larger points: more samples. By decreasing support. "
 
