@@ -148,16 +148,8 @@ class FitFlags:
         if self.val != "matched" and not shots:
             raise RequestError(f"--val {self.val}: only with --shots; without it, all of val is used")
 
-<<<<<<< HEAD
     def with_protocol(self, **more: Any) -> tuple[Self, dict[str, Any]]:
-        """These flags and some others, with the values that the protocol sets.
-
-        Args:
-            more: further flags of the command, by name; None where not given.
-=======
-    def with_protocol(self, **more: Any) -> tuple["FitFlags", dict[str, Any]]:
         """These flags and `more` of the command (None where not given), with the values that the protocol sets.
->>>>>>> 04090eb (One result and its seconds pass through a probe's fit; p-values of a comparison are corrected as they are listed; shorter docstrings)
 
         Raises:
             RequestError: unknown protocol, or a flag contradicts it.

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
+from sklearn.utils.class_weight import compute_sample_weight
 
 from probes import networks
 from probes.card import ProbeCard
-from probes.search import FitTask, Trial, class_weights
+from probes.search import FitTask, Trial
 
 CARD = ProbeCard(standardize="train", class_weights=("single-label",), gpu=True)
 
@@ -84,7 +85,7 @@ def _trained(task: FitTask, members: list[dict[str, Any]]) -> Iterator[MLPClassi
     rng, rows, device = np.random.RandomState(task.seed), np.arange(len(task.train)), task.settings.device
     model = build(members[0], seed=task.seed, multilabel=task.multilabel, n_jobs=1)
     usual = model.get_params()
-    weights = class_weights(task.labels, task.classes) if task.settings.balanced else None
+    weights = compute_sample_weight("balanced", task.labels) if task.settings.balanced else None
     networks.initialize(model.set_params(random_state=rng), task.train, task.targets)
     trainer = None if device == "cpu" else networks.Trainer(model, task.train, task.targets, device, weights)
     done = 0
