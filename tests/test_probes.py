@@ -20,7 +20,7 @@ from data.store import reader
 from probes import fit, inputs, metrics, models, probabilities
 from probes.card import PROBES
 from probes.kinds import rf
-from probes.scores import shrunk_thresholds
+from probes.scores import score, shrunk_thresholds
 from probes.settings import Settings
 
 KINDS = PROBES.names()
@@ -132,7 +132,7 @@ def test_a_saved_model_is_loaded_through_the_whitelist_and_scores_the_same(kind,
     run = _run(folders[multilabel], tmp_path, kind)
     features = store.read_features(folders[multilabel] / "test.h5").features.astype(np.float32)
     model = models.load_model(run.folder / "model.skops")
-    again = fit.score(model, features, classes=5, multilabel=multilabel)
+    again = score(model, features, classes=5, multilabel=multilabel)
     np.testing.assert_array_equal(again, run.predictions("test").scores)
 
 
@@ -308,7 +308,7 @@ def test_calibration_is_fitted_on_val_recorded_and_part_of_the_saved_model(folde
         assert told["left_as_they_are"] == []
         features = store.read_features(folders[multilabel] / "test.h5").features.astype(np.float32)
         model = models.load_model(run.folder / "model.skops")
-        again = fit.score(model, features, classes=5, multilabel=multilabel)
+        again = score(model, features, classes=5, multilabel=multilabel)
         np.testing.assert_array_equal(again, run.predictions("test").scores)
         truth = metrics.one_hot(run.predictions("val").labels, 5) if not multilabel else run.predictions("val").labels
         squares = (run.predictions("val").scores - truth) ** 2

@@ -6,6 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 
 from analysis import leaks, spectra, tables
 from analysis.card import Option, ViewCard
@@ -18,7 +19,6 @@ from data.dataset import EODataset
 from data.errors import RequestError
 from probes import spatial
 from probes.metrics import label_matrix
-from probes.shapes import Truth
 
 CARD = ViewCard(
     input="dataset",
@@ -49,7 +49,7 @@ class Material:
     bands: tuple[Band, ...] = ()
     features: np.ndarray | None = None
 
-    def of_class(self) -> Truth:
+    def of_class(self) -> Bool[np.ndarray, "samples classes"]:
         """Which classes each sample has."""
         return label_matrix(self.labels, len(self.class_names))
 
