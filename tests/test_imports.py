@@ -48,6 +48,7 @@ MAY_IMPORT = {
                 "jackknife",
                 "scores",
                 "spatial",
+                "shapes",
             )
         ),
     },
