@@ -248,7 +248,11 @@ def progress(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]
         from tqdm import tqdm  # deferred: only here
 
         with tqdm(total=total, desc=label, unit=f" {unit}", file=sys.stderr) as plain:
-            yield lambda count, bottleneck=None: plain.update(count)
+
+            def update(count: int, bottleneck: str | None = None) -> None:
+                plain.update(count)
+
+            yield update
         return
     start = last = time.monotonic()
     done = 0

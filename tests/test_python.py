@@ -3,8 +3,11 @@
 import doctest
 import inspect
 import pickle
+import re
+import tomllib
 import warnings
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -200,3 +203,23 @@ def test_examples_run(tmp_path, monkeypatch):
             for test in doctest.DocTestFinder(recurse=False).find(getattr(package, name), name, module=False):
                 with warnings.catch_warnings(action="ignore"):
                     assert doctest.DocTestRunner().run(test).failed == 0
+
+
+def test_the_code_of_the_guide_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("analysis.projection.project", lambda features, **_: features[:, :2])  # takes seconds
+    page = Path(__file__).parent.parent / "docs" / "guide" / "python.md"
+    for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        with warnings.catch_warnings(action="ignore"):
+            exec(code.replace("limit=150", "limit=30"), {})
+
+
+def test_the_conda_recipe_has_the_dependencies_and_commands_of_the_project():
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    recipe = (Path(__file__).parent.parent / "docs" / "packaging" / "recipe.yaml").read_text()
+    renamed = {"torch": "pytorch", "matplotlib": "matplotlib-base", "xxhash": "python-xxhash"}
+    for one in project["dependencies"]:
+        name, _, least = one.partition(">=")
+        assert f"    - {renamed.get(name, name)} >={least}\n" in recipe, one
+    assert all(f"      - {name} = {start}\n" in recipe for name, start in project["scripts"].items())
+    assert f"  version: {project['version']}\n" in recipe
