@@ -259,7 +259,7 @@ def test_the_table_marks_the_best_and_the_lowest_hamming_loss_is_best(out):
 
 
 def test_the_csv_keeps_every_digit_and_every_split(out, tmp_path):
-    outputs = table.run(ViewRequest(out=out, folder=tmp_path))
+    outputs = run_view("table", ViewRequest(out=out, folder=tmp_path))
     frame = pd.read_csv(outputs[0].file("csv"), float_precision="round_trip")
     for run in all_runs(out):
         for split in ("val", "test"):
