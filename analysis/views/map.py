@@ -144,12 +144,8 @@ def draw_figure(frame: pd.DataFrame, *, drawing: Drawing) -> Figure:
         ax.set_yticks([])
     first = frame.iloc[0]
     shown = frame[frame["cells"] > 0]
-    opacity = 1.0 if drawing.picture is None else OPACITY
     handles = [
-        Patch(
-            color=np.array(colour(drawing.one.class_names.index(name))) * opacity / 255 + (1 - opacity) * GREY,
-            label=f"{name} {share:.0%}",
-        )
+        Patch(color=_legend_colour(drawing, name), label=f"{name} {share:.0%}")
         for name, share in zip(shown["class"], shown["share"], strict=True)
     ]
     figure.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize="small")
@@ -158,14 +154,24 @@ def draw_figure(frame: pd.DataFrame, *, drawing: Drawing) -> Figure:
     return figure
 
 
+def _legend_colour(drawing: Drawing, name: str) -> tuple[float, float, float]:
+    """Colour of a class as the map shows it over a scene of mean grey."""
+    red, green, blue = (part / 255 for part in colour(drawing.one.class_names.index(name)))
+    if drawing.picture is None:
+        return red, green, blue
+    under = (1 - OPACITY) * GREY
+    return red * OPACITY + under, green * OPACITY + under, blue * OPACITY + under
+
+
 def draw(one: SceneMap, ax: Axes, picture: np.ndarray | None) -> None:
     """Each cell in its class's colour over the scene in grey; nothing where there is no data."""
-    table = np.array([(255, 255, 255, 0), *((*colour(k), 255) for k in range(len(one.class_names)))], np.uint8)
     grid, (down, right) = one.grid, one.grid.cells
+    opacity = 255 if picture is None else round(255 * OPACITY)  # alpha= would count twice in SVG
+    table = np.array([(255, 255, 255, 0), *((*colour(k), opacity) for k in range(len(one.class_names)))], np.uint8)
     if picture is not None:
         grey = picture.mean(axis=2)
         ax.imshow(grey, cmap="gray", vmin=-255, vmax=255, extent=(0, grid.width, grid.height, 0))
     extent = (0, right * grid.cell, down * grid.cell, 0)
-    ax.imshow(table[one.classes], interpolation="nearest", extent=extent, alpha=1.0 if picture is None else OPACITY)
+    ax.imshow(table[one.classes], interpolation="nearest", extent=extent)
     ax.set(xlim=(0, grid.width), ylim=(grid.height, 0))
     ax.set_title("map", loc="left", fontsize="medium")
