@@ -213,7 +213,7 @@ def overall(frame: pd.DataFrame) -> pd.DataFrame:
     """Ranks of every model and probe on every dataset, the best first.
 
     Returns:
-        A row a rule x model x probe: ``rule name <dataset> ... mean_rank simulated``; ``mean_rank`` is NaN unless it
+        A row per rule x model x probe: ``rule name <dataset> ... mean_rank simulated``; ``mean_rank`` is NaN unless it
         ran on all datasets. The frame is one of `named`. Single-label datasets have one rule and count under each.
     """
     datasets, rows = list(dict.fromkeys(frame["dataset"])), []

@@ -190,9 +190,9 @@ def draw_sample(ax: Axes, pixels: UInt8[np.ndarray, "height width 3"], text: str
     ax.set_title(text, fontsize=7.5, color=colour, loc="left", y=0, va="top", pad=-4, linespacing=1.25)
 
 
-def span(row: dict[str, Any]) -> str:
+def span(row: dict[str, Any], *, bold: bool = False) -> str:
     """`with_interval` of a row's ``value``, ``low`` and ``high``."""
-    return with_interval(row["value"], row["low"], row["high"])
+    return with_interval(row["value"], row["low"], row["high"], bold=bold)
 
 
 def number(value: float, digits: int = 3) -> str:

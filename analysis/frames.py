@@ -114,7 +114,7 @@ def per_class_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Counts and rates of every class of every run, on test, as the runs recorded them.
 
     Returns:
-        A row a run x rule x class: the columns of `run_columns`, then ``rule index class support tp fp tn fn
+        A row per run x rule x class: the columns of `run_columns`, then ``rule index class support tp fp tn fn
         precision recall specificity f1 f2 ap threshold``; what a run left undefined is NaN.
     """
     rows = []
@@ -237,10 +237,9 @@ def _setting_words(name: str, value: Any) -> str:
         return ""  # the default
     if name == "options":
         return ", ".join(f"{option} {_option_words(chosen)}" for option, chosen in value.items())
-    if name == "shots":
-        return f"{value} shot" if value == 1 else f"{value} shots"
     worded = {
         "protocol": f"{value} protocol",
+        "shots": f"{value} shot{'s' * (value != 1)}",
         "select": f"selected by {value}",
         "folds": f"{value} folds",
         "refit": "refitted on train and val",

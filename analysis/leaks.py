@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt64
@@ -107,14 +108,8 @@ def scenes(ids: Sequence[str]) -> dict[str, list[str]] | None:
     return words
 
 
-@dataclass(frozen=True)
-class Pixels:
-    """Digests of a split's samples.
-
-    Args:
-        digests: (N,) uint64 of all bands; equal pixels have equal digests.
-        blank: (N,) whether each band has one value only.
-    """
+class Pixels(NamedTuple):
+    """Digests of the bands of a split's samples, and whether each band of a sample has one value only."""
 
     digests: UInt64[np.ndarray, " samples"]
     blank: Bool[np.ndarray, " samples"]

@@ -24,16 +24,8 @@ COMPARED = "Significant: p of the paired difference below 0.05 after Holm's corr
 
 @dataclass(frozen=True)
 class Contender:
-    """Runs of one setting under one rule, on the test samples that all contenders share.
+    """Runs that differ only in their seed under one rule: means over them on the test samples that all share."""
 
-    Args:
-        runs: that differ only in their seed; the first stands for them.
-        rule: their decision rule.
-        metric: what is compared.
-        pooled: means over them.
-    """
-
-    runs: tuple[Run, ...]
     rule: str
     metric: str
     pooled: Pooled
@@ -41,7 +33,7 @@ class Contender:
     @property
     def run(self) -> Run:
         """The one that stands for all."""
-        return self.runs[0]
+        return self.pooled.runs[0]
 
     @property
     def value(self) -> float:
@@ -142,7 +134,7 @@ def _contend(runs: Sequence[Run], rule: str, metric: str, without: Set[str]) -> 
     pooled = [
         pooling.pool(group, [judged[run.folder] for run in group], units, only=metric) for group in pooling.groups(runs)
     ]
-    return [Contender(one.runs, rule, metric, one) for one in pooled], len(shared)
+    return [Contender(rule, metric, one) for one in pooled], len(shared)
 
 
 def _advice(runs: Sequence[Run], sets: Sequence[Set[str]]) -> str:
@@ -198,7 +190,7 @@ def _ranked(contenders: list[Contender]) -> tuple[list[Contender], list[dict[str
         pairs.append(about | dict(zip(PAIR_VALUES, values, strict=True)) | {"simulated": contenders[i].run.simulated})
     rows = [
         frames.run_columns(one.run)
-        | {"seeds": len(one.runs), "rule": one.rule, "value": one.value}
+        | {"seeds": len(one.pooled.runs), "rule": one.rule, "value": one.value}
         | frames.interval_columns(one.interval)
         | {"few_cells": one.pooled.units.warning or "", "rank": 1 + int(better[row]), "tied": bool(tied[row])}
         | {"published": tuple(protocol.matching(one.run.record, metric))}

@@ -19,13 +19,9 @@ STDS = 2.0  # an image spans the dataset's mean plus and minus so many standard 
 
 
 def open_samples(dataset: dict[str, Any], split: str, *, data_root: Path | None, ids: Sequence[str]) -> EODataset:
-    """Open the split that predictions are of; where it lacks some samples, as after --split-by, all splits.
+    """Open the split that predictions are of; where it lacks some of the ids, as after --split-by, all splits.
 
-    Args:
-        dataset: the ``dataset`` identity of a run's features.
-        split: ``val`` or ``test``.
-        data_root: folder of the data; None means ``EO_DATA_ROOT``, then ``datasets``.
-        ids: samples that it must hold.
+    The dataset is the ``dataset`` identity of a run's features; by default it is in ``EO_DATA_ROOT`` or ``datasets``.
 
     Raises:
         RequestError: the data are not there, or are other data.

@@ -1,7 +1,7 @@
 """Whether bands hold what their names say: their statistics and correlations against what sensors measure."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
@@ -31,28 +31,15 @@ CIRRUS_MEAN = 60.0  # B10 sees the upper atmosphere only; 12 in EuroSAT, 22 in S
 DECIBELS = (-45.0, 5.0)
 
 
-@dataclass(frozen=True)
-class Mismatch:
-    """A band that does not look like what its name says.
-
-    Args:
-        band: its name.
-        reason: what was measured, and what was expected.
-    """
+class Mismatch(NamedTuple):
+    """A band that does not look like what its name says: what was measured, and what was expected."""
 
     band: str
     reason: str
 
 
-@dataclass(frozen=True)
-class Summary:
-    """Pixels of one band over some images.
-
-    Args:
-        mean: of all pixels.
-        largest: of all pixels.
-        grid: every image reduced to the same few block means, all images joined.
-    """
+class Summary(NamedTuple):
+    """Pixels of one band over some images; the grid has the same few block means of every image, all joined."""
 
     mean: float
     largest: float
@@ -78,7 +65,7 @@ def mismatches(dataset: EODataset, bands: Sequence[Band]) -> list[Mismatch]:
             found[band.name].append(Summary(float(pixels.mean()), float(pixels.max()), blocks))
     joined = {}
     for name, parts in found.items():
-        means, largest, grids = zip(*((part.mean, part.largest, part.grid) for part in parts), strict=True)
+        means, largest, grids = zip(*parts, strict=True)
         joined[name] = Summary(float(np.mean(means)), max(largest), np.concatenate(grids))
     optical = {band.name: joined[band.name] for band in known if band.sensor == "S2"}
     radar = {band.name: joined[band.name] for band in known if band.sensor == "S1"}

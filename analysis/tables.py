@@ -39,13 +39,7 @@ def write_documents(shown: Sequence[Table], stem: Path, title: str, *, left: int
 
 
 def markdown_page(outputs: Sequence[Output], with_tables: Sequence[Output], notes: Sequence[str]) -> str:
-    """Sections of a page that shows outputs: figure, caption and for some their tables; then what is missing.
-
-    Args:
-        outputs: with figures that lie beside the page.
-        with_tables: those of them whose tables are shown too.
-        notes: what is missing, and why.
-    """
+    """Sections of a page beside the figures of outputs: figure, caption and for some their tables; then the notes."""
     text = ""
     for output in outputs:
         png = output.file("png")

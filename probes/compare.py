@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 from data.errors import RequestError
 from data.runs import Predictions, Run
-from probes import intervals, jackknife, pooling
+from probes import intervals, jackknife, metrics, pooling
 
 
 def compare(one: Run, other: Run, *, rule: str = "tuned", other_rule: str | None = None) -> dict[str, Any]:
@@ -53,12 +53,12 @@ def compare(one: Run, other: Run, *, rule: str = "tuned", other_rule: str | None
     corrected = intervals.holm([one.p for one in of_pairs.values()])
     found = {
         name: {
-            "one": _defined(values[0][name].value),
-            "other": _defined(values[1][name].value),
-            "difference": _defined(difference.value),
+            "one": metrics.number(values[0][name].value),
+            "other": metrics.number(values[1][name].value),
+            "difference": metrics.number(difference.value),
             "interval": None if difference.interval is None else list(difference.interval),
-            "p": _defined(difference.p),
-            "p_holm": _defined(p_holm),
+            "p": metrics.number(difference.p),
+            "p_holm": metrics.number(p_holm),
         }
         for (name, difference), p_holm in zip(of_pairs.items(), corrected, strict=True)
     }
@@ -70,11 +70,6 @@ def compare(one: Run, other: Run, *, rule: str = "tuned", other_rule: str | None
         "metrics": found,
         "mcnemar": None if one.multilabel else mcnemar(*right),
     }
-
-
-def _defined(value: float) -> float | None:
-    """A JSON number; NaN becomes None."""
-    return None if np.isnan(value) else float(value)
 
 
 def mcnemar(one: Bool[np.ndarray, " samples"], other: Bool[np.ndarray, " samples"]) -> dict[str, float | int]:

@@ -16,8 +16,7 @@ There is no interval if `why_none` finds a reason, such as a class with fewer th
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import special  # not scipy.stats, which takes half a second to import
@@ -51,10 +50,6 @@ class Interval:
     by: str
     units: int
     reason: str | None = None
-
-    def as_record(self) -> dict[str, Any]:
-        """The entry of ``run.json``."""
-        return asdict(self) | {"interval": None if self.interval is None else list(self.interval)}
 
 
 @dataclass(frozen=True)

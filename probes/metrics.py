@@ -99,7 +99,7 @@ def multilabel_metrics(truth: Truth, predicted: Truth, scores: Scores) -> dict[s
     defined = each[~np.isnan(each)]
     values["map_macro"] = np.array([defined.mean() if len(defined) else np.nan])
     values["map_micro"] = average_precision(truth.reshape(-1, 1), scores.reshape(-1, 1))
-    return {name: _number(values[name][0]) for name in MULTILABEL}
+    return {name: number(values[name][0]) for name in MULTILABEL}
 
 
 def single_label_metrics(
@@ -107,7 +107,7 @@ def single_label_metrics(
 ) -> dict[str, float | None]:
     """All metrics of a single-label run."""
     values = from_sums(_sums(one_hot(labels, classes), one_hot(predicted, classes)))
-    return {name: _number(values[name][0]) for name in SINGLE_LABEL}
+    return {name: number(values[name][0]) for name in SINGLE_LABEL}
 
 
 def class_rows(
@@ -130,7 +130,7 @@ def class_rows(
     }
     return [
         {"name": name}
-        | {column: _number(values[k]) for column, values in columns.items()}
+        | {column: number(values[k]) for column, values in columns.items()}
         | {"threshold": None if thresholds is None else float(thresholds[k])}
         for k, name in enumerate(names)
     ]
@@ -176,7 +176,7 @@ def from_sums(
     return values
 
 
-def _number(value: np.generic) -> float | int | None:
+def number(value: float | np.generic) -> float | int | None:
     """A JSON number; NaN becomes None."""
-    plain = value.item()
+    plain = value.item() if isinstance(value, np.generic) else value
     return None if plain != plain else plain

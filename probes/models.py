@@ -53,11 +53,7 @@ def save_model(estimator: Any, path: Path) -> None:
 
 
 def load_model(path: Path, *, sha256: str | None = None) -> Any:
-    """Read a fitted estimator; a file that holds any type not known to be harmless is refused.
-
-    Args:
-        path: the file.
-        sha256: what the file must be; None takes any.
+    """Read a fitted estimator; a file of another digest, or with a type not known to be harmless, is refused.
 
     Raises:
         RequestError: absent, changed or damaged, or it holds other types, or a tree that would lead out of its own

@@ -16,13 +16,7 @@ NEIGHBOURS = 5  # as in the paper, and scikit-learn-contrib's default
 
 
 def check(method: str, *, multilabel: bool, views: int) -> None:
-    """Raise a RequestError if oversampling is not possible.
-
-    Args:
-        method: one of `probes.flags.OVERSAMPLING`.
-        multilabel: whether a sample may have several classes.
-        views: see `probes.settings.Settings`.
-    """
+    """Raise a RequestError if oversampling by one of `probes.flags.OVERSAMPLING` is not possible."""
     if multilabel:
         raise RequestError(
             f"--oversample {method}: the labels of a sample between two multi-label samples are unknown; give "

@@ -96,10 +96,7 @@ class Protocol:
     def differences(self, kind: str, encoder: dict[str, Any], given: dict[str, Any] | None = None) -> list[str]:
         """How a run differs from the protocol.
 
-        Args:
-            kind: probe kind.
-            encoder: of the features' identity.
-            given: by name, flags that no protocol uses, such as ``split-by``; None where not given.
+        ``encoder`` is that of the features' identity; ``given`` are flags that no protocol uses, such as ``split-by``.
         """
         found = [text for text in self.differs if not text.startswith(ONLY) or text.startswith(f"{ONLY}{kind}: ")]
         found = [text.removeprefix(f"{ONLY}{kind}: ") for text in found]

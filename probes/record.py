@@ -5,6 +5,7 @@ Each function makes one part; `probes.fit.run_probe` puts them together.
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
@@ -119,7 +120,7 @@ def interval_parts(
     """``intervals`` of test in the record, by rule and metric, and ``interval_units``: the independent units."""
     by_rule = {
         rule: {
-            name: one.as_record()
+            name: asdict(one)
             for name, one in intervals.intervals(truth, decided, scores, units, names, multilabel=multilabel).items()
         }
         for rule, decided in decisions.items()

@@ -54,9 +54,6 @@ def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def summary(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Runs of several seeds pooled: mean, standard deviation and interval of every metric, in the order of the runs.
 
-    Args:
-        runs: of one feature set, tested on the same samples.
-
     Returns:
         A row per group and metric: ``dataset encoder simulated kind shots fraction rule train_rows val_rows metric
         seeds mean std low high min max by reason``. ``train_rows`` and ``val_rows`` are means, ``seeds`` counts the

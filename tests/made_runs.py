@@ -1,6 +1,7 @@
 """Probe runs for the tests of analysis: records and predictions of made-up scores, written through the run contract."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 from helpers import TinyDataset, encoder_identity
@@ -92,7 +93,7 @@ def make_run(
             right = float((truth & decided).any(axis=1).mean())
             metrics[rule] = macro | {"accuracy": right, "balanced_accuracy": macro["recall_macro"]}
         found = intervals_of(truth, decided, scores, units(lonlat, len(labels)), class_names, multilabel=multilabel)
-        intervals[rule] = {metric: found[metric].as_record() for metric in metrics[rule]}
+        intervals[rule] = {metric: asdict(found[metric]) for metric in metrics[rule]}
     record = {
         "dataset": store.dataset_slug(first),
         "encoder": store.encoder_slug(first),

@@ -18,11 +18,7 @@ from data.runs import Run
 
 
 def compute(run: Run, out: Path) -> pd.DataFrame:
-    """Samples of each class in each split.
-
-    Args:
-        run: a run.
-        out: where its features are looked for; without them the labels of train are unknown.
+    """Samples of each class in each split of a run; without its features in `out`, the labels of train are unknown.
 
     Returns:
         A row per class x split: ``dataset class split count published simulated``; ``count`` is NaN where unknown,

@@ -65,10 +65,6 @@ def matching(record: dict[str, Any], metric: str) -> list[Match]:
     """The published numbers of this run's data, model, bands and probe, those of the nearest protocol first.
 
     Where several protocols of one study fit, such as two image sizes, only the nearest is kept.
-
-    Args:
-        record: a run's ``run.json``.
-        metric: a metric of the run contract.
     """
     known, found = described(record), []
     for one in reference.PUBLISHED:
@@ -88,12 +84,10 @@ def _fits(here: Any, wanted: Any) -> bool:
 
 
 def differences(record: dict[str, Any], protocol: Mapping[str, Any]) -> tuple[str, ...]:
-    """Every recorded setting in which a run differs from a published protocol.
+    """Every setting recorded in a run's ``run.json`` that differs from a published protocol.
 
-    Args:
-        record: a run's ``run.json``.
-        protocol: settings by the names of `described`, ``...`` for one that may be anything; whatever it does not name
-            must be as in `PLAIN`, and any other recorded argument of the probe must be off.
+    The protocol has settings by the names of `described`, ``...`` for one that may be anything; whatever it does not
+    name must be as in `PLAIN`, and any other recorded argument of the probe must be off.
     """
     known, found, wanted = described(record), [], PLAIN | dict(protocol)
     for name, value in wanted.items():

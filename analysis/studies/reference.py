@@ -198,14 +198,7 @@ _BENCH_INPUT = {"image_size": 224, "interpolation": "bilinear", "normalization":
 
 
 def _bench(model: str, match: dict[str, Any], made: dict[str, Any], **values: tuple[float, float]) -> list[Published]:
-    """torchgeo-bench's kNN and linear number of one model on each set.
-
-    Args:
-        model: as the source names it.
-        match: see `Published`; ``bands`` is ``all`` for all bands of a set.
-        made: how the model was used, see ``protocol`` of `Published`.
-        values: by set, the number of kNN and of linear.
-    """
+    """torchgeo-bench's kNN and linear number of one model on each set; ``all`` bands are those of the set."""
     sets: dict[str, tuple[str, str, dict[str, Any] | None, dict[str, Any]]] = {
         "m_eurosat": (
             "m-eurosat", "accuracy", {"dataset": "geobench", "dataset_variant": "m-eurosat", "classes": 10},

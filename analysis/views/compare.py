@@ -50,14 +50,11 @@ def run(request: ViewRequest, *, metric: str, resamples: int, seed: int) -> list
 
 def readable(frame: pd.DataFrame) -> Table:
     """The table of one dataset and rule, best first; bold: ties with the best."""
-    with_published = any(frame["published"])
-    rows = []
-    for row in frame.to_dict("records"):
-        cell = figures.with_interval(row["value"], row["low"], row["high"], bold=row["tied"])
-        published = "; ".join(match.words() for match in row["published"])
-        rows.append([row["model"], row["probe"], f"{row['rank']}", cell, *([published] * with_published)])
-    header = ["Model", "Probe", "Rank", frames.metric_of(frame), *(["Published"] * with_published)]
-    return Table(header, rows)
+    columns: dict[str, Any] = {"Model": "{model}", "Probe": "{probe}", "Rank": "{rank}"}
+    columns[frames.metric_of(frame)] = lambda row: figures.span(row, bold=row["tied"])
+    if any(frame["published"]):
+        columns["Published"] = lambda row: "; ".join(match.words() for match in row["published"])
+    return Table.of(frame, columns)
 
 
 def _write(frame: pd.DataFrame, pairs: pd.DataFrame, stem: Path) -> Output:

@@ -182,13 +182,7 @@ def draw_panels(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
 
 
 def draw_one_vs_rest(frame: pd.DataFrame, ax: Axes, name: str) -> None:
-    """One class coloured, the rest grey; the rarer on top.
-
-    Args:
-        frame: of `compute`.
-        ax: where to draw.
-        name: the class.
-    """
+    """One class coloured, the rest grey; the rarer on top."""
     has = frame[f"{CLASS}{name}"].to_numpy(dtype=bool)
     groups = [(~has, UNLABELLED, 1), (has, figures.PALETTE[0], 2 if has.mean() <= 0.5 else 0)]
     for mask, colour, order in groups:
