@@ -318,7 +318,7 @@ def _print_summary(runs: "list[Run]", out: Path) -> None:
         part = f"{shots} per class" if shots else f"{fraction:g} of train" if fraction else "all"
         table.append([kind, part, rule, *(_mean_and_interval(by_metric[column]) for column in columns)])
     seeds = sorted({run.record["seed"] for run in runs})
-    _print_heading(first.encoder, first)
+    _print_heading(first.encoder, first, first.record["rows"]["test"])
     print(f"mean over {len(seeds)} seeds ({seeds[0]} to {seeds[-1]}) and its 95% interval {rows[0]['by']}")
     print(tabulate(table, headers=["kind", "train", "rule", *columns], disable_numparse=True))
     _print_warnings(runs)
@@ -337,16 +337,16 @@ def _print_results(runs: "list[Run]") -> None:
         for run in runs
         for rule in rules_of(first.multilabel)
     ]
-    _print_heading(first.encoder, first)
+    _print_heading(first.encoder, first, first.record["rows"]["test"])
     print(tabulate(rows, headers=["kind", "rule", *columns], disable_numparse=True))
     _print_warnings(runs)
     for run in runs:
         print(run.folder)
 
 
-def _print_heading(what: str, run: "Run") -> None:
+def _print_heading(what: str, run: "Run", samples: int) -> None:
     simulated = " (simulated data)" if run.simulated else ""
-    print(f"{what} on {run.dataset}{simulated}, {run.record['rows']['test']} test samples")
+    print(f"{what} on {run.dataset}{simulated}, {samples} test samples")
 
 
 def _mean_and_interval(row: dict) -> str:
@@ -363,7 +363,7 @@ def _print_comparison(found: dict, first: "Run", second: "Run") -> None:
         + [_p(row["p"]), _p(row["p_holm"])]
         for name, row in found["metrics"].items()
     ]
-    _print_heading(f"{first.folder.name} and {second.folder.name}", first)
+    _print_heading(f"{first.folder.name} and {second.folder.name}", first, found["samples"])
     headers = ["metric", "first", "second", "difference", f"95% interval, {by}", "p", "p (Holm)"]
     print(tabulate(table, headers=headers, disable_numparse=True))
     print("p: paired test; Holm: corrected for testing every metric; *: below 0.05")
