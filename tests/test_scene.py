@@ -234,6 +234,10 @@ def test_a_folder_of_scenes_is_one_dataset(tmp_path):
     (many / "north.tif").write_bytes((many / "west.tif").read_bytes()[:1000])
     with pytest.raises(RequestError, match=r"north\.tif"):
         opened(many, tmp_path)
+    rasterio.shutil.copy(str(many / "east.tif"), str(many / "north.tif"), driver="COG")  # its directory comes first
+    (many / "north.tif").write_bytes((many / "north.tif").read_bytes()[:100_000])
+    with pytest.raises(RequestError, match=r"north\.tif \((?!Read failed)"):
+        opened(many, tmp_path)
 
 
 def test_bad_scenes_are_one_clear_error(tmp_path):

@@ -209,7 +209,7 @@ def opened(path: Path, scene: Scene | None = None) -> Iterator["rasterio.Dataset
             readers.move_to_end(key)
             yield readers[key]
     except (RasterioError, CPLE_BaseError, OSError, ValueError) as error:
-        why = str(error).removesuffix(".")
+        why = str(error.__cause__ or error).removesuffix(".")  # rasterio refers to what GDAL said
         raise RequestError(f"cannot read {path} ({why}); restore or replace it, or move it away") from error
 
 
