@@ -160,7 +160,7 @@ class _Parquet(Embeddings):
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """See `Embeddings.blocks`."""
         start = 0
-        with pq.ParquetFile(self.file) as source:
+        with _parquet(self.file) as source:
             for group in range(source.num_row_groups):  # in one call, all groups read stay in memory
                 for batch in source.iter_batches(BLOCK_ROWS, row_groups=[group], columns=list(self.vectors)):
                     block = self._matrix(batch)
@@ -215,7 +215,7 @@ class _Parquet(Embeddings):
         from pyproj.exceptions import ProjError
 
         name = geo.get("primary_column", "geometry")
-        with pq.ParquetFile(self.file) as source:
+        with _parquet(self.file) as source:
             if name not in source.schema_arrow.names:
                 return None
             column = source.read(columns=[name]).column(0).to_numpy()
@@ -236,8 +236,13 @@ def _floats(values: pa.Array) -> np.ndarray:
     return values.fill_null(np.nan).to_numpy(zero_copy_only=False)
 
 
+def _parquet(file: Path) -> pq.ParquetFile:
+    """An open file; pages are checked where it has their checksums, as those exported here do."""
+    return pq.ParquetFile(file, page_checksum_verification=True)
+
+
 def _open_parquet(file: Path, product: str | None, embedding: str | None) -> Embeddings:
-    with pq.ParquetFile(file) as source:
+    with _parquet(file) as source:
         schema, rows = source.schema_arrow, source.metadata.num_rows
     about = schema.metadata or {}
     metadata = {name: json.loads(about[name.encode()]) for name in ("geo", "emb") if name.encode() in about}
@@ -249,7 +254,7 @@ def _open_parquet(file: Path, product: str | None, embedding: str | None) -> Emb
     if not rows:
         raise RequestError(f"{file} has no rows: it holds columns {', '.join(names)}, but no embeddings")
     heavy = {*vectors, metadata.get("geo", {}).get("primary_column", "geometry")}
-    with pq.ParquetFile(file) as source:
+    with _parquet(file) as source:
         columns = source.read(columns=[name for name in names if name not in heavy]).to_pandas()
         dim = len(vectors) if len(vectors) > 1 else _list_length(source, next(iter(vectors)))
     kinds = {schema.field(name).type for name in vectors}

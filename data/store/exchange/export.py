@@ -65,5 +65,5 @@ def export(
                     identity=canonical_json(features.identity),
                 )
             return [target]
-        features.to_pandas().to_parquet(temporary, index=False)
+        features.to_pandas().to_parquet(temporary, index=False, write_page_checksum=True)
     return [target]

@@ -71,7 +71,7 @@ def write_geoparquet(features: FeatureSet, target: Path, compact: Compact | None
         "emb": emb,
     }
     table = pa.table(columns).replace_schema_metadata({key: json.dumps(value) for key, value in metadata.items()})
-    pq.write_table(table, target, compression="zstd", row_group_size=ROW_GROUP)
+    pq.write_table(table, target, compression="zstd", row_group_size=ROW_GROUP, write_page_checksum=True)
     return Written(emb, bbox)
 
 
