@@ -16,7 +16,7 @@ import torch
 
 from data import packing, store
 from featurize.embedder import Embedder, copy_batches
-from featurize.encoder import Encoder
+from featurize.encoder import FrozenModel
 from featurize.pipeline import embed_parts, featurize_split
 from featurize.reading import read_batches
 from featurize.runtime import Runtime
@@ -79,7 +79,7 @@ def out_of_memory(machine: Machine) -> dict:
 
 
 @contextmanager
-def little_memory(machine: Machine, encoder: Encoder, rows: int) -> Iterator[None]:
+def little_memory(machine: Machine, encoder: FrozenModel, rows: int) -> Iterator[None]:
     """Leave a GPU a third of the memory that the last batch took; have a CPU refuse more than `rows` images."""
     embed = encoder.embed
 
@@ -128,7 +128,7 @@ def streams(machine: Machine) -> dict:
     }  # fmt: skip
 
 
-def _read(samples, encoder: Encoder, ranges: list) -> Iterator:
+def _read(samples, encoder: FrozenModel, ranges: list) -> Iterator:
     return read_batches(samples, encoder.request.bands, ranges, 0, Meter())
 
 

@@ -14,7 +14,7 @@ from data.packed import PackedSplit
 from featurize.batches import Batch
 from featurize.card import MODELS
 from featurize.embedder import Embedder
-from featurize.encoder import Encoder, EncoderRequest, build_encoder
+from featurize.encoder import EncoderRequest, FrozenModel, build_encoder
 from featurize.reading import read_batches
 from featurize.runtime import Runtime
 from featurize.stages import Meter
@@ -113,7 +113,7 @@ class Machine:
         """The packed images."""
         return PackedSplit(self.packed, "train")
 
-    def encoder(self, name: str, samples: EODataset, **settings: Any) -> Encoder:
+    def encoder(self, name: str, samples: EODataset, **settings: Any) -> FrozenModel:
         """A model with random weights: its size in `sizes`, unless other settings are given."""
         weights = "random" if "random" in MODELS.card(name).weights else None
         settings = {"weights": weights, **self.sizes.models.get(name, {}), **settings}
@@ -160,12 +160,12 @@ def synchronized(device: torch.device, call: Callable[[], Any]) -> Callable[[], 
     return done
 
 
-def batch_of(samples: EODataset, encoder: Encoder, rows: int) -> list[Batch]:
+def batch_of(samples: EODataset, encoder: FrozenModel, rows: int) -> list[Batch]:
     """The first rows of a dataset as one raw batch, in main memory."""
     return next(read_batches(samples, encoder.request.bands, [(0, 0, rows)], 0, Meter()))
 
 
-def embedded(encoder: Encoder, runtime: Runtime, raw: Sequence[Batch], rows: int) -> np.ndarray:
+def embedded(encoder: FrozenModel, runtime: Runtime, raw: Sequence[Batch], rows: int) -> np.ndarray:
     """Features (rows, D) float32 of a raw batch, by the engine's own `Embedder`."""
     torch.backends.cudnn.allow_tf32 = runtime.precision != "fp32"  # as the pipeline does
     return finished(Embedder(encoder.to(runtime.device), runtime).embed(raw, rows, None, Meter()))

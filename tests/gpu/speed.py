@@ -18,7 +18,7 @@ from data.packed import PackedSplit
 from featurize import bench
 from featurize.batches import copied
 from featurize.embedder import Embedder
-from featurize.encoder import Encoder
+from featurize.encoder import FrozenModel
 from featurize.pipeline import featurize_split
 from featurize.reading import read_batches
 from featurize.runtime import PRECISIONS
@@ -95,7 +95,7 @@ def rates(machine: Machine, name: str) -> dict:
     }  # fmt: skip
 
 
-def forward_rate(machine: Machine, encoder: Encoder, samples: EODataset, rows: int, *, compile_: bool) -> float:
+def forward_rate(machine: Machine, encoder: FrozenModel, samples: EODataset, rows: int, *, compile_: bool) -> float:
     """Images/s of resizing, scaling and embedding batches that are on the device already."""
     rows = min(rows, len(samples))
     raw = [batch.on(machine.device) for batch in batch_of(samples, encoder, rows)]
@@ -108,7 +108,7 @@ def forward_rate(machine: Machine, encoder: Encoder, samples: EODataset, rows: i
 class Plain(Dataset):
     """What a plain loop reads: all bands at the model's size, as float32."""
 
-    def __init__(self, samples: PackedSplit, encoder: Encoder, count: int) -> None:
+    def __init__(self, samples: PackedSplit, encoder: FrozenModel, count: int) -> None:
         self.samples, self.encoder, self.count = samples, encoder, min(count, len(samples))
 
     def __len__(self) -> int:
@@ -121,7 +121,7 @@ class Plain(Dataset):
         return torch.cat([self.encoder.resize(image, (side, side)) for image in images], dim=1)[0]
 
 
-def plain_rate(machine: Machine, encoder: Encoder, samples: PackedSplit) -> float:
+def plain_rate(machine: Machine, encoder: FrozenModel, samples: PackedSplit) -> float:
     """Images/s of the loop that most people write: DataLoader, autocast, features back batch by batch."""
     count, workers = machine.sizes.plain
     images = Plain(samples, encoder.cpu(), count)
