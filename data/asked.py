@@ -57,13 +57,7 @@ def current_words() -> list[str]:
 
 
 def recorded_flag(environment: Mapping[str, Any], group: str, name: str) -> Any:
-    """A flag that featurize recorded with features; None where it was not given, or none are recorded.
-
-    Args:
-        environment: of the features; imported ones record their command instead.
-        group: ``model`` or ``data``.
-        name: of the flag.
-    """
+    """A flag that featurize recorded with features; None where it was not given, or none are recorded."""
     asked = environment.get("asked")
     return asked.get(group, {}).get(name) if isinstance(asked, dict) else None
 

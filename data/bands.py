@@ -1,7 +1,7 @@
 """Spectral bands: the Sentinel-1 and Sentinel-2 tables, plain colours, and named band sets."""
 
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from data.errors import RequestError, unknown
@@ -87,10 +87,6 @@ def band_of_file(name: str, declared: Sequence[Band] = ()) -> Band | None:
 
     Anything may come before it, separated by ``_``, ``.`` or ``-``: ``B02.tif``, ``patch_1_B2.TIF``,
     ``tile.b8a_20m.tiff``. None if the name does not end in a band's.
-
-    Args:
-        name: the file's name.
-        declared: bands that have names of their own beside the known ones.
     """
     stem = name.rpartition(".")[0] or name
     for band in sorted(declared, key=lambda band: -len(band.name)):
@@ -107,15 +103,13 @@ def choose_bands(available: Sequence[Band], spec: str, *, where: str = "this dat
         available: the dataset's bands.
         spec: ``rgb``, ``s2-9``, ``all``, ``B04,b8``... Colours also find the band of that colour.
         where: name of the dataset in error messages.
-
-    Raises:
-        RequestError: an unknown set, a band the dataset does not have, or a band named twice.
     """
     if spec == "all":
         return tuple(available)
     by_name = {band.colour: band for band in available if band.colour} | {band.name: band for band in available}
     wanted = BAND_SETS.get(spec) or tuple(part.strip() for part in spec.split(","))
-    wanted = [_name_among(by_name, name) for name in wanted]
+    known = {name: band.name for name in wanted if name not in by_name and (band := known_band(name))}
+    wanted = [known[name] if known.get(name) in by_name else name for name in wanted]
     absent = [name for name in wanted if name not in by_name]
     if absent and len(wanted) == 1:
         raise unknown("band or band set", spec, ["all", *BAND_SETS, *(band.name for band in available)])
@@ -126,12 +120,6 @@ def choose_bands(available: Sequence[Band], spec: str, *, where: str = "this dat
     if len(set(chosen)) < len(chosen):
         raise RequestError(f"--bands {spec}: a band is named twice; name each band once")
     return chosen
-
-
-def _name_among(names: Container[str], given: str) -> str:
-    """The spelling of a band's name in `names`; as given if it is not there."""
-    known = known_band(given)
-    return known.name if given not in names and known and known.name in names else given
 
 
 def require_bands(model: str, bands: Sequence[Band], wanted: Sequence[str]) -> None:

@@ -22,12 +22,6 @@ UNUSABLE = (
 def arrays_in(file: Path, *names: str, key: str, value: str) -> list[Shaped[np.ndarray, "..."]] | None:
     """Some arrays of an npz file.
 
-    Args:
-        file: the file.
-        names: of the arrays.
-        key: the array with the identity.
-        value: the identity expected.
-
     Returns:
         The arrays; None if the file is missing, damaged or of another identity.
     """

@@ -17,10 +17,6 @@ def read_card[Card](file: Path, card_class: type[Card]) -> Card:
 
     Arguments may be further dataclasses, as far as the fields of `card_class` name them.
 
-    Args:
-        file: the module's source.
-        card_class: the dataclass expected, such as `data.registry.DatasetCard`.
-
     Raises:
         RequestError: no card, an unknown or missing field, a value of another type, or one that is not a literal; the
             message names the file and the field.

@@ -46,11 +46,7 @@ class Directories:
 
 
 def read_class_folders(listed: Directories) -> Listing:
-    """List the images of class folders, or images without classes as an unlabelled test split.
-
-    Raises:
-        RequestError: there are none, or split folders and class folders are mixed.
-    """
+    """List the images of class folders, or images without classes as an unlabelled test split."""
     root, found = listed.root, listed.folders("")
     as_splits = [folder for folder in found if folder.strip().lower() in SPLIT_NAMES]
     if as_splits and len(as_splits) < len(found):

@@ -231,11 +231,6 @@ def progress(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]
 
     On a terminal a rich bar, below that of a step it is part of; elsewhere a plain line every 30 s. More units than
     expected raise the total.
-
-    Args:
-        label: of the line.
-        total: number of units.
-        unit: such as ``images``.
     """
     if _voice["quiet"]:
         yield lambda count, bottleneck=None: None

@@ -31,19 +31,12 @@ MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"II*\0": ".tif", b"MM\0*"
 
 
 class Contained(NamedTuple):
-    """One sample in a container.
+    """One sample in a container."""
 
-    Args:
-        key: its name there, or None.
-        image: the bytes of an image file.
-        label: a class name or number, several, or None.
-        others: further columns for the table.
-    """
-
-    key: str | None
-    image: bytes
-    label: Any
-    others: dict[str, Any]
+    key: str | None  # its name there, or None
+    image: bytes  # the bytes of an image file
+    label: Any  # a class name or number, several, or None
+    others: dict[str, Any]  # further columns for the table
 
 
 def unpacked_containers(root: Path, *, cache_dir: Path | None) -> Path | None:
@@ -56,9 +49,6 @@ def unpacked_containers(root: Path, *, cache_dir: Path | None) -> Path | None:
 
     Returns:
         None where there are no containers.
-
-    Raises:
-        RequestError: they are damaged, or hold samples in forms that are not read; the message names the first.
     """
     found = _containers(root)
     if not found:

@@ -22,9 +22,6 @@ def read_csv(path: Path) -> pd.DataFrame:
 
     Returns:
         A column of text for each of the header, cells as they stand; the index is each row's line, from 1.
-
-    Raises:
-        RequestError: the file is not text of these kinds, or lines do not fit the header; names the lines.
     """
     text = _decoded(path)
     header = next((line for line in text.splitlines() if line.strip()), "")

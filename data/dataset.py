@@ -118,15 +118,8 @@ class EODataset(ABC):
     ) -> list[tuple[list[int], Shaped[np.ndarray, "batch _ _ _"]]] | None:
         """Read many samples at once, if the source stores them side by side; None means to read them one by one.
 
-        Args:
-            rows: b indices.
-            bands: which.
-
         Returns:
             (channels, pixels) for the bands of each size: indices into `bands`, and (batch, channels, H, W).
-
-        Raises:
-            RequestError: as `read`.
         """
         return None
 
@@ -139,27 +132,30 @@ class EODataset(ABC):
         return len(self.ids)
 
 
-class Subset(EODataset):
+class Derived(EODataset):
+    """Samples of another dataset: the same but for what is given, by the names of `EODataset`'s arguments."""
+
+    def __init__(self, whole: EODataset, **other: Any) -> None:
+        self.whole = whole
+        same = (
+            "name", "variant", "split", "ids", "labels", "class_names", "bands", "statistics", "lonlat", "provenance",
+            "files_digest",
+        )  # fmt: skip
+        super().__init__(**{name: getattr(whole, name) for name in same} | other)
+        self.where, self.nodata, self.scaled, self.looked = whole.where, whole.nodata, whole.scaled, whole.looked
+        self.digest_of_times = whole.digest_of_times
+
+
+class Subset(Derived):
     """Some samples of another dataset, in that dataset's order."""
 
     def __init__(self, whole: EODataset, indices: Sequence[int]) -> None:
-        self.whole, self.indices = whole, [int(i) for i in indices]
-        super().__init__(
-            name=whole.name,
-            variant=whole.variant,
-            split=whole.split,
-            ids=[whole.ids[i] for i in self.indices],
-            labels=whole.labels[self.indices],
-            class_names=whole.class_names,
-            bands=whole.bands,
-            statistics=whole.statistics,
-            lonlat=None if whole.lonlat is None else whole.lonlat[self.indices],
-            provenance=whole.provenance,
-            files_digest=whole.files_digest,
-        )
-        self.where, self.read_from, self.nodata, self.scaled = whole.where, whole.read_from, whole.nodata, whole.scaled
+        self.indices = [int(i) for i in indices]
+        some = {"labels": whole.labels, "lonlat": whole.lonlat}
+        some = {name: None if array is None else array[self.indices] for name, array in some.items()}
+        super().__init__(whole, ids=[whole.ids[i] for i in self.indices], **some)
+        self.read_from = whole.read_from
         self.looked = None if whole.looked is None else whole.looked[self.indices]
-        self.digest_of_times = whole.digest_of_times
         self.footprint = None if whole.footprint is None else whole.footprint[self.indices]
 
     def read(self, index: int, bands: Sequence[Band]) -> list[Shaped[np.ndarray, "_ _"]]:
@@ -191,11 +187,7 @@ def limited(dataset: EODataset, limit: int | None) -> EODataset:
 
 
 def measured_statistics(dataset: EODataset, *, samples: int = 500) -> dict[str, Statistic]:
-    """Mean and standard deviation of every band over evenly spread samples, for datasets without published figures.
-
-    Raises:
-        RequestError: a band has no measurement in any of them.
-    """
+    """Mean and standard deviation of every band over evenly spread samples, for datasets without published figures."""
     total = {band.name: np.zeros(3) for band in dataset.bands}
     some = limited(dataset, samples)
     for index in range(len(some)):

@@ -26,19 +26,12 @@ REFLECTANCE_SCALE = 0.001
 
 @dataclass(frozen=True)
 class Declared:
-    """What a file declares about its values, by band.
+    """What a file declares about its values, by band."""
 
-    Args:
-        nodata: the stored value that marks nodata, or None.
-        scale: the measured value is stored value x scale + offset.
-        offset: see scale.
-        masked: whether the file contains a mask.
-    """
-
-    nodata: tuple[float | int | None, ...]
-    scale: tuple[float, ...]
-    offset: tuple[float, ...]
-    masked: bool = False
+    nodata: tuple[float | int | None, ...]  # the stored value that marks nodata, or None
+    scale: tuple[float, ...]  # the measured value is stored value x scale + offset
+    offset: tuple[float, ...]  # see scale
+    masked: bool = False  # whether the file contains a mask
 
     @property
     def scaled(self) -> bool:
@@ -53,25 +46,15 @@ class Declared:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file's header says.
+    """What a file's header says."""
 
-    Args:
-        count: number of bands.
-        dtype: numpy name of the stored values' type.
-        names: the bands' names where the file gives them, else None for each.
-        crs: coordinate reference system as pyproj takes it, None if the file has none.
-        centre: x and y of the image's centre in that system.
-        declared: None if nothing is declared about the values.
-        beside: whether a file beside it (see `data.images.SIDECARS`) declares more, or is a mask.
-    """
-
-    count: int
-    dtype: str
-    names: tuple[str | None, ...]
-    crs: str | None = None
-    centre: tuple[float, float] | None = None
-    declared: Declared | None = None
-    beside: bool = False
+    count: int  # number of bands
+    dtype: str  # numpy name of the stored values' type
+    names: tuple[str | None, ...]  # the bands' names where the file gives them, else None for each
+    crs: str | None = None  # coordinate reference system as pyproj takes it, None if the file has none
+    centre: tuple[float, float] | None = None  # x and y of the image's centre in that system
+    declared: Declared | None = None  # None if nothing is declared about the values
+    beside: bool = False  # whether a file beside it (see `data.images.SIDECARS`) declares more, or is a mask
 
     @property
     def read_as(self) -> str:
@@ -80,14 +63,10 @@ class Header:
 
 
 class Values(NamedTuple):
-    """Pixels of one band.
+    """Pixels of one band."""
 
-    Args:
-        pixels: (H, W) measured values.
-        invalid: (H, W) bool, true where there is no measurement; None if all pixels are measured.
-    """
-
-    pixels: Shaped[np.ndarray, "height width"]
+    pixels: Shaped[np.ndarray, "height width"]  # (H, W) measured values
+    # (H, W) bool, true where there is no measurement; None if all pixels are measured
     invalid: Bool[np.ndarray, "height width"] | None
 
 
@@ -160,17 +139,7 @@ def measured(
 def pixels_by(
     nodata: str, values: Sequence[Values], fill: Sequence[float], name: object
 ) -> list[Shaped[np.ndarray, "_ _"]]:
-    """Pixels of one sample with those without a measurement refused, filled, or kept as stored.
-
-    Args:
-        nodata: one of `NODATA`.
-        values: of each band.
-        fill: the value for each band, where they are filled.
-        name: of the sample, for the error.
-
-    Raises:
-        RequestError: pixels without a measurement are refused.
-    """
+    """Pixels of one sample with those without a measurement refused, filled, or kept as stored."""
     if nodata == "fill":
         return [filled(one, value) for one, value in zip(values, fill, strict=True)]
     lacking = sum(int(one.invalid.sum()) for one in values if one.invalid is not None)
@@ -190,9 +159,9 @@ def filled(values: Values, fill: float) -> Shaped[np.ndarray, "_ _"]:
     return np.where(invalid, as_type(fill, pixels.dtype), pixels)
 
 
-def as_type(value: float, dtype: np.dtype) -> np.generic:
-    """A value rounded and clipped to a type."""
+def as_type(values: Shaped[np.ndarray, "..."] | float, dtype: np.dtype) -> Shaped[np.ndarray, "..."]:
+    """Values rounded and clipped to a type."""
     if dtype.kind == "f":
-        return dtype.type(value)
+        return np.asarray(values, dtype)
     limits = np.iinfo(dtype)
-    return dtype.type(min(max(round(value), limits.min), limits.max))
+    return np.asarray(np.rint(values).clip(limits.min, limits.max), dtype)

@@ -41,11 +41,7 @@ class OutOfSpaceError(RequestError):
 
 
 def extract_zip(archive: Path, folder: Path) -> None:
-    """Write the files of a zip archive into a new folder; checksums are compared.
-
-    Raises:
-        RequestError: a member is unsafe, or there are too many or too large ones.
-    """
+    """Write the files of a zip archive into a new folder; checksums are compared."""
     with zipfile.ZipFile(archive) as source:
         members = source.infolist()
         limit = _limit(archive.stat().st_size)
@@ -66,11 +62,7 @@ def extract_zip(archive: Path, folder: Path) -> None:
 
 
 def extract_tar(parts: Sequence[Path], folder: Path) -> None:
-    """Write the files of a compressed tar archive, perhaps cut into several parts, into a new folder.
-
-    Raises:
-        RequestError: a member is unsafe, or there are too many or too large ones.
-    """
+    """Write the files of a compressed tar archive, perhaps cut into several parts, into a new folder."""
     archive, packed = parts[0], sum(part.stat().st_size for part in parts)
     folder.mkdir()
     with progress(f"unpacking {archive.name}", packed // 10**6, "MB") as advance:
@@ -140,9 +132,9 @@ def _check_path(archive: Path, name: str, *, plain: bool) -> None:
 
 def _check_amount(archive: Path, count: int, size: int, limit: int) -> None:
     if count > MOST_FILES or size > limit:
-        told = f"{count:,} files" if count > MOST_FILES else f"{size / 1e9:,.1f} GB"
+        amount = f"{count:,} files" if count > MOST_FILES else f"{size / 1e9:,.1f} GB"
         raise RequestError(
-            f"{archive} unpacks to {told}, more than any known dataset of its size; nothing was unpacked; if this "
+            f"{archive} unpacks to {amount}, more than any known dataset of its size; nothing was unpacked; if this "
             "is intended, unpack it by hand"
         )
 
@@ -164,13 +156,7 @@ class _Member(tarfile.TarInfo):
 
 
 class _Bounded:
-    """A compressed stream, read up to a limit: it may be endless.
-
-    Args:
-        stream: uncompressed.
-        archive: for the error.
-        limit: bytes.
-    """
+    """A compressed stream, read up to a limit: it may be endless."""
 
     def __init__(self, stream: Any, archive: Path, limit: int) -> None:
         self.stream, self.archive, self.limit, self.done = stream, archive, limit, 0
@@ -206,7 +192,7 @@ class _Joined(io.RawIOBase):
     """Several files read as one; `advance` is called for each megabyte."""
 
     def __init__(self, parts: Sequence[Path], advance: Callable[[int], None]) -> None:
-        self.left, self.advance, self.done, self.told = list(parts), advance, 0, 0
+        self.left, self.advance, self.done, self.reported = list(parts), advance, 0, 0
         self.file: io.FileIO | None = None
 
     def readable(self) -> bool:
@@ -217,8 +203,8 @@ class _Joined(io.RawIOBase):
             self.file = self.file or io.FileIO(self.left.pop(0))
             if count := self.file.readinto(buffer):
                 self.done += count
-                self.advance(self.done // 10**6 - self.told)
-                self.told = self.done // 10**6
+                self.advance(self.done // 10**6 - self.reported)
+                self.reported = self.done // 10**6
                 return count
             self.file.close()
             self.file = None

@@ -64,12 +64,7 @@ def published_folder(folder: Path, *, ours: Ours | None = None) -> Iterator[Path
 
 
 def clear_left(folder: Path, *, ours: Ours | None = None) -> None:
-    """Remove what dead processes left beside a folder; where there is none, a whole one that they left gets its name.
-
-    Args:
-        folder: see `published_folder`.
-        ours: see `published_folder`.
-    """
+    """Remove what dead processes left beside a folder; where there is none, a whole one they left gets its name."""
     for left in names_of_dead(folder.parent, "tmp", of=f".{folder.name}"):  # never finished
         shutil.rmtree(left, ignore_errors=True)
     for left in names_of_dead(folder.parent, "old", of=f".{folder.name}"):

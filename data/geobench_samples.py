@@ -1,7 +1,6 @@
 """Samples of GEO-Bench v1 on disk: one HDF5 file each, or members of WebDataset shards."""
 
 import ast
-import hashlib
 import io
 import os
 import pickle
@@ -18,7 +17,7 @@ from jaxtyping import Integer, Shaped, UInt64
 from data import inert_pickle
 from data.cached import UNUSABLE
 from data.errors import RequestError
-from data.seen import stamp_of
+from data.seen import stamp_of, times_digest
 from data.store.structure import array_in
 from data.workers import LostWorkerError, in_order
 
@@ -45,21 +44,17 @@ class Samples:
 
     def check(self, ids: Sequence[str], partition: str) -> None:
         """Raise a RequestError that counts the samples of a partition that have no file."""
-        absent = [sample for sample in ids if not self._exists(sample)]
+        there = self.members or {file.stem for file in self.folder.glob("*.hdf5") if file.is_file()}
+        absent = [sample for sample in ids if sample not in there]
         if absent:
             raise RequestError(
                 f"{len(absent)} of {len(ids)} samples of partition {partition} are not in {self.folder}, first "
                 f"{', '.join(absent[:3])}; download the set again from https://huggingface.co/datasets/{HUB}"
             )
 
-    def _exists(self, sample: str) -> bool:
-        return sample in self.members if self.members else (self.folder / f"{sample}.hdf5").is_file()
-
     def digest(self, ids: Sequence[str]) -> str:
-        """sha256 over names, sizes and times of the files: features of changed samples are not reused."""
-        abouts = {name: self._about(name) for name in sorted({self.file(sample) for sample in ids})}
-        lines = (f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in abouts.items())
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        """See `data.seen.times_digest`."""
+        return times_digest({name: self._about(name) for name in sorted({self.file(sample) for sample in ids})})
 
     def stamps(self, ids: Sequence[str]) -> UInt64[np.ndarray, " samples"]:
         """(N,) uint64, see `data.seen`."""
@@ -78,11 +73,7 @@ class Samples:
         return self.__dict__ | {"_abouts": {}}  # reader processes need none
 
     def in_child[R](self, work: Callable[[str], R], ids: Sequence[str]) -> Iterator[R]:
-        """Results of `work` for each sample; HDF5 files are read by a child process, as damage can crash or hang HDF5.
-
-        Raises:
-            RequestError: see `label` and `pixels`; or reading a sample ended or hung the process.
-        """
+        """Results of `work` for each sample; a child process reads HDF5, which damage can crash or hang."""
         done = 0
         try:
             for result in in_order(work, ids, workers=0 if self.members else 1, patience_s=PATIENCE_S):
@@ -99,11 +90,7 @@ class Samples:
         return str(self.folder / f"{sample}.hdf5")
 
     def pixels(self, sample: str, stored: Sequence[str]) -> list[Shaped[np.ndarray, "_ _"]]:
-        """Bands of a sample by their stored names; a name in the file may be followed by ``_<date>``.
-
-        Raises:
-            RequestError: damaged, or a band is absent.
-        """
+        """Bands of a sample by their stored names; a name in the file may be followed by ``_<date>``."""
         try:
             if self.members:
                 with np.load(io.BytesIO(self._member(sample, "bands.npz")), allow_pickle=False) as arrays:
@@ -114,11 +101,7 @@ class Samples:
             raise RequestError(f"{self.where(sample)} is damaged or not a GEO-Bench sample: {error}") from error
 
     def label(self, sample: str) -> Integer[np.ndarray, "..."]:
-        """Label of a sample: a class number, or 0 or 1 for every class. No pickled code is run.
-
-        Raises:
-            RequestError: damaged, or the metadata name anything but data.
-        """
+        """Label of a sample: a class number, or 0 or 1 for every class. No pickled code is run."""
         try:
             if self.members:
                 payload = self._member(sample, "meta.pkl")
@@ -167,11 +150,7 @@ def _plane(array: np.ndarray) -> np.ndarray:
 
 
 def shards(folder: Path) -> dict[str, dict[str, tuple[str, int, int]]]:
-    """Where samples lie in the shards of a folder: by sample and member; empty where the folder has no shards.
-
-    Raises:
-        RequestError: a shard is damaged, or a sample lacks one of its two members.
-    """
+    """Where samples lie in the shards of a folder: by sample and member; empty where the folder has no shards."""
     found = sorted(folder.glob("shard_*.tar"))
     return _scanned(folder, tuple((shard, shard.stat().st_size, shard.stat().st_mtime_ns) for shard in found))
 

@@ -104,19 +104,7 @@ def read_bands(
     nodata: str = "refuse",
     fill: Sequence[float] = (),
 ) -> list[Shaped[np.ndarray, "_ _"]]:
-    """As `read_values`, with pixels that have no measurement refused, filled, or kept as stored.
-
-    Args:
-        path: a JPEG, PNG or TIFF file without a file of `SIDECARS` beside it.
-        indices: see `read_values`.
-        count: see `read_values`.
-        bands: see `read_values`.
-        nodata: one of `data.declared.NODATA`.
-        fill: the value for each index, where they are filled.
-
-    Raises:
-        RequestError: see `read_values`, and pixels without a measurement if those are refused.
-    """
+    """As `read_values`, with pixels that have no measurement refused, filled, or kept as stored."""
     stored, declared, masks = _stored(path, indices, count, alpha=False, beside=False)
     if nodata == "keep" and (declared is None or not declared.scaled):
         return stored
@@ -248,11 +236,7 @@ def _mapped(path: Path | str) -> Iterator[mmap.mmap]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
-    """A file opened by GDAL.
-
-    Raises:
-        ValueError: its directory is damaged, or its values are of a kind that is not read.
-    """
+    """A file opened by GDAL."""
     deep, allowed = _is_deep_png(_first_bytes(path)), tiff_limits.ALWAYS_ALLOWED
     if not deep:
         with _mapped(path) as data:

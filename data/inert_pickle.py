@@ -10,11 +10,7 @@ from jaxtyping import Int64
 
 
 class Inert:
-    """Placeholder for an object of a class that is not imported: its arguments and state, unused.
-
-    Args:
-        args: what the pickle would have called the class with.
-    """
+    """Placeholder for an object of a class that is not imported: its arguments and state, unused."""
 
     args: tuple[Any, ...] = ()
     state: Any = None
@@ -48,10 +44,6 @@ class _Unpickler(pickle.Unpickler):
 
 def loads(payload: bytes, *, modules: Collection[str]) -> Any:
     """Values of a pickle; objects of the named modules become `Inert`, and nothing is imported or called.
-
-    Args:
-        payload: the pickle.
-        modules: modules whose names may occur in it.
 
     Raises:
         pickle.UnpicklingError: it names anything else, or is damaged.

@@ -11,7 +11,7 @@ from pathlib import Path
 from data.paths import user_cache
 
 HELP_FLAGS = ("--help", "-h")
-ROOMS = ("featurize", "probes", "analysis", "data")
+PACKAGES = ("featurize", "probes", "analysis", "data")
 
 
 def launch(package: str) -> None:
@@ -38,7 +38,7 @@ def launch(package: str) -> None:
 def _sources_key() -> str:
     """Digest of every source file's name, size and time, and of the terminal; another one makes a new page."""
     top = Path(__file__).parent.parent
-    entries = [(str(path), os.stat(path)) for room in ROOMS for path in sorted((top / room).rglob("*.py"))]
+    entries = [(str(path), os.stat(path)) for package in PACKAGES for path in sorted((top / package).rglob("*.py"))]
     stamp = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in entries]
     terminal = (shutil.get_terminal_size().columns, sys.stdout.isatty(), os.environ.get("NO_COLOR"))
     return hashlib.sha256(repr((stamp, terminal, sys.version)).encode()).hexdigest()[:16]

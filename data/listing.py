@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float64, Integer
+from jaxtyping import Float64, Integer, UInt8
 
 from data.command import note
 from data.errors import RequestError
@@ -29,27 +29,17 @@ VAL_SHARE, SEED = 0.2, 0  # of the val split that is drawn from train where a fo
 
 @dataclass(frozen=True)
 class Listing:
-    """N samples in order, with what is known about each.
+    """N samples in order, with what is known about each."""
 
-    Args:
-        paths: relative to the folder: images, or folders of single-band TIFFs.
-        ids: unique names.
-        splits: train, val or test for each.
-        labels: (N, K) uint8, or (N,) int64 with -1 for unlabelled samples.
-        class_names: K names, the union over all splits, sorted; none where no sample is labelled.
-        lonlat: (N, 2) degrees, or None.
-        how: how the split was made.
-        unlabelled: splits in which no sample is labelled.
-    """
-
-    paths: list[str]
-    ids: list[str]
-    splits: list[str]
+    paths: list[str]  # relative to the folder: images, or folders of single-band TIFFs
+    ids: list[str]  # unique names
+    splits: list[str]  # train, val or test for each
+    # (N, K) uint8, or (N,) int64 with -1 for unlabelled samples
     labels: Integer[np.ndarray, " samples"] | Integer[np.ndarray, "samples classes"]
-    class_names: list[str]
-    lonlat: Float64[np.ndarray, "samples 2"] | None
-    how: str
-    unlabelled: frozenset[str] = frozenset()
+    class_names: list[str]  # K names, the union over all splits, sorted; none where no sample is labelled
+    lonlat: Float64[np.ndarray, "samples 2"] | None  # (N, 2) degrees, or None
+    how: str  # how the split was made
+    unlabelled: frozenset[str] = frozenset()  # splits in which no sample is labelled
 
     def of(self, split: str) -> "Listing":
         """The samples of one split; labels of an unlabelled one are (N,) int64 of -1."""
@@ -79,9 +69,27 @@ def make_labels(
     chosen = [set(of_one) for of_one in names]
     class_names = sorted(set().union(*chosen))
     if several and class_names:
-        return np.array([[name in of_one for name in class_names] for of_one in chosen], np.uint8), class_names
+        return multi_hot(chosen, class_names), class_names
     numbers = {name: number for number, name in enumerate(class_names)}
     return np.array([numbers[next(iter(of_one))] if of_one else -1 for of_one in chosen], np.int64), class_names
+
+
+def multi_hot(chosen: Sequence[Iterable[str]], names: Sequence[str]) -> UInt8[np.ndarray, "samples classes"]:
+    """Labels of the classes that each sample has."""
+    number = {name: k for k, name in enumerate(names)}
+    labels = np.zeros((len(chosen), len(names)), np.uint8)
+    for row, of_one in enumerate(chosen):
+        labels[row, [number[name] for name in of_one]] = 1
+    return labels
+
+
+def by_rarest(names: Sequence[Sequence[str]]) -> dict[str, list[int]]:
+    """Rows of samples by their rarest class."""
+    counts = Counter(name for chosen in names for name in chosen)
+    groups: dict[str, list[int]] = {}
+    for row, chosen in enumerate(names):
+        groups.setdefault(min(chosen, key=lambda name: (counts[name], name), default=""), []).append(row)
+    return groups
 
 
 def with_val(listing: Listing) -> Listing:
@@ -117,12 +125,8 @@ def cut(paths: Sequence[str], names: Sequence[Sequence[str]]) -> list[str]:
         paths: relative to the folder; the sha256 of a path decides.
         names: the classes of each sample; its rarest class counts.
     """
-    counts = Counter(name for chosen in names for name in chosen)
-    groups: dict[str, list[int]] = {}
-    for row, chosen in enumerate(names):
-        groups.setdefault(min(chosen, key=lambda name: (counts[name], name), default=""), []).append(row)
     splits = ["test"] * len(paths)
-    for rows in groups.values():
+    for rows in by_rarest(names).values():
         by_hash = sorted(rows, key=lambda row: path_hash(paths[row]))
         first, second = round(0.6 * len(rows)), round(0.8 * len(rows))
         for place, row in enumerate(by_hash):

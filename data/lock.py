@@ -92,16 +92,16 @@ class Lock:
             HeldError: another process holds it, and `wait` is off.
             RequestError: the file is no lock, or it cannot be written.
         """
-        told = False
+        reported = False
         while True:
             try:
                 return self._try()
             except HeldError as error:
                 if not self.wait:
                     raise
-                if not told:
+                if not reported:
                     say(f"waiting: {error}")
-                told = True
+                reported = True
                 time.sleep(POLL_S)
 
     def _try(self) -> None:
@@ -171,12 +171,7 @@ class Lock:
                     left.unlink(missing_ok=True)
 
     def _remove_if_dead(self, mine: Path) -> None:
-        """Remove a dead process's lock.
-
-        Raises:
-            HeldError: its process lives, or may live.
-            RequestError: the file is no lock.
-        """
+        """Remove a dead process's lock."""
         try:
             text = self.path.read_text(errors="replace")
             silent_s = max(_silent_s(self.path, mine), 0.0)

@@ -21,21 +21,13 @@ def record(bands: Sequence[Band], statistics: dict[str, Statistic], counts: dict
 
 
 class Count(NamedTuple):
-    """Pixels without a measurement in the samples that may have some.
+    """Pixels without a measurement in the samples that may have some."""
 
-    Args:
-        images: samples that have some.
-        values: how many there are.
-        total: values examined.
-        empty: samples with at least one band entirely nodata.
-        first: index of the first such sample.
-    """
-
-    images: int = 0
-    values: int = 0
-    total: int = 0
-    empty: int = 0
-    first: int = -1
+    images: int = 0  # samples that have some
+    values: int = 0  # how many there are
+    total: int = 0  # values examined
+    empty: int = 0  # samples with at least one band entirely nodata
+    first: int = -1  # index of the first such sample
 
 
 def settled(
@@ -43,17 +35,8 @@ def settled(
 ) -> dict[str, Any] | None:
     """Count the pixels without a measurement in some samples, and refuse them or record how they are filled.
 
-    Args:
-        dataset: one split.
-        how: ``refuse`` or ``fill``.
-        rows: the samples that may have such pixels.
-        index: file that stores the count, and the digest of everything it depends on; None means to count again.
-
     Returns:
         See `record`; None if there are no such pixels.
-
-    Raises:
-        RequestError: there are, and `how` is ``refuse``.
     """
     kept = array_for(index[0], "count", digest=index[1]) if index else None
     if kept is not None and kept.shape == (len(Count._fields),) and kept.dtype == np.int64:
@@ -66,14 +49,14 @@ def settled(
     if not count.images:
         return None
     whole = f", {count.empty:,} of them with at least one band entirely nodata" if count.empty else ""
-    told = (
+    summary = (
         f"{dataset.name} {dataset.split}: {count.images:,} of {len(dataset):,} images hold nodata{whole}, "
         f"{count.values:,} values ({count.values / count.total:.1%} of those in images that declare it), first "
         f"'{dataset.ids[count.first]}'"
     )
     if how == "refuse":
-        raise RequestError(f"{told}; {FIX}")
-    say(f"{told}; filled with the bands' means")
+        raise RequestError(f"{summary}; {FIX}")
+    say(f"{summary}; filled with the bands' means")
     return record(dataset.bands, dataset.statistics, {"images": count.images, "values": count.values})
 
 

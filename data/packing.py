@@ -34,23 +34,14 @@ ROWS_WORTH_WORKERS = 2000  # below, starting reader processes costs more than th
 
 @dataclass(frozen=True)
 class PackResult:
-    """What `pack` did.
+    """What `pack` did."""
 
-    Args:
-        file: the packed file.
-        images: how many it holds.
-        bands: how many were written; 0 where the file was there already, with these contents.
-        image_bytes: pixels of one image.
-        file_bytes: size of the file.
-        seconds: spent writing.
-    """
-
-    file: Path
-    images: int
-    bands: int = 0
-    image_bytes: int = 0
-    file_bytes: int = 0
-    seconds: float = 0.0
+    file: Path  # the packed file
+    images: int  # how many it holds
+    bands: int = 0  # how many were written; 0 where the file was there already, with these contents
+    image_bytes: int = 0  # pixels of one image
+    file_bytes: int = 0  # size of the file
+    seconds: float = 0.0  # spent writing
 
     def __str__(self) -> str:
         if not self.bands:
@@ -148,18 +139,13 @@ def _make_header(splits: Mapping[str, EODataset], bands: Sequence[Band], *, limi
                 "files_sha256": samples.files_digest,
                 **({"nodata": samples.nodata} if samples.nodata else {}),
                 **({"scaled": True} if samples.scaled else {}),
-                **_footprint_digest(samples),
+                **({} if samples.footprint is None else {"footprint_sha256": store.digest_array(samples.footprint)}),
             }
             for name, samples in splits.items()
         },
         "made": {"version": version("frozen-earth"), "created": datetime.now(UTC).isoformat(timespec="seconds")},
     }
     return json.loads(canonical_json(header))  # as it is read back: tuples become lists
-
-
-def _footprint_digest(samples: EODataset) -> dict[str, str]:
-    """Only of windows of scenes: packed files of all other samples are as they were."""
-    return {} if samples.footprint is None else {"footprint_sha256": store.digest_array(samples.footprint)}
 
 
 def _card(name: str) -> dict[str, str]:

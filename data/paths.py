@@ -27,21 +27,13 @@ def slug(text: str) -> str:
 
 
 def check_name(name: object, what: str) -> None:
-    """Check that a recorded name is a plain folder name: a damaged or foreign record must not choose a path.
-
-    Raises:
-        RequestError: it has separators or control characters, begins with a dot, or is no text.
-    """
+    """Check that a recorded name is a plain folder name: a damaged or foreign record must not choose a path."""
     if not isinstance(name, str) or not name or UNSAFE.search(name) or name.startswith("."):
         raise RequestError(f"{what} is {str(name)[:80]!r}, which is not a valid folder name; the record is damaged")
 
 
 def check_local(path: Path) -> None:
-    """Refuse addresses such as ``s3://bucket`` where a folder or file is expected.
-
-    Raises:
-        RequestError: it is an address, and nothing of that name is on disk.
-    """
+    """Refuse addresses such as ``s3://bucket`` where a folder or file is expected."""
     if (address := ADDRESS.match(str(path))) and not path.exists():
         name = f"{address[1]}://{str(path)[address.end() :]}"
         raise RequestError(f"{name} is a URL; only local or mounted disks are supported: mount it")

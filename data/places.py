@@ -18,10 +18,6 @@ _warned: set[str] = set()
 def lonlat_of(headers: Sequence["Header"], *, where: str = "") -> Float64[np.ndarray, "samples 2"] | None:
     """WGS 84 longitude and latitude of image centres.
 
-    Args:
-        headers: of N files.
-        where: the dataset's name, for the warning.
-
     Returns:
         (N, 2) float64 degrees; None if any file has no location, or, with one warning per command, if its coordinate
         system or transform gives none on Earth.
@@ -39,7 +35,8 @@ def lonlat_of(headers: Sequence["Header"], *, where: str = "") -> Float64[np.nda
         try:
             transform = pyproj.Transformer.from_crs(str(system), "EPSG:4326", always_xy=True).transform
         except ProjError:  # no such code, an engineering system, another planet
-            warn(where, f"the coordinate system of {here.sum():,} images is not terrestrial: {_short(str(system))}")
+            name = str(system).partition('"')[2].partition('"')[0] or system  # of WKT, or a code
+            warn(where, f"the coordinate system of {here.sum():,} images is not terrestrial: {name}")
             return None
         lonlat[here] = np.column_stack(transform(*centres[here].T))
     return on_earth(lonlat, where=where)
@@ -48,12 +45,7 @@ def lonlat_of(headers: Sequence["Header"], *, where: str = "") -> Float64[np.nda
 def on_earth(
     lonlat: Float[np.ndarray, "samples 2"] | None, *, where: str = ""
 ) -> Float64[np.ndarray, "samples 2"] | None:
-    """Locations with longitudes wrapped to [-180, 180]; None, with one warning per command, if any is not on Earth.
-
-    Args:
-        lonlat: (N, 2) degrees, or None.
-        where: the dataset's name, for the warning.
-    """
+    """Locations with longitudes wrapped to [-180, 180]; None, with one warning per command, if any is not on Earth."""
     if lonlat is None:
         return None
     lonlat = np.asarray(lonlat, dtype=np.float64)
@@ -75,9 +67,3 @@ def warn(where: str, why: str) -> None:
         return
     _warned.add(where)
     command.warn(where or "images", f"no locations: {why}; models that need locations will refuse these images")
-
-
-def _short(system: str) -> str:
-    """The name of a coordinate system in WKT, or its code."""
-    name = system.partition('"')[2].partition('"')[0]
-    return name or system

@@ -18,17 +18,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a file.
+    """One thing that is wrong with a file."""
 
-    Args:
-        kind: what callers act on.
-        file: the file or folder.
-        text: one line for people that names the file.
-    """
-
-    kind: Kind
-    file: Path
-    text: str
+    kind: Kind  # what callers act on
+    file: Path  # the file or folder
+    text: str  # one line for people that names the file
 
     def __str__(self) -> str:
         return self.text

@@ -36,11 +36,7 @@ class Registry[Card]:
         return docstring.partition("\n")[0]
 
     def card(self, name: str) -> Card:
-        """The module's ``CARD``, read without importing the module.
-
-        Raises:
-            RequestError: no such name, or the card has an unknown, missing or ill-typed field.
-        """
+        """The module's ``CARD``, read without importing the module."""
         assert self.card_class, f"{self.package} has no cards"
         return _card(self._file(name), self.card_class)
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from jaxtyping import Float, Integer
 
 from data import paths
 from data.asked import current_command
@@ -56,10 +57,15 @@ class Predictions:
     """
 
     ids: list[str]
-    labels: np.ndarray
-    scores: np.ndarray
-    lonlat: np.ndarray | None = None
-    train_km: np.ndarray | None = None
+    labels: Integer[np.ndarray, "samples ..."]
+    scores: Float[np.ndarray, "samples classes"]
+    lonlat: Float[np.ndarray, "samples 2"] | None = None
+    train_km: Float[np.ndarray, " samples"] | None = None
+
+
+def _entry(name: str) -> Any:
+    """An entry of ``run.json`` as an attribute of its run."""
+    return property(lambda run: run.record[name])
 
 
 @dataclass(frozen=True)
@@ -69,30 +75,11 @@ class Run:
     folder: Path
     record: dict[str, Any]
 
-    @property
-    def kind(self) -> str:
-        """Probe kind, such as ``rf``."""
-        return self.record["kind"]
-
-    @property
-    def dataset(self) -> str:
-        """Folder name of the dataset, with its variant."""
-        return self.record["dataset"]
-
-    @property
-    def encoder(self) -> str:
-        """Folder name of the encoder, with its hash."""
-        return self.record["encoder"]
-
-    @property
-    def class_names(self) -> list[str]:
-        """K names."""
-        return self.record["class_names"]
-
-    @property
-    def multilabel(self) -> bool:
-        """Whether a sample may have several classes."""
-        return self.record["multilabel"]
+    kind = _entry("kind")  # of the probe, such as ``rf``
+    dataset = _entry("dataset")  # folder name of the dataset, with its variant
+    encoder = _entry("encoder")  # folder name of the encoder, with its hash
+    class_names = _entry("class_names")  # K names
+    multilabel = _entry("multilabel")  # whether a sample may have several classes
 
     @property
     def simulated(self) -> bool:
@@ -146,11 +133,7 @@ class Run:
 
     @property
     def model_sha256(self) -> str:
-        """What ``model.skops`` was when the run was written.
-
-        Raises:
-            RequestError: the file that holds it is absent or damaged.
-        """
+        """What ``model.skops`` was when the run was written."""
         if self.checksums is not None:
             return self.checksums["model.skops"]
         file = self.folder / "predictions.h5"  # of v0.1
@@ -188,14 +171,7 @@ def _read_predictions(file: Path, signature: Signature, sha256: str | None, spli
 
 
 def run_name(kind: str, features: dict[str, Any], arguments: dict[str, Any], seed: int) -> str:
-    """``<kind>-<hash>``: the hash of all that decides the result.
-
-    Args:
-        kind: probe kind.
-        features: by split, the identity of its feature file.
-        arguments: the probe's settings.
-        seed: random seed.
-    """
+    """``<kind>-<hash>``: the hash of all that decides the result."""
     return f"{kind}-{short_hash({'features': features, 'arguments': arguments, 'seed': seed})}"
 
 
@@ -291,18 +267,13 @@ def _no_constant(name: str) -> None:
 
 @dataclass(frozen=True)
 class VerifiedRun:
-    """Result of `verify_run`.
+    """Result of `verify_run`."""
 
-    Args:
-        folder: of the run.
-        problems: what is wrong; empty for a sound run, and for one of v0.1, which kept no checksums, of which nothing
-            wrong can be seen.
-        run: the run; None where its ``run.json`` cannot be used.
-    """
-
-    folder: Path
+    folder: Path  # of the run
+    # what is wrong; empty for a sound run, and for one of v0.1, which kept no checksums, of which nothing wrong can be
+    # seen
     problems: tuple[Problem, ...]
-    run: Run | None = None
+    run: Run | None = None  # the run; None where its ``run.json`` cannot be used
 
     def __str__(self) -> str:
         if self.problems:

@@ -5,8 +5,9 @@ minutes. A checksum is a hash of the pixels: it shows that files with new times,
 Both are 64-bit XXH3 hashes; 0 means unknown.
 """
 
+import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import batched
 
@@ -29,12 +30,14 @@ def stamp_of(about: Iterable[os.stat_result]) -> int:
     return xxh3_64_intdigest(line.encode()) if line else 0
 
 
-def stamp(dataset: EODataset, index: int, bands: Sequence[Band]) -> int:
-    """Stamp of an image as it is on disk now.
+def times_digest(abouts: Mapping[str, os.stat_result]) -> str:
+    """sha256 of the names, sizes and times of files: features of changed images are not reused."""
+    lines = (f"{name} {about.st_size} {about.st_mtime_ns}" for name, about in abouts.items())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-    Raises:
-        RequestError: a file is absent.
-    """
+
+def stamp(dataset: EODataset, index: int, bands: Sequence[Band]) -> int:
+    """Stamp of an image as it is on disk now."""
     try:
         return stamp_of([os.stat(file) for file in dataset.files(index, bands)])
     except FileNotFoundError as error:
@@ -60,13 +63,7 @@ def stamps(dataset: EODataset, bands: Sequence[Band]) -> UInt64[np.ndarray, " sa
 
 
 def check_looked(dataset: EODataset, rows: Sequence[int], found: Sequence[int] | UInt64[np.ndarray, " batch"]) -> None:
-    """Raise a RequestError for an image that was replaced after the dataset had been opened.
-
-    Args:
-        dataset: one split; nothing is checked if it was opened without stamps.
-        rows: b indices.
-        found: their b stamps now.
-    """
+    """Raise a RequestError for an image that was replaced after the dataset had been opened."""
     if dataset.looked is None:
         return
     for row, now in zip(rows, found, strict=True):
@@ -81,11 +78,7 @@ def checksum(images: Sequence[Shaped[np.ndarray, "_ _"]]) -> int:
 
 
 def stack_checksums(stacks: Sequence[tuple[list[int], Shaped[np.ndarray, "batch _ _ _"]]]) -> list[int]:
-    """Checksums of images that were read together, as `checksum` has them.
-
-    Args:
-        stacks: see `EODataset.read_stacks`.
-    """
+    """Checksums of images that were read together, as `checksum` has them."""
     channels = {channel: pixels[:, place] for places, pixels in stacks for place, channel in enumerate(places)}
     rows = len(stacks[0][1])
     return [checksum([channels[channel][row] for channel in sorted(channels)]) for row in range(rows)]

@@ -13,19 +13,14 @@ from data.errors import RequestError, unknown
 
 @dataclass(frozen=True)
 class Selection:
-    """Which classes and how many samples of each, as the flags give them.
+    """Which classes and how many samples of each, as the flags give them."""
 
-    Args:
-        only_classes: ``--only-classes``: class names, comma-separated; None keeps all classes.
-        per_class: ``--per-class``: one entry for all splits, or three for train, val and test; None keeps all
-            samples. An entry is a number, ``all``, or numbers joined by ``+``, one for each kept class in the order of
-            `only_classes` (of the dataset, without it).
-        seed: decides which samples are drawn.
-    """
-
-    only_classes: str | None = None
+    only_classes: str | None = None  # ``--only-classes``: class names, comma-separated; None keeps all classes
+    # ``--per-class``: one entry for all splits, or three for train, val and test; None keeps all samples. An entry is a
+    # number, ``all``, or numbers joined by ``+``, one for each kept class in the order of `only_classes` (of the
+    # dataset, without it).
     per_class: str | None = None
-    seed: int = 0
+    seed: int = 0  # decides which samples are drawn
 
     def __bool__(self) -> bool:
         return self.only_classes is not None or self.per_class is not None
@@ -35,7 +30,12 @@ class Selected(Subset):
     """Samples of some classes of another dataset, in its order; labels count the kept classes only."""
 
     def __init__(
-        self, whole: EODataset, rows: np.ndarray, kept: Sequence[int], labels: np.ndarray, recorded: dict[str, Any]
+        self,
+        whole: EODataset,
+        rows: Integer[np.ndarray, " rows"],
+        kept: Sequence[int],
+        labels: Integer[np.ndarray, "rows ..."],
+        recorded: dict[str, Any],
     ) -> None:
         super().__init__(whole, rows.tolist())
         self.labels, self.class_names = labels, tuple(whole.class_names[k] for k in kept)
@@ -48,9 +48,6 @@ def selected(dataset: EODataset, selection: Selection) -> EODataset:
     Classes keep the dataset's order. A sample of no kept class is left out. A multi-label sample counts for each kept
     class it has, so common classes can end up with more samples than requested; classes are filled from the rarest.
     The request is part of the dataset's provenance, hence of the identity of its features.
-
-    Raises:
-        RequestError: an unknown class, a malformed count, or more samples per class than there are.
     """
     if not selection:
         return dataset
@@ -76,11 +73,11 @@ def selected(dataset: EODataset, selection: Selection) -> EODataset:
         wanted = np.array(counts)[np.argsort(order)]
         have = shown.sum(axis=0)
         if (short := np.flatnonzero(have < wanted)).size:
-            told = ", ".join(f"{names[kept[k]]} has {have[k]:,}" for k in short[:3])
+            shown = ", ".join(f"{names[kept[k]]} has {have[k]:,}" for k in short[:3])
             more = f" (and {len(short) - 3} more classes)" if len(short) > 3 else ""
             raise RequestError(
                 f"--per-class {selection.per_class}: {wanted[short].max()} samples per class requested from "
-                f"{dataset.name} {dataset.split}, but {told}{more}; use at most {have[short].min()}, or 'all'"
+                f"{dataset.name} {dataset.split}, but {shown}{more}; use at most {have[short].min()}, or 'all'"
             )
         rows = draw(shown, wanted, seed=selection.seed, split=dataset.split)
     if not len(rows):
@@ -114,11 +111,7 @@ def draw(
 
 
 def parse_classes(text: str | None, names: Sequence[str], dataset: str) -> list[str]:
-    """Class names of a comma-separated list, in its order; names may hold commas themselves. None: all classes.
-
-    Raises:
-        RequestError: an unknown class, one named twice, or none.
-    """
+    """Class names of a comma-separated list, in its order; names may hold commas themselves. None: all classes."""
     if text is None:
         return list(names)
     words, found = _words(text), []
@@ -143,11 +136,7 @@ def _words(text: str) -> list[str]:
 
 
 def parse_counts(text: str | None, split: str, classes: int) -> list[int] | None:
-    """Samples of each of the classes in a split, None for all.
-
-    Raises:
-        RequestError: the text is malformed.
-    """
+    """Samples of each of the classes in a split, None for all."""
     if text is None:
         return None
     entries = [entry.strip() for entry in text.split(",")]

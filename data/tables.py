@@ -3,7 +3,7 @@
 ``labels.csv`` or ``labels.parquet``, or one table per split as the common EuroSAT downloads have them: ``train.csv``,
 ``validation.csv``, ``test.csv`` with columns such as ``Filename, Label, ClassName`` and a ``label_map.json``. Or
 ``metadata.csv``, ``.jsonl`` or ``.parquet`` in the folder or its split folders, as Hugging Face's ``imagefolder`` has
-them: paths are relative to the table, and splits may be told by folders or not at all.
+them: paths are relative to the table, and folders may name the splits, or nothing does.
 """
 
 import json
@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +39,12 @@ COLUMNS = {
 }
 CLASS_NAMES = ("classname", "class_name", "class")  # go before a Label of numbers
 MISSING = ("nan", "null", "n/a", "#n/a", "<na>")  # what spreadsheets and pandas write for a missing value
+NO, YES = ("0", "0.0", "False", "false"), ("1", "1.0", "True", "true")  # of one-hot columns
 HOLDS_LISTS = "the column label holds lists; call it labels for a multi-label set"
 
 
 def find_tables(root: Path) -> dict[Path, str | None]:
-    """The tables of a folder, and the split of each if its name gives it.
-
-    Raises:
-        RequestError: it holds two that contradict each other.
-    """
+    """The tables of a folder, and the split of each if its name gives it."""
     found = [root / name for name in TABLES if (root / name).is_file()]
     if len(found) == 2:
         raise RequestError(f"{root} holds both {TABLES[0]} and {TABLES[1]}; keep one of them")
@@ -72,7 +69,8 @@ def find_tables(root: Path) -> dict[Path, str | None]:
 def _find_metadata(root: Path) -> dict[Path, str | None]:
     """Tables of Hugging Face's ``imagefolder`` that hold labels: one for all, or one in each split folder."""
     homes: dict[Path, str | None] = {root: None}
-    homes |= {path: SPLIT_NAMES[path.name.lower()] for path in sorted(root.iterdir()) if _is_split_folder(path)}
+    folders = [path for path in sorted(root.iterdir()) if path.name.lower() in SPLIT_NAMES and path.is_dir()]
+    homes |= {path: SPLIT_NAMES[path.name.lower()] for path in folders}
     found: dict[Path, str | None] = {}
     for home, split in homes.items():
         tables = [home / name for name in METADATA if (home / name).is_file()]
@@ -90,10 +88,6 @@ def _find_metadata(root: Path) -> dict[Path, str | None]:
     return found
 
 
-def _is_split_folder(path: Path) -> bool:
-    return path.is_dir() and path.name.lower() in SPLIT_NAMES
-
-
 def _lists_images(file: Path) -> bool:
     if file.suffix != ".csv":
         header = {str(name).lower() for name in _rows(file).columns}
@@ -107,125 +101,81 @@ def _lists_images(file: Path) -> bool:
 
 
 def read_tables(root: Path, tables: dict[Path, str | None]) -> Listing:
-    """The samples that tables list.
-
-    Args:
-        root: the folder that their paths are relative to.
-        tables: as `find_tables` gives them.
-
-    Raises:
-        RequestError: columns are missing, or rows are wrong; the message names the first of them by line.
-    """
+    """The samples that tables list."""
     read = [_read(root, table, split) for table, split in tables.items()]
-    several = read[0].several
-    if any(part.several != several for part in read):
+    several, first = read[0][0], next(iter(tables))
+    if any(other != several for other, _ in read):
         raise RequestError(f"the tables in {root} differ in their label columns; use label or labels in all")
-    joined = _Part(
-        table=read[0].table,
-        several=several,
-        where=[name for part in read for name in part.where],
-        columns={
-            key: [value for part in read for value in part.columns[key]]
-            for key in read[0].columns
-            if all(key in part.columns for part in read)
-        },
-    )
-    paths, ids = joined.columns["path"], joined.columns.get("id", joined.columns["path_as_id"])
-    joined.refuse(_repeated(paths), "repeat a path; keep one row per path, in one split", column="path")
-    joined.refuse(_repeated(ids), "repeat an id; ids must be unique", column="id" if "id" in joined.columns else "path")
-    names, splits = joined.columns["names"], joined.columns["split"]
+    joined = pd.concat([rows for _, rows in read], join="inner", ignore_index=True)
+    refuse = partial(_refuse, first, joined["where"])
+    paths, ids = (joined[name].tolist() for name in ("path", "id" if "id" in joined else "path_as_id"))
+    refuse(joined["path"].duplicated(), "repeat a path; keep one row per path, in one split", paths)
+    refuse(pd.Series(ids).duplicated(), "repeat an id; ids must be unique", ids if "id" in joined else paths)
+    names, splits = joined["names"].tolist(), joined["split"].tolist()
     unlabelled = frozenset(s for s in set(splits) if not any(n for n, of in zip(names, splits, strict=True) if of == s))
-    without = [not chosen and split not in unlabelled for chosen, split in zip(names, splits, strict=True)]
-    joined.refuse(
-        without,
+    refuse(
+        [not chosen and split not in unlabelled for chosen, split in zip(names, splits, strict=True)],
         "have no label although others of their split have; label them, or give unlabelled images a split of their own",
     )
-    _check_spelling(joined)
+    for name, other in _spelt_twice(names).items():
+        why = f"which differs from '{other}' only in case, spaces or Unicode form; write it one way"
+        refuse([name in chosen for chosen in names], f"have the class '{name}', {why}")
     how = ", ".join(dict.fromkeys(table.name for table in tables))
     if not any(splits):
         splits, how = cut(paths, names), f"{how}; each class 60/20/20 by sha256 of the relative path"
     labels, class_names = make_labels(names, several=several)
     if several and class_names and all(len(chosen) < 2 for chosen in names):
-        note(f"{read[0].table}: no row has more than one of its labels; separate several by ';'")
-    return Listing(
-        paths=paths,
-        ids=ids,
-        splits=splits,
-        labels=labels,
-        class_names=class_names,
-        lonlat=_lonlat(joined),
-        how=how,
-        unlabelled=unlabelled,
-    )
+        note(f"{first}: no row has more than one of its labels; separate several by ';'")
+    return Listing(paths, ids, splits, labels, class_names, _lonlat(first, joined), how, unlabelled)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Rows of one table, or of several together.
-
-    Args:
-        table: its file.
-        several: whether a row may have several classes.
-        where: how an error names each row, such as ``line 3``.
-        columns: values by meaning, one per row.
-    """
-
-    table: Path
-    several: bool
-    where: list[str]
-    columns: dict[str, list[Any]]
-
-    def refuse(self, wrong: Sequence[bool], what: str, *, column: str | None = None) -> None:
-        """Raise an error that counts the wrong rows and lists the first."""
-        bad = [row for row, is_wrong in enumerate(wrong) if is_wrong]
-        if bad:
-            told = [self.where[row] + (f" '{self.columns[column][row]}'" if column else "") for row in bad[:SHOWN]]
-            raise RequestError(f"{self.table}: {len(bad)} of {len(wrong)} rows {what} (first: {', '.join(told)})")
+def _refuse(table: Path, where: Any, wrong: Any, what: str, values: Sequence[Any] | None = None) -> None:
+    """Raise an error that counts the wrong rows and lists the first, with their values."""
+    bad = np.flatnonzero(wrong).tolist()
+    if bad:
+        shown = ", ".join(where[row] + (f" '{values[row]}'" if values is not None else "") for row in bad[:SHOWN])
+        raise RequestError(f"{table}: {len(bad)} of {len(wrong)} rows {what} (first: {shown})")
 
 
-def _read(root: Path, table: Path, split: str | None) -> _Part:
+def _read(root: Path, table: Path, split: str | None) -> tuple[bool, pd.DataFrame]:
+    """Whether a row may have several classes, and the values of each row by meaning; ``where`` names it in errors."""
     rows = _rows(table)
-    unit = "line" if table.suffix == ".csv" else "row"
-    part = _Part(table, False, [f"{unit} {at}" for at in rows.index], {})
     roles = _roles(table, rows, split)
-    for key in {"id", "lon", "lat"} & roles.keys():
-        part.columns[key] = [value if key != "id" else str(value).strip() for value in rows[roles[key]]]
+    where = [f"{'line' if table.suffix == '.csv' else 'row'} {at}" for at in rows.index]
+    refuse = partial(_refuse, table, where)
+    columns = {key: rows[roles[key]].tolist() for key in ("lon", "lat") if key in roles}
+    if "id" in roles:
+        columns["id"] = _stripped(rows[roles["id"]])
     base = table.parent.relative_to(root).as_posix() + "/" if table.parent != root else ""
-    part.columns["path"] = [f"{base}{str(value).strip()}" for value in rows[roles["path"]]]
-    found = [_on_disk(root, path) for path in part.columns["path"]]
-    part.refuse([path == "" for path in found], f"name a file outside {root}; move it inside", column="path")
-    part.refuse([path is None for path in found], f"name a file that is not in {root}", column="path")
-    written = part.columns["path"]
-    part.columns["path_as_id"] = [
-        path if os.path.normpath(path) == str(one) else str(one) for path, one in zip(written, found, strict=True)
-    ]
-    part.columns["path"] = found
-    if split is None and "split" not in roles:
-        part.columns["split"] = _splits_of_folders(part, found)
-    elif split is None:
-        part.columns["written"] = [str(value).strip() for value in rows[roles["split"]]]
-        part.columns["split"] = [SPLIT_NAMES.get(value.lower()) for value in part.columns["written"]]
-        strange = [of is None for of in part.columns["split"]]
-        part.refuse(strange, "have an unknown split; use train, val or test", column="written")
-    else:
-        part.columns["split"] = [split] * len(rows)
+    written = [f"{base}{path}" for path in _stripped(rows[roles["path"]])]
+    found = [_on_disk(root, path) for path in written]
+    refuse([path == "" for path in found], f"name a file outside {root}; move it inside", written)
+    refuse([path is None for path in found], f"name a file that is not in {root}", written)
+    as_id = [path if os.path.normpath(path) == str(one) else str(one) for path, one in zip(written, found, strict=True)]
+    if split is not None:
+        splits = [split] * len(rows)
+    elif "split" in roles:
+        words = _stripped(rows[roles["split"]])
+        splits = [SPLIT_NAMES.get(word.lower()) for word in words]
+        refuse([of is None for of in splits], "have an unknown split; use train, val or test", words)
+    else:  # the folders say it, or nothing does
+        splits = [SPLIT_NAMES.get(str(path).partition("/")[0].lower(), "") for path in found]
+        outside = [any(splits) and not of for of in splits]
+        refuse(outside, "lie in no split folder although others do", found)
     if "one-hot" in roles:
-        names = _from_one_hot(table, rows, roles["one-hot"])
+        cells = zip(*(map(_text, rows[name]) for name in roles["one-hot"]), strict=True)
+        names = [[name for name, cell in zip(roles["one-hot"], row, strict=True) if cell in YES] for row in cells]
         several = any(len(chosen) > 1 for chosen in names) or not all(names)
     else:
         several = "labels" in roles
-        names = _from_cells(part, rows[roles["labels" if several else "label"]], several=several)
+        names = _from_cells(table, where, rows[roles["labels" if several else "label"]], several=several)
         names = _through_map(root, names) if not several and split is not None and not base else names
-    part.columns["names"] = names
-    return _Part(table, several, part.where, part.columns)
+    columns |= {"where": where, "path": found, "path_as_id": as_id, "split": splits, "names": names}
+    return several, pd.DataFrame(columns, dtype=object)
 
 
-def _splits_of_folders(part: _Part, paths: Sequence[str | None]) -> list[str]:
-    """The split that each path's first folder is named after; empty texts where none is."""
-    splits = [SPLIT_NAMES.get(str(path).partition("/")[0].lower(), "") for path in paths]
-    if any(splits):
-        part.refuse([not split for split in splits], "lie in no split folder although others do", column="path")
-    return splits
+def _stripped(column: Any) -> list[str]:
+    return [str(value).strip() for value in column]
 
 
 # --- columns
@@ -264,7 +214,8 @@ def _roles(table: Path, rows: pd.DataFrame, split: str | None) -> dict[str, Any]
     absent = [name for name in needed if name not in roles]
     if not absent and not {"labels", "label"} & roles.keys():
         others = [name for name in rows.columns if name and name not in roles.values()]
-        if len(set(others)) > 1 and len(set(others)) == len(others) and all(_is_binary(rows[name]) for name in others):
+        binary = all(set(map(_text, rows[name])) <= {*NO, *YES} for name in dict.fromkeys(others))
+        if len(set(others)) > 1 and len(set(others)) == len(others) and binary:
             note(f"{table}: the columns {', '.join(others)} are read as one-hot labels")
             return roles | {"one-hot": others}
     absent += [] if {"labels", "label"} & roles.keys() else ["labels (or label)"]
@@ -274,15 +225,6 @@ def _roles(table: Path, rows: pd.DataFrame, split: str | None) -> dict[str, Any]
             "for images without labels leave the cells of label empty"
         )
     return roles
-
-
-def _is_binary(column: Any) -> bool:
-    return set(map(_text, column)) <= {"0", "1", "0.0", "1.0", "False", "True", "false", "true"}
-
-
-def _from_one_hot(table: Path, rows: pd.DataFrame, names: list[str]) -> list[list[str]]:
-    shown = np.column_stack([[_text(value) in ("1", "1.0", "True", "true") for value in rows[name]] for name in names])
-    return [[names[k] for k in np.flatnonzero(row)] for row in shown]
 
 
 # --- paths
@@ -315,43 +257,29 @@ def _text(value: Any) -> str:
     return str(value).strip()
 
 
-def _from_cells(part: _Part, column: Any, *, several: bool) -> list[list[str]]:
-    """Class names of every row.
-
-    Raises:
-        RequestError: a cell is not a list although it looks like one, holds a word for a missing value, or perhaps
-            several classes with commas between them.
-    """
+def _from_cells(table: Path, where: list[str], column: Any, *, several: bool) -> list[list[str]]:
+    """Class names of every row; a RequestError for cells that are no list although they look like one, and the like."""
+    refuse, cells = partial(_refuse, table, where), list(map(_text, column))
     names = [names_in(value, several=several) for value in column]
-    spaced = [
-        at for at, value in zip(part.where, column, strict=True) if isinstance(value, str) and value != value.strip()
-    ]
+    spaced = [at for at, value in zip(where, column, strict=True) if isinstance(value, str) and value != value.strip()]
     if spaced:
-        note(f"{part.table}: {len(spaced)} labels have spaces around them, first in {spaced[0]}; they are read without")
-    cells = _Part(part.table, several, part.where, {"cell": list(map(_text, column))})
-    cells.refuse(
-        [chosen is None for chosen in names],
-        "hold a list that cannot be read; write \"['a', 'b']\" or a;b",
-        column="cell",
-    )
+        note(f"{table}: {len(spaced)} labels have spaces around them, first in {spaced[0]}; they are read without")
+    unread = [chosen is None for chosen in names]
+    refuse(unread, "hold a list that cannot be read; write \"['a', 'b']\" or a;b", cells)
     known = [chosen or [] for chosen in names]
-    if not several:
-        listed = [len(chosen) > 1 or np.ndim(value) > 0 for chosen, value in zip(known, column, strict=True)]
-        if any(listed):
-            raise RequestError(f"{part.table}: {HOLDS_LISTS}")
-    missing = [any(name.lower() in MISSING for name in chosen) for chosen in known]
-    cells.refuse(
-        missing,
+    if not several and any(len(n) > 1 or np.ndim(value) > 0 for n, value in zip(known, column, strict=True)):
+        raise RequestError(f"{table}: {HOLDS_LISTS}")
+    refuse(
+        [any(name.lower() in MISSING for name in chosen) for chosen in known],
         "have a word for a missing value as their label; leave the cell empty, or rename the class",
-        column="cell",
+        cells,
     )
-    commas = [several and len(chosen) == 1 and "," in chosen[0] for chosen in known]
-    if any(commas) and all(len(chosen) < 2 for chosen in known):
-        cells.refuse(
-            commas,
+    if all(len(chosen) < 2 for chosen in known):
+        refuse(
+            [several and len(chosen) == 1 and "," in chosen[0] for chosen in known],
             "hold commas, and no row has several labels; separate labels by ';', or call the column label where commas "
             "belong to the names",
-            column="cell",
+            cells,
         )
     return known
 
@@ -395,39 +323,27 @@ def _through_map(root: Path, names: list[list[str]]) -> list[list[str]]:
         raise RequestError(f'{file} does not name all labels ({error!r}); expected {{"Forest": 1, ...}}') from error
 
 
-def _check_spelling(part: _Part) -> None:
-    """Raise a RequestError where class names differ only in case and the like; names the rows of the rarer one."""
-    counts = Counter(name for chosen in part.columns["names"] for name in chosen)
+def _spelt_twice(names: list[list[str]]) -> dict[str, str]:
+    """Class names that differ from a more common one only in case and the like, each with that one."""
+    counts = Counter(name for chosen in names for name in chosen)
     usual: dict[str, str] = {}
     for name, _ in counts.most_common():
         usual.setdefault(folded(name), name)
-    odd = {name: usual[folded(name)] for name in counts if usual[folded(name)] != name}
-    for name, other in odd.items():
-        rows = [name in chosen for chosen in part.columns["names"]]
-        part.refuse(
-            rows,
-            f"have the class '{name}', which differs from '{other}' only in case, spaces or Unicode form; write it one "
-            "way",
-        )
+    return {name: usual[folded(name)] for name in counts if usual[folded(name)] != name}
 
 
 # --- the rest
 
 
-def _repeated(values: list[str]) -> list[bool]:
-    return pd.Series(values, dtype=object).duplicated().tolist()
-
-
-def _lonlat(part: _Part) -> np.ndarray | None:
-    present = [name for name in ("lon", "lat") if name in part.columns]
+def _lonlat(table: Path, rows: pd.DataFrame) -> np.ndarray | None:
+    present = [name for name in ("lon", "lat") if name in rows]
     if not present:
         return None
     if len(present) == 1:
-        raise RequestError(f"{part.table} has a column {present[0]} alone; give both lon and lat, or neither")
-    values = {name: pd.Series(part.columns[name], dtype=object).map(number_in) for name in present}
-    lonlat = pd.DataFrame(values).to_numpy(dtype=np.float64)
+        raise RequestError(f"{table} has a column {present[0]} alone; give both lon and lat, or neither")
+    lonlat = rows[present].map(number_in).to_numpy(dtype=np.float64)
     wrong = ~(np.abs(lonlat) <= (360, 90)).all(axis=1)  # NaN compares false; 0 to 360 is wrapped later
-    part.refuse(wrong.tolist(), "have no valid lon and lat in degrees; fill them or drop both columns")
+    _refuse(table, rows["where"], wrong, "have no valid lon and lat in degrees; fill them or drop both columns")
     return lonlat
 
 

@@ -50,29 +50,18 @@ GEO_IGNORED, GEO_UNITS = {1026, 2049, 2057, 2059, 3073}, {2054: 9102, 3076: 9001
 
 @dataclass(frozen=True)
 class PlainTiff:
-    """What the tags of a plain TIFF declare.
+    """What the tags of a plain TIFF declare."""
 
-    Args:
-        dtype: of a value, in the file's byte order.
-        shape: height, width, bands.
-        planar: whether each band is stored separately.
-        deflated: whether each strip is compressed.
-        differences: whether a row holds differences from pixel to pixel.
-        pieces: start, stop and rows of each strip; consecutive uncompressed strips are merged.
-        names: band names, None for unnamed bands.
-        declared: what the file declares about its values.
-        learnt_from: start, stop and the bytes there that all of this was read from: a file with the same bytes has
-            the same layout.
-    """
-
-    dtype: np.dtype
-    shape: tuple[int, int, int]
-    planar: bool
-    deflated: bool
-    differences: bool
+    dtype: np.dtype  # of a value, in the file's byte order
+    shape: tuple[int, int, int]  # height, width, bands
+    planar: bool  # whether each band is stored separately
+    deflated: bool  # whether each strip is compressed
+    differences: bool  # whether a row holds differences from pixel to pixel
+    # start, stop and rows of each strip; consecutive uncompressed strips are merged
     pieces: tuple[tuple[int, int, int], ...]
-    names: tuple[str | None, ...]
-    declared: Declared | None
+    names: tuple[str | None, ...]  # band names, None for unnamed bands
+    declared: Declared | None  # what the file declares about its values
+    # start, stop and the bytes there that all of this was read from: a file with the same bytes has the same layout
     learnt_from: tuple[tuple[int, int, bytes], ...]
 
 
@@ -131,11 +120,7 @@ def pixels_of(data: bytes, layout: PlainTiff) -> Shaped[np.ndarray, "height widt
 
 
 def _piece(stored: bytes, layout: PlainTiff, rows: int) -> bytes:
-    """The values of a strip.
-
-    Raises:
-        ValueError: it is damaged.
-    """
+    """The values of a strip."""
     if not layout.deflated:
         return stored
     size = rows * layout.shape[1] * (1 if layout.planar else layout.shape[2]) * layout.dtype.itemsize
@@ -192,8 +177,8 @@ def _learn(data: Bytes) -> PlainTiff | None:
             return None
         if all(one[1] == other[0] for one, other in itertools.pairwise(pieces)):
             pieces = [(pieces[0][0], pieces[-1][1], sum(strip_rows))]
-    told = _told(tags, count, dtype)
-    if told is None:
+    declared = _declared(tags, count, dtype)
+    if declared is None:
         return None
     lists = [(at, struct.calcsize(layout)) for tag, (layout, at) in places.items() if tag in DECIDING]
     outside = [(at, at + size) for at, size in lists if size > 4]  # the others are in the directory itself
@@ -204,8 +189,8 @@ def _learn(data: Bytes) -> PlainTiff | None:
         deflated=deflated,
         differences=differences,
         pieces=tuple(pieces),
-        names=told[0],
-        declared=told[1],
+        names=declared[0],
+        declared=declared[1],
         learnt_from=tuple(
             (first, last, data[first:last]) for first, last in _joined([(0, 8), (start, stop), *outside])
         ),
@@ -265,7 +250,9 @@ def _pixel_type(order: str, tags: dict[int, tuple], count: int) -> np.dtype | No
     return np.dtype(order + name) if name else None
 
 
-def _told(tags: dict[int, tuple], count: int, dtype: np.dtype) -> tuple[tuple[str | None, ...], Declared | None] | None:
+def _declared(
+    tags: dict[int, tuple], count: int, dtype: np.dtype
+) -> tuple[tuple[str | None, ...], Declared | None] | None:
     """Band names and what is declared about their values; None if only GDAL can read it."""
     names: list[str | None] = [None] * count
     scale, offset, nodata = [1.0] * count, [0.0] * count, None
@@ -294,11 +281,7 @@ def _told(tags: dict[int, tuple], count: int, dtype: np.dtype) -> tuple[tuple[st
 
 
 def _number(text: bytes, dtype: np.dtype) -> float | int:
-    """A nodata value as GDAL writes it.
-
-    Raises:
-        ValueError: another notation.
-    """
+    """A nodata value as GDAL writes it."""
     word = text.partition(b"\0")[0].decode("ascii").strip()
     if "_" in word:
         raise ValueError(word)
@@ -309,11 +292,7 @@ def _number(text: bytes, dtype: np.dtype) -> float | int:
 
 
 def header_of(data: Bytes) -> Header | None:
-    """Header of a plain TIFF, without its location; None if GDAL has to read it.
-
-    Raises:
-        ValueError: it is cut short.
-    """
+    """Header of a plain TIFF, without its location; None if GDAL has to read it."""
     if (layout := plain_tiff(data)) is None:
         return None
     kind = layout.dtype.newbyteorder("=").name

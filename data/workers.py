@@ -82,14 +82,7 @@ def _in_order[T, R](
 
 
 class _Worker:
-    """One worker process, seen from the process that asks.
-
-    Args:
-        ours: our end of its pipe.
-        theirs: its end.
-        memory: mapped in both, or None.
-        slot: bytes of one result in it.
-    """
+    """One worker process, seen from the process that asks."""
 
     def __init__(self, ours: Connection, theirs: Connection, memory: mmap.mmap | None, slot: int) -> None:
         self.ours, self.theirs, self.memory, self.slot = ours, theirs, memory, slot
@@ -115,13 +108,10 @@ class _Worker:
         except (EOFError, OSError) as error:
             raise LostWorkerError(KILLED) from error
         if kind == "raised":
-            error, told = packed
-            raise error or RuntimeError(f"in a reader process: {told}")
-        return pickle.loads(packed, buffers=[self._copied(*place) for place in places])
-
-    def _copied(self, start: int, size: int) -> np.ndarray:
-        assert self.memory is not None
-        return np.frombuffer(self.memory, np.uint8, size, start).copy()  # the worker writes there again
+            error, trace = packed
+            raise error or RuntimeError(f"in a reader process: {trace}")
+        arrays = [np.frombuffer(self.memory, np.uint8, size, start) for start, size in places]  # type: ignore[arg-type]
+        return pickle.loads(packed, buffers=[array.copy() for array in arrays])  # the worker writes there again
 
 
 def _start(work: Callable, items: Sequence, count: int, result_bytes: int) -> list[_Worker]:

@@ -19,47 +19,31 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 from data.bands import Band
-from data.dataset import EODataset
+from data.dataset import Derived, EODataset
+from data.declared import as_type
 
+Pixels = Shaped[np.ndarray, "_ _"]  # of one band
 SYMMETRIES = 8
 STRENGTH = 0.2
 SEED = 0
 LUMA = {"red": 0.299, "green": 0.587, "blue": 0.114}  # ITU-R BT.601
 
 
-class View(EODataset):
-    """One altered view of every image of another dataset, in that dataset's order and under its ids.
-
-    Args:
-        whole: the images as they are.
-        view: number of the view, from 1.
-    """
+class View(Derived):
+    """One altered view of every image of another dataset, in that dataset's order and under its ids."""
 
     def __init__(self, whole: EODataset, view: int) -> None:
-        self.whole, self.view = whole, view
-        super().__init__(
-            name=whole.name,
-            variant=whole.variant,
-            split=whole.split,
-            ids=whole.ids,
-            labels=whole.labels,
-            class_names=whole.class_names,
-            bands=whole.bands,
-            statistics=whole.statistics,
-            lonlat=whole.lonlat,
-            provenance=whole.provenance,
-            files_digest=whole.files_digest,
-        )
-        self.altered, self.nodata, self.scaled = describe(view), whole.nodata, whole.scaled
-        self.looked, self.digest_of_times = whole.looked, whole.digest_of_times
+        super().__init__(whole)
+        self.view, self.altered = view, describe(view)
 
     def files(self, index: int, bands: Sequence[Band]) -> list[str]:
         """See `EODataset.files`."""
         return self.whole.files(index, bands)
 
-    def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
+    def read(self, index: int, bands: Sequence[Band]) -> list[Pixels]:
         """See `EODataset.read`; bands keep their types and resolutions."""
         return alter(self.whole.read(index, bands), bands, self.ids[index], self.view)
 
@@ -69,15 +53,8 @@ def describe(view: int) -> dict[str, Any]:
     return {"view": view, "geometry": "turns and flips", "colour": STRENGTH, "seed": SEED}
 
 
-def alter(pixels: Sequence[np.ndarray], bands: Sequence[Band], name: str, view: int) -> list[np.ndarray]:
-    """One view of one image.
-
-    Args:
-        pixels: (H, W) of each band, native type and resolution.
-        bands: what they are.
-        name: the image's id.
-        view: number of the view; 0 is the image itself.
-    """
+def alter(pixels: Sequence[Pixels], bands: Sequence[Band], name: str, view: int) -> list[Pixels]:
+    """One view of one image."""
     if view == 0:
         return list(pixels)
     others = _generator(name, "symmetries").permutation(np.arange(1, SYMMETRIES))
@@ -85,7 +62,7 @@ def alter(pixels: Sequence[np.ndarray], bands: Sequence[Band], name: str, view: 
     return recolour([turn(band, symmetry) for band in pixels], bands, _generator(name, view))
 
 
-def turn(pixels: np.ndarray, symmetry: int) -> np.ndarray:
+def turn(pixels: Pixels, symmetry: int) -> Pixels:
     """A symmetry of the square: ``symmetry % 4`` quarter turns counterclockwise, from 4 on of the mirror image.
 
     Args:
@@ -97,14 +74,8 @@ def turn(pixels: np.ndarray, symmetry: int) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(pixels, symmetry % 4))
 
 
-def recolour(pixels: Sequence[np.ndarray], bands: Sequence[Band], rng: np.random.Generator) -> list[np.ndarray]:
-    """Brightness, contrast and saturation by sensor, see the head of this file.
-
-    Args:
-        pixels: (H, W) of each band.
-        bands: what they are.
-        rng: gives the three factors.
-    """
+def recolour(pixels: Sequence[Pixels], bands: Sequence[Band], rng: np.random.Generator) -> list[Pixels]:
+    """Brightness, contrast and saturation by sensor, see the head of this file."""
     brightness, contrast, saturation = rng.uniform(1 - STRENGTH, 1 + STRENGTH, 3)
     altered = [p * brightness if band.sensor in ("RGB", "S2") else p for p, band in zip(pixels, bands, strict=True)]
     places = {band.colour: at for at, band in enumerate(bands) if band.sensor == "RGB"}
@@ -113,15 +84,7 @@ def recolour(pixels: Sequence[np.ndarray], bands: Sequence[Band], rng: np.random
         for at in (places[colour] for colour in LUMA):
             vivid = grey + saturation * (altered[at] - grey)
             altered[at] = grey.mean() + contrast * (vivid - grey.mean())
-    return [_as_type(new, old.dtype) for new, old in zip(altered, pixels, strict=True)]
-
-
-def _as_type(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Values rounded and clipped to an integer type; a float type as it is."""
-    if not np.issubdtype(dtype, np.integer):
-        return values.astype(dtype)
-    limits = np.iinfo(dtype)
-    return np.rint(values).clip(limits.min, limits.max).astype(dtype)
+    return [as_type(new, old.dtype) for new, old in zip(altered, pixels, strict=True)]
 
 
 def _generator(*words: str | int) -> np.random.Generator:

@@ -6,22 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 from featurize.encoder import FrozenModel
+from featurize.shapes import Images
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Raw samples whose images are of one size.
+    """Raw samples whose images are of one size."""
 
-    Args:
-        rows: indices of these samples in the batch.
-        stacks: (channels, pixels) with pixels (b, c, h, w) of native type; bands of one resolution together.
-    """
-
-    rows: list[int]
-    stacks: list[tuple[list[int], Tensor]]
+    rows: list[int]  # indices of these samples in the batch
+    # (channels, pixels) with pixels (b, c, h, w) of native type; bands of one resolution together
+    stacks: list[tuple[list[int], Shaped[Tensor, "batch _ _ _"]]]
 
     def size(self) -> tuple[int, int]:
         """Height and width of the finest band."""
@@ -38,12 +36,12 @@ class Batch:
         return Batch(self.rows, [(channels, copied(pixels, device)) for channels, pixels in self.stacks])
 
 
-def copied(tensor: Tensor, device: torch.device) -> Tensor:
+def copied(tensor: Shaped[Tensor, "..."], device: torch.device) -> Shaped[Tensor, "..."]:
     """A tensor on a device; a GPU copies from pinned memory without waiting for queued work."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-def collate(samples: Sequence[Sequence[np.ndarray]]) -> list[Batch]:
+def collate(samples: Sequence[Sequence[Shaped[np.ndarray, "_ _"]]]) -> list[Batch]:
     """Group samples by the sizes of their bands, then bands by size, and stack each group."""
     by_sizes: dict[tuple, list[int]] = defaultdict(list)
     for row, sample in enumerate(samples):
@@ -61,11 +59,11 @@ def collate(samples: Sequence[Sequence[np.ndarray]]) -> list[Batch]:
     return batches
 
 
-def prepare(batches: Sequence[Batch], encoder: FrozenModel, device: torch.device) -> list[tuple[list[int], Tensor]]:
+def prepare(batches: Sequence[Batch], encoder: FrozenModel, device: torch.device) -> list[tuple[list[int], Images]]:
     """Move raw batches to the device and resize every band to the encoder's size, or the finest band's.
 
     Returns:
-        (rows, images) with images (b, C, H, W) float32 in native units; one pair where all sizes agree.
+        (rows, images) with images in native units; one pair where all sizes agree.
     """
     side = encoder.request.image_size
     prepared = []

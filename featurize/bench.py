@@ -27,6 +27,7 @@ from featurize.job import Job
 from featurize.pipeline import featurize_split
 from featurize.reading import read_batches
 from featurize.runtime import PRECISIONS, Runtime, choose_workers
+from featurize.shapes import Lonlat
 from featurize.stages import Meter
 from featurize.task import Task
 
@@ -36,43 +37,24 @@ MATRIX = {"cuda": 8192, "cpu": 2048}  # side of the matrices whose product measu
 
 @dataclass(frozen=True)
 class Rate:
-    """What was measured of one model run one way.
+    """What was measured of one model run one way."""
 
-    Args:
-        model: its name, with the variant.
-        device: the GPU's name, or ``cpu``.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
-        compiled: whether the model was compiled.
-        batch_size: images read and handed to the device together.
-        image_size: side in pixels that the model gets.
-        bands: number of bands.
-        feature_bytes: of the embedding of one image.
-        gflop: 10^9 floating-point operations per image, as torch counts them (a multiply-add is two).
-        forward: images/s of resizing, scaling and embedding batches that are on the device already.
-        whole: images/s from the dataset's files to a feature file.
-        bottleneck: the slowest stage of that.
-        read: images/s of reading alone, in the processes that the whole run reads with.
-        megabytes: 10^6 bytes read per image.
-        peak: 10^12 floating-point operations/s of one large matrix product in this precision.
-        bound: images/s that neither computing at the peak nor reading at the rate measured can exceed.
-    """
-
-    model: str
-    device: str
-    precision: str
-    compiled: bool
-    batch_size: int
-    image_size: int
-    bands: int
-    feature_bytes: int
-    gflop: float
-    forward: float
-    whole: float
-    bottleneck: str
-    read: float
-    megabytes: float
-    peak: float
-    bound: float
+    model: str  # its name, with the variant
+    device: str  # the GPU's name, or ``cpu``
+    precision: str  # ``fp32``, ``bf16`` or ``fp16``
+    compiled: bool  # whether the model was compiled
+    batch_size: int  # images read and handed to the device together
+    image_size: int  # side in pixels that the model gets
+    bands: int  # number of bands
+    feature_bytes: int  # of the embedding of one image
+    gflop: float  # 10^9 floating-point operations per image, as torch counts them (a multiply-add is two)
+    forward: float  # images/s of resizing, scaling and embedding batches that are on the device already
+    whole: float  # images/s from the dataset's files to a feature file
+    bottleneck: str  # the slowest stage of that
+    read: float  # images/s of reading alone, in the processes that the whole run reads with
+    megabytes: float  # 10^6 bytes read per image
+    peak: float  # 10^12 floating-point operations/s of one large matrix product in this precision
+    bound: float  # images/s that neither computing at the peak nor reading at the rate measured can exceed
 
     @property
     def share_of_peak(self) -> float:
@@ -90,18 +72,8 @@ def bench(
 ) -> Iterator[Rate]:
     """Measure every model on every device, in every precision, compiled or not.
 
-    Args:
-        job: the data and the flags that all share.
-        models: names.
-        devices: see ``--device``.
-        precisions: see ``--precision``; one that a model does not run in is left out, with a line that says so.
-        compiled: whether to compile.
-
     Yields:
         A rate as soon as it is measured.
-
-    Raises:
-        RequestError: no such model, device or precision; data or weights that cannot be had.
     """
     for name in models:
         weights = job.model.weights or ("random" if "random" in MODELS.card(name).weights else None)
@@ -160,7 +132,7 @@ def measure(job: Job, runtime: Runtime) -> Rate:
     )
 
 
-def operations(raw: Sequence[Batch], encoder: Any, lonlat: torch.Tensor | None, rows: int) -> float:
+def operations(raw: Sequence[Batch], encoder: Any, lonlat: Lonlat | None, rows: int) -> float:
     """Floating-point operations of the encoder for one image, those of matrix products and convolutions."""
     device = next((tensor.device for tensor in [*encoder.parameters(), *encoder.buffers()]), torch.device("cpu"))
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
@@ -217,11 +189,6 @@ def peak_tflops(device: str, precision: str) -> float:
 
 def write(rates: Sequence[Rate], samples: EODataset, out: Path) -> Path:
     """Keep rates with the facts of the machine.
-
-    Args:
-        rates: at least one.
-        samples: what was read.
-        out: output folder of all commands.
 
     Returns:
         ``<out>/bench/<machine>.json``; `analyze speed` makes tables and pictures of it.

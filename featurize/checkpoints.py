@@ -50,9 +50,6 @@ def unwrapped(state: Mapping[str, Tensor], expected: Collection[str], origin: st
 
     Returns:
         The state as it is where no prefix fits better than none.
-
-    Raises:
-        RequestError: two copies of the model are in it, and nothing says which one is meant.
     """
     state = {_without_inserted(key): value for key, value in state.items()}
     wanted = set(expected)
@@ -123,14 +120,7 @@ def _renamed(key: str, names: Mapping[str, str]) -> str:
 
 
 def check_dinov2(state: Mapping[str, Tensor], origin: str, *, width: int, registers: bool) -> None:
-    """Raise a RequestError that names the variant to ask for, where a state is of another one than the model.
-
-    Args:
-        state: in the hub's layout.
-        origin: what to call it.
-        width: of the model asked for.
-        registers: whether it has register tokens.
-    """
+    """Raise a RequestError that names the variant to ask for, where a state is of another one than the model."""
     token = state.get("embeddings.cls_token")
     if token is None or not token.ndim:
         return

@@ -16,9 +16,9 @@ from data.problems import Kind, Problem
 from data.registry import DATASETS
 from data.scene.flags import LabelFlags
 from featurize.card import MODELS
+from featurize.catalogue import catalogue
 from featurize.flags import ENGINES, HERE, FeaturizeFlags, ModelFlags, RunFlags
 from featurize.job import Job
-from featurize.listing import listing
 
 if TYPE_CHECKING:
     from data.store import VerifiedFeatures
@@ -167,7 +167,7 @@ def list_(*name: str, out: Path | None = None) -> None:
         out: List the feature sets in this output folder instead, with sizes and ages.
     """
     if out is None:
-        print(listing(name))
+        print(catalogue(name))
         return
     if name:
         raise RequestError(f"{name[0]} --out {out}: give names of models and datasets, or an output folder")
@@ -242,7 +242,7 @@ def verify(*path: Path, out: Path = paths.DEFAULT_OUT, repair: Annotated[bool, S
             try:
                 make_whole(file)
                 found = store.verify_features(file)
-            except RequestError as error:  # the next file may be mended all the same
+            except RequestError as error:  # the next file may still be repairable
                 found = replace(found, problems=(Problem(Kind.DAMAGED, file, str(error)),))
         if repair and repairable and not found.problems:
             store.clear_finished(file)
@@ -272,7 +272,7 @@ def _verified(file: Path) -> "tuple[VerifiedFeatures, bool]":
         if packed.is_packed(file):
             return store.VerifiedFeatures(file, packed.verify_packed(file)), False
         return store.verify_features(file), True
-    except RequestError as error:  # the next file may be read all the same
+    except RequestError as error:  # the next file may still be readable
         return store.VerifiedFeatures(file, (Problem(Kind.UNREADABLE, file, str(error)),)), False
 
 

@@ -56,20 +56,24 @@ def offered(package: str, name: str, modules: Mapping[str, str]) -> Any:
 
 def featurize() -> None:
     """Run `featurize`."""
-    _launch("featurize")
+    _launch("featurize", "featurize")
 
 
 def probe() -> None:
     """Run `probe`."""
-    _launch("probes")
+    _launch("probe", "probes")
 
 
 def analyze() -> None:
     """Run `analyze`."""
-    _launch("analysis")
+    _launch("analyze", "analysis")
 
 
-def _launch(package: str) -> None:
-    from data.launch import launch  # here: only now is it certain to be ours
+def _launch(name: str, package: str) -> None:
+    try:
+        from data.launch import launch  # here: only now is it certain to be ours
 
-    launch(package)
+        launch(package)
+    except KeyboardInterrupt:  # while libraries are imported; later ones are handled by the command
+        print(f"\n{name}: stopped", file=sys.stderr)
+        sys.exit(130)

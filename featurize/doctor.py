@@ -15,6 +15,8 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from data.machine import cpu_computes_bf16
+
 GB = 1e9
 TIMEOUT_S = 5.0
 SHARED_MEMORY = Path("/dev/shm")  # reader processes hand over batches there
@@ -24,29 +26,17 @@ Status = Literal["ok", "note", "problem"]
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the result.
+    """One line of the result."""
 
-    Args:
-        name: what was checked.
-        found: what is there.
-        status: ``problem`` where the program cannot work as it is, ``note`` where something is slower or missing.
-        fix: what to do about it.
-    """
-
-    name: str
-    found: str
+    name: str  # what was checked
+    found: str  # what is there
+    # ``problem`` where the program cannot work as it is, ``note`` where something is slower or missing
     status: Status = "ok"
-    fix: str = ""
+    fix: str = ""  # what to do about it
 
 
 def examine(out: Path, data_root: Path, *, online: bool = True) -> list[Check]:
-    """Check this machine.
-
-    Args:
-        out: output folder.
-        data_root: folder of the data.
-        online: try to reach the Hugging Face hub.
-    """
+    """Check this machine."""
     return [
         *_packages(),
         *_devices(),
@@ -89,8 +79,6 @@ def _packages() -> Iterator[Check]:
 
 def _devices() -> Iterator[Check]:
     import torch  # deferred, as it takes seconds
-
-    from featurize.runtime import cpu_computes_bf16
 
     bf16 = "bf16" if cpu_computes_bf16() else "no bf16"
     yield Check("CPU", f"{os.cpu_count()} cores, {platform.machine()}, {torch.get_num_threads()} threads, {bf16}")

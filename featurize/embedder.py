@@ -13,31 +13,21 @@ from data.errors import RequestError
 from featurize.batches import Batch, copied, prepare
 from featurize.encoder import FrozenModel
 from featurize.runtime import PRECISIONS, Runtime
+from featurize.shapes import Embeddings, Images, Lonlat
 from featurize.stages import Meter
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """Embeddings of one batch, possibly still being copied from a GPU.
+    """Embeddings of one batch, possibly still being copied from a GPU."""
 
-    Args:
-        features: (B, D) float32 in main memory, filled once `done` has happened.
-        started: when a GPU began with the batch; None on the CPU.
-        done: when the copy back is complete; None on the CPU.
-    """
-
-    features: Tensor
-    started: Any = None
-    done: Any = None
+    features: Embeddings  # (B, D) float32 in main memory, filled once `done` has happened
+    started: Any = None  # when a GPU began with the batch; None on the CPU
+    done: Any = None  # when the copy back is complete; None on the CPU
 
 
 class Embedder:
-    """Embeds raw batches on the runtime's device, in smaller pieces once memory has run out.
-
-    Args:
-        encoder: on the runtime's device.
-        runtime: how to run.
-    """
+    """Embeds raw batches on the runtime's device, in smaller pieces once memory has run out."""
 
     def __init__(self, encoder: FrozenModel, runtime: Runtime) -> None:
         self.encoder, self.runtime, self.rows_at_once = encoder, runtime, min(runtime.batch_size, runtime.part_rows)
@@ -53,18 +43,8 @@ class Embedder:
             if cores > 1:  # torch counts threads for each thread: one for those of the pool and those begun later
                 self.pool = ThreadPoolExecutor(cores, "embed", torch.set_num_threads, (1,))
 
-    def embed(self, raw: Sequence[Batch], rows: int, lonlat: Tensor | None, meter: Meter) -> Embedded:
-        """Embed one raw batch; on a GPU this returns before it is done.
-
-        Args:
-            raw: from `collate`, on any device.
-            rows: B.
-            lonlat: (B, 2) degrees or None.
-            meter: counts the seconds, on the CPU; on a GPU its events measure them later.
-
-        Raises:
-            RequestError: the device has too little memory even for one image.
-        """
+    def embed(self, raw: Sequence[Batch], rows: int, lonlat: Lonlat | None, meter: Meter) -> Embedded:
+        """Embed one raw batch; on a GPU this returns before it is done."""
         while True:
             try:
                 return self._embed(raw, rows, lonlat, meter)
@@ -78,7 +58,7 @@ class Embedder:
             self.rows_at_once = -(-self.rows_at_once // 2)
             say(f"out of memory: continuing with {self.rows_at_once} images per batch")
 
-    def _embed(self, raw: Sequence[Batch], rows: int, lonlat: Tensor | None, meter: Meter) -> Embedded:
+    def _embed(self, raw: Sequence[Batch], rows: int, lonlat: Lonlat | None, meter: Meter) -> Embedded:
         if self.runtime.device.type != "cuda":
             with meter.at("embed"):
                 features = torch.empty(rows, self.encoder.dim)
@@ -93,7 +73,7 @@ class Embedder:
         done.record()
         return Embedded(host, started, done)
 
-    def _fill(self, features: Tensor, raw: Sequence[Batch], lonlat: Tensor | None) -> None:
+    def _fill(self, features: Tensor, raw: Sequence[Batch], lonlat: Lonlat | None) -> None:
         """Embed raw batches into their rows of `features`, in pieces that memory has room for."""
         pieces = [raw]
         if len(features) > self.rows_at_once:
@@ -112,14 +92,14 @@ class Embedder:
             wait(futures)
 
     @torch.inference_mode()
-    def _fill_piece(self, features: Tensor, piece: Sequence[Batch], lonlat: Tensor | None) -> None:
+    def _fill_piece(self, features: Tensor, piece: Sequence[Batch], lonlat: Lonlat | None) -> None:
         device, low = self.runtime.device, self.runtime.precision != "fp32"
         for indices, images in prepare(piece, self.encoder, device):
             where = None if lonlat is None else copied(lonlat[indices], device)
             with torch.autocast(device.type, PRECISIONS[self.runtime.precision], enabled=low):
                 features[_span(indices)] = self._run(images, where).float()
 
-    def _run(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+    def _run(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         images, rows = self.encoder.normalization(images), len(images)
         if not self.runtime.compile or rows == self.rows_at_once:
             return self.run(images, lonlat)

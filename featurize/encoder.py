@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch.nn.functional as F
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 from torch import Tensor, nn
 
 from data.bands import Band, choose_bands, name_bands
@@ -13,6 +13,7 @@ from data.dataset import EODataset, Statistic
 from data.errors import RequestError
 from featurize.card import MODELS
 from featurize.normalization import Normalization, make_normalization
+from featurize.shapes import Embeddings, Images, Lonlat
 from featurize.weights import Weights
 
 TOKEN_POOLINGS = {"cls", "mean", "max", "std", "gem"}  # of `featurize.tokens`, which may be joined by +
@@ -50,15 +51,10 @@ class EncoderRequest:
 
 @dataclass(frozen=True)
 class Expected:
-    """Range of scaled values that a model can use; wide bounds, which catch wrong units only.
+    """Range of scaled values that a model can use; wide bounds, which catch wrong units only."""
 
-    Args:
-        mean: largest size of a band's mean.
-        std: smallest and largest standard deviation of a band, over many images.
-    """
-
-    mean: float = 8.0
-    std: tuple[float, float] = (0.002, 8.0)
+    mean: float = 8.0  # largest size of a band's mean
+    std: tuple[float, float] = (0.002, 8.0)  # smallest and largest standard deviation of a band, over many images
 
 
 class FrozenModel(nn.Module):
@@ -101,26 +97,17 @@ class FrozenModel(nn.Module):
         self.dtype, self.autocast, self.interpolation = dtype, autocast, interpolation
         self.settings = dict(settings or {})
 
-    def embed(
-        self, images: Float32[Tensor, "batch bands height width"], lonlat: Float[Tensor, "batch 2"] | None
-    ) -> Float[Tensor, "batch dim"]:
-        """Embed scaled images; on a CPU called from several threads at once, so it must keep no state.
-
-        Args:
-            images: scaled.
-            lonlat: degrees, None where the dataset has no locations.
-        """
+    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
+        """Embed scaled images; on a CPU called from several threads at once, so it must keep no state."""
         return self.model(images)
 
-    def forward(
-        self, images: Float32[Tensor, "batch bands height width"], lonlat: Float[Tensor, "batch 2"] | None = None
-    ) -> Float[Tensor, "batch dim"]:
+    def forward(self, images: Images, lonlat: Lonlat | None = None) -> Embeddings:
         """Scale raw images of the right size and embed them."""
         return self.embed(self.normalization(images), lonlat)
 
     def resize(
-        self, images: Float[Tensor, "batch bands _ _"], size: tuple[int, int]
-    ) -> Float[Tensor, "batch bands height width"]:
+        self, images: Float32[Tensor, "batch bands _ _"], size: tuple[int, int]
+    ) -> Float32[Tensor, "batch bands height width"]:
         """Resize images to `size` by this encoder's interpolation (half-pixel centres)."""
         if tuple(images.shape[-2:]) == size:
             return images

@@ -63,15 +63,7 @@ class ModelFlags:
         return (self.bands,) if self.bands else MODELS.card(self.model).default_bands
 
     def build(self, first: "EODataset", training: Callable[[], "EODataset"]) -> "FrozenModel":
-        """Build the encoder.
-
-        Args:
-            first: any split of the dataset.
-            training: opens the training split, for models that fit something on it.
-
-        Raises:
-            RequestError: a setting the model does not have, or weights that are not available.
-        """
+        """Build the encoder."""
         from featurize.encoder import EncoderRequest, build_encoder  # deferred: torch takes seconds to import
 
         request = EncoderRequest(
@@ -145,15 +137,7 @@ class RunFlags:
         return self.engine or ("torchrun" if several else "local")
 
     def runtime(self, encoder: "FrozenModel", *, device: str | None = None) -> "Runtime":
-        """The runtime for an encoder on this machine.
-
-        Args:
-            encoder: decides which precisions are available.
-            device: instead of ``--device``, for a process that has one of several.
-
-        Raises:
-            RequestError: no such device or precision here.
-        """
+        """The runtime for an encoder on this machine."""
         from featurize import runtime  # deferred: torch
 
         where = runtime.choose_device(device or self.device)

@@ -64,7 +64,7 @@ def check_units(look: Look) -> None:
         names = ", ".join(look.bands[channel].name for channel in channels)
         raise RequestError(
             f"{look.where}: {finding} of {names} from {low:g} to {high:g} in {len(look.ids)} images sampled, but "
-            f"--normalize {look.method} takes {takes}; {mending(look)}"
+            f"--normalize {look.method} takes {takes}; {remedy(look)}"
         )
 
 
@@ -95,9 +95,9 @@ def check_flat(look: Look) -> None:
     """Raise a RequestError for bands of which nearly every pixel has one value, before or after scaling."""
     stuck = [(band.name, *finding) for channel, band in enumerate(look.bands) if (finding := _stuck(look, channel))]
     if stuck:
-        _, finding, mend = stuck[0]
+        _, finding, fix = stuck[0]
         others = f" (so {', '.join(name for name, _, _ in stuck[1:])})" if len(stuck) > 1 else ""
-        refuse(look, f"{look.where}: {finding}{others} in {len(look.ids)} images sampled; {mend}")
+        refuse(look, f"{look.where}: {finding}{others} in {len(look.ids)} images sampled; {fix}")
 
 
 def _stuck(look: Look, channel: int) -> tuple[str, str] | None:
@@ -111,7 +111,7 @@ def _stuck(look: Look, channel: int) -> tuple[str, str] | None:
     clipped = max(float((scaled == end).mean()) for end in (scaled.min(), scaled.max()))
     if look.encoder.normalization.clip and clipped >= SATURATED > max(lowest, highest):
         finding = f"--normalize {look.method} clips {clipped:.1%} of {name} ({low:g} to {high:g}) to one value"
-        return finding, mending(look)
+        return finding, remedy(look)
     return None
 
 
@@ -137,7 +137,7 @@ def check_scale(look: Look) -> None:
             f"and std {stds[worst]:.3g} ({outside.sum()} of {len(outside)} bands are out of range; "
             f"{len(look.ids)} images sampled, native values {native.min():g} to {native.max():g}), but "
             f"{look.encoder.name} expects a mean within {expected.mean:g} of 0 and a std of "
-            f"{expected.std[0]:g} to {expected.std[1]:g}; {mending(look)}"
+            f"{expected.std[0]:g} to {expected.std[1]:g}; {remedy(look)}"
         )
 
 
@@ -148,7 +148,7 @@ def refuse(look: Look, message: str) -> None:
     warn("featurize", message)
 
 
-def mending(look: Look) -> str:
+def remedy(look: Look) -> str:
     """What to do about values that do not fit the scaling."""
     if look.method in FROM_DATA:
         return (

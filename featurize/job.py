@@ -1,6 +1,6 @@
 """A featurize command: opened and run the same way in every process."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,23 +19,14 @@ PATHS = ("packed", "data_root", "cache_dir")  # the flags of data that are paths
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """The request of a featurize command; picklable, so that other processes can run parts of it.
+    """The request of a featurize command; picklable, so that other processes can run parts of it."""
 
-    Args:
-        model: which encoder.
-        data: which samples.
-        run: how to run.
-        augment: views of each training image, the image itself included.
-        out: where results are kept.
-        overwrite: recompute features that exist.
-    """
-
-    model: ModelFlags
-    data: DataFlags
-    run: RunFlags
-    augment: int = 1
-    out: Path = paths.DEFAULT_OUT
-    overwrite: bool = False
+    model: ModelFlags  # which encoder
+    data: DataFlags  # which samples
+    run: RunFlags  # how to run
+    augment: int = 1  # views of each training image, the image itself included
+    out: Path = paths.DEFAULT_OUT  # where results are kept
+    overwrite: bool = False  # recompute features that exist
 
     @classmethod
     def of(cls, flags: FeaturizeFlags) -> "Job":
@@ -58,11 +49,7 @@ class Job:
         return [(split, 0) for split in self.data.splits()] + [("train", view) for view in range(1, self.augment)]
 
     def open(self, split: str, view: int = 0) -> "EODataset":
-        """One split, or an altered view of it; the dataset is opened once with all splits requested.
-
-        Raises:
-            RequestError: the data are missing or not as expected.
-        """
+        """One split, or an altered view of it; the dataset is opened once with all splits requested."""
         if split not in self._opened:  # not requested, but a model may take something from train
             self._opened.update(self.data.open((split,), bands=self.model.wanted_bands()))
         if not view:
@@ -74,11 +61,7 @@ class Job:
 
     @cached_property
     def encoder(self) -> "FrozenModel":
-        """The encoder, on the CPU.
-
-        Raises:
-            RequestError: a setting the model does not have, or weights that are not available.
-        """
+        """The encoder, on the CPU."""
         return self.model.build(self.open(self.data.splits()[0]), lambda: self.open("train"))
 
     def file(self, samples: "EODataset", view: int, identity: dict[str, Any]) -> Path:
@@ -100,7 +83,14 @@ class Job:
             asked: see `asked`.
             split: the split.
             settings: of the job: ``run``, ``out``, ``overwrite``.
+
+        Raises:
+            RequestError: flags that this version does not have: without them the values may be others.
         """
+        for group, flags in (("model", ModelFlags), ("data", DataFlags)):
+            if later := asked[group].keys() - {field.name for field in fields(flags)}:
+                names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(later))
+                raise RequestError(f"they were made with {names}, which this version does not have; use a later one")
         data: dict[str, Any] = {name: Path(v) if v and name in PATHS else v for name, v in asked["data"].items()}
         data["split"] = split
         return cls(model=ModelFlags(**asked["model"]), data=DataFlags(**data), **settings)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 
 from data.bands import Band
 from data.dataset import EODataset, limited
@@ -17,23 +18,14 @@ FEW = 8  # below so many images a band may well be flat or out of range: a calm 
 
 @dataclass(frozen=True)
 class Look:
-    """The sampled images of a split.
+    """The sampled images of a split."""
 
-    Args:
-        dataset: the split.
-        encoder: with the scaling.
-        ids: of the N images sampled.
-        native: (N, C, P) float32, as the dataset gives them; masked where nodata was filled.
-        scaled: (N, C, P) float32, as the encoder gets them; masked likewise.
-        whole: for each of the C bands, whether its native type is a whole number's.
-    """
-
-    dataset: EODataset
-    encoder: FrozenModel
-    ids: list[str]
-    native: np.ndarray
-    scaled: np.ndarray
-    whole: list[bool]
+    dataset: EODataset  # the split
+    encoder: FrozenModel  # with the scaling
+    ids: list[str]  # of the N images sampled
+    native: Float32[np.ndarray, "images bands pixels"]  # as the dataset gives them; masked where nodata was filled
+    scaled: Float32[np.ndarray, "images bands pixels"]  # as the encoder gets them; masked likewise
+    whole: list[bool]  # for each of the C bands, whether its native type is a whole number's
 
     @property
     def bands(self) -> tuple[Band, ...]:
@@ -87,11 +79,7 @@ def look_at(dataset: EODataset, encoder: FrozenModel) -> Look | None:
 
 
 def _without(filled: np.ndarray, look: Look) -> Look:
-    """The same without filled nodata pixels, (N, C, P) bool.
-
-    Raises:
-        RequestError: a band has no other.
-    """
+    """The same without filled nodata pixels, (N, C, P) bool."""
     names = [band.name for band, among in zip(look.bands, filled.swapaxes(0, 1), strict=True) if among.all()]
     if names:
         raise RequestError(

@@ -11,6 +11,7 @@ from torch import Tensor
 from data.bands import Band
 from data.dataset import Statistic
 from data.errors import RequestError, unknown
+from featurize.shapes import Images
 
 # Mean and standard deviation of ImageNet's pixels in [0, 1] (torchvision's models, transformers' processors).
 IMAGENET = {"red": (0.485, 0.229), "green": (0.456, 0.224), "blue": (0.406, 0.225)}
@@ -43,26 +44,17 @@ SSL4EO_S12 = {
 
 @dataclass(frozen=True)
 class Normalization:
-    """A value v becomes (u - mean) / std with u = (v - low) / unit, clipped to [0, 1] where `clip` is set.
+    """A value v becomes (u - mean) / std with u = (v - low) / unit, clipped to [0, 1] where `clip` is set."""
 
-    Args:
-        method: see `make_normalization`, or a model's own name for its scaling.
-        unit: by band, in the band's native units.
-        mean: by band, after dividing by the unit.
-        std: by band, after dividing by the unit.
-        clip: whether u is clipped.
-        low: by band, in its native units; None is 0.
-    """
+    method: str  # see `make_normalization`, or a model's own name for its scaling
+    unit: tuple[float, ...]  # by band, in the band's native units
+    mean: tuple[float, ...]  # by band, after dividing by the unit
+    std: tuple[float, ...]  # by band, after dividing by the unit
+    clip: bool = False  # whether u is clipped
+    low: tuple[float, ...] | None = None  # by band, in its native units; None is 0
 
-    method: str
-    unit: tuple[float, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    clip: bool = False
-    low: tuple[float, ...] | None = None
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Scale images of shape (B, C, H, W); those that need no scaling are returned as they are."""
+    def __call__(self, images: Images) -> Images:
+        """Scale images; those that need no scaling are returned as they are."""
         like = images.dtype, images.device
         if self.low:
             images = images - _column(self.low, *like)
@@ -92,10 +84,22 @@ def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device)
     return torch.tensor(values, dtype=dtype, device=device)[:, None, None]
 
 
-def unscaled(bands: Sequence[Band], method: str = "none") -> Normalization:
-    """Values as they are; `method` names a model's own scaling, done in the model."""
-    ones, zeros = (1.0,) * len(bands), (0.0,) * len(bands)
-    return Normalization(method, unit=ones, mean=zeros, std=ones)
+Numbers = float | Sequence[float]  # one for all bands, or one for each
+
+
+def scaled(
+    method: str,
+    bands: Sequence[Band],
+    *,
+    unit: Numbers = 1.0,
+    mean: Numbers = 0.0,
+    std: Numbers = 1.0,
+    clip: bool = False,
+    low: Sequence[float] | None = None,
+) -> Normalization:
+    """A `Normalization` of these bands; by default values as they are, where `method` names a model's own scaling."""
+    each = [(float(n),) * len(bands) if isinstance(n, int | float) else tuple(n) for n in (unit, mean, std)]
+    return Normalization(method, *each, clip=clip, low=None if low is None else tuple(low))
 
 
 def picture_normalization(
@@ -107,16 +111,10 @@ def picture_normalization(
         method: ``imagenet``, or ``own`` for what a model was published with.
         bands: red, green and blue ones.
         published: mean and standard deviation of pixels in [0, 1], by colour.
-
-    Raises:
-        RequestError: other bands.
     """
-    off = [band.name for band in bands if band.colour not in published]
-    if off:
-        raise RequestError(f"--normalize {method} is for red, green and blue, not {', '.join(off)}; use zscore")
-    unit = tuple(255.0 if band.sensor == "RGB" else RGB_WHITE_DN for band in bands)
-    pairs = [published[str(band.colour)] for band in bands]
-    return Normalization(method, unit, tuple(m for m, _ in pairs), tuple(s for _, s in pairs), clip=True)
+    _refuse(method, "is for red, green and blue, not", [b.name for b in bands if b.colour not in published])
+    mean, std = zip(*(published[str(band.colour)] for band in bands), strict=True)
+    return scaled(method, bands, unit=_unit_interval(bands, RGB_WHITE_DN), mean=mean, std=std, clip=True)
 
 
 def make_normalization(method: str, bands: Sequence[Band], statistics: Mapping[str, Statistic]) -> Normalization:
@@ -134,7 +132,7 @@ def make_normalization(method: str, bands: Sequence[Band], statistics: Mapping[s
         RequestError: the method does not fit the bands, or a band's statistics are missing or zero.
     """
     if method == "none":
-        return unscaled(bands)
+        return scaled(method, bands)
     if method in ("zscore", "stretch"):
         absent = [band.name for band in bands if band.name not in statistics or not statistics[band.name].std > 0]
         if absent:
@@ -143,37 +141,39 @@ def make_normalization(method: str, bands: Sequence[Band], statistics: Mapping[s
                 "leave the band out or choose another --normalize"
             )
         pairs = [(statistics[band.name].mean, statistics[band.name].std) for band in bands]
-        return standardized(method, pairs) if method == "zscore" else stretched(method, pairs, clip=True)
+        return standardized(method, bands, pairs) if method == "zscore" else stretched(method, bands, pairs, clip=True)
     if method == "ssl4eo":
-        absent = [band.name for band in bands if band.name not in SSL4EO_S12]
-        if absent:
-            raise RequestError(f"--normalize ssl4eo has no numbers for {', '.join(absent)}; use zscore")
-        return standardized(method, [SSL4EO_S12[band.name] for band in bands])
+        _refuse(method, "has no numbers for", [band.name for band in bands if band.name not in SSL4EO_S12])
+        return standardized(method, bands, [SSL4EO_S12[band.name] for band in bands])
     if method == "reflectance":
-        off = [band.name for band in bands if band.sensor != "S2"]
-        if off:
-            raise RequestError(f"--normalize reflectance is for Sentinel-2 bands, not {', '.join(off)}; use zscore")
-        ones, zeros = (1.0,) * len(bands), (0.0,) * len(bands)
-        return Normalization(method, (REFLECTANCE_DN,) * len(bands), zeros, ones)
+        _refuse(method, "is for Sentinel-2 bands, not", [band.name for band in bands if band.sensor != "S2"])
+        return scaled(method, bands, unit=REFLECTANCE_DN)
     if method == "imagenet":
         return picture_normalization("imagenet", bands, IMAGENET)
     if method == "satlas":
-        off = [band.name for band in bands if band.sensor == "S1"]
-        if off:
-            raise RequestError(f"--normalize satlas has no scaling for {', '.join(off)} in dB; use zscore")
-        unit = tuple(255.0 if band.sensor == "RGB" else SATLAS_WHITE_DN for band in bands)
-        return Normalization("satlas", unit, (0.0,) * len(bands), (1.0,) * len(bands), clip=True)
+        _refuse(method, "has no scaling for decibels, of", [band.name for band in bands if band.sensor == "S1"])
+        return scaled(method, bands, unit=_unit_interval(bands, SATLAS_WHITE_DN), clip=True)
     raise unknown("normalization", method, METHODS)
 
 
-def standardized(method: str, numbers: Sequence[tuple[float, float]]) -> Normalization:
+def _refuse(method: str, why: str, off: Sequence[str]) -> None:
+    if off:
+        raise RequestError(f"--normalize {method} {why} {', '.join(off)}; use zscore")
+
+
+def _unit_interval(bands: Sequence[Band], white_dn: float) -> list[float]:
+    """What brings 8-bit pictures, and digital numbers up to white, to [0, 1]."""
+    return [255.0 if band.sensor == "RGB" else white_dn for band in bands]
+
+
+def standardized(method: str, bands: Sequence[Band], numbers: Sequence[tuple[float, float]]) -> Normalization:
     """A z-score with a mean and a standard deviation for each band, in its native units."""
-    ones = (1.0,) * len(numbers)
-    return Normalization(method, ones, tuple(mean for mean, _ in numbers), tuple(std for _, std in numbers))
+    return scaled(method, bands, mean=[mean for mean, _ in numbers], std=[std for _, std in numbers])
 
 
-def stretched(method: str, numbers: Sequence[tuple[float, float]], *, clip: bool) -> Normalization:
+def stretched(
+    method: str, bands: Sequence[Band], numbers: Sequence[tuple[float, float]], *, clip: bool
+) -> Normalization:
     """Two standard deviations below the mean become 0, two above it 1, for each band."""
-    ones, zeros = (1.0,) * len(numbers), (0.0,) * len(numbers)
-    low = tuple(mean - 2 * std for mean, std in numbers)
-    return Normalization(method, tuple(4 * std for _, std in numbers), zeros, ones, clip, low)
+    low = [mean - 2 * std for mean, std in numbers]
+    return scaled(method, bands, unit=[4 * std for _, std in numbers], clip=clip, low=low)

@@ -157,12 +157,6 @@ def embed_parts(task: Task, writer: store.PartWriter, parts: Sequence[int], mete
 
     Batches never cross a part, so a resumed run makes the same batches.
 
-    Args:
-        task: the split, the encoder and how to run.
-        writer: takes the parts.
-        parts: which to make.
-        meter: counts images and the seconds of each stage.
-
     Raises:
         RequestError: a sample cannot be read, an embedding is not finite, the disk or the device is full.
         KeyboardInterrupt: asked to stop; the current part was finished.

@@ -35,48 +35,31 @@ CHECK_S = 5.0  # how often a process looks whether the others are alive
 
 @dataclass(frozen=True)
 class Assignment:
-    """What all processes make together of one split; JSON-able.
+    """What all processes make together of one split; JSON-able."""
 
-    Args:
-        target: split and view.
-        file: the feature file.
-        part_rows: images per part.
-        parts: still to be made.
-        identity: of the features, which must be the same in all processes.
-    """
-
-    target: tuple[str, int]
-    file: str
-    part_rows: int
-    parts: list[int]
-    identity: dict[str, Any]
+    target: tuple[str, int]  # split and view
+    file: str  # the feature file
+    part_rows: int  # images per part
+    plan: str | None  # digest of the plan that they are made under
+    parts: list[int]  # still to be made
+    identity: dict[str, Any]  # of the features, which must be the same in all processes
 
     @classmethod
     def of(cls, task: Task, writer: store.PartWriter, parts: Sequence[int]) -> Self:
         """The assignment to make these parts."""
         target = (task.dataset.split, (task.dataset.altered or {}).get("view", 0))
-        return cls(target, str(writer.file), writer.part_rows, list(parts), task.identity)
+        return cls(target, str(writer.file), writer.part_rows, writer.plan_sha256, list(parts), task.identity)
 
     def make(self, job: Job, runtime: Runtime, name: str, parts: Sequence[int], meter: Meter) -> None:
-        """Make some of the parts in this process.
-
-        Args:
-            job: the same job as in the process that planned the parts.
-            runtime: how to run here.
-            name: of this process, for its journal and messages.
-            parts: which to make.
-            meter: counts images and seconds.
-
-        Raises:
-            RequestError: this process would make other features, or as `embed_parts`.
-        """
+        """Make some of the parts in this process."""
         task = make_task(job, runtime, *self.target)
         if fields := store.differing_fields(self.identity, task.identity):
             raise RequestError(
                 f"{name} on {socket.gethostname()} differs from the first process in {', '.join(fields)}; give all "
                 "processes the same weights, data and hardware, or set --precision"
             )
-        embed_parts(task, task.part_writer(Path(self.file), self.part_rows, name), parts, meter)
+        settings = {"part_rows": self.part_rows, "writer": name, "plan": self.plan}
+        embed_parts(task, store.PartWriter(Path(self.file), **task.shape, **settings), parts, meter)
 
 
 class DidNotStartError(RequestError):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import UInt64
 
 from data.bands import Band
 from data.dataset import EODataset
@@ -22,15 +23,10 @@ Stacks = list[tuple[list[int], np.ndarray]]
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads the samples from one row to another.
+    """Reads the samples from one row to another."""
 
-    Args:
-        dataset: one split.
-        bands: which.
-    """
-
-    dataset: EODataset
-    bands: Sequence[Band]
+    dataset: EODataset  # one split
+    bands: Sequence[Band]  # which
 
     def __call__(self, rows: tuple[int, int]) -> tuple[float, list[tuple[list[int], Stacks]], np.ndarray]:
         """Seconds it took, the arrays of each `Batch`, and what they were read from, (b, 2) uint64 (`data.seen`).
@@ -63,14 +59,11 @@ def read_batches(
     ranges: Sequence[tuple[int, int, int]],
     workers: int,
     meter: Meter,
-    seen: dict[int, np.ndarray] | None = None,
+    seen: dict[int, UInt64[np.ndarray, "batch 2"]] | None = None,
 ) -> Generator[list[Batch]]:
     """Read the rows of each (part, start, stop), in order, in worker processes or in this thread.
 
     What they were read from (see `data.seen`) goes into `seen` by start, where it is given.
-
-    Raises:
-        RequestError: a sample cannot be read, or a worker process was killed.
     """
     rows = [(start, stop) for _, start, stop in ranges]
     size = 0

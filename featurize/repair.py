@@ -11,15 +11,7 @@ from featurize.job import Job
 
 
 def repair(file: Path) -> None:
-    """Make the damaged rows of a feature file again, with the flags recorded in it.
-
-    Args:
-        file: a feature file in which `data.store.verify` found damage.
-
-    Raises:
-        RequestError: the file is damaged beyond repair, it is an altered view, the flags or the data that made it are
-            not there, or they no longer give what they gave.
-    """
+    """Make the damaged rows of a feature file again, with the flags recorded in it."""
     again = "run its featurize command again with --overwrite"
     try:
         about = store.inspected(file, "identity")

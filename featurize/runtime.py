@@ -7,6 +7,7 @@ import torch
 
 from data.dataset import EODataset
 from data.errors import RequestError
+from data.machine import cpu_computes_bf16
 from featurize.encoder import FrozenModel
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -16,25 +17,15 @@ IMAGES_WORTH_WORKERS = 2000
 
 @dataclass(frozen=True)
 class Runtime:
-    """How to run; changes values by rounding at most.
+    """How to run; changes values by rounding at most."""
 
-    Args:
-        device: where the model is.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
-        batch_size: images read and embedded together; a CPU shares them out among its cores.
-        workers: reader processes; 0 reads in this one; None leaves it to the number of images.
-        part_rows: images in a part; a kill loses at most one part.
-        compile: whether to compile the model first.
-        elsewhere: name of the hardware, if it is not this process's device; for the record.
-    """
-
-    device: torch.device
-    precision: str
-    batch_size: int
-    workers: int | None
-    part_rows: int
-    compile: bool = False
-    elsewhere: str | None = None
+    device: torch.device  # where the model is
+    precision: str  # ``fp32``, ``bf16`` or ``fp16``
+    batch_size: int  # images read and embedded together; a CPU shares them out among its cores
+    workers: int | None  # reader processes; 0 reads in this one; None leaves it to the number of images
+    part_rows: int  # images in a part; a kill loses at most one part
+    compile: bool = False  # whether to compile the model first
+    elsewhere: str | None = None  # name of the hardware, if it is not this process's device; for the record
 
     def computes_on(self) -> str:
         """Name of the hardware that computes."""
@@ -43,11 +34,7 @@ class Runtime:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device asked for; ``auto`` takes a GPU if there is one.
-
-    Raises:
-        RequestError: no such device here.
-    """
+    """The device asked for; ``auto`` takes a GPU if there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -62,11 +49,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device, encoder: FrozenModel) -> str:
-    """The precision asked for; ``auto`` takes bf16 on GPUs and on CPUs that compute in it, else fp32.
-
-    Raises:
-        RequestError: unknown, or lower than fp32 for a model that runs in fp32 only.
-    """
+    """The precision asked for; ``auto`` takes bf16 on GPUs and on CPUs that compute in it, else fp32."""
     if name not in ("auto", *PRECISIONS):
         raise RequestError(f"--precision {name}: use auto, {', '.join(PRECISIONS)}")
     if not encoder.autocast:
@@ -78,12 +61,6 @@ def choose_precision(name: str, device: torch.device, encoder: FrozenModel) -> s
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if cpu_computes_bf16() else "fp32"
-
-
-def cpu_computes_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 numbers by itself (AVX512-BF16 or AMX)."""
-    capability = torch.cpu.get_capabilities()
-    return bool(capability.get("avx512_bf16") or capability.get("amx_bf16"))
 
 
 def choose_batch_size(device: torch.device) -> int:

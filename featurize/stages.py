@@ -4,14 +4,14 @@ import queue
 import sys
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 DEPTH = 2  # items that may wait between two stages: one being handed over, one ready
-POLL_S = 0.1  # how often a blocked stage looks whether its neighbour has given up
 
 
 def _unseen(images: int, bottleneck: str | None) -> None:
@@ -20,14 +20,11 @@ def _unseen(images: int, bottleneck: str | None) -> None:
 
 @dataclass
 class Meter:
-    """Counts images, and the seconds for which each stage worked instead of waiting for another.
+    """Counts images, and the seconds for which each stage worked instead of waiting for another."""
 
-    Args:
-        shown: called with the number of images just written and the bottleneck so far.
-        seconds: by stage, in the order in which work passes through them.
-    """
-
+    # called with the number of images just written and the bottleneck so far
     shown: Callable[[int, str | None], None] = _unseen
+    # by stage, in the order in which work passes through them
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     @contextmanager
@@ -51,11 +48,6 @@ class Meter:
 _END = object()
 
 
-@dataclass(frozen=True)
-class _Failed:
-    error: BaseException
-
-
 @contextmanager
 def ahead[T](items: Iterable[T], *, depth: int = DEPTH) -> Iterator[Iterator[T]]:
     """Draw items in a thread of its own, at most `depth` before they are asked for.
@@ -67,40 +59,22 @@ def ahead[T](items: Iterable[T], *, depth: int = DEPTH) -> Iterator[Iterator[T]]
     Yields:
         The same items; leaving the block stops the thread, whatever is left.
     """
-    waiting: queue.Queue[Any] = queue.Queue(depth)
-    given_up = threading.Event()
-
-    def put(item: object) -> bool:
-        while not given_up.is_set():
-            try:
-                waiting.put(item, timeout=POLL_S)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def draw() -> None:
-        try:
-            for item in items:
-                if not put(item):
-                    return
-            put(_END)
-        except BaseException as error:  # whatever it is, the thread that waits for the item must see it
-            put(_Failed(error))
+    source, waiting = iter(items), deque[Future[Any]]()
+    pool = ThreadPoolExecutor(1, "ahead")
 
     def drawn() -> Iterator[T]:
-        while (item := waiting.get()) is not _END:
-            if isinstance(item, _Failed):
-                raise item.error
+        while True:
+            while len(waiting) <= depth:
+                waiting.append(pool.submit(next, source, _END))
+            if (item := waiting.popleft().result()) is _END:
+                return
             yield item
 
-    thread = threading.Thread(target=draw, name="ahead", daemon=True)
-    thread.start()
     try:
+        waiting.append(pool.submit(next, source, _END))
         yield drawn()
     finally:
-        given_up.set()
-        thread.join()
+        pool.shutdown(cancel_futures=True)
 
 
 @contextmanager

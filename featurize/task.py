@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from data import store
@@ -15,20 +14,13 @@ from featurize.runtime import Runtime
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What every step from reading to the finished file needs to know.
+    """What every step from reading to the finished file needs to know."""
 
-    Args:
-        dataset: one split.
-        encoder: on any device; it is moved to the runtime's.
-        runtime: how to run.
-        limit: ``--limit``, for the identity.
-        asked: the flags given, recorded so that damage can be repaired without asking for them again.
-    """
-
-    dataset: EODataset
-    encoder: FrozenModel
-    runtime: Runtime
-    limit: int | None = None
+    dataset: EODataset  # one split
+    encoder: FrozenModel  # on any device; it is moved to the runtime's
+    runtime: Runtime  # how to run
+    limit: int | None = None  # ``--limit``, for the identity
+    # the flags given, recorded so that damage can be repaired without asking for them again
     asked: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -45,13 +37,3 @@ class Task:
     def shape(self) -> dict[str, Any]:
         """Rows, dimension and type of the features, as `data.store.PartWriter` takes them."""
         return {"rows": len(self.dataset), "dim": self.encoder.dim, "dtype": self.encoder.dtype}
-
-    def part_writer(self, file: Path, part_rows: int, name: str) -> store.PartWriter:
-        """Writes parts of a file that another process plans and publishes.
-
-        Args:
-            file: the feature file.
-            part_rows: images per part.
-            name: of this process's journal.
-        """
-        return store.PartWriter(file, **self.shape, part_rows=part_rows, writer=name)

@@ -1,5 +1,7 @@
 """Native values in other units than the dataset's statistics: a factor, a Sentinel-2 offset, power for decibels."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from data.errors import RequestError
@@ -18,6 +20,28 @@ OFFSET = 1000.0
 DARKEST = (900.0, 1600.0)  # where the darkest pixels of the darkest band are then; without it they are below 700
 
 
+class Compared(NamedTuple):
+    """Bands of one sensor: their statistics, and what was seen, each (C,)."""
+
+    look: Look
+    sensor: str
+    channels: list[int]
+    mean: np.ndarray
+    std: np.ndarray
+    seen: np.ndarray  # means
+    spread: np.ndarray  # standard deviations
+
+    @property
+    def native(self) -> np.ndarray:
+        """Values as the dataset gives them."""
+        return self.look.native[:, self.channels]
+
+    @property
+    def names(self) -> str:
+        """Of the bands."""
+        return ", ".join(self.look.bands[channel].name for channel in self.channels)
+
+
 def check_against_statistics(look: Look) -> None:
     """Raise a RequestError where native values are in other units than the statistics of the dataset.
 
@@ -26,15 +50,19 @@ def check_against_statistics(look: Look) -> None:
     if look.method == "none":
         return
     for sensor in dict.fromkeys(band.sensor for band in look.bands):
-        channels = [c for c in look.channels(sensor) if _usable(look, c)]
-        if not channels:
+        known = {channel: look.dataset.statistics.get(look.bands[channel].name) for channel in look.channels(sensor)}
+        used = {channel: statistic for channel, statistic in known.items() if statistic and statistic.std > 0}
+        if not used:
             continue
+        mean, std = np.array([(statistic.mean, statistic.std) for statistic in used.values()]).T
+        native = look.native[:, list(used)].astype(np.float64)
+        bands = Compared(look, sensor, list(used), mean, std, native.mean(axis=(0, 2)), native.std(axis=(0, 2)))
         for check in (_power, _fractions, _factor, _offset):
-            if problem := check(look, sensor, channels):
-                raise RequestError(f"{look.where}: {problem}; {_measured(look, channels)}; {mend(look)}")
+            if problem := check(bands):
+                raise RequestError(f"{look.where}: {problem}; {_measured(bands)}; {remedy(look)}")
 
 
-def mend(look: Look) -> str:
+def remedy(look: Look) -> str:
     """What to do."""
     return (
         f"bring the values to the units of {look.dataset.name}'s statistics, or read the images with --dataset folder, "
@@ -42,98 +70,65 @@ def mend(look: Look) -> str:
     )
 
 
-def _usable(look: Look, channel: int) -> bool:
-    statistic = look.dataset.statistics.get(look.bands[channel].name)
-    return statistic is not None and statistic.std > 0
-
-
-def _statistics(look: Look, channels: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    found = [look.dataset.statistics[look.bands[channel].name] for channel in channels]
-    return np.array([one.mean for one in found]), np.array([one.std for one in found])
-
-
-def _seen(look: Look, channels: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    native = look.native[:, channels].astype(np.float64)
-    return native.mean(axis=(0, 2)), native.std(axis=(0, 2))
-
-
-def _measured(look: Look, channels: list[int]) -> str:
+def _measured(bands: Compared) -> str:
     """The z-score of the band that is farthest out, with what is expected."""
-    mean, std = _statistics(look, channels)
-    seen, spread = _seen(look, channels)
-    scores, stds = (seen - mean) / std, spread / std
+    scores, stds = (bands.seen - bands.mean) / bands.std, bands.spread / bands.std
     worst = int(np.abs(scores).argmax())
-    native = look.native[:, channels[worst]]
+    native = bands.native[:, worst]
     return (
-        f"measured over {len(look.ids)} images: {look.bands[channels[worst]].name} from {native.min():g} to "
-        f"{native.max():g}, its z-score has mean {scores[worst]:.3g} and std {stds[worst]:.3g} where |mean| < {MEAN:g} "
-        f"and std {STD[0]:g} to {STD[1]:g} are usual"
+        f"measured over {len(bands.look.ids)} images: {bands.look.bands[bands.channels[worst]].name} from "
+        f"{native.min():g} to {native.max():g}, its z-score has mean {scores[worst]:.3g} and std {stds[worst]:.3g} "
+        f"where |mean| < {MEAN:g} and std {STD[0]:g} to {STD[1]:g} are usual"
     )
 
 
-def _unusual(look: Look, channels: list[int]) -> bool:
-    """Whether the z-scores of most of these bands are outside the usual."""
-    mean, std = _statistics(look, channels)
-    seen, spread = _seen(look, channels)
-    outside = (np.abs((seen - mean) / std) > MEAN) | (spread / std < STD[0]) | (spread / std > STD[1])
-    return bool(outside.mean() > 0.5)
-
-
-def _power(look: Look, sensor: str, channels: list[int]) -> str | None:
-    mean, _ = _statistics(look, channels)
-    if sensor != "S1" or look.native[:, channels].min() < 0 or not (mean < 0).all():
+def _power(bands: Compared) -> str | None:
+    if bands.sensor != "S1" or bands.native.min() < 0 or not (bands.mean < 0).all():
         return None
-    names = ", ".join(look.bands[channel].name for channel in channels)
-    return f"values of {names} are all positive, like linear power, and the statistics are decibels (10 log10 of power)"
+    return (
+        f"values of {bands.names} are all positive, like linear power, and the statistics are decibels (10 log10 of "
+        "power)"
+    )
 
 
-def _fractions(look: Look, sensor: str, channels: list[int]) -> str | None:
-    mean, _ = _statistics(look, channels)
-    native = look.native[:, channels]
-    whole = all(look.whole[channel] for channel in channels)
-    if sensor != "RGB" or whole or native.max() > 1 or native.min() < 0 or not (mean > 2).all():
+def _fractions(bands: Compared) -> str | None:
+    native, whole = bands.native, all(bands.look.whole[channel] for channel in bands.channels)
+    if bands.sensor != "RGB" or whole or native.max() > 1 or native.min() < 0 or not (bands.mean > 2).all():
         return None
-    names = ", ".join(look.bands[channel].name for channel in channels)
-    return f"values of {names} are fractions (0 to 1), and the statistics are of 8-bit values (0 to 255)"
+    return f"values of {bands.names} are fractions (0 to 1), and the statistics are of 8-bit values (0 to 255)"
 
 
-def _factor(look: Look, sensor: str, channels: list[int]) -> str | None:
+def _factor(bands: Compared) -> str | None:
     """Most bands too small by the same factor, in mean and in std."""
-    if sensor == "S1" or len(channels) < LEAST_BANDS or not _unusual(look, channels):
+    _, sensor, channels, mean, std, seen, spread = bands
+    unusual = (np.abs((seen - mean) / std) > MEAN) | (spread / std < STD[0]) | (spread / std > STD[1])
+    keep = (seen > 0) & (spread > 0)
+    if sensor == "S1" or min(len(channels), keep.sum()) < LEAST_BANDS or unusual.mean() <= 0.5:
         return None
-    mean, std = _statistics(look, channels)
-    seen, spread = _seen(look, channels)
-    if (seen <= 0).any() or (spread <= 0).any():
-        keep = (seen > 0) & (spread > 0)
-        mean, std, seen, spread = mean[keep], std[keep], seen[keep], spread[keep]
-        if len(seen) < LEAST_BANDS:
-            return None
-    factors = mean / seen
+    factors = mean[keep] / seen[keep]
     factor = float(np.median(factors))
     agree = (np.abs(np.log(factors / factor)) < np.log(2)).mean() >= AGREEING
-    wide = 1 / 3 < float(np.median(std / spread)) / factor < 3
+    wide = 1 / 3 < float(np.median(std[keep] / spread[keep])) / factor < 3
     if factor < LEAST_FACTOR or not agree or not wide:
         return None
-    eight = " (8-bit pictures?)" if sensor == "S2" and 20 < look.native[:, channels].max() <= 255 else ""
+    eight = " (8-bit pictures?)" if sensor == "S2" and 20 < bands.native.max() <= 255 else ""
     words = f"{float(f'{factor:.3g}'):,g}"
     return f"values of {len(channels)} {sensor} bands are about {words} times smaller than its statistics{eight}"
 
 
-def _offset(look: Look, sensor: str, channels: list[int]) -> str | None:
+def _offset(bands: Compared) -> str | None:
     """Sentinel-2 digital numbers with the offset of baseline 04.00 beside statistics without it."""
-    if sensor != "S2" or len(channels) < LEAST_BANDS:
+    few = bands.sensor != "S2" or len(bands.channels) < LEAST_BANDS
+    if few or bands.mean.max() < 20:  # statistics of reflectance, not of digital numbers
         return None
-    mean, std = _statistics(look, channels)
-    if mean.max() < 20:  # statistics of reflectance, not of digital numbers
-        return None
-    seen, _ = _seen(look, channels)
-    raised = seen - mean
+    raised = bands.seen - bands.mean
     agree = (np.abs(raised - OFFSET) < 0.4 * OFFSET).mean() >= AGREEING
-    darkest = min(float(np.percentile(look.native[:, channel], 1)) for channel in channels)
+    darkest = min(float(np.percentile(bands.look.native[:, channel], 1)) for channel in bands.channels)
     better = np.abs(raised - OFFSET).sum() < np.abs(raised).sum()
     if not (agree and better and DARKEST[0] <= darkest <= DARKEST[1]):
         return None
     return (
-        f"values of the {len(channels)} Sentinel-2 bands are about {np.median(raised):,.0f} above its statistics and "
-        f"none is dark ({darkest:,.0f} and more): products since baseline 04.00 have an offset of 1,000; subtract it"
+        f"values of the {len(bands.channels)} Sentinel-2 bands are about {np.median(raised):,.0f} above its statistics "
+        f"and none is dark ({darkest:,.0f} and more): products since baseline 04.00 have an offset of 1,000; subtract "
+        "it"
     )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import RequestError
+from data.files import sha256_of_file
 from featurize.checkpoints import check_dinov2, dinov2_layout, dinov2_names, unwrapped
 
 RANDOM_SEED = 0
@@ -33,17 +34,12 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher")
 
 @dataclass(frozen=True)
 class Weights:
-    """Where weights come from.
+    """Where weights come from."""
 
-    Args:
-        source: ``loaded`` (from a hub or a file), ``random``, ``generated`` (the method's own), ``none``.
-        sha256: digest of names and values, independent of the file they came from; None without weights.
-        origin: hub name or path, recorded but not compared.
-    """
-
-    source: str
+    source: str  # ``loaded`` (from a hub or a file), ``random``, ``generated`` (the method's own), ``none``
+    # digest of names and values, independent of the file they came from; None without weights
     sha256: str | None = None
-    origin: str | None = None
+    origin: str | None = None  # hub name or path, recorded but not compared
 
 
 NO_WEIGHTS = Weights("none")
@@ -144,11 +140,7 @@ def load_strictly(
     may_miss: Collection[str] = (),
     unused: Collection[str] = (),
 ) -> None:
-    """Load a state in which every key and shape must match, save those known to be absent or unused.
-
-    Raises:
-        RequestError: with the names of the keys that do not.
-    """
+    """Load a state in which every key and shape must match, save those known to be absent or unused."""
     own = module.state_dict()
     state = {key: value for key, value in state.items() if not _listed(key, unused)}
     check_keys(
@@ -178,9 +170,6 @@ def load_transformers(
         origin: what to call it in messages.
         may_miss: keys, or prefixes ending in ``.``, that may be absent; the caller drops what they would fill.
         unused: keys, or prefixes ending in ``.``, that the model does not use, such as a head's.
-
-    Raises:
-        RequestError: keys that are missing, unexpected or of another shape.
     """
     from transformers.utils import logging  # deferred: most models do not need it
 
@@ -252,7 +241,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             f"--weights {path}: no such file; use pretrained, random, or the path of a weights file or its folder"
         )
     if path.name.endswith(".index.json"):
-        return _read_shards(path)
+        return {name: value for shard in _shards(path) for name, value in read_state(path.parent / shard).items()}
     with path.open("rb") as file:
         if file.read(24).startswith(b"version https://git-lfs"):
             raise RequestError(f"{path} is a Git LFS pointer, not the weights; fetch the file itself (git lfs pull)")
@@ -304,13 +293,6 @@ def _file_in(folder: Path) -> Path:
     return found[0]
 
 
-def _read_shards(index: Path) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = {}
-    for name in _shards(index):
-        state |= read_state(index.parent / name)
-    return state
-
-
 def _shards(index: Path) -> list[str]:
     """Names of the files that an index says the weights are spread over."""
     try:
@@ -323,11 +305,7 @@ def _shards(index: Path) -> list[str]:
 
 
 def hub_state(repository: str) -> tuple[dict[str, Tensor], str]:
-    """Published weights of a repository of the Hugging Face hub, and their name; from its cache where they are there.
-
-    Raises:
-        RequestError: as `hub_file` and `read_state`.
-    """
+    """Published weights of a repository of the Hugging Face hub, from its cache where it has them, and their name."""
     absent: NotOnHub | None = None
     for name in sorted(FILES, key=lambda name: cached_file(repository, name) is None):
         try:
@@ -344,11 +322,7 @@ def hub_state(repository: str) -> tuple[dict[str, Tensor], str]:
 
 
 def cached_file(repository: str, name: str, revision: str | None = None) -> Path | None:
-    """A file of a repository where the hub's cache (``HF_HOME``) has it.
-
-    Raises:
-        RequestError: no possible name of a repository.
-    """
+    """A file of a repository where the hub's cache (``HF_HOME``) has it."""
     from huggingface_hub import errors, hf_hub_download  # deferred, with its HTTP client
 
     try:
@@ -423,11 +397,8 @@ def url_file(url: str) -> Path:
 def check_hash(path: Path, name: str) -> None:
     """Raise a RequestError unless a file has the sha256 in its published name (``model-1a2b3c4d.pth``), if any."""
     marked = re.search(r"-([0-9a-f]{8,64})\.\w+$", name)
-    if marked:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if not found.startswith(marked[1]):
-            raise RequestError(f"{path} is damaged: its sha256 begins {found[:8]}, not {marked[1][:8]}; delete it")
+    if marked and not (found := sha256_of_file(path)).startswith(marked[1]):
+        raise RequestError(f"{path} is damaged: its sha256 begins {found[:8]}, not {marked[1][:8]}; delete it")
 
 
 def unreachable(url: str, why: str, remedy: str | None = None) -> RequestError:

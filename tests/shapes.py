@@ -13,7 +13,7 @@ from jaxtyping import AbstractArray, install_import_hook
 
 PROJECT = Path(__file__).parent.parent
 PACKAGES = ("data", "featurize", "probes", "analysis")
-NAMED = re.compile(r"jaxtyping|probes\.shapes")
+NAMED = re.compile(r"jaxtyping|(probes|featurize)\.shapes")
 
 
 def annotated_modules() -> list[str]:

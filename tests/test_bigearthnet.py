@@ -32,7 +32,7 @@ from data.tiles import tile_corner
 PROJECT = Path(__file__).parent.parent
 SCENE, S1_SCENE = "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP", "S1A_IW_GRDH_1SDV_20170613T165043"
 CORNER = 300_000, 5_400_000  # of tile 33UUP, in UTM zone 33 north
-NUMBERS = {band.name: number for number, band in enumerate(bigearthnet.BANDS)}
+NUMBERS = {band.name: number for number, band in enumerate(_bigearthnet_patches.BANDS)}
 
 
 def write_band(folder, name, band, value, *, place=(0, 0), side=None, dtype=None, **creation):
@@ -52,7 +52,7 @@ def write_band(folder, name, band, value, *, place=(0, 0), side=None, dtype=None
 def write_patch(root, folders, names, number):
     """Sentinel-2 and Sentinel-1 patch `number`, in column `number` of row 0: band b has the value 100 number + b."""
     for sensor, name in names.items():
-        for band in bigearthnet.BANDS:
+        for band in _bigearthnet_patches.BANDS:
             if band.sensor == sensor:
                 value = 100 * number + NUMBERS[band.name] + (0.25 if sensor == "S1" else 0)
                 write_band(root / folders[sensor] / name, Path(name).name, band, value, place=(number, 0))
@@ -141,7 +141,7 @@ def test_bands_come_at_their_own_size_in_the_order_asked_for(v2):
 
 def test_sentinel_1_is_float_and_vv_is_vv(v2):
     """torchgeo rounds decibels to integers and calls VH VV."""
-    vv, vh = open_v2(v2, bands=("s1",)).read(1, choose_bands(bigearthnet.BANDS, "s1"))
+    vv, vh = open_v2(v2, bands=("s1",)).read(1, choose_bands(_bigearthnet_patches.BANDS, "s1"))
     assert vv.dtype == vh.dtype == np.float32
     assert (vv[0, 0], vh[0, 0]) == (100.25, 101.25)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from featurize import commands
+
 BIN = Path(sys.executable).parent
 # Fails wherever a module of the user's is imported in place of ours.
 TRAP = "raise SystemExit('a module of the user was imported')\n"
@@ -22,6 +24,18 @@ def project(tmp_path):
         (tmp_path / "modules").mkdir(exist_ok=True)
         (tmp_path / "modules" / f"{name}.py").write_text(TRAP)
     return tmp_path
+
+
+@pytest.mark.parametrize("name", ["featurize", "probe", "analyze"])
+def test_an_interrupt_while_libraries_are_imported_is_one_line(name, monkeypatch, capsys):
+    def interrupted(package):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("data.launch.launch", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        getattr(commands, name)()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.split() == [f"{name}:", "stopped"]
 
 
 def run(folder, *words, **more):

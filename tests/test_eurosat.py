@@ -19,7 +19,7 @@ from data.dataset import SPLITS
 from data.errors import RequestError
 from data.flags import DatasetRequest
 from data.nomenclature import EUROSAT_CLASSES
-from data.sources import eurosat, eurosat_rgb
+from data.sources import _index, eurosat, eurosat_rgb
 from data.sources._eurosat import class_of, listed_images
 
 SHARED = Path(os.environ.get("EO_SHARED", "../shared")) / "data"
@@ -167,7 +167,7 @@ def test_locations_are_the_centres_in_degrees(tiny):
 def test_location_index_is_kept_and_made_again_when_files_change(tiny, monkeypatch):
     cache = tiny / "cache"
     before = open_ms(tiny, cache_dir=cache).lonlat
-    monkeypatch.setattr(eurosat, "read_header", None)  # reading a tile again would call None
+    monkeypatch.setattr(_index, "read_header", None)  # reading a tile again would call None
     assert np.array_equal(open_ms(tiny, cache_dir=cache).lonlat, before)
     monkeypatch.undo()
     (changed,) = cache.glob(f"EuroSATallBands-*/{INSIDE}/Forest/Forest_1.tif")

@@ -55,7 +55,7 @@ def test_candidates_in_bf16_lead_to_the_same_neighbours(distance, error, monkeyp
     wanted = knn.Neighbours(KEPT, MANY, 10, distance).neighbours(ASKED)
     monkeypatch.setattr(knn, "BF16_ROWS", 0)
     monkeypatch.setattr(knn, "BF16_ERROR", error)
-    monkeypatch.setattr(knn, "has_bf16", lambda: True)
+    monkeypatch.setattr(knn, "cpu_computes_bf16", lambda: True)
     np.testing.assert_array_equal(knn.Neighbours(KEPT, MANY, 10, distance).neighbours(ASKED), wanted)
 
 
@@ -65,7 +65,7 @@ def test_a_query_that_rounding_to_bf16_could_mislead_is_compared_again(monkeypat
     kept[0] = -9  # moves the mean, so that the others are far from 0
     wanted = knn.Neighbours(kept, MANY, 5, "euclidean").neighbours(kept[1:40])
     monkeypatch.setattr(knn, "BF16_ROWS", 0)
-    monkeypatch.setattr(knn, "has_bf16", lambda: True)
+    monkeypatch.setattr(knn, "cpu_computes_bf16", lambda: True)
     np.testing.assert_array_equal(knn.Neighbours(kept, MANY, 5, "euclidean").neighbours(kept[1:40]), wanted)
 
 

@@ -17,7 +17,7 @@ from data.errors import RequestError
 from featurize.batches import collate, prepare
 from featurize.embedder import Embedder
 from featurize.encoder import EncoderRequest, FrozenModel, build_encoder
-from featurize.normalization import unscaled
+from featurize.normalization import scaled
 from featurize.pipeline import embed_parts, featurize_split, unfinished_parts
 from featurize.runtime import Runtime, choose_device, choose_precision
 from featurize.stages import Meter
@@ -172,7 +172,7 @@ class Greedy(FrozenModel):
 
 def greedy(dataset):
     request = EncoderRequest(dataset.bands[-1:], dataset.statistics, lambda: dataset)
-    return Greedy(request, dim=1, normalization=unscaled(request.bands), weights=NO_WEIGHTS, dtype="float32")
+    return Greedy(request, dim=1, normalization=scaled("none", request.bands), weights=NO_WEIGHTS, dtype="float32")
 
 
 @pytest.mark.parametrize("sizes", [None, [20, 30, 20, 40, 30, 20, 20, 20, 20, 30]])

@@ -14,6 +14,8 @@ from data.processes import place
 from data.store import child
 from data.store.checks import digest_attributes
 from featurize.cli import app
+from featurize.flags import RunFlags
+from featurize.job import Job
 
 DEAD = {"host": "h", "pid": 2**22 + 1, "started": "1", "name": ""}  # no process has this number
 SPLIT = ["--model", "stats", "--dataset", "simulated", "--split", "val", "--bands", "B04,B08", "--workers", "0"]
@@ -46,6 +48,12 @@ def flip(file, name, at=0):
     content = bytearray(file.read_bytes())
     content[chunk.byte_offset + 3] ^= 4
     file.write_bytes(content)
+
+
+def test_flags_of_a_later_version_are_named():
+    asked = {"model": {"model": "stats"}, "data": {"dataset": "simulated", "colour_space": "lab"}}
+    with pytest.raises(RequestError, match="--colour-space"):
+        Job.from_asked(asked, "val", run=RunFlags())
 
 
 @pytest.mark.parametrize("name", ["features", "labels", "ids"])

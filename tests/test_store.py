@@ -109,6 +109,19 @@ def test_parts_of_another_identity_are_not_mixed_in(tmp_path, dataset, features)
     assert not paths.lock_file(tmp_path / "train.h5").exists()
 
 
+def test_parts_that_a_killed_runs_process_still_writes_do_not_count(tmp_path, dataset, features):
+    file = tmp_path / "train.h5"
+    size = {"rows": ROWS, "dim": DIM, "dtype": "float32", "part_rows": PART}
+    with writer_for(file, dataset) as killed:
+        left = [store.PartWriter(file, **size, writer=f"rank-{n}", plan=killed.plan_sha256) for n in (1, 2)]
+        left[0].write_part(0, features[slice(*killed.bounds(0))])  # read the plan before the next run; rank 2 has not
+    identity = store.make_identity(dataset, encoder_identity(pooling="cls"))
+    with store.FeatureWriter(file, identity, **size, overwrite=True) as writer:
+        for part, rank in enumerate(left):
+            rank.write_part(part, features[slice(*writer.bounds(part))])
+        assert writer.recorded() == set() and writer.missing() == list(range(writer.parts_in_all))
+
+
 def test_a_second_writer_stops(tmp_path, dataset):
     with (
         writer_for(tmp_path / "train.h5", dataset),

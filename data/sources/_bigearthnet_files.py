@@ -10,30 +10,23 @@ import numpy as np
 from jaxtyping import Bool
 
 from data.archives import fetched, unpacked
-from data.bands import BAND_SETS, SENTINEL1, SENTINEL2, Band, choose_bands
+from data.bands import Band, choose_bands
 from data.errors import RequestError
 from data.flags import DatasetRequest
-from data.sources._bigearthnet_patches import Patches
-
-BANDS = (*SENTINEL1.values(), *(SENTINEL2[name] for name in BAND_SETS["s2-12"]))
+from data.sources._bigearthnet_patches import BANDS, Patches
 
 
 @dataclass(frozen=True)
 class FileLayout:
-    """A variant on disk.
+    """A variant on disk."""
 
-    Args:
-        folders: name of each sensor's folder.
-        archives: each sensor's archive, under any of the names it is published by; one may be cut into parts.
-        scene_ends: parts at the end of a patch's name that are not in the name of its scene's folder; None where
-            there are no such folders.
-        located_by: the sensor whose patch names encode locations.
-    """
-
-    folders: Mapping[str, str]
+    folders: Mapping[str, str]  # name of each sensor's folder
+    # each sensor's archive, under any of the names it is published by; one may be cut into parts
     archives: Mapping[str, Sequence[tuple[str, ...]]]
+    # parts at the end of a patch's name that are not in the name of its scene's folder; None where there are no such
+    # folders
     scene_ends: Mapping[str, int] | None
-    located_by: str
+    located_by: str  # the sensor whose patch names encode locations
 
     def scene(self, sensor: str, name: str) -> str:
         """Folder that holds a patch's folder, relative to the sensor's."""
@@ -73,17 +66,24 @@ def sensors_for(request: DatasetRequest, layout: FileLayout) -> list[str]:
             f"no {' or '.join(layout.folders.values())} in {root}, nor an archive of them; pass the folder that holds "
             "them as --data-root, or pass --download"
         )
-    available = [band for band in BANDS if band.sensor in here]
     specs = request.bands or ("all",)
-    for spec in specs:
-        if chosen := _chosen(available, spec):
-            return sorted({band.sensor for band in chosen}, reverse=True)
+    if chosen := first_of(specs, here):
+        return chosen
     if absent := {band.sensor for band in _chosen(BANDS, specs[0])} - set(here):
         folders = " and ".join(layout.folders[sensor] for sensor in sorted(absent))
         raise RequestError(
             f"--bands {specs[0]}: no {folders} in {root}; put it there or choose bands of {' and '.join(here)}"
         )
     return here  # missing bands are reported when they are chosen
+
+
+def first_of(specs: Sequence[str], here: Sequence[str]) -> list[str]:
+    """Sensors of the first bands of `specs` that these sensors have, Sentinel-2 first; none if they have none."""
+    available = [band for band in BANDS if band.sensor in here]
+    for spec in specs:
+        if chosen := _chosen(available, spec):
+            return sorted({band.sensor for band in chosen}, reverse=True)
+    return []
 
 
 def _chosen(available: Sequence[Band], spec: str) -> tuple[Band, ...]:
@@ -155,16 +155,3 @@ def absent_patches(
             present = set(os.listdir(folder / scene)) if (folder / scene).is_dir() else ()
             absent[[row for row in rows if names[row] not in present]] = True
     return dict(zip(splits, np.split(absent, np.cumsum(sizes)[:-1]), strict=True))
-
-
-def missing_error(
-    split: str, patches: Patches, absent: Bool[np.ndarray, " samples"], folders: Mapping[str, Path]
-) -> RequestError:
-    rows = np.flatnonzero(absent)
-    first = ", ".join(patches.names["S2"][row] for row in rows[:3])
-    where = " and ".join(map(str, folders.values()))
-    less = " skip Sentinel-1 with --bands s2-12," if len(folders) > 1 else ""
-    return RequestError(
-        f"{len(rows)} of {len(absent)} patches of split {split} are missing in {where}, first {first}; restore "
-        f"them,{less} or skip them with --allow-missing"
-    )

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from data.bands import Band, choose_bands
+from data.bands import Band
 from data.dataset import EODataset, Statistic
 from data.errors import RequestError
 from data.flags import SPLITS, DatasetRequest
-from data.nodata import record
 from data.nomenclature import CLASSES_19
 from data.sources import _bigearthnet_patches as patches_of
-from data.sources._bigearthnet_files import BANDS
-from data.sources._bigearthnet_patches import METADATA
+from data.sources._bigearthnet_files import first_of
+from data.sources._bigearthnet_patches import METADATA, Patches
 
 DATABASE = "data.mdb"
 SAMPLED = 16  # patches of a split whose contents go into its digest
@@ -33,73 +33,43 @@ def find_database(root: Path) -> Path | None:
 
 
 def open_database(request: DatasetRequest, folder: Path, statistics: Mapping[str, Statistic]) -> dict[str, EODataset]:
-    """Open splits; labels and splits are those of ``metadata.parquet`` beside the database or in it.
-
-    Raises:
-        RequestError: no `lmdb` package or metadata, patches that are missing, or values that are damaged.
-    """
+    """Open splits; labels and splits are those of ``metadata.parquet`` beside the database or in it."""
     options, root = request.options, request.root
-    home = root if (root / METADATA).is_file() else folder
-    database = Database(folder)
+    home, database = root if (root / METADATA).is_file() else folder, Database(folder)
     listed = SPLITS if options.allow_missing or options.drop_snow_cloud else request.splits
     splits = patches_of.read_metadata(home, listed, ["S1", "S2"])
     first = next(iter(splits.values())).names
     here = [sensor for sensor in ("S2", "S1") if any(database.has(name) for name in first[sensor][:SAMPLED])]
-    available = [band for band in BANDS if band.sensor in here]
     if not here:
         raise RequestError(
             f"{folder} contains none of the first {SAMPLED} patches of {home / METADATA}; both must be of "
             "BigEarthNet v2"
         )
-    sensors = _sensors(available, request.bands) or here
+    sensors = first_of(request.bands, here) or here
+
+    def absent(splits: Mapping[str, Patches]) -> dict[str, np.ndarray]:
+        names = {split: zip(*(patches.names[s] for s in sensors), strict=True) for split, patches in splits.items()}
+        return {split: ~np.array([all(map(database.has, of)) for of in rows], bool) for split, rows in names.items()}
+
     provenance: dict[str, Any] = {"classes": len(CLASSES_19), "split": METADATA}
-    if options.drop_snow_cloud:
-        flagged = {split: patches.flagged for split, patches in splits.items()}
-        splits = patches_of.without_some("snow_cloud", splits, flagged, provenance)
-    absent = {
-        split: np.array(
-            [not all(map(database.has, names)) for names in zip(*(p.names[s] for s in sensors), strict=True)]
-        )
-        for split, p in splits.items()
-    }
-    if options.allow_missing:
-        splits = patches_of.without_some("absent", splits, absent, provenance)
-    opened: dict[str, EODataset] = {}
-    for split in request.splits:
-        if not options.allow_missing and absent[split].any():
-            name = splits[split].names["S2"][int(absent[split].argmax())]
-            raise RequestError(
-                f"{absent[split].sum()} of {len(absent[split])} patches of split {split} are not in {folder}, first "
-                f"{name}; encode them too, or skip them with --allow-missing"
-            )
-        patches = splits[split]
-        bands = [band for band in available if band.sensor in sensors]
-        assert patches.labels is not None
-        opened[split] = LmdbBigEarthNet(
+    splits = patches_of.kept(request, splits, provenance, absent, str(folder), "encode them too,")
+    return {
+        split: LmdbBigEarthNet(
             database=database,
-            names={sensor: patches.names[sensor] for sensor in sensors},
-            how=options.nodata or "keep",
-            name="bigearthnet",
+            **patches_of.described(request, split, splits[split], sensors, statistics),
             variant="v2",
-            split=split,
-            ids=patches.names["S2"],
-            labels=patches.labels,
+            labels=splits[split].labels,
             class_names=CLASSES_19,
-            bands=bands,
-            statistics={band.name: statistics[band.name] for band in bands},
-            lonlat=patches_of.locations(patches.names["S2"]),
+            lonlat=patches_of.locations(splits[split].names["S2"]),
             provenance=provenance,
-            files_digest={sensor: _digest(database, patches.names[sensor]) for sensor in sensors},
+            files_digest={sensor: _digest(database, splits[split].names[sensor]) for sensor in sensors},
         )
-    return opened
+        for split in request.splits
+    }
 
 
 class Database:
-    """A database whose values are read by name; each process opens it for itself.
-
-    Args:
-        folder: holds ``data.mdb``.
-    """
+    """A database whose values are read by name; each process opens it for itself."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -110,11 +80,7 @@ class Database:
             return cursor.set_key(name.encode())
 
     def value(self, name: str) -> bytes:
-        """A patch's value.
-
-        Raises:
-            RequestError: it is not there.
-        """
+        """A patch's value."""
         with _opened(self.folder).begin() as transaction:
             value = transaction.get(name.encode())
         if value is None:
@@ -148,19 +114,18 @@ def _close() -> None:
 os.register_at_fork(before=_close)  # an open database must not cross a fork; both processes open it again
 
 
-class LmdbBigEarthNet(EODataset):
-    """Patches of a database; the ids are the names of the Sentinel-2 patches, whichever bands are read."""
+class LmdbBigEarthNet(patches_of.PatchDataset):
+    """Patches of a database."""
 
-    def __init__(self, *, database: Database, names: Mapping[str, list[str]], how: str, **about: Any) -> None:
+    def __init__(self, *, database: Database, **about: Any) -> None:
         super().__init__(**about)
-        self.database, self.names, self.how = database, names, how
-        self.nodata = record(self.bands, self.statistics, {}) if how == "fill" else None
+        self.database = database
 
     def files(self, index: int, bands: Sequence[Band]) -> list[str]:
         """See `EODataset.files`."""
         return [str(self.database.folder / DATABASE)]
 
-    def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
+    def read(self, index: int, bands: Sequence[Band]) -> list[Shaped[np.ndarray, "_ _"]]:
         """See `EODataset.read`: uint16 digital numbers, and float32 dB of Sentinel-1, each at its own resolution."""
         found: dict[str, np.ndarray] = {}
         for sensor in dict.fromkeys(band.sensor for band in bands):
@@ -185,15 +150,6 @@ class LmdbBigEarthNet(EODataset):
         if self.how == "refuse" and band.sensor == "S2" and not plane.all():
             raise RequestError(f"{band.name} holds pixels without a measurement; use --nodata fill or keep")
         return plane
-
-
-def _sensors(available: Sequence[Band], specs: Sequence[str]) -> list[str]:
-    for spec in specs:
-        try:
-            return sorted({band.sensor for band in choose_bands(available, spec)}, reverse=True)
-        except RequestError:
-            continue
-    return []
 
 
 def _digest(database: Database, names: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import batched
@@ -17,14 +17,17 @@ import pyarrow.parquet as pq
 import pyproj
 from jaxtyping import Bool, Float64, UInt8
 
-from data.archives import cache_folder
-from data.cached import array_for, keep_array
+from data.bands import BAND_SETS, SENTINEL1, SENTINEL2
 from data.command import progress
+from data.dataset import EODataset, Statistic
 from data.errors import RequestError
 from data.flags import DatasetRequest
+from data.nodata import record
 from data.nomenclature import CLASSES_19, CLASSES_43
+from data.sources._index import indexed
 from data.tiles import tile_corner
 
+BANDS = (*SENTINEL1.values(), *(SENTINEL2[name] for name in BAND_SETS["s2-12"]))
 METADATA = "metadata.parquet"
 LISTS = "bigearthnet-{train,val,test}.csv"
 LABELS_FILE = "_labels_metadata.json"
@@ -36,17 +39,12 @@ PATCH_M = 1200
 
 @dataclass(frozen=True)
 class Patches:
-    """The patches of one split, in its order.
+    """The patches of one split, in its order."""
 
-    Args:
-        names: N names of each sensor's patches; those of Sentinel-2 are the ids.
-        labels: (N, 19) uint8 of v2; None for v1, whose labels are in files beside the bands.
-        flagged: (N,) whether snow, cloud or shadow is flagged.
-    """
-
-    names: Mapping[str, list[str]]
+    names: Mapping[str, list[str]]  # N names of each sensor's patches; those of Sentinel-2 are the ids
+    # (N, 19) uint8 of v2; None for v1, whose labels are in files beside the bands
     labels: UInt8[np.ndarray, "samples classes"] | None
-    flagged: Bool[np.ndarray, " samples"]
+    flagged: Bool[np.ndarray, " samples"]  # (N,) whether snow, cloud or shadow is flagged
 
     def without(self, out: Bool[np.ndarray, " samples"]) -> "Patches":
         """The patches for which `out`, (N,) bool, is false."""
@@ -58,12 +56,33 @@ class Patches:
         )
 
 
-def read_metadata(root: Path, splits: Sequence[str], sensors: Sequence[str]) -> dict[str, Patches]:
-    """Splits of v2, from one reading of the metadata.
+class PatchDataset(EODataset):
+    """Patches by name; the ids are the names of the Sentinel-2 patches, whichever bands are read."""
 
-    Raises:
-        RequestError: the file is missing, damaged or another.
-    """
+    def __init__(self, *, names: Mapping[str, list[str]], how: str, **about: Any) -> None:
+        super().__init__(**about)
+        self.names, self.how = names, how
+        self.nodata = record(self.bands, self.statistics, {}) if how == "fill" else None
+
+
+def described(
+    request: DatasetRequest, split: str, patches: Patches, sensors: Sequence[str], statistics: Mapping[str, Statistic]
+) -> dict[str, Any]:
+    """What a `PatchDataset` is made of, whatever its patches are read from."""
+    bands = [band for band in BANDS if band.sensor in sensors]
+    return {
+        "names": {sensor: patches.names[sensor] for sensor in sensors},
+        "how": request.options.nodata or "keep",
+        "name": "bigearthnet",
+        "split": split,
+        "ids": patches.names["S2"],
+        "bands": bands,
+        "statistics": {band.name: statistics[band.name] for band in bands},
+    }
+
+
+def read_metadata(root: Path, splits: Sequence[str], sensors: Sequence[str]) -> dict[str, Patches]:
+    """Splits of v2, from one reading of the metadata."""
     file = root / METADATA
     if not file.is_file():
         raise RequestError(f"no {file}; put it there or pass --download")
@@ -166,11 +185,45 @@ def without_some(
     return {split: patches.without(out[split]) for split, patches in splits.items()}
 
 
-def read_labels(folder: Path, names: Sequence[str], request: DatasetRequest) -> UInt8[np.ndarray, "samples 43"]:
-    """(N, 43) labels, from the files beside the bands or from the index made of them.
+def kept(
+    request: DatasetRequest,
+    splits: dict[str, Patches],
+    provenance: dict[str, Any],
+    absent: Callable[[Mapping[str, Patches]], dict[str, Bool[np.ndarray, " _"]]],
+    where: str,
+    remedy: str,
+) -> dict[str, Patches]:
+    """The splits without the patches that the flags leave out, which are recorded.
 
-    The index is valid while it carries the digest of the names, sizes and times of those files.
+    Args:
+        request: with the flags.
+        splits: all that are recorded.
+        provenance: takes the records.
+        absent: tells which patches have no files.
+        where: where patches are missing.
+        remedy: what else to do about it.
     """
+    if request.options.drop_snow_cloud:
+        flagged = {split: patches.flagged for split, patches in splits.items()}
+        splits = without_some("snow_cloud", splits, flagged, provenance)
+    out = absent(splits)
+    if request.options.allow_missing:
+        splits = without_some("absent", splits, out, provenance)
+    for split in request.splits:
+        if not request.options.allow_missing and out[split].any():
+            rows = np.flatnonzero(out[split])
+            first = ", ".join(splits[split].names["S2"][row] for row in rows[:3])
+            raise RequestError(
+                f"{len(rows)} of {len(out[split])} patches of split {split} are missing in {where}, first {first}; "
+                f"{remedy} or skip them with --allow-missing"
+            )
+        if not splits[split].flagged.size:
+            raise RequestError(f"bigearthnet: no patch of split {split} is left; check the folder and the flags")
+    return splits
+
+
+def read_labels(folder: Path, names: Sequence[str], request: DatasetRequest) -> UInt8[np.ndarray, "samples 43"]:
+    """Labels, from the files beside the bands or from the index made of them."""
     files = [f"{folder}/{name}/{name}{LABELS_FILE}" for name in names]
     digest = hashlib.sha256()
     for file in files:
@@ -179,10 +232,8 @@ def read_labels(folder: Path, names: Sequence[str], request: DatasetRequest) -> 
         except FileNotFoundError:
             raise RequestError(f"no file {file}; restore it, the labels of v1 are in it") from None
         digest.update(f"{file.rpartition('/')[2]} {about.st_size} {about.st_mtime_ns}\n".encode())
-    key = digest.hexdigest()
-    index = cache_folder(request.root, cache_dir=request.options.cache_dir) / f"bigearthnet-v1-labels-{key[:10]}.npz"
-    packed = array_for(index, "labels", digest=key)
-    if packed is None:
+
+    def read() -> np.ndarray:
         numbers = {name: number for number, name in enumerate(CLASSES_43)}
         labels = np.zeros((len(files), len(CLASSES_43)), np.uint8)
         row = 0
@@ -192,8 +243,9 @@ def read_labels(folder: Path, names: Sequence[str], request: DatasetRequest) -> 
                     labels[row, found] = 1
                     row += 1
                 advance(len(some))
-        packed = np.packbits(labels, axis=1)
-        keep_array(index, "labels", packed, digest=key)
+        return np.packbits(labels, axis=1)
+
+    packed = indexed(request, "bigearthnet-v1-labels", "labels", digest.hexdigest(), read)
     return np.unpackbits(packed, axis=1, count=len(CLASSES_43))
 
 

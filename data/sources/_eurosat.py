@@ -1,6 +1,5 @@
 """What `eurosat` and `eurosat-rgb` share: split files, the listing of the class folders, and reading an image."""
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,33 +16,26 @@ from data.errors import RequestError
 from data.flags import SPLITS, DatasetRequest
 from data.images import read_bands
 from data.nomenclature import EUROSAT_CLASSES as CLASSES
-from data.seen import stamp_of
+from data.seen import stamp_of, times_digest
 
 HOME = "https://huggingface.co/datasets/torchgeo/eurosat"
 
 
 @dataclass(frozen=True)
 class Images:
-    """The images of the ten class folders, listed once for all splits.
+    """The images of the ten class folders, listed once for all splits."""
 
-    Args:
-        folder: holds the class folders.
-        suffix: of the images' names.
-        files: status of every image, by name without suffix, sorted.
-    """
-
-    folder: Path
-    suffix: str
-    files: Mapping[str, os.stat_result]
+    folder: Path  # holds the class folders
+    suffix: str  # of the images' names
+    files: Mapping[str, os.stat_result]  # status of every image, by name without suffix, sorted
 
     def path(self, name: str) -> str:
         """File of an image."""
         return f"{self.folder}/{class_of(name)}/{name}{self.suffix}"
 
     def digest(self, names: Iterable[str]) -> str:
-        """sha256 of names, sizes and times: features of changed images are not reused."""
-        lines = (f"{name} {self.files[name].st_size} {self.files[name].st_mtime_ns}" for name in names)
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        """See `data.seen.times_digest`."""
+        return times_digest({name: self.files[name] for name in names})
 
     def check(self, names: Sequence[str]) -> None:
         """Raise a RequestError that counts the listed images without a file."""
@@ -56,13 +48,7 @@ class Images:
 
 
 class EuroSAT(EODataset):
-    """Patches of 64 x 64 pixels, read from one image each.
-
-    Args:
-        images: all images.
-        ids: of this split.
-        about: see `EODataset`.
-    """
+    """Patches of 64 x 64 pixels, read from one image each."""
 
     digest_of_times = True
 
@@ -101,11 +87,7 @@ def listed_images(folder: Path, suffix: str) -> Images:
 
 
 def read_list(path: Path) -> list[str]:
-    """Names of a split file without their suffixes, in its order.
-
-    Raises:
-        RequestError: the file is missing, or a line is no image of one of the ten classes.
-    """
+    """Names of a split file without their suffixes, in its order."""
     if not path.is_file():
         raise RequestError(f"no split file {path}; copy {path.name} there from {HOME}, or pass --download")
     lines = path.read_text(encoding="utf-8", errors="replace").split()
@@ -128,9 +110,6 @@ def image_folder(home: Path, archive: str, inside: Path, request: DatasetRequest
         archive: name of the zip file.
         inside: the folder, relative to `home` and in the archive.
         request: for ``cache_dir``.
-
-    Raises:
-        RequestError: neither is there, or the archive is another.
     """
     if (home / inside).is_dir():
         return home / inside
@@ -146,11 +125,7 @@ def image_folder(home: Path, archive: str, inside: Path, request: DatasetRequest
 
 
 def download_lists(home: Path, *, spatial: bool = False) -> None:
-    """Download the split files, those of the spatial split too if requested.
-
-    Raises:
-        RequestError: see `data.archives.fetched`.
-    """
+    """Download the split files, those of the spatial split too if requested."""
     from torchgeo.datasets import EuroSAT as Random  # deferred: torchgeo takes seconds to import
     from torchgeo.datasets import EuroSATSpatial
 

@@ -33,39 +33,20 @@ LON, LAT, LACKS, FLOATS, SCALED = range(5)  # columns of the facts
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found in N samples.
+    """What was found in N samples."""
 
-    Args:
-        digest: sha256 of the files' names, sizes and times.
-        stamps: (N,) uint64 of the files, see `data.seen`.
-        beside: files with one of `data.images.SIDECARS`, and these files' sizes and times.
-        lonlat: (N, 2) degrees, or None.
-        lacks: (N,) bool, whether a file declares pixels without a measurement.
-        floats: (N,) bool, whether a file has floats, which may be NaN.
-        scaled: whether a file declares a scale or offset, which is applied.
-    """
-
-    digest: str
-    stamps: UInt64[np.ndarray, " samples"]
+    digest: str  # sha256 of the files' names, sizes and times
+    stamps: UInt64[np.ndarray, " samples"]  # (N,) uint64 of the files, see `data.seen`
+    # files with one of `data.images.SIDECARS`, and these files' sizes and times
     beside: dict[str, list[tuple[int, int]]]
-    lonlat: Float64[np.ndarray, "samples 2"] | None
-    lacks: Bool[np.ndarray, " samples"]
-    floats: Bool[np.ndarray, " samples"]
-    scaled: bool
+    lonlat: Float64[np.ndarray, "samples 2"] | None  # (N, 2) degrees, or None
+    lacks: Bool[np.ndarray, " samples"]  # (N,) bool, whether a file declares pixels without a measurement
+    floats: Bool[np.ndarray, " samples"]  # (N,) bool, whether a file has floats, which may be NaN
+    scaled: bool  # whether a file declares a scale or offset, which is applied
 
 
 def inspect(listed: Directories, listing: Listing, layout: BandLayout, *, cache: Path) -> Inspection:
-    """Look at every file: all must be like the first.
-
-    Args:
-        listed: the folder.
-        listing: the samples.
-        layout: of the first sample.
-        cache: folder that keeps what the headers of TIFFs declare.
-
-    Raises:
-        RequestError: a file is missing, or unlike the first.
-    """
+    """Look at every file: all must be like the first."""
     root, digest, stamps = str(listed.root), hashlib.sha256(), np.empty(len(listing.paths), np.uint64)
     beside: dict[str, list[tuple[int, int]]] = {}
     headed: list[tuple[int, list[str]]] = []  # rows of samples with headers to read, and their files

@@ -17,21 +17,13 @@ BANDS_FILE = "dataset.json"
 
 @dataclass(frozen=True)
 class BandLayout:
-    """How the samples of a folder hold their bands; the same for all.
+    """How the samples of a folder hold their bands; the same for all."""
 
-    Args:
-        bands: the bands, in file order.
-        first: the sample that the others must match.
-        header: its header; None where a sample is a folder of single-band TIFFs.
-        alpha: whether the fourth channel of an RGBA picture is one of the bands.
-        declared: whether dataset.json names the bands: other files may then lie beside them.
-    """
-
-    bands: tuple[Band, ...]
-    first: Path
-    header: Header | None
-    alpha: bool
-    declared: bool
+    bands: tuple[Band, ...]  # the bands, in file order
+    first: Path  # the sample that the others must match
+    header: Header | None  # its header; None where a sample is a folder of single-band TIFFs
+    alpha: bool  # whether the fourth channel of an RGBA picture is one of the bands
+    declared: bool  # whether dataset.json names the bands: other files may then lie beside them
 
     def is_picture(self, path: str) -> bool:
         """Whether a sample is a picture of 8 bits by its name, which has nothing to declare."""
@@ -120,13 +112,7 @@ def _bands_of_folder(folder: Path) -> tuple[Band, ...]:
 
 
 def files_of(folder: Path, layout: BandLayout, names: Iterable[str] | None = None) -> dict[str, Path]:
-    """File of each band of the layout in a folder of single-band images, which must match the first.
-
-    Args:
-        folder: the sample.
-        layout: of the first sample.
-        names: of the files in the folder, if known.
-    """
+    """File of each band of the layout in a folder of single-band images, which must match the first."""
     found = band_files(folder, layout.bands, os.listdir(folder) if names is None else names)
     names = [band.name for band in layout.bands]
     if absent := [name for name in names if name not in found]:
@@ -143,11 +129,7 @@ def files_of(folder: Path, layout: BandLayout, names: Iterable[str] | None = Non
 
 
 def band_files(folder: Path, declared: Sequence[Band], names: Iterable[str]) -> dict[str, Path]:
-    """File of each band in a folder of single-band images, by the band's name.
-
-    Raises:
-        RequestError: an image that matches no band, in a format that is not read, or a second one of a band.
-    """
+    """File of each band in a folder of single-band images, by the band's name."""
     found: dict[str, Path] = {}
     for name in sorted(names):
         suffix = os.path.splitext(name)[1].lower()

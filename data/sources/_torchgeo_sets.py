@@ -10,69 +10,43 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data.bands import RGB, SENTINEL1, SENTINEL2, Band
-
-REFLECTANCE = 10_000.0  # digital numbers of Sentinel-2 are 10,000 times the reflectance
-
-
-class Channel(NamedTuple):
-    """One channel of torchgeo's image tensor.
-
-    Args:
-        band: what it holds.
-        factor: multiplies its values to give the band's usual unit.
-    """
-
-    band: Band
-    factor: float = 1.0
+from data.bands import RGB, Band
+from data.sources import _channels as known
+from data.sources._channels import Channel, sentinel2
 
 
 class Sample(NamedTuple):
-    """One sample of a torchgeo dataset, known without reading its image.
+    """One sample of a torchgeo dataset, known without reading its image."""
 
-    Args:
-        id: its name.
-        files: the files that it is read from; a folder stands for the files in it.
-        classes: its class names.
-    """
-
-    id: str
-    files: tuple[str, ...]
-    classes: tuple[str, ...]
+    id: str  # its name
+    files: tuple[str, ...]  # the files that it is read from; a folder stands for the files in it
+    classes: tuple[str, ...]  # its class names
 
 
 @dataclass(frozen=True)
 class TorchGeoSet:
-    """One of torchgeo's datasets.
+    """One of torchgeo's datasets."""
 
-    Args:
-        channels: by key of torchgeo's sample, in the order of the tensor.
-        samples: lists a torchgeo dataset's samples in its order; called with it and the root folder.
-        classes: lists its class names in the order of its labels.
-        splits: torchgeo's name of each split that it publishes; none where it has no ``split``.
-        split_list: file name, with ``{}`` for the split, that lists the images of a split. torchgeo leaves out listed
-            images that are absent without a word.
-        variants: constructor arguments by ``--dataset-variant``; the first is the default.
-        channels_of: channels of variants that differ from the others.
-        splits_of: splits of variants that differ from the others.
-        dtype: numpy name of the native type, to which the float tensors are cast back without loss.
-        multilabel: whether a sample may have several classes.
-        located: whether its files are georeferenced.
-        better: a dataset of this program that reads the same files faster or more faithfully.
-    """
-
-    channels: Mapping[str, Sequence[Channel]]
+    channels: Mapping[str, Sequence[Channel]]  # by key of torchgeo's sample, in the order of the tensor
+    # lists a torchgeo dataset's samples in its order; called with it and the root folder
     samples: Callable[[Any, Path], Iterator[Sample]]
+    # lists its class names in the order of its labels
     classes: Callable[[Any], Sequence[str]] = lambda source: source.classes
+    # torchgeo's name of each split that it publishes; none where it has no ``split``
     splits: Mapping[str, str] = field(default_factory=dict)
+    # file name, with ``{}`` for the split, that lists the images of a split. torchgeo leaves out listed images that are
+    # absent without a word.
     split_list: str | None = None
+    # constructor arguments by ``--dataset-variant``; the first is the default
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # channels of variants that differ from the others
     channels_of: Mapping[str, Mapping[str, Sequence[Channel]]] = field(default_factory=dict)
+    # splits of variants that differ from the others
     splits_of: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    dtype: str = "float32"
-    multilabel: bool = False
-    located: bool = False
-    better: str | None = None
+    dtype: str = "float32"  # numpy name of the native type, to which the float tensors are cast back without loss
+    multilabel: bool = False  # whether a sample may have several classes
+    located: bool = False  # whether its files are georeferenced
+    better: str | None = None  # a dataset of this program that reads the same files faster or more faithfully
 
 
 # --- where samples, labels and files are found
@@ -174,34 +148,12 @@ def _names(classes: Sequence[str], shown: Sequence[Any]) -> tuple[str, ...]:
 # --- what the channels hold
 
 
-def _sentinel2(*names: str, factor: float = 1.0) -> tuple[Channel, ...]:
-    return tuple(Channel(SENTINEL2[name], factor) for name in names)
-
-
-def _other(*names: str, gsd_m: float | None = None) -> tuple[Channel, ...]:
-    return tuple(Channel(Band(name, "other", None, gsd_m)) for name in names)
-
-
 _PICTURE = {"image": tuple(Channel(band) for band in RGB.values())}
-_S2_12 = _sentinel2("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 # EuroSAT's files hold B8A last.
-_EUROSAT = _sentinel2("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
-_SO2SAT = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
-_VV_VH = (Channel(SENTINEL1["VV"]), Channel(SENTINEL1["VH"]))
+_EUROSAT = sentinel2("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
 # torchgeo sorts BigEarthNet's Sentinel-1 files by name: VH comes first, whatever its documentation says.
-_VH_VV = (Channel(SENTINEL1["VH"]), Channel(SENTINEL1["VV"]))
+_VH_VV = known.VV_VH[::-1]
 _SO2SAT_3 = ("3_random", "3_block", "3_culture_10")  # versions without a validation split
-# So2Sat (doi:10.1109/MGRS.2020.2964708): complex and Lee-filtered radar, none of it in dB.
-_SO2SAT_RADAR = _other(
-    "VH_real", "VH_imag", "VV_real", "VV_imag", "VH_lee", "VV_lee", "VH_lee_real", "VV_lee_imag", gsd_m=10
-)
-# TreeSatAI (doi:10.5194/essd-15-681-2023): 20 cm colour-infrared pictures of 8 bits; Sentinel-1 in dB.
-_AERIAL = (
-    Channel(Band("nir", "other", 0.83, 0.2)),
-    Channel(Band("green", "other", 0.56, 0.2, "green")),
-    Channel(Band("blue", "other", 0.49, 0.2, "blue")),
-    Channel(Band("red", "other", 0.665, 0.2, "red")),
-)
 # Sentinel-3 OLCI (ESA's user guide): centre wavelengths in micrometres of bands Oa01 to Oa21.
 _OLCI_UM = (
     0.4, 0.4125, 0.4425, 0.49, 0.51, 0.56, 0.62, 0.665, 0.67375, 0.68125, 0.70875, 0.75375, 0.76125, 0.764375, 0.7675,
@@ -215,7 +167,7 @@ _OLCI = tuple(
 
 _OWN = {"train": "train", "val": "val", "test": "test"}
 _SENSORS = {name: {"bands": name} for name in ("all", "s1", "s2")}
-_OF_SENSOR = {"s1": {"image": _VH_VV}, "s2": {"image": _S2_12}}
+_OF_SENSOR = {"s1": {"image": _VH_VV}, "s2": {"image": known.S2_12}}
 
 
 def _pictures(samples: Callable[[Any, Path], Iterator[Sample]], **more: Any) -> TorchGeoSet:
@@ -235,7 +187,7 @@ def _copernicus(channels: Sequence[Channel], samples: Callable[[Any, Path], Iter
 SETS = {
     "ADVANCE": _pictures(_of_advance),
     "BigEarthNet": TorchGeoSet(
-        channels={"image": (*_VH_VV, *_S2_12)},
+        channels={"image": (*_VH_VV, *known.S2_12)},
         samples=_of_bigearthnet,
         classes=lambda source: source.class_sets[source.num_classes],
         splits=_OWN,
@@ -245,7 +197,7 @@ SETS = {
         better="bigearthnet",
     ),
     "BigEarthNetV2": TorchGeoSet(
-        channels={"image_s1": _VH_VV, "image_s2": _S2_12},
+        channels={"image_s1": _VH_VV, "image_s2": known.S2_12},
         samples=_of_bigearthnet_v2,
         classes=lambda source: source.class_set,
         splits=_OWN,
@@ -255,15 +207,15 @@ SETS = {
         better="bigearthnet",
     ),
     "CopernicusBenchBigEarthNetS1": _copernicus(
-        _VV_VH, _of_copernicus_table("BigEarthNet-S1-5%", 0), multilabel=True, located=True
+        known.VV_VH, _of_copernicus_table("BigEarthNet-S1-5%", 0), multilabel=True, located=True
     ),
     "CopernicusBenchBigEarthNetS2": _copernicus(
-        _S2_12, _of_copernicus_table("BigEarthNet-S2-5%", 1), multilabel=True, located=True, dtype="uint16"
+        known.S2_12, _of_copernicus_table("BigEarthNet-S2-5%", 1), multilabel=True, located=True, dtype="uint16"
     ),
-    "CopernicusBenchEuroSATS1": _copernicus(_VV_VH, _of_copernicus_eurosat, located=True),
+    "CopernicusBenchEuroSATS1": _copernicus(known.VV_VH, _of_copernicus_eurosat, located=True),
     "CopernicusBenchEuroSATS2": _copernicus(_EUROSAT, _of_copernicus_eurosat, located=True, dtype="uint16"),
     "CopernicusBenchLC100ClsS3": _copernicus(_OLCI, _of_copernicus_s3, multilabel=True, located=True),
-    "CopernicusBenchLCZS2": _copernicus(_sentinel2(*_SO2SAT, factor=REFLECTANCE), _of_hdf5),
+    "CopernicusBenchLCZS2": _copernicus(known.SO2SAT, _of_hdf5),
     "DLRSDMultilabel": _pictures(_of_dlrsd, multilabel=True),
     "EuroSAT": _eurosat(split_list="eurosat-{}.txt", better="eurosat"),
     "EuroSAT100": _eurosat(split_list="eurosat-100-{}.txt"),
@@ -277,7 +229,7 @@ SETS = {
     "PatternNet": _pictures(_of_image_folder),
     "RESISC45": _pictures(_of_image_folder, splits=_OWN, split_list="resisc45-{}.txt"),
     "So2Sat": TorchGeoSet(
-        channels={"image": (*_SO2SAT_RADAR, *_sentinel2(*_SO2SAT, factor=REFLECTANCE))},
+        channels={"image": (*known.SO2SAT_RADAR, *known.SO2SAT)},
         samples=_of_hdf5,
         splits={"train": "train", "val": "validation", "test": "test"},
         variants={name: {"version": name} for name in ("2", *_SO2SAT_3)},
@@ -285,9 +237,9 @@ SETS = {
     ),
     "TreeSatAI": TorchGeoSet(
         channels={
-            "image_aerial": _AERIAL,
-            "image_s1": (*_VV_VH, *_other("VV_VH_ratio", gsd_m=10)),
-            "image_s2": _sentinel2("B02", "B03", "B04", "B08", "B05", "B06", "B07", "B8A", "B11", "B12", "B01", "B09"),
+            "image_aerial": known.AERIAL,
+            "image_s1": known.TREE_SAT_RADAR,
+            "image_s2": known.TREE_SAT_OPTICAL,
         },
         samples=_of_tree_sat,
         splits={"train": "train", "test": "test"},

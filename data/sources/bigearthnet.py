@@ -27,6 +27,7 @@ are no locations.
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,13 @@ from data.dataset import EODataset, Statistic, check_variant
 from data.errors import RequestError
 from data.flags import SPLITS, DatasetRequest
 from data.images import read_bands, read_header
-from data.nodata import record
 from data.nomenclature import CLASSES_19, CLASSES_43
 from data.places import lonlat_of, warn
 from data.registry import DatasetCard
 from data.sources import _bigearthnet_files as files_of
 from data.sources import _bigearthnet_lmdb as lmdb_of
 from data.sources import _bigearthnet_patches as patches_of
-from data.sources._bigearthnet_files import BANDS, LAYOUTS, FileLayout
+from data.sources._bigearthnet_files import LAYOUTS, FileLayout
 from data.sources._bigearthnet_patches import LISTS, METADATA, Patches
 
 CARD = DatasetCard(
@@ -93,11 +93,7 @@ STATISTICS = {
 
 
 def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
-    """Open splits.
-
-    Raises:
-        RequestError: files are missing, damaged or not as described above; the message says how to fix it.
-    """
+    """Open splits."""
     options = request.options
     variant = check_variant("bigearthnet", options.dataset_variant, CARD.variants)
     classes = _check_classes(variant, request)
@@ -113,20 +109,14 @@ def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
     splits = read(request.root, listed, sorted({*sensors, "S2", layout.located_by}))
     folders = {sensor: files_of.sensor_folder(request, layout, sensor) for sensor in sensors}
     provenance: dict[str, Any] = {"classes": classes, "split": METADATA if variant == "v2" else LISTS}
-    if options.drop_snow_cloud:
-        flagged = {name: patches.flagged for name, patches in splits.items()}
-        splits = patches_of.without_some("snow_cloud", splits, flagged, provenance)
-    absent = files_of.absent_patches(splits, folders, layout)
-    if options.allow_missing:
-        splits = patches_of.without_some("absent", splits, absent, provenance)
-    opened: dict[str, EODataset] = {}
-    for split in request.splits:
-        if not options.allow_missing and absent[split].any():
-            raise files_of.missing_error(split, splits[split], absent[split], folders)
-        if not splits[split].flagged.size:
-            raise RequestError(f"bigearthnet: no patch of split {split} is left; check the folder and the flags")
-        opened[split] = _open(request, split, splits[split], folders, layout, variant=variant, provenance=provenance)
-    return opened
+    less = " skip Sentinel-1 with --bands s2-12," if len(folders) > 1 else ""
+    where, remedy = " and ".join(map(str, folders.values())), f"restore them,{less}"
+    absent = partial(files_of.absent_patches, folders=folders, layout=layout)
+    splits = patches_of.kept(request, splits, provenance, absent, where, remedy)
+    return {
+        split: _open(request, split, splits[split], folders, layout, variant=variant, provenance=provenance)
+        for split in request.splits
+    }
 
 
 def _open(
@@ -145,36 +135,25 @@ def _open(
         labels = patches_of.read_labels(folders[main], patches.names[main], request)
         labels = labels if classes == 43 else patches_of.to_19(labels)
     sampled = {sensor: _sample(folder, layout, sensor, patches) for sensor, folder in folders.items()}
-    bands = [band for band in BANDS if band.sensor in folders]
     return BigEarthNet(
         folders=folders,
         layout=layout,
-        names={sensor: patches.names[sensor] for sensor in folders},
-        how=request.options.nodata or "keep",
-        name="bigearthnet",
+        **patches_of.described(request, split, patches, list(folders), STATISTICS[variant]),
         variant=variant,
-        split=split,
-        ids=patches.names["S2"],
         labels=labels,
         class_names=CLASSES_19 if classes == 19 else tuple(CLASSES_43),
-        bands=bands,
-        statistics={band.name: STATISTICS[variant][band.name] for band in bands},
         lonlat=sampled[main][1],
         provenance=provenance,
         files_digest={sensor: digest for sensor, (digest, _) in sampled.items()},
     )
 
 
-class BigEarthNet(EODataset):
-    """Patches of single-band GeoTIFFs; the ids are the names of the Sentinel-2 patches, whichever bands are read."""
+class BigEarthNet(patches_of.PatchDataset):
+    """Patches of single-band GeoTIFFs."""
 
-    def __init__(
-        self, *, folders: Mapping[str, Path], layout: FileLayout, names: Mapping[str, list[str]], how: str, **about: Any
-    ) -> None:
+    def __init__(self, *, folders: Mapping[str, Path], layout: FileLayout, **about: Any) -> None:
         super().__init__(**about)
-        self.how = how
-        self.nodata = record(self.bands, self.statistics, {}) if how == "fill" else None
-        self.folders, self.layout, self.names = {key: str(path) for key, path in folders.items()}, layout, names
+        self.folders, self.layout = {key: str(path) for key, path in folders.items()}, layout
 
     def files(self, index: int, bands: Sequence[Band]) -> list[str]:
         """See `EODataset.files`: one of each band."""

@@ -14,17 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from data.archives import cache_folder, fetched
+from data.archives import fetched
 from data.bands import SENTINEL2
-from data.cached import array_for, keep_array
-from data.command import progress
 from data.dataset import EODataset, check_variant
 from data.errors import RequestError
 from data.flags import SPLITS, DatasetRequest
-from data.images import read_header
-from data.places import lonlat_of
 from data.registry import DatasetCard
 from data.sources import _eurosat as shared
+from data.sources._index import indexed, read_centres
 
 CARD = DatasetCard(
     title="EuroSAT (13 bands)",
@@ -50,11 +47,7 @@ STDS = (245.7, 333.0, 395.1, 593.8, 566.4, 861.2, 1086.6, 1118.0, 404.9, 4.8, 10
 
 
 def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
-    """Open splits.
-
-    Raises:
-        RequestError: files are missing or damaged; the message names them and where they belong.
-    """
+    """Open splits."""
     variant, root = check_variant("eurosat", request.options.dataset_variant, CARD.variants), request.root
     if request.options.download:
         _download(root, spatial=variant == "spatial")
@@ -97,11 +90,7 @@ def _located(ids: Sequence[str], centres: dict[str, tuple[float, float]]) -> np.
 
 
 def west_to_east(ids: Sequence[str], centres: dict[str, tuple[float, float]]) -> dict[str, list[str]]:
-    """Cut tiles, sorted by longitude (ties by id), into 60 % train, 20 % val and 20 % test.
-
-    Raises:
-        RequestError: a tile has no longitude.
-    """
+    """Cut tiles, sorted by longitude (ties by id), into 60 % train, 20 % val and 20 % test."""
     unlocated = [name for name in ids if np.isnan(centres[name][0])]
     if unlocated:
         raise RequestError(
@@ -122,21 +111,8 @@ def _download(root: Path, *, spatial: bool) -> None:
 
 
 def _centres(images: shared.Images, request: DatasetRequest) -> dict[str, tuple[float, float]]:
-    """Longitude and latitude of every tile's centre (NaN where the tiles have none), kept in an index file.
-
-    The index is valid while it holds the digest of the names, sizes and times of the files it was made from.
-    """
+    """Longitude and latitude of every tile's centre; NaN where the tiles have none."""
+    paths = [images.path(name) for name in images.files]
     digest = images.digest(images.files)
-    folder = cache_folder(request.root, cache_dir=request.options.cache_dir)
-    index = folder / f"eurosat-centres-{digest[:10]}.npz"
-    lonlat = array_for(index, "lonlat", digest=digest)
-    if lonlat is None:
-        headers = []
-        with progress("reading locations", len(images.files), "tiles") as advance:
-            for name in images.files:
-                headers.append(read_header(Path(images.path(name))))
-                advance(1)
-        lonlat = lonlat_of(headers, where="eurosat")
-        lonlat = np.full((len(headers), 2), np.nan) if lonlat is None else lonlat
-        keep_array(index, "lonlat", lonlat, digest=digest)
+    lonlat = indexed(request, "eurosat-centres", "lonlat", digest, lambda: read_centres(paths, "eurosat"))
     return {name: (float(lon), float(lat)) for name, (lon, lat) in zip(images.files, lonlat, strict=True)}

@@ -38,11 +38,7 @@ STDS = (51.46, 34.79, 29.38)
 
 
 def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
-    """Open splits.
-
-    Raises:
-        RequestError: files are missing or damaged; the message names them and where they belong.
-    """
+    """Open splits."""
     check_variant("eurosat-rgb", request.options.dataset_variant, CARD.variants)
     home = _home(request.root)
     if request.options.download:

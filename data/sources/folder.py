@@ -90,11 +90,7 @@ KEEP_LISTED = 4096  # folder listings kept until the images are read
 
 
 def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
-    """Open splits of a folder.
-
-    Raises:
-        RequestError: the folder, its table or its images are not as described above.
-    """
+    """Open splits of a folder."""
     root, options = request.root, request.options
     if options.dataset_variant is not None:
         raise RequestError(f"--dataset-variant {options.dataset_variant}: folder has no variants; remove the flag")
@@ -231,16 +227,12 @@ class Folder(EODataset):
             values = read_values(
                 path, indices, count=len(names), bands=bands, alpha=self.layout.alpha, beside=self._has_sidecar(path)
             )
-            if self.layout.is_picture(path.name):
-                self._check_picture(path, values)
+            plain = all(one.pixels.dtype == np.uint8 and one.invalid is None for one in values)
+            if self.layout.is_picture(path.name) and not plain:
+                check_like(path, read_header(path, alpha=self.layout.alpha), self.layout)
+                raise RequestError(f"{path} is a TIFF with nodata; rename it to {path.stem}.tif")
         return [Values(one.pixels, None) for one in values] if self.how == "keep" else values
 
     def _has_sidecar(self, file: Path) -> bool:
         """As found at opening: a check at each read is slow on network disks."""
         return has_sidecar(file) if self.beside is None else str(file) in self.beside
-
-    def _check_picture(self, path: Path, values: Sequence[Values]) -> None:
-        """Raise a RequestError for a file named as a picture whose pixels are not plain 8-bit values."""
-        if any(one.pixels.dtype != np.uint8 or one.invalid is not None for one in values):
-            check_like(path, read_header(path, alpha=self.layout.alpha), self.layout)
-            raise RequestError(f"{path} is a TIFF with nodata; rename it to {path.stem}.tif")

@@ -13,6 +13,7 @@ and "08A" and "09" hold B11 and B12.
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Shaped
 
-from data.archives import cache_folder, unpacked
+from data.archives import unpacked
 from data.bands import RGB, SENTINEL2, Band
-from data.cached import array_for, keep_array
 from data.command import progress, say
 from data.dataset import EODataset, Statistic, check_variant, measured_statistics
 from data.errors import RequestError, unknown
@@ -30,6 +30,8 @@ from data.flags import DatasetRequest
 from data.geobench_samples import HUB, Samples, shards
 from data.nomenclature import CLASSES_43, EUROSAT_CLASSES
 from data.registry import DatasetCard
+from data.sources._channels import LANDSAT, SO2SAT, SO2SAT_RADAR, in_unit
+from data.sources._index import indexed
 from data.workers import LostWorkerError, in_order
 
 CARD = DatasetCard(
@@ -50,14 +52,8 @@ SPLITS = {"train": "train", "val": "valid", "test": "test"}
 BAND_NAMES = ("true", "published")
 
 
-class Channel(NamedTuple):
-    """One band as stored.
-
-    Args:
-        stored: the name in the files.
-        band: the band.
-        factor: multiplies its values to give the band's usual unit.
-    """
+class StoredChannel(NamedTuple):
+    """One band as stored; its values times `factor` are in the band's usual unit."""
 
     stored: str
     band: Band
@@ -96,27 +92,17 @@ _CORRECTED = {
         "12 - SWIR": "blue",
     },
 }
-# The samples of m-so2sat: radar as complex numbers and Lee-filtered intensities, none of it in dB.
-_RADAR = {
-    "01 - VH.Real": "VH_real",
-    "02 - VH.Imaginary": "VH_imag",
-    "03 - VV.Real": "VV_real",
-    "04 - VV.Imaginary": "VV_imag",
-    "05 - VH.LEE Filtered": "VH_lee",
-    "06 - VV.LEE Filtered": "VV_lee",
-    "07 - VH.LEE Filtered.Real": "VH_lee_real",
-    "08 - VV.LEE Filtered.Imaginary": "VV_lee_imag",
-}
-# Landsat 8 (USGS): centre wavelengths; ForestNet's pictures are pansharpened to 15 m and stretched to 8 bits.
-_LANDSAT = {
-    "02 - Blue": Band("blue", "other", 0.482, 15, "blue"),
-    "03 - Green": Band("green", "other", 0.561, 15, "green"),
-    "04 - Red": Band("red", "other", 0.655, 15, "red"),
-    "05 - NIR": Band("nir", "other", 0.865, 15),
-    "06 - SWIR1": Band("swir1", "other", 1.609, 15),
-    "07 - SWIR2": Band("swir2", "other", 2.201, 15),
-}
-_REFLECTANCE = 10_000.0  # So2Sat keeps reflectance; Sentinel-2's digital numbers are 10,000 times that
+_RADAR = (
+    "01 - VH.Real",
+    "02 - VH.Imaginary",
+    "03 - VV.Real",
+    "04 - VV.Imaginary",
+    "05 - VH.LEE Filtered",
+    "06 - VV.LEE Filtered",
+    "07 - VH.LEE Filtered.Real",
+    "08 - VV.LEE Filtered.Imaginary",
+)
+_LANDSAT = ("02 - Blue", "03 - Green", "04 - Red", "05 - NIR", "06 - SWIR1", "07 - SWIR2")
 
 CLASSES = {
     "m-eurosat": EUROSAT_CLASSES,
@@ -160,7 +146,7 @@ CLASSES = {
 MULTILABEL = ("m-bigearthnet",)
 
 
-def channels(name: str, *, band_names: str = "true") -> tuple[Channel, ...]:
+def channels(name: str, *, band_names: str = "true") -> tuple[StoredChannel, ...]:
     """The bands of a set, in file order.
 
     Args:
@@ -168,28 +154,21 @@ def channels(name: str, *, band_names: str = "true") -> tuple[Channel, ...]:
         band_names: ``true``, or ``published`` for the wrong names in the files.
     """
     if name == "m-pv4ger":
-        return tuple(Channel(colour.capitalize(), RGB[colour]) for colour in RGB)
+        return tuple(StoredChannel(colour.capitalize(), RGB[colour]) for colour in RGB)
     if name == "m-forestnet":
-        return tuple(Channel(stored, band) for stored, band in _LANDSAT.items())
+        return tuple(StoredChannel(stored, *channel) for stored, channel in zip(_LANDSAT, LANDSAT, strict=True))
     if name == "m-so2sat":
-        radar = [Channel(stored, Band(short, "other", None, 10)) for stored, short in _RADAR.items()]
-        left_out = ("B01", "B09", "B10")
-        return (
-            *radar,
-            *(Channel(s, SENTINEL2[b], _REFLECTANCE) for s, b in _S2.items() if b not in left_out),
-        )
+        names = {band: stored for stored, band in _S2.items()}
+        stored = (*_RADAR, *(names[channel.band.name] for channel in SO2SAT))
+        return tuple(StoredChannel(name, *one) for name, one in zip(stored, (*SO2SAT_RADAR, *SO2SAT), strict=True))
     names = _S2 | (_CORRECTED.get(name, {}) if band_names == "true" else {})
     if name == "m-bigearthnet":
         names = {stored: band for stored, band in names.items() if band != "B10"}
-    return tuple(Channel(stored, SENTINEL2.get(band) or RGB[band]) for stored, band in names.items())
+    return tuple(StoredChannel(stored, SENTINEL2.get(band) or RGB[band]) for stored, band in names.items())
 
 
 def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
-    """Open splits of one set.
-
-    Raises:
-        RequestError: files are missing or damaged, or no such set, partition or choice of band names.
-    """
+    """Open splits of one set."""
     options = request.options
     name = check_variant("geobench", options.dataset_variant, CARD.variants)
     band_names = options.band_names or "true"
@@ -241,7 +220,7 @@ class GeoBench(EODataset):
 
     digest_of_times = True
 
-    def __init__(self, *, samples: Samples, channels: Sequence[Channel], **about: Any) -> None:
+    def __init__(self, *, samples: Samples, channels: Sequence[StoredChannel], **about: Any) -> None:
         super().__init__(**about)
         self.samples = samples
         self.channels = {channel.band.name: channel for channel in channels}
@@ -255,7 +234,8 @@ class GeoBench(EODataset):
         """See `EODataset.read`: float32, whole numbers as they are stored; reflectance as digital numbers."""
         wanted = [self.channels[band.name] for band in bands]
         pixels = self.samples.pixels(self.ids[index], [channel.stored for channel in wanted])
-        return [_native(array, channel.factor) for array, channel in zip(pixels, wanted, strict=True)]
+        found = [in_unit(array, channel.factor) for array, channel in zip(pixels, wanted, strict=True)]
+        return [array.astype(np.float32) if array.dtype.kind == "f" else array for array in found]
 
 
 def _measured(dataset: GeoBench) -> dict[str, Statistic]:
@@ -268,13 +248,6 @@ def _measured(dataset: GeoBench) -> dict[str, Statistic]:
         raise RequestError(
             f"{folder}: reading the samples crashes or hangs HDF5, one is damaged; download the set again"
         ) from error
-
-
-def _native(array: np.ndarray, factor: float) -> np.ndarray:
-    """Float64 as float32 (digital numbers averaged over several dates), in the band's unit; other types as stored."""
-    if factor != 1:
-        return (array.astype(np.float64) * factor).astype(np.float32)
-    return array.astype(np.float32) if array.dtype.kind == "f" else array
 
 
 def _folder(name: str, request: DatasetRequest) -> Path:
@@ -316,25 +289,21 @@ def _partition(folder: Path, partition: str) -> dict[str, list[str]]:
 
 
 def _labels(samples: Samples, name: str, request: DatasetRequest) -> dict[str, np.ndarray]:
-    """Labels of all samples, kept in an index file.
-
-    The index is valid while it holds the digest of the names, sizes and times of the files it was made from.
-    """
+    """Labels of all samples, kept in an index file."""
     names = sorted(
         samples.members if samples.members else (path.stem for path in samples.folder.glob("*.hdf5") if path.is_file())
     )
-    digest = samples.digest(names)
-    index = cache_folder(samples.folder, cache_dir=request.options.cache_dir) / f"{name}-labels-{digest[:10]}.npz"
-    kept = array_for(index, "labels", digest=digest)
-    if kept is None or len(kept) != len(names):
+
+    def read() -> np.ndarray:
+        found = []
         with progress("reading the labels", len(names), "samples") as advance:
-            found = []
             for sample, label in zip(names, samples.in_child(samples.label, names), strict=True):
                 found.append(_checked_label(samples, sample, name, label))
                 advance(1)
-        kept = np.stack(found)
-        keep_array(index, "labels", kept, digest=digest)
-    return dict(zip(names, kept, strict=True))
+        return np.stack(found)
+
+    beside = replace(request, root=samples.folder)
+    return dict(zip(names, indexed(beside, f"{name}-labels", "labels", samples.digest(names), read), strict=True))
 
 
 def _checked_label(samples: Samples, sample: str, name: str, label: np.ndarray) -> np.ndarray:
@@ -348,7 +317,7 @@ def _checked_label(samples: Samples, sample: str, name: str, label: np.ndarray) 
     return label.reshape(-1)[0]
 
 
-def _statistics(folder: Path, known: Sequence[Channel]) -> dict[str, Statistic]:
+def _statistics(folder: Path, known: Sequence[StoredChannel]) -> dict[str, Statistic]:
     """Mean and standard deviation by band from the set's own file; empty if it lacks a band."""
     stats = _band_stats(folder)
     found = {}

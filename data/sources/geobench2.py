@@ -10,31 +10,34 @@ four unnamed channels: near infrared, green, blue, red in the original files; re
 benchmark's code. Over forest the near infrared is brightest by far, so the brightest channel decides.
 """
 
-import hashlib
 import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import rasterio
+from jaxtyping import Shaped
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from data.archives import cache_folder, fetched
-from data.bands import SENTINEL1, SENTINEL2, Band
-from data.cached import array_for, keep_array
+from data.archives import fetched
+from data.bands import Band
 from data.command import progress, say
 from data.dataset import EODataset, check_variant, measured_statistics
 from data.errors import RequestError
 from data.flags import DatasetRequest
+from data.listing import multi_hot
 from data.nomenclature import CLASSES_19
 from data.registry import DatasetCard
-from data.seen import stamp_of
+from data.seen import stamp_of, times_digest
+from data.sources import _channels as known
+from data.sources._channels import Channel, in_unit, other
+from data.sources._index import indexed
 
 CARD = DatasetCard(
     title="GEO-Bench-2 (classification)",
@@ -53,75 +56,34 @@ MAGIC = (b"#y", b"WX")
 LARGEST_FOOTER = 2**31
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 FAILURES = (OSError, ValueError, KeyError, TypeError, pa.ArrowException, RasterioError)
-REFLECTANCE = 10_000.0
-
-
-class Channel(NamedTuple):
-    """One channel of an image; its values times `factor` are in the band's usual unit."""
-
-    band: Band
-    factor: float = 1.0
 
 
 @dataclass(frozen=True)
 class Part:
-    """One image of every sample.
+    """One image of every sample."""
 
-    Args:
-        place: which of the sample's files it is.
-        channels: in the file's order.
-        dtype: numpy name of the type that values are kept in.
-    """
-
-    place: int
-    channels: tuple[Channel, ...]
-    dtype: str
+    place: int  # which of the sample's files it is
+    channels: tuple[Channel, ...]  # in the file's order
+    dtype: str  # numpy name of the type that values are kept in
 
 
 @dataclass(frozen=True)
 class Set:
-    """One of the benchmark's sets.
+    """One of the benchmark's sets."""
 
-    Args:
-        parts: the images of a sample.
-        classes: in the order of the labels.
-        label: column of the labels.
-        multilabel: whether a sample may have several.
-        sha256: of the published file.
-    """
-
-    parts: tuple[Part, ...]
-    classes: tuple[str, ...]
-    label: str
-    multilabel: bool
-    sha256: str
+    parts: tuple[Part, ...]  # the images of a sample
+    classes: tuple[str, ...]  # in the order of the labels
+    label: str  # column of the labels
+    multilabel: bool  # whether a sample may have several
+    sha256: str  # of the published file
 
 
-def _sentinel2(names: str, factor: float = 1.0) -> tuple[Channel, ...]:
-    return tuple(Channel(SENTINEL2[name], factor) for name in names.split())
-
-
-_RADAR = tuple(Channel(band) for band in SENTINEL1.values())
-_AERIAL = {
-    "nir": Band("nir", "other", 0.83, 0.2),
-    "red": Band("red", "other", 0.665, 0.2, "red"),
-    "green": Band("green", "other", 0.56, 0.2, "green"),
-    "blue": Band("blue", "other", 0.49, 0.2, "blue"),
-}
 AERIAL_ORDERS = {0: ("nir", "green", "blue", "red"), 3: ("red", "green", "blue", "nir")}  # by the brightest channel
-_LANDSAT = (
-    Band("blue", "other", 0.482, 15, "blue"),
-    Band("green", "other", 0.561, 15, "green"),
-    Band("red", "other", 0.655, 15, "red"),
-    Band("nir", "other", 0.865, 15),
-    Band("swir1", "other", 1.609, 15),
-    Band("swir2", "other", 2.201, 15),
-)
 SETS = {
     "benv2": Set(
         parts=(
-            Part(0, _RADAR, "float32"),
-            Part(1, _sentinel2("B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B11 B12"), "uint16"),
+            Part(0, known.VV_VH, "float32"),
+            Part(1, known.S2_12, "uint16"),
         ),
         classes=tuple(CLASSES_19),
         label="labels",
@@ -130,8 +92,8 @@ SETS = {
     ),
     "so2sat": Set(
         parts=(
-            Part(0, tuple(Channel(Band(name, "other", None, 10)) for name in ("VV_real", "VH_real")), "float32"),
-            Part(1, _sentinel2("B02 B03 B04 B05 B06 B07 B08 B8A B11 B12", REFLECTANCE), "float32"),
+            Part(0, other("VV_real", "VH_real", gsd_m=10), "float32"),
+            Part(1, known.SO2SAT, "float32"),
         ),
         classes=(
             "Compact high-rise", "Compact middle-rise", "Compact low-rise", "Open high-rise", "Open middle-rise",
@@ -145,9 +107,9 @@ SETS = {
     ),
     "treesatai": Set(
         parts=(
-            Part(0, tuple(Channel(_AERIAL[name]) for name in AERIAL_ORDERS[0]), "uint8"),
-            Part(1, (*_RADAR, Channel(Band("VV_VH_ratio", "other", None, 10))), "float32"),
-            Part(2, _sentinel2("B02 B03 B04 B08 B05 B06 B07 B8A B11 B12 B01 B09"), "uint16"),
+            Part(0, known.AERIAL, "uint8"),
+            Part(1, known.TREE_SAT_RADAR, "float32"),
+            Part(2, known.TREE_SAT_OPTICAL, "uint16"),
         ),
         classes=(
             "Abies", "Acer", "Alnus", "Betula", "Cleared", "Fagus", "Fraxinus", "Larix", "Picea", "Pinus", "Populus",
@@ -158,7 +120,7 @@ SETS = {
         sha256="0ddb8068720242ad4f5931ea91f3459ed695ad490bbaa48905afe72dd9623aee",
     ),
     "forestnet": Set(
-        parts=(Part(0, tuple(Channel(band) for band in _LANDSAT), "uint8"),),
+        parts=(Part(0, known.LANDSAT, "uint8"),),
         classes=(
             "Oil palm plantation", "Timber plantation", "Other large-scale plantations", "Grassland/shrubland",
             "Small-scale agriculture", "Small-scale mixed plantation", "Small-scale oil palm plantation", "Mining",
@@ -172,11 +134,7 @@ SETS = {
 
 
 def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
-    """Open splits of one set.
-
-    Raises:
-        RequestError: no such set, or its file is missing or damaged.
-    """
+    """Open splits of one set."""
     name = check_variant("geobench2", request.options.dataset_variant, CARD.variants)
     about, file = SETS[name], request.root / f"geobench_{name}.tortilla"
     if request.options.download:
@@ -184,15 +142,13 @@ def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
     if not file.is_file():
         raise RequestError(f"no {file}; name its folder with --data-root or pass --download")
     samples = _samples(file, about, request)
-    parts = _checked_parts(file, about, samples)
+    parts = [_aerial(file, part, samples) if part.channels == known.AERIAL else part for part in about.parts]
     opened: dict[str, EODataset] = {}
     for split in dict.fromkeys(("train", *request.splits)):
         chosen = [sample for sample in samples if sample["split"] == SPLITS[split]]
         if not chosen:
             raise RequestError(f"{file} has no samples of split {split}; download it again")
-        opened[split] = GeoBench2(
-            file, chosen, parts, variant=name, split=split, class_names=about.classes, multilabel=about.multilabel
-        )
+        opened[split] = GeoBench2(file, chosen, parts, about, variant=name, split=split)
     statistics = measured_statistics(opened["train"])
     for dataset in opened.values():
         dataset.statistics = statistics
@@ -200,17 +156,7 @@ def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
 
 
 class GeoBench2(EODataset):
-    """Samples of a Tortilla file.
-
-    Args:
-        file: the file.
-        samples: see `_samples`.
-        parts: the images of a sample.
-        variant: the set.
-        split: train, val or test.
-        class_names: K names.
-        multilabel: whether a sample may have several classes.
-    """
+    """Samples of a Tortilla file."""
 
     digest_of_times = True
 
@@ -219,11 +165,10 @@ class GeoBench2(EODataset):
         file: Path,
         samples: Sequence[Mapping[str, Any]],
         parts: Sequence[Part],
+        about: Set,
         *,
         variant: str,
         split: str,
-        class_names: Sequence[str],
-        multilabel: bool,
     ) -> None:
         self.file, self.parts = str(file), parts
         self.subfiles = [sample["files"] for sample in samples]
@@ -233,13 +178,13 @@ class GeoBench2(EODataset):
             variant=variant,
             split=split,
             ids=[sample["id"] for sample in samples],
-            labels=_labels(file, samples, class_names, multilabel=multilabel),
-            class_names=class_names,
+            labels=_labels(file, samples, about),
+            class_names=about.classes,
             bands=[channel.band for part in parts for channel in part.channels],
             statistics={},
             lonlat=_lonlat(samples),
             provenance={"split": "the benchmark's"},
-            files_digest=hashlib.sha256(f"{file.name} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest(),
+            files_digest=times_digest({file.name: stat}),
         )
         self.where = f"geobench2 {variant}"
         self.looked = np.full(len(self.ids), stamp_of([stat]), np.uint64)
@@ -248,7 +193,7 @@ class GeoBench2(EODataset):
         """See `EODataset.files`."""
         return [self.file]
 
-    def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
+    def read(self, index: int, bands: Sequence[Band]) -> list[Shaped[np.ndarray, "_ _"]]:
         """See `EODataset.read`: digital numbers, 8-bit values and dB, each sensor at its own size."""
         found: dict[str, np.ndarray] = {}
         wanted = {band.name for band in bands}
@@ -259,17 +204,12 @@ class GeoBench2(EODataset):
             image = read_image(self.file, self.subfiles[index][part.place], part, self.ids[index])
             for at in chosen:
                 channel = part.channels[at]
-                scaled = image[at].astype(np.float64) * channel.factor if channel.factor != 1 else image[at]
-                found[channel.band.name] = scaled.astype(part.dtype)
+                found[channel.band.name] = in_unit(image[at], channel.factor).astype(part.dtype)
         return [found[band.name] for band in bands]
 
 
-def read_image(file: str, subfile: Sequence[int], part: Part, name: str) -> np.ndarray:
-    """One image of a sample, (channels, height, width).
-
-    Raises:
-        RequestError: damaged, or of another number of channels.
-    """
+def read_image(file: str, subfile: Sequence[int], part: Part, name: str) -> Shaped[np.ndarray, "bands height width"]:
+    """One image of a sample."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -307,24 +247,21 @@ def tables(file: Path, offset: int = 0) -> list[dict[str, Any]]:
 
 def _samples(file: Path, about: Set, request: DatasetRequest) -> list[dict[str, Any]]:
     """Every sample's id, split, labels, location and files, kept in an index while the file stays the same."""
-    stat = file.stat()
-    digest = hashlib.sha256(f"{file.name} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()
-    folder = cache_folder(request.root, cache_dir=request.options.cache_dir)
-    index = folder / f"{file.stem}-samples-{digest[:10]}.npz"
-    kept = array_for(index, "samples", digest=digest)
-    if kept is not None:
-        return [json.loads(str(line)) for line in kept]
-    try:
-        rows = sorted(tables(file), key=lambda row: str(row["tortilla:id"]))
-        with progress("reading the labels", len(rows), "samples") as advance:
-            found = []
-            for row in rows:
-                found.append(_sample(file, row, about))
-                advance(1)
-    except FAILURES as error:
-        raise RequestError(f"{file} is damaged ({type(error).__name__}: {error}); download it again") from error
-    keep_array(index, "samples", np.array([json.dumps(sample) for sample in found]), digest=digest)
-    return found
+
+    def read() -> np.ndarray:
+        found = []
+        try:
+            rows = sorted(tables(file), key=lambda row: str(row["tortilla:id"]))
+            with progress("reading the labels", len(rows), "samples") as advance:
+                for row in rows:
+                    found.append(json.dumps(_sample(file, row, about)))
+                    advance(1)
+        except FAILURES as error:
+            raise RequestError(f"{file} is damaged ({type(error).__name__}: {error}); download it again") from error
+        return np.array(found)
+
+    kept = indexed(request, f"{file.stem}-samples", "samples", times_digest({file.name: file.stat()}), read)
+    return [json.loads(str(line)) for line in kept]
 
 
 def _sample(file: Path, row: Mapping[str, Any], about: Set) -> dict[str, Any]:
@@ -343,22 +280,18 @@ def _sample(file: Path, row: Mapping[str, Any], about: Set) -> dict[str, Any]:
     }
 
 
-def _labels(
-    file: Path, samples: Sequence[Mapping[str, Any]], class_names: Sequence[str], *, multilabel: bool
-) -> np.ndarray:
+def _labels(file: Path, samples: Sequence[Mapping[str, Any]], about: Set) -> np.ndarray:
     """(N, K) uint8 of several class names, or (N,) int64 class numbers."""
-    if not multilabel:
+    if not about.multilabel:
         numbers = np.array([sample["labels"] for sample in samples], np.int64)
-        wrong = (numbers < 0) | (numbers >= len(class_names))
+        wrong = (numbers < 0) | (numbers >= len(about.classes))
         if wrong.any():
-            raise RequestError(f"{file}: label {numbers[wrong][0]} is not a class from 0 to {len(class_names) - 1}")
+            raise RequestError(f"{file}: label {numbers[wrong][0]} is not a class from 0 to {len(about.classes) - 1}")
         return numbers
-    labels = np.zeros((len(samples), len(class_names)), np.uint8)
-    for row, sample in enumerate(samples):
-        if strange := [name for name in sample["labels"] if name not in class_names]:
+    for sample in samples:
+        if strange := [name for name in sample["labels"] if name not in about.classes]:
             raise RequestError(f"{file}: '{sample['id']}' has the unknown class '{strange[0]}'; download it again")
-        labels[row, [class_names.index(name) for name in sample["labels"]]] = 1
-    return labels
+    return multi_hot([sample["labels"] for sample in samples], about.classes)
 
 
 def _lonlat(samples: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
@@ -366,12 +299,8 @@ def _lonlat(samples: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
     return None if any(place is None for place in found) else np.array(found, np.float64)
 
 
-def _checked_parts(file: Path, about: Set, samples: Sequence[Mapping[str, Any]]) -> tuple[Part, ...]:
-    """The images of a sample, with the order of four aerial channels decided by the brightest one."""
-    return tuple(_aerial(file, part, samples) if len(part.channels) == 4 else part for part in about.parts)
-
-
 def _aerial(file: Path, part: Part, samples: Sequence[Mapping[str, Any]]) -> Part:
+    """Four aerial channels in the order that the brightest one tells."""
     some = samples[:: max(1, len(samples) // 50)]
     images = [read_image(str(file), sample["files"][part.place], part, sample["id"]) for sample in some]
     means = np.mean([image.mean(axis=(1, 2)) for image in images], axis=0)
@@ -384,4 +313,5 @@ def _aerial(file: Path, part: Part, samples: Sequence[Mapping[str, Any]]) -> Par
     order = AERIAL_ORDERS[brightest]
     shown = ", ".join(f"{name} {mean:.0f}" for name, mean in zip(order, means, strict=True))
     say(f"geobench2: aerial channels by their means: {shown}")
-    return Part(part.place, tuple(Channel(_AERIAL[name]) for name in order), part.dtype)
+    named = {channel.band.name: channel for channel in known.AERIAL}
+    return replace(part, channels=tuple(named[name] for name in order))

@@ -198,11 +198,7 @@ _Y, _X = np.mgrid[:PIXELS, :PIXELS].astype(np.float32) / (PIXELS - 1) - 0.5
 
 
 def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
-    """Open splits: 3,000 / 1,000 / 1,000 samples of variant small, BigEarthNet v2's sizes of full.
-
-    Raises:
-        RequestError: an unknown variant.
-    """
+    """Open splits: 3,000 / 1,000 / 1,000 samples of variant small, BigEarthNet v2's sizes of full."""
     variant = check_variant("simulated", request.options.dataset_variant, CARD.variants)
     return {split: Simulated(split, variant) for split in request.splits}
 
@@ -338,30 +334,7 @@ def draw_surface(
         Light on every pixel relative to flat ground, (120, 120): relief and texture.
 
     """
-    # Covers: a class's shares vary from scene to scene; a uniform number for every patch or parcel picks one.
-    present = np.flatnonzero(np.bincount(classes.ravel()))
-    layout = _LAYOUT[classes]
-    fine = _blurred(scene.random(classes.shape, np.float32) - 0.5) * (12**0.5 / 0.375)  # of unit variance
-    parcel = _parcels(scene, 12, 30)
-    pick = scene.random(_SLOTS, np.float32)[parcel]
-    if 2 in _LAYOUT[present]:
-        small = _parcels(scene, 4, 9)
-        parcel = np.where(layout == 2, small, parcel)
-        pick = np.where(layout == 2, scene.random(_SLOTS, np.float32)[small], pick)
-    if 0 in _LAYOUT[present]:
-        pick = np.where(layout == 0, ndtr((_noise(scene, 30) + 0.6 * fine) / math.hypot(1, 0.6)), pick)
-    cover = np.zeros(classes.shape, np.intp)
-    for k in present:
-        shares = scene.standard_gamma(4 * _COMPOSITION[k]) + 1e-9 * _COMPOSITION[k]
-        steps = (shares.cumsum() / shares.sum()).astype(np.float32)
-        inside = classes == k
-        cover[inside] = np.minimum(np.searchsorted(steps, pick[inside]), np.flatnonzero(shares)[-1])
-    town = classes <= INDUSTRIAL
-    if town.any():
-        block = scene.uniform(6, 11)
-        u, v = _turned(scene.uniform(0, math.pi))
-        streets = ((u * PIXELS) % block < 1) | ((v * PIXELS) % (1.6 * block) < 1)
-        cover[town & streets] = _COVER["street"]
+    cover, parcel, fine = _draw_cover(scene, classes)
     dry = ~_WET[cover]
     covers, units = _compact(cover)
     units = units * _SLOTS + parcel * dry  # water has no parcels
@@ -400,6 +373,37 @@ def draw_surface(
         np.ascontiguousarray(backscatter.T),
         np.maximum(light, 0.2, dtype=np.float32),
     )
+
+
+def _draw_cover(scene: np.random.Generator, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cover of every pixel, its parcel's state, and a fine texture of unit variance, each (120, 120).
+
+    A class's shares vary from scene to scene; a uniform number for every patch or parcel picks one cover.
+    """
+    present = np.flatnonzero(np.bincount(classes.ravel()))
+    layout = _LAYOUT[classes]
+    fine = _blurred(scene.random(classes.shape, np.float32) - 0.5) * (12**0.5 / 0.375)  # of unit variance
+    parcel = _parcels(scene, 12, 30)
+    pick = scene.random(_SLOTS, np.float32)[parcel]
+    if 2 in _LAYOUT[present]:
+        small = _parcels(scene, 4, 9)
+        parcel = np.where(layout == 2, small, parcel)
+        pick = np.where(layout == 2, scene.random(_SLOTS, np.float32)[small], pick)
+    if 0 in _LAYOUT[present]:
+        pick = np.where(layout == 0, ndtr((_noise(scene, 30) + 0.6 * fine) / math.hypot(1, 0.6)), pick)
+    cover = np.zeros(classes.shape, np.intp)
+    for k in present:
+        shares = scene.standard_gamma(4 * _COMPOSITION[k]) + 1e-9 * _COMPOSITION[k]
+        steps = (shares.cumsum() / shares.sum()).astype(np.float32)
+        inside = classes == k
+        cover[inside] = np.minimum(np.searchsorted(steps, pick[inside]), np.flatnonzero(shares)[-1])
+    town = classes <= INDUSTRIAL
+    if town.any():
+        block = scene.uniform(6, 11)
+        u, v = _turned(scene.uniform(0, math.pi))
+        streets = ((u * PIXELS) % block < 1) | ((v * PIXELS) % (1.6 * block) < 1)
+        cover[town & streets] = _COVER["street"]
+    return cover, parcel, fine
 
 
 def _compact(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

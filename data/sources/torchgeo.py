@@ -17,9 +17,7 @@ Images come from torchgeo's ``__getitem__``, cast back from float to their nativ
 So2Sat becomes digital numbers. torchgeo reads a sample at a time: `featurize pack` pays off for repeated use.
 """
 
-import hashlib
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -27,21 +25,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 from rasterio.errors import RasterioError
 
-from data.archives import cache_folder
 from data.bands import Band
-from data.cached import array_for, keep_array
-from data.command import progress, say
+from data.command import say
 from data.dataset import EODataset, check_variant, measured_statistics
 from data.errors import RequestError, unknown
 from data.flags import SPLITS, DatasetRequest
-from data.images import read_header
-from data.listing import SEED, VAL_SHARE, path_hash
-from data.places import lonlat_of
+from data.listing import SEED, VAL_SHARE, by_rarest, multi_hot, path_hash
 from data.registry import DatasetCard
-from data.seen import stamp_of
-from data.sources._torchgeo_sets import SETS, Channel, Sample, TorchGeoSet
+from data.seen import stamp_of, times_digest
+from data.sources._channels import Channel, in_unit
+from data.sources._index import indexed, read_centres
+from data.sources._torchgeo_sets import SETS, Sample, TorchGeoSet
 
 CARD = DatasetCard(
     title="torchgeo's image classification datasets",
@@ -63,11 +60,7 @@ CUT = (0.6, 0.8)  # where a dataset without splits is cut into train, val and te
 
 
 def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
-    """Open splits of one of torchgeo's datasets.
-
-    Raises:
-        RequestError: no such dataset or variant, files are missing or damaged, or channels are not as expected.
-    """
+    """Open splits of one of torchgeo's datasets."""
     name = (request.options.dataset or "").partition(":")[2]
     if name not in SETS:
         raise unknown("torchgeo classification dataset", name, sorted(SETS))
@@ -101,9 +94,8 @@ def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
             split=split,
             class_names=classes,
             multilabel=about.multilabel or variant == "multi-label",
-            lonlat=None,
             root=root,
-            how=how,
+            provenance={"split": how},
         )
     statistics = measured_statistics(opened["train"])
     for dataset in opened.values():
@@ -114,19 +106,7 @@ def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
 
 
 class TorchGeoDataset(EODataset):
-    """Some samples of a torchgeo dataset.
-
-    Args:
-        source: torchgeo's dataset.
-        rows: the samples' indices in it.
-        samples: the same samples, as the table of datasets lists them.
-        channels: what each channel of the images is.
-        about: the dataset's entry in that table.
-        multilabel: whether a sample may have several classes.
-        root: the folder of the files.
-        how: how the splits were made.
-        more: of `EODataset`.
-    """
+    """Some samples of a torchgeo dataset."""
 
     digest_of_times = True
 
@@ -140,11 +120,12 @@ class TorchGeoDataset(EODataset):
         about: TorchGeoSet,
         multilabel: bool,
         root: Path,
-        how: str,
         class_names: Sequence[str],
         **more: Any,
     ) -> None:
         self.source, self.rows, self.paths = source, list(rows), [sample.files for sample in samples]
+        shown = [sample.classes for sample in samples]
+        labels = multi_hot(shown, class_names) if multilabel else np.array([class_names.index(one[0]) for one in shown])
         self.channels, self.dtype = channels, np.dtype(about.dtype)
         self.positions = {
             channel.band.name: (key, position, channel.factor)
@@ -152,15 +133,13 @@ class TorchGeoDataset(EODataset):
             for position, channel in enumerate(members)
         }
         stats = {path: os.stat(path) for path in sorted({path for paths in self.paths for path in paths})}
-        lines = (f"{os.path.relpath(path, root)} {one.st_size} {one.st_mtime_ns}" for path, one in stats.items())
         super().__init__(
             ids=[sample.id for sample in samples],
-            labels=_labels(samples, class_names, multilabel=multilabel),
+            labels=labels,
             class_names=class_names,
             bands=[channel.band for members in channels.values() for channel in members],
             statistics={},
-            provenance={"split": how},
-            files_digest=hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+            files_digest=times_digest({os.path.relpath(path, root): one for path, one in stats.items()}),
             **more,
         )
         self.where = self.name
@@ -171,14 +150,14 @@ class TorchGeoDataset(EODataset):
         """See `EODataset.files`."""
         return list(self.paths[index])
 
-    def read(self, index: int, bands: Sequence[Band]) -> list[np.ndarray]:
+    def read(self, index: int, bands: Sequence[Band]) -> list[Shaped[np.ndarray, "_ _"]]:
         """See `EODataset.read`: the native type of the files, and reflectance as digital numbers."""
         images = self._images(index)
         found = []
         for key, position, factor in (self.positions[band.name] for band in bands):
             values = images[key][position]
             if factor != 1:
-                found.append((values.astype(np.float64) * factor).astype(np.float32))
+                found.append(in_unit(values, factor))
                 continue
             cast = values.astype(self.dtype)
             if self.dtype.kind == "u" and not np.array_equal(cast, values):
@@ -283,7 +262,8 @@ def _splits(listed: Mapping[str, Sequence[Sample]]) -> tuple[dict[str, tuple[str
     if set(published) == set(SPLITS):
         return {split: published[split] for split in SPLITS}, "torchgeo's"
     train = listed["train"]
-    groups = _strata(train)
+    by_class = sorted(by_rarest([sample.classes for sample in train]).items())
+    groups = [sorted(rows, key=lambda row: path_hash(f"{SEED} {train[row].id}")) for _, rows in by_class]
     if "test" in published:
         val = [row for group in groups for row in group[: _share(len(group), VAL_SHARE)]]
         kept = sorted(set(range(len(train))) - set(val))
@@ -299,16 +279,6 @@ def _splits(listed: Mapping[str, Sequence[Sample]]) -> tuple[dict[str, tuple[str
     return {split: ("train", sorted(rows)) for split, rows in cut.items()}, how
 
 
-def _strata(samples: Sequence[Sample]) -> list[list[int]]:
-    """Rows by class, by the rarest one where a sample has several; each in the order of the hashes of the ids."""
-    counts = Counter(name for sample in samples for name in sample.classes)
-    groups: dict[str, list[int]] = {}
-    for row, sample in enumerate(samples):
-        rarest = min(sample.classes, key=lambda name: (counts[name], name), default="")
-        groups.setdefault(rarest, []).append(row)
-    return [sorted(groups[name], key=lambda row: path_hash(f"{SEED} {samples[row].id}")) for name in sorted(groups)]
-
-
 def _share(count: int, share: float) -> int:
     """A share of a class, at least one sample of several, never all."""
     return min(max(1, round(share * count)), count - 1)
@@ -322,30 +292,9 @@ def _class_names(about: TorchGeoSet, sources: Any, listed: Mapping[str, Sequence
     return sorted({name for names in by_split for name in names})
 
 
-def _labels(samples: Sequence[Sample], class_names: Sequence[str], *, multilabel: bool) -> np.ndarray:
-    """(N, K) uint8 where a sample may have several classes, else (N,) int64."""
-    number = {name: k for k, name in enumerate(class_names)}
-    if not multilabel:
-        return np.array([number[sample.classes[0]] for sample in samples], np.int64)
-    labels = np.zeros((len(samples), len(class_names)), np.uint8)
-    for row, sample in enumerate(samples):
-        labels[row, [number[name] for name in sample.classes]] = 1
-    return labels
-
-
 def _lonlat(dataset: EODataset, request: DatasetRequest) -> np.ndarray | None:
     """Centres of georeferenced files, (N, 2) degrees, kept in an index while the files stay the same."""
-    digest = str(dataset.files_digest)
-    folder = cache_folder(request.root, cache_dir=request.options.cache_dir)
-    index = folder / f"{dataset.name.replace(':', '-')}-{dataset.split}-centres-{digest[:10]}.npz"
-    kept = array_for(index, "lonlat", digest=digest)
-    if kept is None:
-        with progress("reading the images' locations", len(dataset), "images") as advance:
-            headers = []
-            for row in range(len(dataset)):
-                headers.append(read_header(Path(dataset.files(row, ())[0])))
-                advance(1)
-        found = lonlat_of(headers, where=dataset.name)
-        kept = np.full((len(dataset), 2), np.nan) if found is None else found
-        keep_array(index, "lonlat", kept, digest=digest)
+    stem = f"{dataset.name.replace(':', '-')}-{dataset.split}-centres"
+    files = [dataset.files(row, ())[0] for row in range(len(dataset))]
+    kept = indexed(request, stem, "lonlat", str(dataset.files_digest), lambda: read_centres(files, dataset.name))
     return None if np.isnan(kept).any() else kept

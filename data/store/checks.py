@@ -255,11 +255,7 @@ QUESTIONS: dict[str, Callable[[Any, Beat], dict[str, Any]]] = {
 
 
 def serve(memory: int) -> None:
-    """Answer questions, a line of JSON each, until standard input ends; a dot is a sign of life.
-
-    Args:
-        memory: bytes that this process may take.
-    """
+    """Answer questions, a line of JSON each, until standard input ends; a dot is a sign of life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process
     with suppress(ImportError, ValueError, OSError):  # no such limit on this system
         import resource

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float, Float64, Integer
 
 from data import paths
 from data.dataset import SPLITS
@@ -28,7 +28,7 @@ class Joined:
         orders: for each, the N row numbers that match the rows of the first; None where they are in its order.
     """
 
-    def __init__(self, blocks: Sequence[Any], orders: Sequence[np.ndarray | None]) -> None:
+    def __init__(self, blocks: Sequence[Any], orders: Sequence[Integer[np.ndarray, " samples"] | None]) -> None:
         self.blocks, self.orders = list(blocks), list(orders)
         self.dtype = np.result_type(*(block.dtype for block in self.blocks))
         self.shape = (len(self.blocks[0]), sum(block.shape[1] for block in self.blocks))
@@ -36,8 +36,8 @@ class Joined:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        """Features (n, D) of a slice of rows."""
+    def __getitem__(self, rows: slice) -> Float[np.ndarray, "rows dim"]:
+        """Features of a slice of rows."""
         return np.concatenate(
             [
                 _rows(block, order[rows]) if order is not None else block[rows]
@@ -108,11 +108,7 @@ def fused_folder(out: Path, model: str, *, dataset: str | None = None, views: in
 
 
 def split_names(out: Path, model: str) -> list[str]:
-    """Names of the encoders in ``A+B``; a name may hold ``+`` itself, as a folder's does (``cls+mean``).
-
-    Raises:
-        RequestError: a name fits no feature set.
-    """
+    """Names of the encoders in ``A+B``; a name may hold ``+`` itself, as a folder's does (``cls+mean``)."""
     known: set[str] = set()
     for folder in paths.feature_folders(out):
         identity, _ = read_identity(next(iter(sorted(folder.glob("*.h5")))))
@@ -129,11 +125,7 @@ def split_names(out: Path, model: str) -> list[str]:
 
 
 def join(files: Sequence[Path], out: Path) -> Path:
-    """Write the joined features of these files below `out`, if they are not there; returns the file.
-
-    Raises:
-        RequestError: see `joined`; or the disk is full.
-    """
+    """Write the joined features of these files below `out`, if they are not there; returns the file."""
     for file in files:
         if not file.exists():
             raise RequestError(f"no features at {file}; make them with featurize")

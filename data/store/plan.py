@@ -24,11 +24,7 @@ def plan_digest(plan: Mapping[str, Any]) -> str:
 
 
 def write_plan(parts: Path, plan: Mapping[str, Any]) -> None:
-    """Publish the plan of a parts folder.
-
-    Raises:
-        RequestError: the disk is full.
-    """
+    """Publish the plan of a parts folder."""
     with published(parts / PLAN_FILE) as temporary:
         temporary.write_text(canonical_json({**plan, "sha256": _digest(plan)}), encoding="utf-8")
 

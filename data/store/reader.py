@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-from jaxtyping import Float32, Integer, Shaped, UInt64
+from jaxtyping import Float, Float32, Int32, Integer, Shaped, UInt64
 
 from data import paths
 from data.dataset import SPLITS
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CHUNK_ROWS = 1024
 BLOCK_ROWS = 8 * CHUNK_ROWS  # hashed at a time
 REPLACED_AT_MOST = 10  # times, while it is opened
-MEND = "featurize verify --repair {file} keeps the intact rows and recomputes the rest"
+REMEDY = "featurize verify --repair {file} keeps the intact rows and recomputes the rest"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class FeatureSet:
 
     Args:
         file: the feature file.
-        features: (N, D) float16 or float32.
+        features: float16 or float32; in memory, or on disk and read by slices.
         labels: (N, K) uint8 or (N,) int64.
         ids: N names.
         lonlat: (N, 2) degrees, or None.
@@ -51,17 +51,17 @@ class FeatureSet:
     """
 
     file: Path
-    features: np.ndarray
-    labels: np.ndarray
+    features: Float[Any, "samples dim"]
+    labels: Integer[np.ndarray, "samples ..."]
     ids: list[str]
-    lonlat: np.ndarray | None
+    lonlat: Float[np.ndarray, "samples 2"] | None
     class_names: tuple[str, ...]
     identity: dict[str, Any]
     environment: dict[str, Any]
     views: tuple["FeatureSet", ...] = ()
     features_sha256: str | None = None
     not_finite: int = 0
-    footprint: np.ndarray | None = None
+    footprint: Int32[np.ndarray, "samples 3"] | None = None
     geometry = None  # read when asked for, see `read_geometries`
 
     @cached_property
@@ -231,7 +231,7 @@ def _inspected(file: Path, wanted: str) -> dict[str, Any]:
     try:
         return inspected(file, wanted)
     except Damaged as error:
-        raise Damaged(f"{error}; {MEND.format(file=file)}") from error
+        raise Damaged(f"{error}; {REMEDY.format(file=file)}") from error
     except OSError as error:
         raise explained(error, file) from error
 
@@ -239,7 +239,7 @@ def _inspected(file: Path, wanted: str) -> dict[str, Any]:
 def _unreadable(file: Path, error: Exception) -> RequestError:
     if isinstance(error, OSError) and error.errno:  # the file system's, which say nothing about the file's content
         return RequestError(str(explained(error, file)))
-    return Damaged(f"{file} is damaged: HDF5 cannot read it ({type(error).__name__}); {MEND.format(file=file)}")
+    return Damaged(f"{file} is damaged: HDF5 cannot read it ({type(error).__name__}); {REMEDY.format(file=file)}")
 
 
 def find_features(out: Path, *, model: str | None = None, dataset: str | None = None) -> Path:

@@ -15,19 +15,12 @@ from data.store.writer import FeatureWriter, PartWriter, tidy
 
 @dataclass(frozen=True)
 class VerifiedFeatures:
-    """Result of `verify_features`.
+    """Result of `verify_features`."""
 
-    Args:
-        file: the feature file.
-        problems: what is wrong; empty for a sound file.
-        effective_rank: of the features of a sound file, see `data.store.collapse`.
-        dim: D of a sound file.
-    """
-
-    file: Path
-    problems: tuple[Problem, ...]
-    effective_rank: float | None = None
-    dim: int | None = None
+    file: Path  # the feature file
+    problems: tuple[Problem, ...]  # what is wrong; empty for a sound file
+    effective_rank: float | None = None  # of the features of a sound file, see `data.store.collapse`
+    dim: int | None = None  # D of a sound file
 
 
 def verify_features(file: Path) -> VerifiedFeatures:
@@ -49,19 +42,12 @@ def verify_features(file: Path) -> VerifiedFeatures:
 
 @dataclass(frozen=True)
 class UnfinishedSplit:
-    """Result of `verify_parts`.
+    """Result of `verify_parts`."""
 
-    Args:
-        folder: of the parts.
-        problems: damaged parts, or a damaged plan.
-        done: parts that are finished and sound; None where the plan is damaged or nothing is done.
-        parts: parts in all; None likewise.
-    """
-
-    folder: Path
-    problems: tuple[Problem, ...] = ()
-    done: int | None = None
-    parts: int | None = None
+    folder: Path  # of the parts
+    problems: tuple[Problem, ...] = ()  # damaged parts, or a damaged plan
+    done: int | None = None  # parts that are finished and sound; None where the plan is damaged or nothing is done
+    parts: int | None = None  # parts in all; None likewise
 
     def __str__(self) -> str:
         if self.done is None:
@@ -70,11 +56,7 @@ class UnfinishedSplit:
 
 
 def verify_parts(folder: Path) -> UnfinishedSplit:
-    """Find damaged parts of a split that is not finished.
-
-    Args:
-        folder: of the parts, ``<split>.parts``.
-    """
+    """Find damaged parts of a split that is not finished."""
     try:
         plan = read_plan(folder)
     except DamagedPlan as error:
@@ -95,9 +77,6 @@ def salvage(file: Path) -> tuple[int, int]:
 
     HDF5's checksum of each chunk tells which rows are sound; the damaged file stays until it is replaced. Parts of the
     same identity that are finished already, such as those of a repair that was killed, are kept.
-
-    Args:
-        file: a feature file in which `verify_features` found damage.
 
     Returns:
         Rows kept, and rows in all.

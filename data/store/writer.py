@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import h5py
 import numpy as np
+from jaxtyping import Float, UInt64
 
 from data import paths
 from data.command import say
@@ -28,6 +29,7 @@ from data.store.plan import MADE_BY, PLAN_FILE, DamagedPlan, plan_digest, read_p
 from data.store.reader import CHUNK_ROWS, open_hdf5
 
 DEFAULT_PART_ROWS = 1024
+Sources = UInt64[np.ndarray, "rows 2"]  # see `data.seen`
 
 
 class PartWriter:
@@ -42,13 +44,19 @@ class PartWriter:
         dtype: type of ``features``, ``float16`` or ``float32``.
         part_rows: rows in a part; a kill loses at most one part.
         writer: names this process's journal: a file that two machines append to may lose lines on network disks.
+        plan: `plan_sha256` of the writer that planned the parts; None means that of the plan on disk. Parts that a
+            process of a killed run still writes then do not count in the run that replaces it.
     """
 
-    def __init__(self, file: Path, *, rows: int, dim: int, dtype: str, part_rows: int, writer: str = "") -> None:
+    def __init__(
+        self, file: Path, *, rows: int, dim: int, dtype: str, part_rows: int, writer: str = "", plan: str | None = None
+    ) -> None:
         self.file, self.rows, self.dim = file, rows, dim
         self.dtype, self.part_rows = np.dtype(dtype), part_rows
         self.parts = paths.parts_folder(file)
         self.journal = self.parts / (f"journal-{writer}.jsonl" if writer else "journal.jsonl")
+        if plan:
+            self.plan_sha256 = plan
 
     def bounds(self, part: int) -> tuple[int, int]:
         """First row and row after the last of a part."""
@@ -68,13 +76,13 @@ class PartWriter:
         """Parts that are in a journal."""
         return set(self._read_journals())
 
-    def write_part(self, part: int, features: np.ndarray, sources: np.ndarray | None = None) -> None:
+    def write_part(self, part: int, features: Float[np.ndarray, "rows dim"], sources: Sources | None = None) -> None:
         """Write one part: temporary name, flush, fsync, rename, then the journal.
 
         Args:
             part: number of the part.
-            features: (rows of the part, D).
-            sources: (rows of the part, 2) uint64, see `data.seen`; None where they are not known.
+            features: of the part.
+            sources: what they were made from; None where it is not known.
 
         Raises:
             RequestError: the disk is full; parts already in the journal stay.
@@ -91,10 +99,10 @@ class PartWriter:
         with published(self._part_file(part)) as temporary:
             temporary.write_bytes(content)
         line = {"part": part, "start": start, "stop": stop, "sha256": hashlib.sha256(content).hexdigest()}
-        append_line(self.journal, line | {"part_rows": self.part_rows, "plan": self._plan_sha256})
+        append_line(self.journal, line | {"part_rows": self.part_rows, "plan": self.plan_sha256})
 
     @cached_property
-    def _plan_sha256(self) -> str | None:
+    def plan_sha256(self) -> str | None:
         """Digest of the plan that the parts are made under; None where no `FeatureWriter` has written one."""
         plan = read_plan(self.parts)
         return plan_digest(plan) if plan else None
@@ -103,8 +111,8 @@ class PartWriter:
         """Take finished parts out of the journal, so that they are missing; for the process that holds the lock."""
         keep_lines(self.parts, self.journal, lambda line: line["part"] not in parts)
 
-    def sources(self, part: int) -> np.ndarray:
-        """What a finished part was made from, (rows of the part, 2) uint64; 0 where it is not known."""
+    def sources(self, part: int) -> Sources:
+        """What a finished part was made from; 0 where it is not known."""
         start, stop = self.bounds(part)
         with open_hdf5(self._part_file(part)) as source:
             return source["sources"][:] if "sources" in source else np.zeros((stop - start, 2), np.uint64)
@@ -113,10 +121,11 @@ class PartWriter:
         return self.parts / f"part-{part:05d}.h5"
 
     def _read_journals(self) -> dict[int, set[str]]:
-        """Digests by part: a part made twice, by two writers, is in two journals."""
+        """Digests by part: a part made twice, by two writers, is in two journals. Lines of other plans do not count."""
         entries: dict[int, set[str]] = defaultdict(set)
         for line in journal_lines(self.parts):
-            entries[line["part"]].add(line["sha256"])
+            if line.get("plan") in (None, self.plan_sha256):  # v0.1's have none
+                entries[line["part"]].add(line["sha256"])
         return entries
 
     def _content(self, part: int, digests: set[str] | None) -> bytes | None:
@@ -255,9 +264,6 @@ class FeatureWriter(PartWriter):
         """Whether the parts on disk are of this plan; their size is then the first start's.
 
         A plan that is damaged or gone is written again where lines of the journal were made under this one.
-
-        Raises:
-            RequestError: they are of another plan, or of one that cannot be known, and are not to be overwritten.
         """
         try:
             found = read_plan(self.parts)

@@ -18,12 +18,7 @@ def run(job: Job) -> int:
 
 
 def prepare(job: Job, *, device: str | None = None) -> Runtime:
-    """Open the data, build the encoder and choose how to run, so that errors in any of them surface first.
-
-    Args:
-        job: the job.
-        device: instead of ``--device``.
-    """
+    """Open the data, build the encoder and choose how to run, so that errors in any of them surface first."""
     for key in job.targets():
         job.open(*key)
     return job.run.runtime(job.encoder, device=device)
@@ -36,13 +31,7 @@ def make_task(job: Job, runtime: Runtime, split: str, view: int) -> Task:
 
 
 def make_files(job: Job, runtime: Runtime, work: Work = embed_parts) -> None:
-    """Make every feature file of a job, or reuse it, and verify those written.
-
-    Args:
-        job: the job.
-        runtime: how to run.
-        work: makes the parts.
-    """
+    """Make every feature file of a job, or reuse it, and verify those written."""
     for split, view in job.targets():
         task = make_task(job, runtime, split, view)
         file = job.file(task.dataset, view, task.identity)

@@ -9,7 +9,6 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,16 +32,13 @@ SURROUNDINGS = {
 
 
 def run(job: Job) -> int:
-    """Make every feature file of a job on a Ray cluster, or on one started here for it.
-
-    Raises:
-        RequestError: Ray is not installed or its cluster cannot be reached.
-    """
+    """Make every feature file of a job on a Ray cluster, or on one started here for it."""
     try:
         import ray  # deferred: an extra
     except ImportError as error:
         raise RequestError("--engine ray needs Ray; install it with: pip install 'frozen-earth[ray]'") from error
-    job = shared(job)
+    same = {"run": job.run, "augment": job.augment, "out": job.out.resolve(), "overwrite": job.overwrite}
+    job = Job.from_asked(job.asked(), job.data.split, **same)  # with whole paths, as other processes know them
     runtime = prepare(replace(job, run=replace(job.run, device="cpu")))  # only the workers may have a GPU
     connect(ray, job.run.ray_address)
     try:
@@ -55,15 +51,7 @@ def run(job: Job) -> int:
 
 
 def connect(ray: Any, address: str | None) -> None:
-    """Connect to a running cluster, or start one of this machine alone.
-
-    Args:
-        ray: the module.
-        address: of the cluster; None starts one.
-
-    Raises:
-        RequestError: there is none, or none can be started.
-    """
+    """Connect to a running cluster, or start one of this machine alone."""
     # A cluster of this machine alone is for this machine alone: its services listen on loopback.
     local = {} if address else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     setup = {"worker_process_setup_hook": "featurize.commands.own_packages_first"}  # before a worker unpickles anything
@@ -81,31 +69,8 @@ def connect(ray: Any, address: str | None) -> None:
         ) from error
 
 
-def shared(job: Job) -> Job:
-    """The job with whole paths, as other processes know them."""
-
-    def whole(path: Path | None) -> Path | None:
-        return path and path.resolve()
-
-    data = replace(
-        job.data,
-        data_root=whole(job.data.data_root),
-        cache_dir=whole(job.data.cache_dir),
-        packed=whole(job.data.packed),
-    )
-    weights = job.model.weights
-    if weights and Path(weights).exists():
-        weights = str(Path(weights).resolve())
-    return replace(job, data=data, model=replace(job.model, weights=weights), out=job.out.resolve())
-
-
 class Worker:
-    """What one Ray worker holds: the data and the encoder, opened once.
-
-    Args:
-        job: the job.
-        name: of this worker, for its journal and messages.
-    """
+    """What one Ray worker holds: the data and the encoder, opened once."""
 
     def __init__(self, job: Job, name: str) -> None:
         self.job, self.name, self.runtime, self.problem = job, name, None, None
@@ -139,16 +104,7 @@ class Worker:
 
 
 def processors_each(nodes: Sequence[Mapping[str, float]], count: int, *, gpus: int) -> int:
-    """The most processors that each worker can have, so that all workers can be placed.
-
-    Args:
-        nodes: what each machine has, as Ray counts it.
-        count: workers.
-        gpus: that each takes.
-
-    Raises:
-        RequestError: the machines have too few; a worker that cannot be placed would never start.
-    """
+    """The most processors that each worker can have, so that all workers can be placed."""
     for each in range(int(sum(node.get("CPU", 0) for node in nodes)) // count, 0, -1):
         places = (min(node.get("CPU", 0) // each, node.get("GPU", 0) // gpus if gpus else count) for node in nodes)
         if sum(places) >= count:
@@ -158,12 +114,7 @@ def processors_each(nodes: Sequence[Mapping[str, float]], count: int, *, gpus: i
 
 
 class Cluster:
-    """Starts Ray workers, each of which makes ``parts[number::count]``, and replaces those that die.
-
-    Args:
-        job: with whole paths.
-        ray: the module, connected.
-    """
+    """Starts Ray workers, each of which makes ``parts[number::count]``, and replaces those that die."""
 
     def __init__(self, job: Job, ray: Any) -> None:
         self.job, self.ray, self.started = job, ray, 0
@@ -188,11 +139,7 @@ class Cluster:
         return remote.remote(self.job, f"ray-{os.getpid()}-{self.started}")
 
     def settings(self) -> dict[str, Any]:
-        """How the workers run, as fields of a `Runtime`: what the first one says.
-
-        Raises:
-            RequestError: the worker cannot start.
-        """
+        """How the workers run, as fields of a `Runtime`: what the first one says."""
         try:
             settings, problem = self.result(self.workers[0].settings.remote())
         except self.ray.exceptions.RayActorError as error:  # its process died, or its code failed at the start

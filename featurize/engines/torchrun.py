@@ -72,14 +72,8 @@ def device_of(asked: str, local_rank: int) -> str:
 def start_ranks(device: str) -> int:
     """Start this same command once per device, on this machine, and wait for all.
 
-    Args:
-        device: ``--device``; without a comma, all GPUs.
-
     Returns:
         The first rank's exit code.
-
-    Raises:
-        RequestError: there are not at least two devices to use.
     """
     count = len(device.split(",")) if "," in device else torch.cuda.device_count()
     if count < 2:
@@ -110,9 +104,6 @@ def wait_for(ranks: Sequence[subprocess.Popen]) -> int:
 
     Returns:
         The first rank's exit code.
-
-    Raises:
-        RequestError: a rank died, unless the first reported it.
     """
     ways, patience = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], GRACE_S
     died: tuple[int, int] | None = None

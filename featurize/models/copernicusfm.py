@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torchgeo.models import CopernicusFM_Base_Weights, copernicusfm_base
 from torchgeo.models.copernicusfm import DynamicPatchEmbed
@@ -11,6 +12,7 @@ from data.bands import Band
 from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
+from featurize.shapes import Embeddings, Images, Lonlat
 from featurize.tokens import StaticEmbedding, check_patch_size
 from featurize.weights import load_weights, random_module
 
@@ -48,11 +50,7 @@ def build(request: EncoderRequest) -> FrozenModel:
 
 
 def numbers_nm(band: Band) -> tuple[float, float]:
-    """Wavelength and bandwidth by which the model knows a band.
-
-    Raises:
-        RequestError: it does not know the band.
-    """
+    """Wavelength and bandwidth by which the model knows a band."""
     if band.sensor not in ("S1", "S2", "RGB"):
         raise RequestError(
             f"copernicusfm needs a wavelength and a bandwidth, and knows none for {band.name}; it takes Sentinel-1, "
@@ -91,7 +89,7 @@ class CopernicusFMEncoder(FrozenModel):
         self.model = model
         self.area = float("nan") if area is None else area
 
-    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """See `FrozenModel.embed`."""
         metadata = images.new_full((len(images), 4), float("nan"))
         metadata[:, 3] = self.area
@@ -110,8 +108,8 @@ class CopernicusFMEncoder(FrozenModel):
         return self.model.forward_features(images, metadata, wavelengths=[], bandwidths=[])
 
 
-def encoded(embedding: DynamicPatchEmbed, numbers: list[tuple[float, float]]) -> Tensor:
-    """(C, E) what torchgeo's embedding generates its weights from: expansions of wavelengths and bandwidths."""
+def encoded(embedding: DynamicPatchEmbed, numbers: list[tuple[float, float]]) -> Float[Tensor, "bands _"]:
+    """What torchgeo's embedding generates its weights from: expansions of wavelengths and bandwidths."""
     wavelengths, bandwidths = torch.tensor(numbers).T
     waves = embedding.spectrum_central_expansion(wavelengths, embedding.hyper_dim)
     return waves + embedding.spectrum_bandwidth_expansion(bandwidths, embedding.hyper_dim)

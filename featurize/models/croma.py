@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torchgeo.models import CROMABase_Weights, CROMALarge_Weights, croma_base, croma_large
 
 from data.bands import BAND_SETS, require_bands
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
+from featurize.shapes import Embeddings, Images, Lonlat
 from featurize.tokens import check_patch_size, pool_tokens, pooled_dim
 from featurize.weights import load_weights, random_module
 
@@ -69,7 +70,7 @@ class CROMAEncoder(FrozenModel):
         )
         self.model, self.kind = model, kind
 
-    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """See `FrozenModel.embed`."""
         inputs = {
             "sar": {"x_sar": images},

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
 from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
+from featurize.shapes import Embeddings, Images, Lonlat
 from featurize.tokens import check_patch_size, chosen_layers, pool_tokens, pooled_dim
 from featurize.weights import Weights, hub_state, load_transformers, made_with_weights
 
@@ -46,6 +48,7 @@ PATCH = 14
 # Its classifier reads the class token and the mean of the patch tokens; the features are what it reads.
 ONE_LAYER = "base-imagenet1k-1-layer"
 HEAD = ("classifier.",)
+Tokens = Float[Tensor, "batch tokens dim"]
 
 
 @dataclass(frozen=True)
@@ -95,14 +98,14 @@ class DINOv2Encoder(FrozenModel):
         self.model, self.layers = model, layers
         self.registers: int = getattr(model.config, "num_register_tokens", 0)
 
-    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """See `FrozenModel.embed`; registers, which lie between the class token and the patches, are left out."""
         tokens = layer_tokens(self.model, self.model.layernorm, images, self.layers)
         return torch.cat([pool_tokens(one, self.request.pooling, prefix=1 + self.registers) for one in tokens], dim=1)
 
 
-def layer_tokens(model: Any, norm: Any, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
-    """Tokens (B, T, D) after some layers of a model of transformers and its final layer norm; layers count from 1."""
+def layer_tokens(model: Any, norm: Any, images: Images, layers: Sequence[int]) -> list[Tokens]:
+    """Tokens after some layers of a model of transformers and its final layer norm; layers count from 1."""
     depth = model.config.num_hidden_layers
     output = model(pixel_values=images, output_hidden_states=True if set(layers) != {depth} else None)
     return [output.last_hidden_state if layer == depth else norm(output.hidden_states[layer]) for layer in layers]

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from data.errors import RequestError
@@ -11,6 +10,7 @@ from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
 from featurize.models.dinov2 import Architecture, layer_tokens, load_model
 from featurize.normalization import picture_normalization
+from featurize.shapes import Embeddings, Images, Lonlat
 from featurize.tokens import check_patch_size, chosen_layers, pool_tokens, pooled_dim
 
 CARD = ModelCard(
@@ -102,7 +102,7 @@ class DINOv3Encoder(FrozenModel):
         )
         self.model, self.layers = model, layers
 
-    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """See `FrozenModel.embed`; registers, which lie between the class token and the patches, are left out."""
         tokens, prefix = layer_tokens(self.model, self.model.norm, images, self.layers), 1 + REGISTERS
         return torch.cat([pool_tokens(one, self.request.pooling, prefix=prefix) for one in tokens], dim=1)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torchgeo.models import (
     DOFABase16_Weights,
@@ -18,6 +19,7 @@ from data.bands import Band
 from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
+from featurize.shapes import Embeddings, Images, Lonlat
 from featurize.tokens import StaticEmbedding, check_published, optical_wavelength_um
 from featurize.weights import load_weights, random_module
 
@@ -87,7 +89,7 @@ class DOFAEncoder(FrozenModel):
         model.patch_embed = DOFAStaticEmbedding(model.patch_embed, wavelengths_um)  # type: ignore[arg-type]
         self.model = model
 
-    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """See `FrozenModel.embed`."""
         return self.model.forward_features(images, [])  # type: ignore[operator]
 
@@ -99,6 +101,8 @@ class DOFAStaticEmbedding(StaticEmbedding):
         nanometres = torch.tensor(wavelengths_um) * 1000
         super().__init__(embedding, position_embedding(embedding.dynamic_embed_dim, nanometres))
 
-    def forward(self, images: Tensor, wavelengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, images: Images, wavelengths: Shaped[Tensor, "..."]
+    ) -> tuple[Float[Tensor, "batch tokens dim"], Shaped[Tensor, "..."]]:
         """Embed patches; wavelengths pass through."""
         return super().forward(images), wavelengths

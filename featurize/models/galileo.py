@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from data.bands import Band, require_whole_groups
@@ -13,6 +14,7 @@ from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.normalization import Normalization, stretched
+from featurize.shapes import Embeddings, Images, Lonlat
 from featurize.tokens import ndvi, pool_tokens, pooled_dim
 from featurize.weights import hub_file, load_weights, random_module, read_state
 
@@ -74,7 +76,7 @@ def build(request: EncoderRequest) -> FrozenModel:
 
 def scaling(bands: Sequence[Band]) -> Normalization:
     """Two standard deviations below the mean become 0, two above it 1; values beyond are kept."""
-    return stretched("galileo", [STATISTICS[band.name] for band in bands], clip=False)
+    return stretched("galileo", bands, [STATISTICS[band.name] for band in bands], clip=False)
 
 
 class GalileoEncoder(FrozenModel):
@@ -110,12 +112,8 @@ class GalileoEncoder(FrozenModel):
         }
         self.ndvi_of = (names.index("B08"), names.index("B04")) if {"B08", "B04"} <= set(names) else None
 
-    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `FrozenModel.embed`.
-
-        Raises:
-            RequestError: images that are not square.
-        """
+    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
+        """See `FrozenModel.embed`."""
         height, width = images.shape[-2:]
         if height != width:
             raise RequestError(f"galileo takes square images, not {height} x {width}; give --image-size")
@@ -127,8 +125,8 @@ class GalileoEncoder(FrozenModel):
             tokens = tokens.unflatten(1, (len(groups), -1)).mean(dim=1)
         return pool_tokens(tokens, self.request.pooling, prefix=0)
 
-    def ndvi(self, images: Tensor) -> Tensor:
-        """(B08 - B04) / (B08 + B04) of the digital numbers behind scaled images (B, C, H, W): (B, 1, H, W)."""
+    def ndvi(self, images: Images) -> Float[Tensor, "batch 1 height width"]:
+        """(B08 - B04) / (B08 + B04) of the digital numbers behind scaled images."""
         assert self.ndvi_of and self.normalization.low
         return ndvi(*(images[:, [i]] * self.normalization.unit[i] + self.normalization.low[i] for i in self.ndvi_of))
 
@@ -142,13 +140,7 @@ def patch_size(side: int) -> int:
 
 
 class Galileo(nn.Module):
-    """Galileo's encoder for bands of one date; parameters have the names of the authors' files.
-
-    Args:
-        dim: D.
-        depth: number of blocks.
-        heads: attention heads.
-    """
+    """Galileo's encoder for bands of one date; parameters have the names of the authors' files."""
 
     def __init__(self, dim: int, depth: int, heads: int) -> None:
         super().__init__()
@@ -162,12 +154,10 @@ class Galileo(nn.Module):
         self.blocks = nn.ModuleList(_Block(dim, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, groups: dict[str, Tensor], patch: int) -> Tensor:
+    def forward(
+        self, groups: dict[str, Float[Tensor, "batch _ height width"]], patch: int
+    ) -> Float[Tensor, "batch tokens dim"]:
         """Tokens of all patches of all groups.
-
-        Args:
-            groups: scaled bands (B, C, H, H) by group.
-            patch: side of a patch in pixels.
 
         Returns:
             (B, groups * patches, D).
@@ -187,16 +177,16 @@ class Galileo(nn.Module):
             x = block(x)
         return self.norm(x)
 
-    def position(self, side: int, patch: int) -> Tensor:
-        """(side * side, D / 4): column and row in units of the training images' pixels, rows after one another."""
+    def position(self, side: int, patch: int) -> Float[Tensor, "patches _"]:
+        """Column and row in units of the training images' pixels, rows after one another."""
         steps = torch.arange(side) * float(patch)  # of GSD_M metres
         half = self.s_t_channel_embed.shape[1] // 2
         rows, columns = torch.meshgrid(steps, steps, indexing="ij")
         return torch.cat((sine_cosine(columns.ravel(), half), sine_cosine(rows.ravel(), half)), dim=1)
 
 
-def sine_cosine(places: Tensor, dim: int) -> Tensor:
-    """(N,) places as (N, dim) sines and cosines of falling frequency, as the authors' files have them."""
+def sine_cosine(places: Float[Tensor, " places"], dim: int) -> Float[Tensor, "places dim"]:
+    """Places as sines and cosines of falling frequency, as the authors' files have them."""
     frequency = 1.0 / 10_000 ** (torch.arange(dim // 2) / dim / 2.0)
     angle = places[:, None] * frequency
     return torch.cat((angle.sin(), angle.cos()), dim=1)
@@ -218,8 +208,8 @@ class _PatchEmbedding(nn.Module):
 
 
 @lru_cache(maxsize=BASE_PATCH)
-def resize_inverse(patch: int) -> Tensor:
-    """(patch², 64) pseudo-inverse of resizing a base patch, by which a kernel gives equal tokens for resized images."""
+def resize_inverse(patch: int) -> Float[Tensor, "_ 64"]:
+    """Pseudo-inverse of resizing a base patch, by which a kernel gives equal tokens for resized images."""
     pixels = torch.eye(BASE_PATCH**2).reshape(-1, 1, BASE_PATCH, BASE_PATCH)
     resized = F.interpolate(pixels, (patch, patch), mode="bicubic", antialias=True)
     return torch.linalg.pinv(resized.flatten(1))

@@ -17,6 +17,7 @@ from data.files import short_hash
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_order, is_rgb
 from featurize.normalization import picture_normalization
+from featurize.shapes import Embeddings, Images, Lonlat
 from featurize.tokens import pool_tokens
 from featurize.weights import (
     NotOnHub,
@@ -98,7 +99,7 @@ class TransformersEncoder(FrozenModel):
         self.model, self.options, self.prefix = model, options, prefix
         self.name = f"hf:{source.resolve().name if isinstance(source, Path) else source}"
 
-    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """See `FrozenModel.embed`."""
         wanted = self.request.pooling
         return poolings(outputs(self.model, images, self.options), self.prefix, only=wanted)[wanted]
@@ -144,11 +145,7 @@ def read_json(source: Path | str, name: str) -> dict[str, Any]:
 
 
 def make_config(source: Path | str, described: dict[str, Any]) -> Any:
-    """The configuration as transformers holds it.
-
-    Raises:
-        RequestError: of a kind that transformers does not have, or with code of its own.
-    """
+    """The configuration as transformers holds it."""
     kind = str(described.get("model_type"))
     if kind in CONFIG_MAPPING:
         config = CONFIG_MAPPING[kind].from_dict(described)
@@ -163,11 +160,7 @@ def make_config(source: Path | str, described: dict[str, Any]) -> Any:
 
 
 def read_pictures(source: Path | str, *, needed: bool) -> dict[str, Any]:
-    """The image processor's settings, empty where there are none.
-
-    Raises:
-        RequestError: they are needed and cannot be had.
-    """
+    """The image processor's settings, empty where there are none."""
     for name in PROCESSORS:
         try:
             found = read_json(source, name)
@@ -192,11 +185,7 @@ def side_of(pictures: Mapping[str, Any], config: Any) -> int:
 
 
 def colours_of(pictures: Mapping[str, Any], source: Path | str) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation of pixels in [0, 1], by colour.
-
-    Raises:
-        RequestError: the processor scales in a way that is not done here.
-    """
+    """Mean and standard deviation of pixels in [0, 1], by colour."""
     mean, std = pictures.get("image_mean"), pictures.get("image_std")
     if pictures.get("do_normalize") is False:
         mean, std = (0.0,) * 3, (1.0,) * 3
@@ -217,11 +206,7 @@ def vision(config: Any) -> Any:
 
 
 def image_class(config: Any, name: str) -> Any:
-    """The class of models that a configuration makes.
-
-    Raises:
-        RequestError: they take no images.
-    """
+    """The class of models that a configuration makes."""
     kind: Any = MODEL_MAPPING.get(type(config), None)
     if not kind or "image" not in getattr(kind, "input_modalities", ()):
         raise RequestError(f"hf:{name} is a {config.model_type}, not an image encoder; choose another model")
@@ -244,13 +229,13 @@ def load_model(kind: Any, config: Any, request: EncoderRequest, source: Path | s
     return made_with_weights(request.weights, lambda: kind(config), published, fit)
 
 
-def outputs(model: Any, images: Tensor, options: Mapping[str, Any]) -> Any:
+def outputs(model: Any, images: Images, options: Mapping[str, Any]) -> Any:
     """The model's outputs for scaled images; of a model of images and text, those of its images' side."""
     return getattr(model, "get_image_features", model)(pixel_values=images, **options)
 
 
-def poolings(output: Any, prefix: int, *, only: str | None = None) -> dict[str, Tensor]:
-    """Every way to make one embedding of a model's outputs, each (B, D), or one of them.
+def poolings(output: Any, prefix: int, *, only: str | None = None) -> dict[str, Embeddings]:
+    """Every way to make one embedding of a model's outputs, or one of them.
 
     Args:
         output: with ``last_hidden_state`` (B, T, D) or (B, D, H, W).
@@ -270,17 +255,14 @@ def poolings(output: Any, prefix: int, *, only: str | None = None) -> dict[str, 
 
 
 @torch.inference_mode()
-def try_out(model: Any, config: Any, request: EncoderRequest) -> tuple[dict[str, Any], int, dict[str, Tensor]]:
-    """Embed noise twice: what to call the model with, how many tokens come before the patches, the embeddings.
-
-    Raises:
-        RequestError: it does not take this size, gives nothing that can be pooled, or never the same twice.
-    """
+def try_out(model: Any, config: Any, request: EncoderRequest) -> tuple[dict[str, Any], int, dict[str, Embeddings]]:
+    """Embed noise twice: what to call the model with, how many tokens come before the patches, the embeddings."""
     side, part = request.image_size, vision(config)
     assert side
     call = getattr(model, "get_image_features", model.forward)
     other_size = getattr(part, "image_size", side) not in (side, [side, side], (side, side))
-    options = {"interpolate_pos_encoding": True} if other_size and _takes(call, "interpolate_pos_encoding") else {}
+    resizes = other_size and "interpolate_pos_encoding" in inspect.signature(call).parameters
+    options = {"interpolate_pos_encoding": True} if resizes else {}
     noise = torch.randn(1, len(request.bands), side, side, generator=torch.Generator().manual_seed(0))
     try:
         output, again = (outputs(model, noise, options) for _ in range(2))
@@ -305,7 +287,3 @@ def count_prefix(tokens: int, side: int, patch: Any) -> int:
     patch = patch[0] if isinstance(patch, list | tuple) else patch
     grid = (side // patch) ** 2 if patch else tokens + 1
     return tokens - grid if grid <= tokens else tokens - isqrt(tokens) ** 2  # fewer than patches: a pyramid
-
-
-def _takes(call: Any, name: str) -> bool:
-    return name in inspect.signature(call).parameters

@@ -15,6 +15,7 @@ from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.normalization import stretched
+from featurize.shapes import Embeddings, Images, Lonlat
 from featurize.weights import load_weights, random_module
 
 CARD = ModelCard(
@@ -72,7 +73,7 @@ class OlmoEarthEncoder(FrozenModel):
         if request.normalize == "olmoearth":
             table = load_computed_config()
             numbers = [table[SENSORS[band.sensor].name][own_name(band.name)] for band in request.bands]
-            normalization = stretched("olmoearth", [(n["mean"], n["std"]) for n in numbers], clip=False)
+            normalization = stretched("olmoearth", request.bands, [(n["mean"], n["std"]) for n in numbers], clip=False)
         super().__init__(
             request,
             dim=model.encoder.embedding_size,
@@ -89,12 +90,8 @@ class OlmoEarthEncoder(FrozenModel):
             if any(band.sensor == sensor for band in request.bands)
         }
 
-    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `FrozenModel.embed`.
-
-        Raises:
-            RequestError: images whose sides are no multiples of 8.
-        """
+    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
+        """See `FrozenModel.embed`."""
         count, _, height, width = images.shape
         if height % PATCH or width % PATCH:
             raise RequestError(

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torchgeo.models import Panopticon, Panopticon_Weights
 from torchgeo.models.copernicusfm import resize_abs_pos_embed
@@ -10,6 +11,7 @@ from torchgeo.models.copernicusfm import resize_abs_pos_embed
 from data.bands import Band
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
+from featurize.shapes import Embeddings, Images, Lonlat
 from featurize.tokens import check_patch_size, optical_wavelength_um, pool_tokens, pooled_dim
 from featurize.weights import load_weights, random_module
 
@@ -53,7 +55,7 @@ def channel_id(band: Band) -> int:
 class PanopticonEncoder(FrozenModel):
     """torchgeo's Panopticon after its final layer norm; position embeddings are resampled to the size."""
 
-    channel_ids: Tensor
+    channel_ids: Float[Tensor, " bands"]
 
     def __init__(self, request: EncoderRequest) -> None:
         channel_ids = [channel_id(band) for band in request.bands]
@@ -72,7 +74,7 @@ class PanopticonEncoder(FrozenModel):
         self.model = model
         self.register_buffer("channel_ids", torch.tensor(channel_ids, dtype=torch.float32))
 
-    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """See `FrozenModel.embed`."""
         ids = self.channel_ids.repeat(len(images), 1)  # its own memory: the model rounds them in place
         tokens = self.model.forward_features({"imgs": images, "chn_ids": ids})

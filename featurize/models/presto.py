@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torchgeo.models.presto import BANDS_GROUPS_IDX, NUM_DYNAMIC_WORLD_CLASSES, Presto, Presto_Weights
 
@@ -11,7 +12,8 @@ from data.bands import Band, require_whole_groups
 from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
-from featurize.normalization import Normalization
+from featurize.normalization import Normalization, scaled
+from featurize.shapes import Embeddings, Images, Lonlat
 from featurize.tokens import ndvi, pool_tokens, pooled_dim
 from featurize.weights import load_weights, random_module
 
@@ -48,13 +50,8 @@ def build(request: EncoderRequest) -> FrozenModel:
 def scaling(bands: Sequence[Band]) -> Normalization:
     """Sentinel-2 digital numbers / 10,000; Sentinel-1 (dB + 25) / 25."""
     radar = [band.sensor == "S1" for band in bands]
-    return Normalization(
-        "presto",
-        unit=tuple(25.0 if is_radar else 10_000.0 for is_radar in radar),
-        mean=(0.0,) * len(bands),
-        std=(1.0,) * len(bands),
-        low=tuple(-25.0 if is_radar else 0.0 for is_radar in radar),
-    )
+    unit, low = ([dB if is_radar else dn for is_radar in radar] for dB, dn in ((25.0, 10_000.0), (-25.0, 0.0)))
+    return scaled("presto", bands, unit=unit, low=low)
 
 
 class PrestoEncoder(FrozenModel):
@@ -79,12 +76,8 @@ class PrestoEncoder(FrozenModel):
         known = {*self.places, *([NDVI] if self.ndvi_of else [])}
         self.mask = torch.tensor([0.0 if channel in known else 1.0 for channel in range(N_CHANNELS)])
 
-    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `FrozenModel.embed`; images are scaled block means.
-
-        Raises:
-            RequestError: the dataset has no locations.
-        """
+    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
+        """See `FrozenModel.embed`; images are scaled block means."""
         if lonlat is None:
             raise RequestError("presto needs locations, and this dataset has none; use georeferenced images")
         channels = self.channels(images)  # (B, P, 17)
@@ -99,24 +92,18 @@ class PrestoEncoder(FrozenModel):
         ).reshape(count, pixels, -1)
         return pool_tokens(tokens, self.request.pooling, prefix=0)
 
-    def channels(self, images: Tensor) -> Tensor:
-        """Presto's 17 channels of every pixel, of scaled bands: (B, C, H, W) to (B, H * W, 17)."""
+    def channels(self, images: Images) -> Float[Tensor, "batch pixels 17"]:
+        """Presto's 17 channels of every pixel, of scaled bands."""
         full = images.new_zeros(len(images), N_CHANNELS, *images.shape[-2:])
         full[:, self.places] = images
         if self.ndvi_of:
             full[:, NDVI] = ndvi(*(images[:, i] for i in self.ndvi_of))
         return full.flatten(2).transpose(1, 2)
 
-    def pixel_embeddings(self, x: Tensor, latlon: Tensor) -> Tensor:
-        """Embed pixels.
-
-        Args:
-            x: (P, 1, 17), one date.
-            latlon: (P, 2) degrees.
-
-        Returns:
-            (P, 128), the mean of the encoder's tokens.
-        """
+    def pixel_embeddings(
+        self, x: Float[Tensor, "pixels 1 17"], latlon: Float[Tensor, "pixels 2"]
+    ) -> Float[Tensor, "pixels 128"]:
+        """The mean of the encoder's tokens of each pixel, for one date."""
         unknown_cover = torch.full((len(x), 1), NUM_DYNAMIC_WORLD_CLASSES, dtype=torch.long, device=x.device)
         mask = self.mask.to(x.device).expand(len(x), 1, -1)
         tokens, _, _ = self.encoder(x, unknown_cover, latlon, mask, MONTH)

@@ -10,6 +10,7 @@ from data.dataset import EODataset
 from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
+from featurize.shapes import Embeddings, Images, Lonlat
 from featurize.weights import Weights, digest_state
 
 CARD = ModelCard(
@@ -63,7 +64,7 @@ class RandomConvolutions(FrozenModel):
             )
         self.weights = Weights("generated", digest_state(self.filters.state_dict()))
 
-    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """See `FrozenModel.embed`."""
         if min(images.shape[-2:]) < KERNEL:
             raise RequestError(f"rcf needs images of at least {KERNEL} x {KERNEL} pixels; resize with --image-size")

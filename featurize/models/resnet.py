@@ -36,20 +36,14 @@ CARD = ModelCard(
 
 @dataclass(frozen=True)
 class Variant:
-    """One set of published weights.
+    """One set of published weights."""
 
-    Args:
-        url: the published file.
-        normalize: the scaling it was trained with, by torchgeo's transforms; they also resize to 256 and cut out the
-            inner 224, where here the whole patch is resized to 224.
-        bands: a band set, or names.
-        architecture: timm's name.
-    """
-
-    url: str
+    url: str  # the published file
+    # the scaling it was trained with, by torchgeo's transforms; they also resize to 256 and cut out the inner 224,
+    # where here the whole patch is resized to 224
     normalize: str
-    bands: str
-    architecture: str = "resnet50"
+    bands: str  # a band set, or names
+    architecture: str = "resnet50"  # timm's name
 
     def band_names(self) -> tuple[str, ...]:
         """The bands in the order of the first convolution's channels."""

@@ -9,7 +9,7 @@ from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.checkpoints import unwrapped
 from featurize.encoder import EncoderRequest, FrozenModel
-from featurize.normalization import unscaled
+from featurize.shapes import Embeddings, Images, Lonlat
 from featurize.weights import load_weights, random_module, read_state, url_file
 
 CARD = ModelCard(
@@ -48,17 +48,11 @@ class SatCLIPEncoder(FrozenModel):
             return unwrapped(read_state(url_file(URL)), model.state_dict().keys(), URL)
 
         weights = load_weights(model, request.weights, hub_name=URL, hub=published, unused=("posenc.",))
-        super().__init__(
-            request, dim=256, normalization=unscaled(request.bands), weights=weights, dtype="float32", autocast=False
-        )
+        super().__init__(request, dim=256, weights=weights, dtype="float32", autocast=False)
         self.model = model
 
-    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
-        """See `FrozenModel.embed`.
-
-        Raises:
-            RequestError: the dataset has no locations.
-        """
+    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
+        """See `FrozenModel.embed`."""
         if lonlat is None:
             raise RequestError("satclip needs locations, and this dataset has none; use georeferenced images")
         return self.model(lonlat)

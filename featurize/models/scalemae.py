@@ -4,12 +4,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 from torchgeo.models import ScaleMAELarge16_Weights
 from torchgeo.models.scale_mae import ScaleMAE, scalemae_large_patch16
 
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
+from featurize.shapes import Embeddings, Images, Lonlat
 from featurize.tokens import check_patch_size, check_published, pool_tokens, pooled_dim
 from featurize.weights import load_weights, random_module
 
@@ -66,7 +66,7 @@ class ScaleMAEEncoder(FrozenModel):
         )
         self.model = model
 
-    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """See `FrozenModel.embed`."""
         tokens = self.model.forward_features(images)
         return pool_tokens(tokens, self.request.pooling)

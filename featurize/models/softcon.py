@@ -3,12 +3,12 @@
 from typing import Any
 
 import timm
-from torch import Tensor
 from torchgeo.models import ViTBase14_DINOv2_Weights, ViTSmall14_DINOv2_Weights
 
 from data.bands import BAND_SETS, require_bands
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
+from featurize.shapes import Embeddings, Images, Lonlat
 from featurize.tokens import check_patch_size, pool_tokens, pooled_dim
 from featurize.weights import load_weights, random_module
 
@@ -67,7 +67,7 @@ class SoftConEncoder(FrozenModel):
             model.set_input_size(img_size=request.image_size)
         self.model = model
 
-    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """See `FrozenModel.embed`."""
         tokens = self.model.forward_features(images)
         return pool_tokens(tokens, self.request.pooling)

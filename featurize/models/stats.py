@@ -1,10 +1,10 @@
 """Image statistics: mean, standard deviation, minimum and maximum of each band (baseline)."""
 
 import torch
-from torch import Tensor
 
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
+from featurize.shapes import Embeddings, Images, Lonlat
 from featurize.weights import NO_WEIGHTS
 
 CARD = ModelCard(
@@ -40,7 +40,7 @@ class Statistics(FrozenModel):
             autocast=False,
         )
 
-    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """See `FrozenModel.embed`."""
         pixels = images.flatten(2)
         variance, mean = torch.var_mean(pixels, dim=-1, correction=0)

@@ -9,7 +9,7 @@ from torchvision.models import swin_v2_b, swin_v2_t
 from data.bands import require_bands
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
-from featurize.normalization import Normalization
+from featurize.normalization import Normalization, scaled
 from featurize.tokens import check_patch_size
 from featurize.weights import load_weights, random_module
 
@@ -39,19 +39,12 @@ TRUE_COLOUR_WHITE_DN, WHITE_DN = 3558.0, 8160.0
 
 
 class Variant(NamedTuple):
-    """One published checkpoint.
+    """One published checkpoint."""
 
-    Args:
-        make: torchvision's function.
-        dim: D.
-        channels: of the images.
-        url: of the weights.
-    """
-
-    make: Any
-    dim: int
-    channels: int
-    url: str
+    make: Any  # torchvision's function
+    dim: int  # D
+    channels: int  # of the images
+    url: str  # of the weights
 
 
 def _variant(name: str) -> Variant:
@@ -102,8 +95,7 @@ def scaling(request: EncoderRequest) -> Normalization | None:
     """Satlas's own scaling to [0, 1], if it is asked for."""
     if request.normalize != "own":
         return None
-    unit = tuple(
+    unit = [
         255.0 if band.sensor == "RGB" else TRUE_COLOUR_WHITE_DN if band.colour else WHITE_DN for band in request.bands
-    )
-    none = (0.0,) * len(unit)
-    return Normalization("own", unit, none, (1.0,) * len(unit), clip=True)
+    ]
+    return scaled("own", request.bands, unit=unit, clip=True)

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torchgeo.models.tessera import Tessera, Tessera_Weights
 
 from data.bands import Band, known_band, require_whole_groups
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
-from featurize.normalization import Normalization
+from featurize.normalization import Normalization, scaled
+from featurize.shapes import Embeddings, Images, Lonlat
 from featurize.tokens import pool_tokens, pooled_dim
 from featurize.weights import load_weights, random_module
 
@@ -58,12 +60,13 @@ def scaling(bands: Sequence[Band]) -> Normalization:
         zip(map(known_band, known.meta["bands"]), zip(numbers.mean, numbers.std, strict=True), strict=True)
     )
     radar = [band.sensor == "S1" for band in bands]
-    return Normalization(
+    return scaled(
         "tessera",
-        unit=tuple(S1_UNIT if is_radar else 1.0 for is_radar in radar),
-        mean=tuple(float(published[band][0]) for band in bands),
-        std=tuple(float(published[band][1]) for band in bands),
-        low=tuple(S1_LOW if is_radar else 0.0 for is_radar in radar),
+        bands,
+        unit=[S1_UNIT if is_radar else 1.0 for is_radar in radar],
+        mean=[float(published[band][0]) for band in bands],
+        std=[float(published[band][1]) for band in bands],
+        low=[S1_LOW if is_radar else 0.0 for is_radar in radar],
     )
 
 
@@ -89,15 +92,15 @@ class TesseraEncoder(FrozenModel):
         self.model = model
         self.positions = [[names.index(name) for name in of] for of in (SENTINEL2, SENTINEL1) if of[0] in names]
 
-    def embed(self, images: Tensor, lonlat: Tensor | None) -> Tensor:
+    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """See `FrozenModel.embed`; images are scaled block means."""
         pixels = self.channels(images)
         flat = pixels.flatten(0, 1)[:, None]
         parts = [self.model(flat[start : start + PIXELS_PER_PASS]) for start in range(0, len(flat), PIXELS_PER_PASS)]
         return pool_tokens(torch.cat(parts).reshape(*pixels.shape[:2], -1), self.request.pooling, prefix=0)
 
-    def channels(self, images: Tensor) -> Tensor:
-        """TESSERA's channels of every pixel, each sensor's followed by the day: (B, C, H, W) to (B, H * W, 14)."""
+    def channels(self, images: Images) -> Float[Tensor, "batch pixels _"]:
+        """TESSERA's channels of every pixel, each sensor's followed by the day."""
         day = images.new_full((len(images), 1, *images.shape[-2:]), DAY_OF_YEAR)
         parts = [part for positions in self.positions for part in (images[:, positions], day)]
         return torch.cat(parts, dim=1).flatten(2).transpose(1, 2)

@@ -162,11 +162,7 @@ def _try(name: str, overlay: dict[str, Any], options: dict[str, Any]) -> Any:
 
 @torch.inference_mode()
 def width(name: str, model: Any, request: EncoderRequest) -> int:
-    """D, by embedding an empty image; a model that takes no images of this size says so here.
-
-    Raises:
-        RequestError: it cannot, or what comes out is no embedding.
-    """
+    """D, by embedding an empty image; a model that takes no images of this size says so here."""
     side = request.image_size
     assert side
     try:

@@ -5,8 +5,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from jaxtyping import Float32, Integer, Num
 from sklearn.base import BaseEstimator, ClassifierMixin
 from threadpoolctl import threadpool_limits
 
+from data.machine import cpu_computes_bf16
 from probes import inputs
 from probes.card import ProbeCard
 from probes.metrics import one_hot
@@ -29,8 +28,9 @@ K_VALUES = (1, 3, 5, 10, 20, 50)
 MOST_JUDGED = 8192
 JUDGED_ROWS = 4096  # scored together
 QUERIES, TILE = 1024, 4096  # compared at a time: 17 MB of distances
-# With this many rows of train or more, candidates are found in bf16 where the CPU supports it. The error of a product
-# is 2^-9 of its value, from rounding it, and a few times 2^-9 / sqrt(D) of both lengths: below BF16_ERROR of these.
+# With this many rows of train or more, candidates are found in bf16 where the CPU supports it: 3 times as fast. The
+# error of a product is 2^-9 of its value, from rounding it, and a few times 2^-9 / sqrt(D) of both lengths: below
+# BF16_ERROR of these.
 BF16_ROWS, BF16_ERROR = 50_000, 2**-9 + 2**-11
 RERANKED = 32  # queries at a time: 132 candidates each are 13 MB
 _LOCK = threading.Lock()
@@ -99,7 +99,7 @@ class Neighbours(ClassifierMixin, BaseEstimator):
         """Rows of train, the nearest first."""
         shift, _ = self._ready()
         queries = self._scaled(features) - shift
-        if self.device == "cpu" and len(self.kept) >= BF16_ROWS and has_bf16():
+        if self.device == "cpu" and len(self.kept) >= BF16_ROWS and cpu_computes_bf16():
             return self._reranked(queries)
         return self._nearest(queries, self.k)[1]
 
@@ -195,13 +195,6 @@ class Neighbours(ClassifierMixin, BaseEstimator):
             lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
             scaled /= np.where(lengths == 0, 1, lengths)
         return scaled
-
-
-@cache
-def has_bf16() -> bool:
-    """Whether the CPU has AVX512-BF16: PyTorch then multiplies matrices 3 times as fast as NumPy in float32."""
-    cpu = Path("/proc/cpuinfo")  # Linux only; asking PyTorch would import it
-    return cpu.exists() and "avx512_bf16" in cpu.read_text()
 
 
 def as_bf16(array: Float32[np.ndarray, "rows dim"]) -> Any:

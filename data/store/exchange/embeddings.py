@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Num, Shaped
 
 from data.cached import UNUSABLE
 from data.errors import RequestError, unknown
@@ -33,19 +33,12 @@ LONLAT = (("lon", "lat"), ("longitude", "latitude"), ("centre_lon", "centre_lat"
 
 @dataclass(frozen=True)
 class Product:
-    """Columns of a published product.
+    """Columns of a published product."""
 
-    Args:
-        columns: all of these must be there for a file to be of this product.
-        embedding: column of the vectors.
-        id: column of the ids.
-        model: what made the vectors, where the file does not say.
-    """
-
-    columns: tuple[str, ...]
-    embedding: str
-    id: str
-    model: str
+    columns: tuple[str, ...]  # all of these must be there for a file to be of this product
+    embedding: str  # column of the vectors
+    id: str  # column of the ids
+    model: str  # what made the vectors, where the file does not say
 
 
 PRODUCTS = {
@@ -61,37 +54,25 @@ PRODUCTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Embeddings:
-    """Vectors of a file, read block by block, and its other columns, read whole.
+    """Vectors of a file, read block by block, and its other columns, read whole."""
 
-    Args:
-        file: where they are.
-        rows: N.
-        dim: D.
-        dtype: type to keep, ``float16`` or ``float32``.
-        columns: the other columns, N rows.
-        id_column: column of the ids; None if none has a usual name.
-        lonlat_columns: pairs of columns that may hold longitude and latitude.
-        model: name of the model that made them, if known.
-        metadata: recorded in the file.
-        pooling: how pixels became vectors, if known.
-    """
-
-    file: Path
-    rows: int
-    dim: int
-    dtype: str
-    columns: pd.DataFrame
-    id_column: str | None
+    file: Path  # where they are
+    rows: int  # N
+    dim: int  # D
+    dtype: str  # type to keep, ``float16`` or ``float32``
+    columns: pd.DataFrame  # the other columns, N rows
+    id_column: str | None  # column of the ids; None if none has a usual name
+    # pairs of columns that may hold longitude and latitude
     lonlat_columns: tuple[tuple[str | None, str | None], ...] = LONLAT
-    model: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
-    pooling: str = "as-imported"
+    model: str | None = None  # name of the model that made them, if known
+    metadata: dict[str, Any] = field(default_factory=dict)  # recorded in the file
+    pooling: str = "as-imported"  # how pixels became vectors, if known
 
     def digest(self) -> str:
         """sha256 of what the vectors were read from."""
         return sha256_of_file(self.file)
 
-    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+    def blocks(self) -> Iterator[tuple[int, Num[np.ndarray, "rows dim"]]]:
         """Yield first row and (n, D) vectors of each block; NaN for one that is missing or of another length."""
         raise AssertionError("defined by each kind of file")
 
@@ -157,7 +138,7 @@ class _Parquet(Embeddings):
     vectors: tuple[str, ...]  # one list column, or one column for every dimension
     linear: tuple[np.ndarray, ...] = ()  # scale and offset, (D,) each, of vectors that are quantized
 
-    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+    def blocks(self) -> Iterator[tuple[int, Num[np.ndarray, "rows dim"]]]:
         """See `Embeddings.blocks`."""
         start = 0
         with _parquet(self.file) as source:
@@ -331,7 +312,7 @@ class _Arrays(Embeddings):
                 return arrays[self.array]
         return open_hdf5(self.file)[self.array]
 
-    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+    def blocks(self) -> Iterator[tuple[int, Num[np.ndarray, "rows dim"]]]:
         """See `Embeddings.blocks`."""
         for start in range(0, self.rows, BLOCK_ROWS):
             yield start, np.asarray(self._vectors[start : start + BLOCK_ROWS])

@@ -41,9 +41,6 @@ def write_geoparquet(features: FeatureSet, target: Path, compact: Compact | None
         features: one split, with locations.
         target: the file to write.
         compact: vectors to write in place of its own, which are float32.
-
-    Raises:
-        RequestError: the samples have no locations, or the extra ``geo`` is not installed.
     """
     if features.lonlat is None:
         raise RequestError(f"{features.file} has no locations; export it with --to parquet")

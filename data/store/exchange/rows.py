@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float, Integer, Shaped
 
 from data.csvfile import read_csv
 from data.errors import RequestError
 from data.flags import ImportFlags
-from data.listing import SPLIT_NAMES
+from data.listing import SPLIT_NAMES, multi_hot
 from data.store.exchange.embeddings import PARQUET, Embeddings, readable
 from data.tables import COLUMNS, MISSING, names_in, number_in
 
@@ -22,29 +23,17 @@ SEPARATOR = ";"
 
 @dataclass(frozen=True)
 class Rows:
-    """Ids, labels, splits and locations of the vectors that are kept.
+    """Ids, labels, splits and locations of the vectors that are kept."""
 
-    Args:
-        keep: (N,) booleans over the rows of the file.
-        ids: of the kept rows.
-        labels: (n, K) uint8 or (n,) int64; -1 where the file has none.
-        class_names: K names; none for an unlabelled set.
-        splits: (n,) names.
-        lonlat: (n, 2) degrees, or None.
-        geometry: (n,) hexadecimal WKB, or None.
-        dropped: rows left out, by reason.
-        how_split: where the splits come from.
-    """
-
-    keep: np.ndarray
-    ids: list[str]
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-    splits: np.ndarray
-    lonlat: np.ndarray | None
-    geometry: np.ndarray | None
-    dropped: dict[str, int]
-    how_split: str
+    keep: Bool[np.ndarray, " rows"]  # of the file
+    ids: list[str]  # of the kept rows
+    labels: Integer[np.ndarray, "samples ..."]  # (n, K) uint8 or (n,) int64; -1 where the file has none
+    class_names: tuple[str, ...]  # K names; none for an unlabelled set
+    splits: Shaped[np.ndarray, " samples"]  # names
+    lonlat: Float[np.ndarray, "samples 2"] | None  # degrees
+    geometry: Shaped[np.ndarray, " samples"] | None  # hexadecimal WKB
+    dropped: dict[str, int]  # rows left out, by reason
+    how_split: str  # where the splits come from
 
 
 def read_rows(flags: ImportFlags, source: Embeddings) -> Rows:
@@ -104,18 +93,14 @@ class _Problems:
         return {reason: int(bad.sum()) for reason, bad in self.found.items() if bad.any()}
 
     def keep(self, *, drop: bool) -> np.ndarray:
-        """(N,) rows that can be used.
-
-        Raises:
-            RequestError: some cannot, and `drop` is off.
-        """
+        """(N,) rows that can be used."""
         counts = self.dropped()
         if counts and not drop:
-            told = "; ".join(
+            shown = "; ".join(
                 f"{count} {reason}, first row {int(np.argmax(self.found[reason])) + 1}"
                 for reason, count in counts.items()
             )
-            raise RequestError(f"{self.file}: {told}; fix them, or skip those rows with --drop")
+            raise RequestError(f"{self.file}: {shown}; fix them, or skip those rows with --drop")
         return ~np.any(list(self.found.values()), axis=0)
 
 
@@ -172,16 +157,12 @@ def _labels(frame: pd.DataFrame, flags: ImportFlags, problems: _Problems) -> tup
         problems.add(f"with a list in {column} that cannot be read", unread)
         words = [one or [] for one in cells]
         names = sorted({name for one in words for name in one})
-        number: dict[Any, int] = {name: k for k, name in enumerate(names)}
-        labels = np.zeros((len(values), len(names)), np.uint8)
-        for row, one in enumerate(words):
-            labels[row, [number[name] for name in one]] = 1
-        return labels, tuple(names)
+        return multi_hot(words, names), tuple(names)
     keys = [None if gone else _class_key(value, column) for value, gone in zip(values, absent, strict=True)]
     kinds = {key for key in keys if key is not None}
     if len({type(kind) for kind in kinds}) > 1:
         raise RequestError(f"column {column} holds names and numbers; --label needs one or the other")
-    number = {kind: k for k, kind in enumerate(sorted(kinds))}  # numbers in their own order, not that of their text
+    number: dict[Any, int] = {kind: k for k, kind in enumerate(sorted(kinds))}  # not in that of their text
     return np.array([number.get(key, -1) for key in keys], np.int64), tuple(str(kind) for kind in number)
 
 
@@ -241,11 +222,7 @@ def _lonlat(frame: pd.DataFrame, flags: ImportFlags, source: Embeddings) -> np.n
 
 
 def _degrees(column: Any, file: Path) -> np.ndarray:
-    """(N,) float64; a comma may stand for the point, as spreadsheets write it.
-
-    Raises:
-        RequestError: a cell is no number.
-    """
+    """(N,) float64; a comma may stand for the point, as spreadsheets write it."""
     numbers = np.array([number_in(cell) for cell in column], np.float64)
     wrong = np.isnan(numbers) & ~np.array([np.ndim(cell) == 0 and bool(pd.isna(cell)) for cell in column], bool)
     if wrong.any():

@@ -15,16 +15,8 @@ MODELS_TITLE = "MODELS (--model; the first variant, input size, pooling, scaling
 DATASETS_TITLE = "DATASETS (--dataset; the first variant is the default)"
 
 
-def listing(names: Sequence[str] = (), *, width: int | None = None) -> str:
-    """All models and datasets, or those named.
-
-    Args:
-        names: of models or datasets; none means all.
-        width: columns; None means the terminal's, at most 120.
-
-    Raises:
-        RequestError: an unknown name.
-    """
+def catalogue(names: Sequence[str] = (), *, width: int | None = None) -> str:
+    """All models and datasets, or those named."""
     models, datasets = MODELS.names(), DATASETS.names()
     for name in names:
         if name not in (*models, *datasets):
