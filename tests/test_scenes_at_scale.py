@@ -10,6 +10,7 @@ from opening import open_split
 
 from data.flags import DataFlags
 from data.sources import scene
+from data.store import PartWriter
 from featurize.engines import local
 from featurize.flags import ModelFlags, RunFlags
 from featurize.job import Job
@@ -55,7 +56,7 @@ def test_an_interrupted_run_of_two_processes_ends_as_a_run_of_one(many, tmp_path
         return Job(model=ModelFlags(model="stats"), data=data, run=run, out=tmp_path / out)
 
     def second_of_two(task, writer, parts, meter):
-        other = task.part_writer(writer.file, writer.part_rows, "rank-1")
+        other = PartWriter(writer.file, **task.shape, part_rows=writer.part_rows, writer="rank-1")
         embed_parts(task, other, parts[1::2], meter)
         raise KeyboardInterrupt
 
