@@ -333,7 +333,7 @@ def test_features_of_v0_1_are_reused_as_before(images, capsys):
 
     class Source:
         labels, ids, lonlat, class_names = features.labels, features.ids, None, features.class_names
-        footprint = None
+        footprint = geometry = None
 
     with store.FeatureWriter(
         file, identity, rows=IMAGES, dim=features.features.shape[1], dtype="float32", part_rows=8

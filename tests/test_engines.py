@@ -229,7 +229,7 @@ def test_a_ray_worker_that_cannot_open_the_data_says_why_and_does_not_die(tmp_pa
     worker = ray.Worker(Job(model=ModelFlags(model="stats"), data=data, run=RunFlags()), "ray-1")
     settings, problem = worker.settings()
     assert settings == {} and "nowhere" in problem
-    assignment = Assignment(("test", 0), str(tmp_path / "test.h5"), 8, [0], {})
+    assignment = Assignment(("test", 0), str(tmp_path / "test.h5"), 8, None, [0], {})
     assert worker.make(assignment, [0]) == ({}, problem) and not list(tmp_path.iterdir())
 
 

@@ -61,7 +61,7 @@ class FeatureSet:
     views: tuple["FeatureSet", ...] = ()
     features_sha256: str | None = None
     not_finite: int = 0
-    footprint: Int32[np.ndarray, "samples 3"] | None = None
+    footprint: Int32[np.ndarray, "windows 3"] | None = None
     geometry = None  # read when asked for, see `read_geometries`
 
     @cached_property
