@@ -15,7 +15,9 @@ from sklearn.decomposition import PCA
 
 from data import command, store
 from data.errors import RequestError
+from data.flags import ImportFlags
 from data.store.exchange.geoparquet import write_geoparquet
+from data.store.exchange.importing import import_features
 from featurize.cli import app
 
 geopandas = pytest.importorskip("geopandas", reason="needs the extra geo")
@@ -52,6 +54,24 @@ def test_the_metadata_is_geoparquet_and_says_what_the_vectors_are(features, tmp_
     )
     assert emb["emb:dimensions"] == 5 and emb["identity"] == features.identity
     assert file.metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_samples_without_labels_are_imported_again(located, tmp_path):
+    features = located["test"]
+    write_geoparquet(dataclasses.replace(features, labels=np.full(len(features.ids), -1)), tmp_path / "a.parquet")
+    assert command.run(app, ["import", str(tmp_path / "a.parquet"), "--name", "again", "--out", str(tmp_path)]) == 0
+
+
+def test_damage_of_an_exported_page_is_found(features, tmp_path):
+    write_geoparquet(features, file := tmp_path / "a.parquet")
+    group, content = pq.ParquetFile(file).metadata.row_group(0), bytearray(file.read_bytes())
+    chunk = next(
+        one for one in map(group.column, range(group.num_columns)) if one.path_in_schema.startswith("embedding")
+    )
+    content[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(RequestError, match="cannot be read"):
+        import_features(file, ImportFlags(name="again"), tmp_path)
 
 
 def test_neighbouring_rows_are_neighbouring_places(features, tmp_path):

@@ -54,7 +54,8 @@ def read_rows(flags: ImportFlags, source: Embeddings) -> Rows:
     if flags.table:
         frame = _joined(frame, ids, flags, problems)
     labels, names = _labels(frame, flags, problems)
-    lonlat, geometry = _lonlat(frame, flags, source), source.geometries()
+    with readable(source.file):
+        lonlat, geometry = _lonlat(frame, flags, source), source.geometries()
     words, how = _splits(frame, flags, problems)
     keep = problems.keep(drop=flags.drop)
     if not keep.any():
@@ -142,7 +143,8 @@ def _as_numbers(column: pd.Series) -> pd.Series:
 
 
 def _labels(frame: pd.DataFrame, flags: ImportFlags, problems: _Problems) -> tuple[np.ndarray, tuple[str, ...]]:
-    column = flags.label or next((name for name in ("label", "labels", "class") if name in frame), None)
+    usual = (name for name in ("label", "labels", "class") if name in frame and frame[name].notna().any())
+    column = flags.label or next(usual, None)
     if column is None:
         return np.full(len(frame), -1, np.int64), ()
     if column not in frame:
