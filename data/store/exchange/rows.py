@@ -143,7 +143,8 @@ def _as_numbers(column: pd.Series) -> pd.Series:
 
 
 def _labels(frame: pd.DataFrame, flags: ImportFlags, problems: _Problems) -> tuple[np.ndarray, tuple[str, ...]]:
-    usual = (name for name in ("label", "labels", "class") if name in frame and frame[name].notna().any())
+    given = frame.dropna(axis=1, how="all")
+    usual = (name for name in ("label", "labels", "class") if name in given)
     column = flags.label or next(usual, None)
     if column is None:
         return np.full(len(frame), -1, np.int64), ()
