@@ -33,7 +33,7 @@ def run_all(folder, *labels, tile=32, stride=16, kind="linear", root=None, model
     made = ["--model", model, "--dataset", "scene", *where, "--labels", *map(str, labels), "--out", str(out)]
     assert command.run(featurize, [*made, "--device", "cpu"]) == 0
     assert command.run(probe, ["--kind", kind, "--protocol", "map", "--out", str(out)]) == 0
-    return max((runs.read_run(one) for one in paths.run_folders(out)), key=lambda run: run.record["created"])
+    return runs.read_run(max(paths.run_folders(out), key=lambda folder: (folder / "run.json").stat().st_mtime_ns))
 
 
 def predict(run, to, *more):
