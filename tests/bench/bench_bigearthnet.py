@@ -85,7 +85,9 @@ def patches(count: int, place: Callable[..., Any]) -> Iterator[Path]:
 
 def make(root: Path) -> None:
     """Patches of random pixels."""
-    from data.sources.bigearthnet import BANDS, CLASSES_19, FLAGS, SIDES
+    from data.nomenclature import CLASSES_19
+    from data.sources._bigearthnet_patches import BANDS, FLAGS
+    from data.sources.bigearthnet import SIDES
 
     rng, rows = np.random.default_rng(0), []
     for number in range(DIFFERENT):

@@ -20,7 +20,8 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
 from data.nomenclature import CLASSES_19
-from data.sources.bigearthnet import BANDS, SIDES
+from data.sources._bigearthnet_patches import BANDS
+from data.sources.bigearthnet import SIDES
 from data.sources.eurosat import NAMES
 
 SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}  # of the tiles
