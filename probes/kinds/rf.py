@@ -21,10 +21,12 @@ TREES_PER_STEP = 4  # and thread
 
 
 def candidates(rows: int) -> list[dict[str, Any]]:
-    """Hyper-parameters to try, the smallest trees first; with more than `LARGE` training rows, leaves are larger."""
-    leaves = (10, 1) if rows <= LARGE else (50, 10)
+    """Hyper-parameters to try, the smallest trees first; above `LARGE` training rows, other ones."""
+    leaves, part = ((10, 1), {}) if rows <= LARGE else ((50, 10), {"max_samples": LARGE})
     return [
-        {"n_estimators": TREES, "max_depth": depth, "min_samples_leaf": leaf} for depth in (8, None) for leaf in leaves
+        {"n_estimators": TREES, "max_depth": depth, "min_samples_leaf": leaf} | part
+        for depth in (8, None)
+        for leaf in leaves
     ]
 
 

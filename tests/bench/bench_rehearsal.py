@@ -82,9 +82,10 @@ def _rehearse(count: int, model: str) -> list[dict[str, Any]]:
 
     if model == "stats":
         step("tree", [sys.executable, "-c", MAKE_TREE, str(tree), str(count), str(SHARED)], tree)
-    for name, words in _steps(model, tree, out).items():
+    steps = _steps(model, tree, out)
+    for name, words in steps.items():
         step(name, words, out)
-    return [{"step": name} | row for name, row in rows.items()]
+    return [{"step": name} | rows[name] for name in ("tree", *steps) if name in rows]
 
 
 def _steps(model: str, tree: Path, out: Path) -> dict[str, list[str]]:
