@@ -316,9 +316,10 @@ def export(
         raise unknown("format", to, formats)
 
     from data import store  # deferred: numpy and h5py
+    from data.store.exchange.export import export as write_export  # pyarrow too
 
     origins = _origins(store.read_identity(path)[0]) if stac else None
-    for written in store.export(path, to, pca=pca, quantize=quantize, origins=origins):
+    for written in write_export(path, to, pca=pca, quantize=quantize, origins=origins):
         print(f"wrote {written}")
 
 

@@ -16,6 +16,7 @@ from data.asked import running
 from data.errors import RequestError
 from data.flags import ImportFlags
 from data.store.exchange import embeddings
+from data.store.exchange.export import export
 from data.store.exchange.importing import import_features
 from featurize.repair import repair
 from probes.inputs import read_splits
@@ -173,7 +174,7 @@ def test_clay_is_imported_whole(tmp_path, shared):
     assert (clay.labels == -1).all() and clay.identity["encoder"]["name"] == "clay-v0"
     (output,) = run_view("umap", ViewRequest(out=tmp_path / "runs"), points=60)
     assert output.title == "UMAP" and output.file("png")
-    again = pq.read_table(store.export(clay.file, "geoparquet")[0]).to_pandas().set_index("id").loc[clay.ids]
+    again = pq.read_table(export(clay.file, "geoparquet")[0]).to_pandas().set_index("id").loc[clay.ids]
     shapes = [shapely.from_wkb(list(column)) for column in (again["geometry"], table.column("geometry").to_pylist())]
     assert shapely.equals_identical(*shapes).all() and len(again) == 417
     assert np.array_equal(np.stack(again["embedding"]), clay.features)

@@ -13,6 +13,7 @@ from made_runs import rewrite
 
 from data import command, runs, store
 from data.errors import RequestError
+from data.store.exchange.export import export
 from probes import inputs, prediction
 from probes.card import PROBES
 from probes.cli import app
@@ -278,6 +279,6 @@ def test_images_without_labels_are_scored_and_not_fitted_on(made, tmp_path):
     assert set(pd.read_csv(tmp_path / "a.csv")["label"]) <= set(NAMES)
     with pytest.raises(RequestError, match="7 of 7 images have no label.*probe predict"):
         inputs.check_rows(store.read_features(file))
-    exported = pd.read_parquet(store.export(file, "parquet")[0])
+    exported = pd.read_parquet(export(file, "parquet")[0])
     assert set(exported["label"]) == {-1}
     assert exported["class"].isna().all()

@@ -10,7 +10,6 @@ finished file appears by one rename.
 
 from data.store.child import Damaged, inspected
 from data.store.collapse import collapse, effective_rank, spread_rows
-from data.store.exchange.export import export
 from data.store.fusion import block_weights, fused_folder, is_fused, joined
 from data.store.identity import (
     DIGESTED,

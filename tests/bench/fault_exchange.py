@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data.store.exchange.export import export
 from tests.bench.fault_targets import Target, run_command
 from tests.bench.pairs import PROJECT
 
@@ -57,12 +58,11 @@ class _Export(Target):
     to = ""
 
     def prepare(self) -> None:
-        from data import store
 
         self.place.mkdir()
         source = next((self.root / "scene" / "runs" / "features").glob("*/*/test.h5"))
         shutil.copy(source, self.place / "test.h5")
-        store.export(self.place / "test.h5", self.to)
+        export(self.place / "test.h5", self.to)
 
     def choose(self) -> list[Path]:
         return [self.place / f"test.{self.to}"]
