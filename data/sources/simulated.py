@@ -23,6 +23,8 @@ from data.errors import RequestError
 from data.flags import DatasetRequest
 from data.nomenclature import CLASSES_19 as CLASSES
 from data.registry import DatasetCard
+from data.sources import _fields as fields
+from data.sources._fields import PIXELS
 
 CARD = DatasetCard(
     title="Simulated scenes in BigEarthNet's 19 classes",
@@ -41,7 +43,6 @@ SIZES = {
     "small": {"train": 3_000, "val": 1_000, "test": 1_000},
     "full": {"train": 237_871, "val": 122_342, "test": 119_825},  # BigEarthNet v2's
 }
-PIXELS = 120  # a side, at 10 m
 LEAST_SHARE = 0.03  # of a patch, for every labelled class
 BANDS = tuple((SENTINEL1 | SENTINEL2)[name] for name in BAND_SETS["s1s2"])
 OPTICAL = BAND_SETS["s2-12"]
@@ -193,8 +194,6 @@ _COMPOSITION = np.array([[shares.get(cover, 0.0) for cover in COVERS] for _, sha
 _LAYOUT = np.array([("patches", "large", "small").index(layout) for layout, _ in COMPOSITION])
 _BLOCK = 1024  # labels are drawn in blocks, so that a longer split begins with the same samples
 _PLACES = 2 + len(BANDS)  # numbers of generators: 0 draws labels, 1 pixels, the others the noise of a band
-_SLOTS = 64  # parcels of a scene share this many random states; a power of two
-_Y, _X = np.mgrid[:PIXELS, :PIXELS].astype(np.float32) / (PIXELS - 1) - 0.5
 
 
 def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
@@ -238,7 +237,7 @@ class Simulated(EODataset):
                 pixels.append(decibel + 10 * np.log10(speckle + 1e-4))
             else:
                 seen = reflectance[OPTICAL.index(band.name)][units] * light
-                seen = _blurred(seen) if band.gsd_m == 10 else _averaged(seen, int(band.gsd_m or 10) // 10)
+                seen = fields.blurred(seen) if band.gsd_m == 10 else fields.averaged(seen, int(band.gsd_m or 10) // 10)
                 seen = 10_000 * seen + 60 * (noise.random(seen.shape, np.float32) - 0.5)  # deviation 17 DN
                 pixels.append((np.clip(seen, 1, 20_000) + 0.5).astype(np.uint16))
         return pixels
@@ -290,8 +289,8 @@ def draw_class_map(
 ) -> UInt8[np.ndarray, "height width"]:
     """Divide a patch among the classes present: each takes its share where its score is highest."""
     shares = LEAST_SHARE + (1 - LEAST_SHARE * len(present)) * scene.dirichlet(np.ones(len(present)))
-    along, across = _turned(scene.uniform(0, 2 * math.pi))
-    coast = along + 0.12 * _noise(scene, 6) + 0.03 * _noise(scene, 24)
+    along, across = fields.turned(scene.uniform(0, 2 * math.pi))
+    coast = along + 0.12 * fields.noise(scene, 6) + 0.03 * fields.noise(scene, 24)
     first = [MARINE, BEACHES, COASTAL_WETLANDS, INLAND_WATERS, INDUSTRIAL, URBAN]
     order = [k for k in first if k in present] + [k for k in scene.permutation(present) if k not in first]
     left = np.arange(PIXELS * PIXELS)
@@ -304,12 +303,12 @@ def draw_class_map(
             score = -np.abs(across - bends + scene.uniform(-0.3, 0.3))  # a river: nearest to a meandering line
         elif k in (URBAN, INDUSTRIAL):
             x, y = scene.uniform(-0.45, 0.45, 2)
-            score = 0.12 * _noise(scene, 16) - np.hypot(_X - x, _Y - y)
+            score = 0.12 * fields.noise(scene, 16) - np.hypot(fields.X - x, fields.Y - y)
         elif _LAYOUT[k]:
-            field = scene.standard_normal(_SLOTS, np.float32)[_parcels(scene, 14, 24)]
-            score = 0.5 * field + 1.0 * _noise(scene, 4)
+            field = scene.standard_normal(fields.SLOTS, np.float32)[fields.parcels(scene, 14, 24)]
+            score = 0.5 * field + 1.0 * fields.noise(scene, 4)
         else:
-            score = _noise(scene, 5) + 0.4 * _noise(scene, 16)
+            score = fields.noise(scene, 5) + 0.4 * fields.noise(scene, 16)
         wanted = round(shares[list(present).index(k)] * PIXELS * PIXELS)
         best = np.argpartition(-score.ravel()[left], wanted - 1)
         classes[left[best[:wanted]]] = k
@@ -337,7 +336,7 @@ def draw_surface(
     cover, parcel, fine = _draw_cover(scene, classes)
     dry = ~_WET[cover]
     covers, units = _compact(cover)
-    units = units * _SLOTS + parcel * dry  # water has no parcels
+    units = units * fields.SLOTS + parcel * dry  # water has no parcels
 
     # Season: greenness falls from July to January, unevenly from place to place; the sun stands lower.
     summer = 0.5 + 0.5 * np.cos(2 * np.pi * (scene.uniform(0, 12) - 6.5) / 12)
@@ -350,7 +349,7 @@ def draw_surface(
 
     # Reflectance: each scene has its own soils and plants, each parcel its own state of them.
     apart = 0.8 * scene.standard_normal((len(covers), 1, 10), np.float32)
-    apart = apart + 0.7 * scene.standard_normal((len(covers), _SLOTS, 10), np.float32)
+    apart = apart + 0.7 * scene.standard_normal((len(covers), fields.SLOTS, 10), np.float32)
     mixture = share[:, None] * np.exp(_SPREAD[covers, None, None] * apart)
     mixture /= mixture.sum(axis=2, keepdims=True)
     tilt = np.linspace(-1, 1, len(OPTICAL))
@@ -362,10 +361,10 @@ def draw_surface(
     # Backscatter: wetness and incidence angle by scene, roughness by parcel, wind on water.
     wind = np.outer(_WET[covers], [1, 0.5]) * scene.normal(0, 3)
     decibel = _DECIBEL[covers] + wind + scene.normal(0, 1.2, 2) + scene.normal(0, 0.8, (len(covers), 2))
-    decibel = decibel[:, None] + 0.8 * scene.standard_normal((len(covers), _SLOTS, 2), np.float32)
+    decibel = decibel[:, None] + 0.8 * scene.standard_normal((len(covers), fields.SLOTS, 2), np.float32)
     backscatter = decibel.reshape(-1, 2).astype(np.float32)
 
-    relief = scene.gamma(1.2, 0.05) * _noise(scene, 8)
+    relief = scene.gamma(1.2, 0.05) * fields.noise(scene, 8)
     light = 1 + _TEXTURE[cover] * fine + relief * dry
     return (
         units,
@@ -382,15 +381,15 @@ def _draw_cover(scene: np.random.Generator, classes: np.ndarray) -> tuple[np.nda
     """
     present = np.flatnonzero(np.bincount(classes.ravel()))
     layout = _LAYOUT[classes]
-    fine = _blurred(scene.random(classes.shape, np.float32) - 0.5) * (12**0.5 / 0.375)  # of unit variance
-    parcel = _parcels(scene, 12, 30)
-    pick = scene.random(_SLOTS, np.float32)[parcel]
+    fine = fields.blurred(scene.random(classes.shape, np.float32) - 0.5) * (12**0.5 / 0.375)  # of unit variance
+    parcel = fields.parcels(scene, 12, 30)
+    pick = scene.random(fields.SLOTS, np.float32)[parcel]
     if 2 in _LAYOUT[present]:
-        small = _parcels(scene, 4, 9)
+        small = fields.parcels(scene, 4, 9)
         parcel = np.where(layout == 2, small, parcel)
-        pick = np.where(layout == 2, scene.random(_SLOTS, np.float32)[small], pick)
+        pick = np.where(layout == 2, scene.random(fields.SLOTS, np.float32)[small], pick)
     if 0 in _LAYOUT[present]:
-        pick = np.where(layout == 0, ndtr((_noise(scene, 30) + 0.6 * fine) / math.hypot(1, 0.6)), pick)
+        pick = np.where(layout == 0, ndtr((fields.noise(scene, 30) + 0.6 * fine) / math.hypot(1, 0.6)), pick)
     cover = np.zeros(classes.shape, np.intp)
     for k in present:
         shares = scene.standard_gamma(4 * _COMPOSITION[k]) + 1e-9 * _COMPOSITION[k]
@@ -400,7 +399,7 @@ def _draw_cover(scene: np.random.Generator, classes: np.ndarray) -> tuple[np.nda
     town = classes <= INDUSTRIAL
     if town.any():
         block = scene.uniform(6, 11)
-        u, v = _turned(scene.uniform(0, math.pi))
+        u, v = fields.turned(scene.uniform(0, math.pi))
         streets = ((u * PIXELS) % block < 1) | ((v * PIXELS) % (1.6 * block) < 1)
         cover[town & streets] = _COVER["street"]
     return cover, parcel, fine
@@ -410,52 +409,3 @@ def _compact(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The sorted numbers that occur, and the index of each pixel's number among them."""
     occurs = np.bincount(numbers.ravel()) > 0
     return np.flatnonzero(occurs), (occurs.cumsum() - 1)[numbers]
-
-
-def _noise(scene: np.random.Generator, cells: int) -> np.ndarray:
-    """Smooth random field of unit variance, (120, 120), with `cells` independent values per side."""
-    # Gathers instead of a matrix product: BLAS would start threads for it, and many readers run side by side.
-    low, weight_low, weight_high = _GROW[cells]
-    values = scene.standard_normal((cells, cells), np.float32)
-    rows = values[low] * weight_low[:, None] + values[low + 1] * weight_high[:, None]
-    return rows[:, low] * weight_low + rows[:, low + 1] * weight_high
-
-
-def _parcels(scene: np.random.Generator, least: float, most: float) -> np.ndarray:
-    """State number of every pixel's parcel, (120, 120): strips of fields, `least` to `most` pixels wide."""
-    u, v = _turned(scene.uniform(0, math.pi))
-    strip = np.floor((u * PIXELS + 1.5 * _noise(scene, 4)) / scene.uniform(least, most)).astype(np.int32)
-    length = scene.uniform(least, 2 * most, _SLOTS).astype(np.float32)[strip & (_SLOTS - 1)]
-    start = scene.random(_SLOTS, np.float32)[strip & (_SLOTS - 1)]
-    return (strip * 17 + np.floor(v * PIXELS / length + start).astype(np.int32) * 5) & (_SLOTS - 1)
-
-
-def _turned(angle: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel coordinates, -0.5 to 0.5 across the patch, rotated by an angle in radians."""
-    return _X * math.cos(angle) + _Y * math.sin(angle), _Y * math.cos(angle) - _X * math.sin(angle)
-
-
-def _interpolation(cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each of 120 pixels the cell below, its weight and the next cell's: cosine, weights of unit length."""
-    position = np.linspace(0, cells - 1, PIXELS)
-    low = np.minimum(position.astype(int), cells - 2)
-    high = 0.5 - 0.5 * np.cos(np.pi * (position - low))
-    length = np.hypot(high, 1 - high)
-    return low, ((1 - high) / length).astype(np.float32), (high / length).astype(np.float32)
-
-
-def _blurred(image: np.ndarray) -> np.ndarray:
-    """Blur like a 10 m band's point spread function: weights 1 2 1 across and down, edges repeated."""
-    image = np.pad(image, 1, "edge")
-    image = image[:-2] + 2 * image[1:-1] + image[2:]
-    return (image[:, :-2] + 2 * image[:, 1:-1] + image[:, 2:]) / 16
-
-
-def _averaged(image: np.ndarray, size: int) -> np.ndarray:
-    """Means over squares of `size` pixels: the pixels of a coarser band."""
-    none = np.zeros((), image.dtype)
-    rows = sum((image[start::size] for start in range(size)), none)
-    return sum((rows[:, start::size] for start in range(size)), none) / size**2
-
-
-_GROW = {cells: _interpolation(cells) for cells in (4, 5, 6, 8, 16, 24, 30)}
