@@ -68,8 +68,8 @@ def resplit(splits: dict[str, FeatureSet], by: str, *, buffer_km: float = 0, see
     for name, one, chosen in zip(present, sets, rows, strict=True):
         about = [ids[row] for row in chosen], labels[chosen], lonlat[chosen]
         split = {"name": name, "rows": len(chosen), **sample_digests(*about), "resplit": how}
-        part = replace(one, features=features[chosen], identity=one.identity | {"split": split}, features_sha256=None)
-        found[name] = replace(part, ids=about[0], labels=about[1], lonlat=about[2])
+        rest = {"identity": one.identity | {"split": split}, "features_sha256": None}
+        found[name] = replace(one, features=features[chosen], ids=about[0], labels=about[1], lonlat=about[2], **rest)
     return found
 
 

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Integer, Num
+from jaxtyping import Float, Float32, Float64, Integer, Num, Shaped
 from threadpoolctl import threadpool_limits
 
 from data.command import progress
@@ -74,7 +74,7 @@ def score_block(
 
 
 def in_columns(
-    given: Float[np.ndarray, "samples seen"], seen: Num[np.ndarray, " seen"], *, classes: int, multilabel: bool
+    given: Float[np.ndarray, "samples seen"], seen: Shaped[np.ndarray, " seen"], *, classes: int, multilabel: bool
 ) -> Float32[np.ndarray, "samples {classes}"]:
     """Probabilities of the classes `seen` in train as one column per class; a class that is not in train scores 0.
 
