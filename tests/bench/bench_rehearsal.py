@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -213,7 +214,11 @@ def _document(table: pd.DataFrame, rcf: list[dict[str, Any]], larger: float) -> 
             f"{row['peak_mb x']:.1f} |"
         )
     lines += ["", "Views that have nothing to show here, and say so:", ""]
-    lines += [f"- `{row['step']}`: {row['refused']}" for row in rows if isinstance(row.get("refused"), str)]
+    lines += [
+        f"- `{row['step']}`: {re.sub(r'/[^ ;]+/out', 'OUT', row['refused'])}"
+        for row in rows
+        if isinstance(row.get("refused"), str)
+    ]
     lines += [
         "",
         "| Probe | Fit chosen, s | Search, s | Total, s | Candidates | Chosen | mAP macro | F2 macro, tuned |",
