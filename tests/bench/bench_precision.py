@@ -95,5 +95,5 @@ def _accuracy(name: str, weights: str, words: list[str]) -> dict[str, float]:
                 done = [sys.executable, "-m", *command, "--out", folder]
                 subprocess.run(done, cwd=PROJECT, check=True, capture_output=True)
             (file,) = Path(folder).rglob("run.json")
-            found[precision] = json.loads(file.read_text())["metrics"]["test"]["argmax"]["accuracy"]
+            found[precision] = json.loads(file.read_text())["metrics"]["test"]["half"]["accuracy"]
     return {one: round(value, 4) for one, value in found.items()}

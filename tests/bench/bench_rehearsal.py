@@ -230,8 +230,9 @@ def _document(table: pd.DataFrame, rcf: list[dict[str, Any]], larger: float) -> 
             f"| {kind} | {seconds['fit']:,.0f} | {seconds['search']:,.0f} | {seconds['total']:,.0f} | {run['tried']} | "
             f"{chosen} | {run['map_macro']:.3f} | {run['f2_macro_tuned']:.3f} |"
         )
-    lines += ["", f"## Random convolutional features, {SMALL:,} patches", ""]
-    lines += ["| Step | Seconds | CPU s | Peak MB | Disk MB |", "| --- | ---: | ---: | ---: | ---: |"]
+    if rcf:
+        lines += ["", f"## Random convolutional features, {SMALL:,} patches", ""]
+        lines += ["| Step | Seconds | CPU s | Peak MB | Disk MB |", "| --- | ---: | ---: | ---: | ---: |"]
     for row in rcf:
         figures = f"{row['seconds']:,.0f} | {row['cpu_s']:,.0f} | {row['peak_mb']:,.0f} | {row['disk_mb']:,.0f}"
         lines.append(f"| {row['step']} | {figures} |")
