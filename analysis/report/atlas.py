@@ -37,12 +37,15 @@ def write_atlas(
         The files, and a line for each dataset whose pictures cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files, notes = [], []
+    files, notes, read = [], [], {}
     for one in shown:
         if one.points is None:
             continue
+        same = one.dataset, tuple(one.ids)  # encoders share their samples' pictures
         try:
-            images = _pictures(one, pictures, root)
+            if same not in read:
+                read[same] = _pictures(one, pictures, root)
+            images = read[same]
         except DiskError:
             raise
         except RequestError as error:

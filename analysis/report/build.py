@@ -46,6 +46,7 @@ def build(request: ViewRequest, options: dict[str, Any]) -> Path:
 
 
 def _write(request: ViewRequest, found: list[EncoderResults], folder: Path, options: dict[str, Any]) -> None:
+    root = Path(options["data_root"]) if options["data_root"] else None
     layouts = {name: options[name] for name in ("points", "fit_on", "fast")}
     outputs, failures = _draw_views(request, folder / "figures")
     say("report: writing the page ...")
@@ -53,10 +54,9 @@ def _write(request: ViewRequest, found: list[EncoderResults], folder: Path, opti
     answers = answer.answers(request.find_runs(), request.rules[-1], failures)
     interactive = explorer.explorer(
         shown, request.rules, pictures=options["pictures"], best=answers[0].best if answers else None,
-        root=Path(options["data_root"]) if options["data_root"] else None, cache=paths.layout_cache(request.out),
+        root=root, cache=paths.layout_cache(request.out),
     )  # fmt: skip
     if options["atlas"]:
-        root = Path(options["data_root"]) if options["data_root"] else None
         files, notes = atlas.write_atlas(
             shown, request.rules[-1], folder / "atlas", pictures=options["pictures"], root=root
         )

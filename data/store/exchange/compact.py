@@ -10,7 +10,7 @@ from jaxtyping import Float, Float32, Shaped
 
 from data import paths
 from data.errors import RequestError
-from data.store.reader import FeatureSet, read_features
+from data.store.reader import FeatureSet, read_features, splits_in
 
 LEVELS = 254  # -127 to 127
 PROBE_ROWS = 20_000  # at most, for the comparison
@@ -49,22 +49,15 @@ def compacted(features: FeatureSet, pca: int | None, quantize: str | None) -> Co
     """
     if not pca and not quantize:
         return Compact(features.features.astype(np.float32))
-    beside = {split: paths.feature_file(features.file.parent, split) for split in ("train", "val", "test")}
-    held = {split: read_features(file) for split, file in beside.items() if file.exists()}
+    beside = {split: paths.feature_file(features.file.parent, split) for split in splits_in(features.file.parent)}
+    held = {split: features if file == features.file else read_features(file) for split, file in beside.items()}
     fitted = _Fitted(held.get("train", features).features.astype(np.float32), pca)
     change = fitted.codes if quantize else fitted.reduced
     back = (lambda values: fitted.decoded(fitted.codes(values))) if quantize else fitted.reduced
-    quantization = {
-        "method": "linear",
-        "original_dtype": "float32",
-        "quantized_dtype": "int8",
-        "scale": fitted.range[0].tolist(),
-        "offset": fitted.range[1].tolist(),
-    }
     return Compact(
         vectors=change(features.features.astype(np.float32)),
         pca={"dimensions": pca, "explained_variance": fitted.explained} if pca else None,
-        quantization=quantization if quantize else None,
+        quantization=fitted.quantization() if quantize else None,
         scores=_probe_scores(held, back),
     )
 
@@ -92,6 +85,11 @@ class _Fitted:
         values = self.reduced(self._vectors)
         least, most = np.nanmin(values, axis=0).astype(np.float64), np.nanmax(values, axis=0).astype(np.float64)
         return np.maximum(most - least, np.finfo(np.float32).tiny) / LEVELS, (most + least) / 2
+
+    def quantization(self) -> dict[str, Any]:
+        scale, offset = (values.tolist() for values in self.range)
+        kinds = {"method": "linear", "original_dtype": "float32", "quantized_dtype": "int8"}
+        return kinds | {"scale": scale, "offset": offset}
 
     def codes(self, vectors: Float32[np.ndarray, "samples dim"]) -> Shaped[np.ndarray, "samples kept"]:
         scale, offset = self.range
