@@ -1,6 +1,7 @@
 """Several models on several datasets: each pair in turn, and a table of what was made, reused and failed."""
 
 import itertools
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -8,6 +9,8 @@ from pathlib import Path
 
 from data.asked import running_one
 from data.errors import DiskError, RequestError
+
+NAMED = r"[\w.:/-]+="  # how a value for one name begins
 
 
 def several(*given: str | None) -> bool:
@@ -23,6 +26,30 @@ def names_in(given: str | None) -> list[str | None]:
     if "" in names:
         raise RequestError(f"'{given}': a name is missing next to a comma")
     return [*names]
+
+
+def own_values(flag: str, names: str | None, given: dict[str, str | None]) -> dict[str | None, dict[str, str | None]]:
+    """Values of other flags for each name of a list: ``small`` is for all, ``dinov2=small,dofa=base`` for those named.
+
+    Args:
+        flag: that of the list, ``--model`` or ``--dataset``.
+        names: the list, comma-separated.
+        given: values by field, such as ``variant``.
+
+    Raises:
+        RequestError: a value is for a name that is not in the list.
+    """
+    found = {name: dict(given) for name in names_in(names)}
+    for field, value in given.items():
+        if not value or not re.match(NAMED, value):
+            continue
+        each = dict(part.split("=", 1) for part in re.split(rf",(?={NAMED})", value))
+        if others := [name for name in each if name not in found]:
+            shown = f"--{field.replace('_', '-')} {value}"
+            raise RequestError(f"{shown}: {others[0]} is not in {flag} {names}; name those, or give one value for all")
+        for name, values in found.items():
+            values[field] = each.get(str(name))
+    return found
 
 
 def run_pairs(

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from data import command, paths
 from data.errors import RequestError, unknown
 from data.flags import ANY, DEFAULT_DATASET, DataFlags, ImportFlags
-from data.pairs import names_in, run_pairs, several
+from data.pairs import own_values, run_pairs, several
 from data.problems import Kind, Problem
 from data.registry import DATASETS
 from data.scene.flags import LabelFlags
@@ -31,6 +31,8 @@ app = command.new_app(
 )
 
 Switch = Parameter(negative="")
+OWN_OF_MODEL = ("bands", "pooling", "normalize", "weights", "variant", "layer")  # in lists, each may have its own
+OWN_OF_DATA = ("dataset_variant", "partition")
 
 
 @app.default
@@ -38,7 +40,9 @@ def featurize(*, flags: FeaturizeFlags, dry_run: Annotated[bool, Switch] = False
     """Extract features, or reuse them if they exist with the same settings; an interrupted run resumes.
 
     --model and --dataset accept lists, such as --model dofa,stats --dataset eurosat,folder: every pair is made in turn,
-    one that fails does not stop the others, and a table says what was made, reused and failed.
+    one that fails does not stop the others, and a table says what was made, reused and failed. --variant, --weights,
+    --bands, --pooling, --normalize, --layer, --dataset-variant and --partition then take one value for all, or one for
+    each: --variant dinov2=small,galileo=nano; what is not named has its default.
 
     Args:
         flags: Which encoder, which samples, and how to run.
@@ -49,13 +53,16 @@ def featurize(*, flags: FeaturizeFlags, dry_run: Annotated[bool, Switch] = False
         return forecast(job) if dry_run else run_job(job, labels)
     if job.run.chosen_engine() == "torchrun":
         raise RequestError("lists of models or datasets need --engine local or ray; give one command per pair")
-    for name in names_in(flags.model):
+    models = own_values("--model", flags.model, {name: getattr(flags, name) for name in OWN_OF_MODEL})
+    datasets = own_values("--dataset", flags.dataset, {name: getattr(flags, name) for name in OWN_OF_DATA})
+    for name in models:
         MODELS.check(str(name))
-    for name in names_in(flags.dataset):
+    for name in datasets:
         DATASETS.check(name or DEFAULT_DATASET)
 
     def one(model: str | None, dataset: str | None) -> int:
-        pair = replace(job, model=replace(job.model, model=model), data=replace(job.data, dataset=dataset))
+        own = {"model": replace(job.model, model=str(model), **models[model])}
+        pair = replace(job, **own, data=replace(job.data, dataset=dataset, **datasets[dataset]))
         return forecast(pair) if dry_run else run_job(pair, labels)
 
     def written() -> list[Path]:

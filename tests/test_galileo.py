@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from data.bands import BAND_SETS, SENTINEL1, SENTINEL2
+from data.bands import SENTINEL1, SENTINEL2
 from data.errors import RequestError
 from featurize.encoder import EncoderRequest
 from featurize.models import galileo
+from tests import galileo_cases as cases
+from tests.galileo_cases import S2
 
 BANDS = SENTINEL1 | SENTINEL2
-S2 = BAND_SETS["s2-10"]
 
 
 def build(names, weights="random", pooling="mean"):
@@ -21,31 +22,24 @@ def build(names, weights="random", pooling="mean"):
     return galileo.build(request).eval().requires_grad_(False)
 
 
-def images(names, side, count=2):
-    """Values that any program can make again: dB from -25 to 0, digital numbers from 200 to 4,000."""
-    place = torch.arange(count * len(names) * side * side, dtype=torch.float64).reshape(count, len(names), side, side)
-    share = (place * 0.7548776662466927) % 1
-    radar = torch.tensor([name in SENTINEL1 for name in names]).reshape(1, -1, 1, 1)
-    return torch.where(radar, -25 + 25 * share, 200 + 3800 * share).float()
+def images(names, side):
+    return torch.from_numpy(cases.made(names, side))
 
 
-# First six numbers of the second image's features: single_file_galileo.py of nasaharvest/galileo with the nano weights,
-# month 5, 10 m, bands scaled by config/normalization.json, mean of the visible tokens after the norm.
-PUBLISHED = [
-    (S2, 64, [-0.0247, -0.08089, 0.17158, 0.07338, -0.0057, 0.02787]),
-    (("VV", "VH", *S2), 32, [-0.02781, -0.08164, 0.12622, 0.08154, 0.04016, -0.00079]),
-    (("VV", "VH"), 30, [0.0129, 0.00899, 0.09744, 0.04412, 0.06341, -0.01195]),
-    (("B02", "B03", "B04"), 25, [0.01032, 0.00425, 0.13245, -0.00825, 0.04507, 0.0158]),
-    (S2, 7, [-0.01809, -0.10779, 0.04591, 0.10347, 0.0337, -0.04209]),
-]
-
-
-@pytest.mark.parametrize(("names", "side", "published"), PUBLISHED)
-def test_features_equal_the_authors_code(shared, names, side, published):
-    encoder = build(names, str(shared / "weights" / "galileo-nano" / "encoder.pt"))
-    features = encoder(images(names, side))
-    assert features.shape == (2, 128)
-    assert np.abs(features[1, :6].numpy() - published).max() < 1e-4
+@pytest.mark.parametrize("case", [*cases.MADE, *cases.REAL])
+def test_features_equal_the_authors_code(shared, case):
+    if case in cases.MADE:
+        bands, side = cases.MADE[case]
+        pixels = cases.made(bands, side)
+    else:
+        bands = cases.REAL[case]
+        pixels = cases.tiles(shared, cases.first_of_each_class(cases.tile_names(shared)), bands)
+    encoder = build(bands, str(shared / "weights" / "galileo-nano" / "encoder.pt"))
+    with np.load(cases.VECTORS) as file:
+        published = file[case]
+    features = encoder(torch.from_numpy(pixels)).numpy()
+    assert features.shape == published.shape == (len(pixels), 128)
+    assert np.abs(features - published).max() < 1e-5
 
 
 def test_a_folder_of_weights_will_do(shared):

@@ -6,8 +6,8 @@ from PIL import Image
 
 from analysis.cli import app as analyze
 from data import command, runs
-from data.errors import DiskError
-from data.pairs import names_in, run_pairs
+from data.errors import DiskError, RequestError
+from data.pairs import names_in, own_values, run_pairs
 from featurize.cli import app as featurize
 from probes.cli import app as probe
 
@@ -33,7 +33,7 @@ def test_every_pair_is_made_reused_or_reported_as_failed(tmp_path, monkeypatch, 
     assert "made" not in capsys.readouterr().out and not list((tmp_path / "out").rglob("*.h5"))
 
     words = ["--model", "stats,croma", "--dataset", "simulated,folder", "--limit", "24", "--workers", "0"]
-    words += ["--data-root", str(folder_of_images), "--out", "out"]
+    words += ["--data-root", str(folder_of_images), "--weights", "croma=none.pt", "--out", "out"]
     assert command.run(featurize, words) == 1  # croma has no weights here
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:3] for line in lines if "made, 3 files" in line] == [
@@ -42,7 +42,7 @@ def test_every_pair_is_made_reused_or_reported_as_failed(tmp_path, monkeypatch, 
     ]
     assert sum("croma" in line and "failed" in line for line in lines) == 2
 
-    words[1] = "stats"
+    words = [word.replace(",croma", "") for word in words if not word.endswith("none.pt") and word != "--weights"]
     assert command.run(featurize, words) == 0
     assert capsys.readouterr().out.splitlines()[-1].split()[:3] == ["stats", "folder", "reused"]
 
@@ -77,3 +77,14 @@ def test_a_full_disk_ends_the_list():
 
 def test_names_of_a_list():
     assert names_in("a, b,a") == ["a", "b"] and names_in(None) == [None]
+
+
+def test_each_name_of_a_list_may_have_its_own_values():
+    given = {"variant": "a=small,c=b=c", "bands": "a=B02,B03,b=rgb", "weights": "random", "layer": None}
+    assert own_values("--model", "a,b,c", given) == {
+        "a": {"variant": "small", "bands": "B02,B03", "weights": "random", "layer": None},
+        "b": {"variant": None, "bands": "rgb", "weights": "random", "layer": None},
+        "c": {"variant": "b=c", "bands": None, "weights": "random", "layer": None},
+    }
+    with pytest.raises(RequestError, match="--variant d=small: d is not in --model a,b"):
+        own_values("--model", "a,b", {"variant": "d=small"})
