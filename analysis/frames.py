@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from data.errors import RequestError, unknown
+from data.errors import unknown
 from data.runs import Run
 from probes import pooling, protocols
 from probes.intervals import Interval
@@ -294,21 +294,6 @@ def with_names(frame: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
         model=[models[key] for key in zip(frame["dataset"], frame["encoder"], strict=True)],
         probe=[probes[key] for key in zip(frame["dataset"], frame["encoder"], frame["run"], strict=True)],
     )
-
-
-def only_group(runs: Sequence[Run]) -> list[Run]:
-    """These runs, if they are all of one encoder on one dataset.
-
-    Raises:
-        RequestError: they are not; the message lists the encoders and says which flag chooses.
-    """
-    groups = grouped(runs)
-    if len(groups) > 1:
-        raise RequestError(
-            f"runs of {len(groups)} feature sets fit; choose with --model and --dataset: "
-            + ", ".join(f"{dataset}/{encoder}" for dataset, encoder in groups)
-        )
-    return list(runs)
 
 
 def grouped(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:

@@ -26,18 +26,14 @@ AXIS_M, ECCENTRICITY2 = 6_378_137.0, 6.69437999014e-3
 
 @dataclass(frozen=True)
 class Nearness:
-    """For each of M samples the nearest of N others.
+    """For each of M samples what N others cover of it.
 
     Args:
-        metres: (M,) to the nearest centre.
-        nearest: (M,) its index.
         share: (M,) of the footprint that the most overlapping other covers; 0 where none does.
         covered_by: (M,) index of that one.
         touches: (M,) whether a footprint lies less than half a side away, overlapping ones included.
     """
 
-    metres: Float[np.ndarray, " samples"]
-    nearest: Int[np.ndarray, " samples"]
     share: Float[np.ndarray, " samples"]
     covered_by: Int[np.ndarray, " samples"]
     touches: Bool[np.ndarray, " samples"]
@@ -55,7 +51,6 @@ def nearness(
     """
     width, height = size_m or (1.0, 1.0)
     tree, points = KDTree(AXIS_M * on_globe(among)), AXIS_M * on_globe(of)
-    metres, nearest = tree.query(points)
     share, covered_by, touches = np.zeros(len(of)), np.zeros(len(of), int), np.zeros(len(of), bool)
     radius = 1.5 * np.hypot(width, height) * 1.01  # the sphere is not the ellipsoid
     for start in range(0, len(of), BLOCK):
@@ -67,7 +62,7 @@ def nearness(
         touches[mine[(np.maximum(beside, above) < 1.5) & bool(size_m)]] = True
         order = np.argsort(shared)  # the largest is written last
         share[mine[order]], covered_by[mine[order]] = shared[order], other[order]
-    return Nearness(metres, np.asarray(nearest), share, covered_by, touches)
+    return Nearness(share, covered_by, touches)
 
 
 def _offsets_m(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -52,7 +52,6 @@ class MapAccuracy:
         area: share of the area that is the class by the reference: error-adjusted area.
         area_interval: (K, 2) 95% interval of `area`.
         samples: n.
-        by_stratum: sample counts.
     """
 
     classes: tuple[str, ...]
@@ -63,7 +62,6 @@ class MapAccuracy:
     area: Estimate
     area_interval: Float[np.ndarray, "classes 2"]
     samples: int
-    by_stratum: dict[str, int]
 
 
 def estimate(
@@ -109,19 +107,16 @@ def estimate(
 
     m, r = (np.array([[value == name for name in names] for value in column]) for column in (mapped, reference))
     both = m & r
-    right = both.any(axis=1, keepdims=True)
-    matrix = np.stack([_mean(parts, m[:, [k]] & r).value for k in range(len(names))])
-    overall = _mean(parts, right)
+    overall = _mean(parts, both.any(axis=1, keepdims=True))
     return MapAccuracy(
         classes=names,
-        matrix=matrix,
+        matrix=np.stack([_mean(parts, m[:, [k]] & r).value for k in range(len(names))]),
         overall=Estimate(overall.value[0], overall.se[0]),
         users=_ratio(parts, both, m),
         producers=_ratio(parts, both, r),
         area=_mean(parts, r),
         area_interval=_posterior_interval(parts, r),
         samples=len(mapped),
-        by_stratum=counts,
     )
 
 

@@ -77,6 +77,14 @@ def _open(dataset: dict[str, Any], split: str, data_root: Path | None) -> EOData
     return DATASETS.load(name).open_dataset(DatasetRequest(root, (split,), ("rgb", "all"), options))[split]
 
 
+def pictures(
+    dataset: dict[str, Any], split: str, ids: Sequence[str], data_root: Path | str | None
+) -> dict[str, UInt8[np.ndarray, "_ _ 3"]]:
+    """The `picture` of each of these samples, by id; otherwise as `open_samples`."""
+    source = open_samples(dataset, split, data_root=Path(data_root) if data_root else None, ids=ids)
+    return {name: picture(source, name) for name in dict.fromkeys(ids)}
+
+
 def picture(source: EODataset, name: str) -> UInt8[np.ndarray, "height width 3"]:
     """One sample as it is shown: true colour where the bands allow it, else the first band.
 

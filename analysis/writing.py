@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from analysis import figures, tables
 from analysis.contract import Output, Table
@@ -55,7 +54,9 @@ def write_view(
         drawn = drawn or f"{what}: {title}"
     files = []
     if draw:
-        figure = _one_panel(frame, draw, size) if size else draw(frame)
+        figure = figures.new_figure(*size) if size else draw(frame)
+        if size:
+            draw(frame, figure.subplots())
         if drawn or size:
             where = f"{first['dataset']}: {first['model']}" if where is None else where
             reading = note if reading is None else reading
@@ -68,12 +69,6 @@ def write_view(
     files += about.pop("files", ())
     about = {"caption": note} | {column: str(first[column]) for column in of} | about
     return Output(title=title, files=tuple(files), tables=tuple(shown), **about)
-
-
-def _one_panel(frame: pd.DataFrame, draw: Callable[..., Any], size: tuple[float, float]) -> Figure:
-    figure = figures.new_figure(*size)
-    draw(frame, figure.subplots())
-    return figure
 
 
 def is_simulated(frame: pd.DataFrame) -> bool:

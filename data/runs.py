@@ -328,18 +328,6 @@ def intact(folder: Path) -> Run | None:
     return verified.run if verified and not verified.problems else None
 
 
-def all_runs(out: Path, *, model: str | None = None, dataset: str | None = None, kind: str | None = None) -> list[Run]:
-    """As `find_runs`.
-
-    Raises:
-        RequestError: none fits.
-    """
-    runs = find_runs(out, model=model, dataset=dataset, kind=kind)
-    if not runs:
-        raise RequestError(f"no matching probe runs under {paths.probe_root(out)}; make some with probe")
-    return runs
-
-
 def find_runs(out: Path, *, model: str | None = None, dataset: str | None = None, kind: str | None = None) -> list[Run]:
     """Every run under `out` that fits the given names; perhaps none. Damaged ones are left out with a `DamageWarning`.
 

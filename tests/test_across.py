@@ -9,7 +9,7 @@ from scipy import stats
 from analysis import across
 from analysis.contract import ViewRequest, run_view
 from analysis.ranking import rankings
-from data.runs import all_runs
+from data.runs import find_runs
 
 # share of 100 samples that each kind gets right, by dataset
 RIGHT = {
@@ -34,7 +34,7 @@ def out(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(out):
-    frame, _, contenders = rankings(all_runs(out), ("half",))
+    frame, _, contenders = rankings(find_runs(out), ("half",))
     return across.compute(frame, contenders, "half", resamples=2000, seed=0)
 
 
@@ -78,7 +78,7 @@ def _made(folder, dataset, kind, right, **more):
 
 
 def _across(folder):
-    frame, _, contenders = rankings(all_runs(folder), ("half",))
+    frame, _, contenders = rankings(find_runs(folder), ("half",))
     return across.compute(frame, contenders, "half", resamples=1000, seed=0)
 
 
@@ -121,7 +121,7 @@ def test_each_way_to_split_is_summed_up_by_itself(tmp_path):
 
 
 def test_resamples_of_a_dataset_spread_as_the_standard_error_of_its_metric(out):
-    frame, _, contenders = rankings(all_runs(out, dataset="one"), ("half",))
+    frame, _, contenders = rankings(find_runs(out, dataset="one"), ("half",))
     drawn = across._resampled(contenders, 4000, np.random.default_rng(0))
     for column, value in zip(drawn.T, frame["value"], strict=True):
         assert column.mean() == pytest.approx(value, abs=0.003)
@@ -143,7 +143,7 @@ def test_seeds_are_pooled_before_they_are_ranked(tmp_path):
         scores = np.eye(2, dtype=np.float32)[np.where(hit, labels, 1 - labels)]
         make_run(tmp_path, labels, scores, ["a", "b"], kind="rf", seed=seed)
     make_run(tmp_path, labels, np.eye(2, dtype=np.float32)[labels], ["a", "b"], kind="linear")
-    frame, pairs, _ = rankings(all_runs(tmp_path), ("half",))
+    frame, pairs, _ = rankings(find_runs(tmp_path), ("half",))
     assert frame["probe"].tolist() == ["linear", "rf, mean of 3 seeds"] and frame["seeds"].tolist() == [1, 3]
     assert frame["value"].tolist() == pytest.approx([1, 0.8]) and len(pairs) == 1
     # samples: each is right in 0 to 3 of 3 runs; seeds: .75, .80, .85 have a variance of .0025, over 3

@@ -12,7 +12,7 @@ from analysis import samples
 from analysis.report.atlas import write_atlas
 from analysis.report.explorer import Shown
 from data.errors import RequestError
-from data.runs import all_runs
+from data.runs import find_runs
 from probes.metrics import label_matrix
 
 ROWS = 40
@@ -23,7 +23,7 @@ def shown(tmp_path):
     """One encoder with a UMAP, of 30 of its 40 test samples in another order."""
     labels, scores = made_up(EUROSAT, multilabel=False, rows=ROWS, skill=1.0)
     make_run(tmp_path, labels, scores, EUROSAT, dataset="eurosat-rgb")
-    (run,) = all_runs(tmp_path)
+    (run,) = find_runs(tmp_path)
     rows = np.random.default_rng(0).permutation(ROWS)[:30]
     return Shown(
         dataset="eurosat-rgb", words="stats RGB", simulated=False, identity={"name": "eurosat_rgb"},

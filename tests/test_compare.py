@@ -15,7 +15,7 @@ from analysis.studies import protocol, reference
 from analysis.views import compare
 from data import command
 from data.errors import RequestError
-from data.runs import all_runs
+from data.runs import find_runs
 
 
 def multilabel_runs(out, skills, *, rows=300, names=BIGEARTHNET[:5], seed=0, **about):
@@ -25,7 +25,7 @@ def multilabel_runs(out, skills, *, rows=300, names=BIGEARTHNET[:5], seed=0, **a
         noise = np.random.default_rng(100 + number).standard_normal(labels.shape)
         scores = 1 / (1 + np.exp(-(skill * (labels * 2.0 - 1) + noise)))
         make_run(out, labels, scores.astype(np.float32), names, kind=kind, **about)
-    return all_runs(out)
+    return find_runs(out)
 
 
 # ---------------------------------------------------------------------------------------- by value
@@ -36,7 +36,7 @@ def test_equal_runs_tie_and_a_clearly_better_one_is_first_alone(tmp_path):
     good, poor = np.eye(2)[labels], np.eye(2)[np.where(np.arange(200) % 5 < 2, 1 - labels, labels)]  # 1 and 0.6 right
     for kind, scores in (("knn", poor), ("rf", poor), ("linear", good)):
         make_run(tmp_path, labels, scores.astype(np.float32), ["a", "b"], kind=kind)
-    frame, pairs, _ = rankings(all_runs(tmp_path), ("half",))
+    frame, pairs, _ = rankings(find_runs(tmp_path), ("half",))
     assert frame[["kind", "rank", "tied"]].to_numpy().tolist()[0] == ["linear", 1, True]
     assert frame["rank"].tolist() == [1, 2, 2] and frame["tied"].tolist() == [True, False, False]
     assert frame["value"].tolist() == pytest.approx([1, 0.6, 0.6])
@@ -52,7 +52,7 @@ def test_pairing_finds_a_small_difference_that_two_intervals_would_hide(tmp_path
     for kind, mask in (("knn", right), ("linear", more)):
         scores = np.eye(2, dtype=np.float32)[np.where(mask, labels, 1 - labels)]
         make_run(tmp_path, labels, scores, ["a", "b"], kind=kind)
-    frame, pairs, _ = rankings(all_runs(tmp_path), ("half",))
+    frame, pairs, _ = rankings(find_runs(tmp_path), ("half",))
     assert frame["low"].iloc[0] < frame["value"].iloc[1]  # the intervals overlap
     assert frame["rank"].tolist() == [1, 2] and pairs["low"].iloc[0] > 0
 
@@ -82,7 +82,7 @@ def test_runs_on_part_of_the_test_split_are_compared_on_what_they_share(tmp_path
     labels, scores = made_up(names, multilabel=False, rows=100)
     make_run(tmp_path, labels, scores, names, kind="knn")
     make_run(tmp_path, labels[:60], scores[:60], names, kind="linear")
-    frame, _, _ = rankings(all_runs(tmp_path), ("half",))
+    frame, _, _ = rankings(find_runs(tmp_path), ("half",))
     assert set(frame["samples"]) == {60}
     assert frame["value"].nunique() == 1  # the same decisions on the same samples
 
@@ -93,8 +93,8 @@ def test_runs_that_share_nothing_or_disagree_about_labels_are_refused(tmp_path):
     make_run(tmp_path, labels, scores, names, kind="knn")
     make_run(tmp_path, 1 - labels, scores, names, kind="linear")
     with pytest.raises(RequestError, match="labels of the same test samples"):
-        rankings(all_runs(tmp_path), ("half",))
-    runs = all_runs(tmp_path, kind="knn")
+        rankings(find_runs(tmp_path), ("half",))
+    runs = find_runs(tmp_path, kind="knn")
 
     class Elsewhere:
         folder, record, dataset, encoder, kind, multilabel, class_names = (
@@ -115,7 +115,7 @@ def test_predictions_that_do_not_agree_with_their_run_are_refused(tmp_path):
     run.record["per_class"]["half"][0]["tp"] += 1
     rewrite(run)
     with pytest.raises(RequestError, match="does not agree with run.json"):
-        rankings(all_runs(tmp_path), ("half",))
+        rankings(find_runs(tmp_path), ("half",))
 
 
 # ---------------------------------------------------------------------------------------- the command
@@ -137,7 +137,7 @@ def test_published_numbers_stand_beside_runs_of_their_protocol_only(tmp_path):
             dataset="eurosat",
             encoder=encoder_identity("dofa", variant=variant, **about),
         )
-    runs = all_runs(tmp_path)
+    runs = find_runs(tmp_path)
     text = run_view("compare", ViewRequest(out=tmp_path))[0].file("md").read_text()
     assert "torchgeo-bench" not in text and "| Published" not in text
     base = next(run for run in runs if run.record["features"]["encoder"]["variant"] == "base")
@@ -158,7 +158,7 @@ def test_published_numbers_stand_beside_runs_of_their_protocol_only(tmp_path):
 @pytest.mark.parametrize(("how", "differences", "fill"), [("same", (), figures.INK), ("nearest", ("C",), "white")])
 def test_the_figure_tells_the_same_protocol_from_the_nearest(how, differences, fill, tmp_path):
     multilabel_runs(tmp_path, [("knn", 0.5), ("linear", 2.0)])
-    frame, _, _ = rankings(all_runs(tmp_path), ("half",))
+    frame, _, _ = rankings(find_runs(tmp_path), ("half",))
     published = protocol.Match(reference.Published("resize", "model", "knn", "f2_macro", 0.5), differences)
     drawn = compare.draw_figure(frame.assign(published=[(published,), ()]))
     assert [text.get_text() for text in drawn.legends[0].get_texts()][1:] == [f"published, {how} protocol"]

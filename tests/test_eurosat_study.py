@@ -20,7 +20,7 @@ from analysis.studies import devices, distribution, models, reference
 from analysis.views import cases, curves
 from data import command
 from data.errors import RequestError
-from data.runs import all_runs
+from data.runs import find_runs
 from data.store.checks import digest_attributes
 
 TRAINED = {"source": "loaded", "sha256": "1" * 64}
@@ -33,7 +33,7 @@ def make_runs(
         labels, scores = made_up(names, multilabel=False, rows=rows, skill=2.5 + seed)
         encoder = encoder_identity(model, weights=TRAINED)
         make_run(out, labels, scores, names, kind=kind, dataset=dataset, encoder=encoder, **about)
-    return all_runs(out)
+    return find_runs(out)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_the_four_class_set_up_has_its_own_published_counts(tmp_path):
 def test_table_2_shows_the_recorded_values_to_the_last_digit_and_the_published_below(out, study):
     tables = [output for output in study[0] if output.title.startswith("Table 2")]
     assert len(tables) == 2
-    for output, run in zip(tables, all_runs(out), strict=True):
+    for output, run in zip(tables, find_runs(out), strict=True):
         ours, published = output.tables
         assert ours[0] == ["Class", "TP", "FP", "TN", "FN", "Precision", "Recall", "Specificity", "F1"] == published[0]
         for row, recorded in zip(ours[1], run.record["per_class"]["half"], strict=True):
@@ -155,16 +155,16 @@ def test_other_classes_are_not_held_against_the_class_projects(tmp_path):
 
 
 def test_models_stand_side_by_side_with_the_published_accuracy(out, tmp_path):
-    frame = models.compute(all_runs(out))
+    frame = models.compute(find_runs(out))
     assert dict(zip(frame["model"].str.split(",").str[0], frame["side"], strict=True)) == {
         "dinov2": "DINOv2", "resnet": "CNN",
     }  # fmt: skip
     header, rows = models.readable(frame, published=True)
-    for row, run in zip(rows, all_runs(out), strict=False):
+    for row, run in zip(rows, find_runs(out), strict=False):
         accuracy = run.record["metrics"]["test"]["half"]["accuracy"]
         assert row[3].startswith(f"{accuracy:.3f} [")
     assert rows[-1][0] == "published" and rows[-1][3] == "0.729"
-    output = models.write(all_runs(out), tmp_path, [])
+    output = models.write(find_runs(out), tmp_path, [])
     assert f"{reference.CLASS_PROJECT_IMAGES} test images" in output.caption
 
 
@@ -173,7 +173,7 @@ def test_random_weights_are_told_beside_the_models(tmp_path):
     encoder = encoder_identity("dinov2", weights={"source": "random", "sha256": None})
     make_run(tmp_path, labels, scores, EUROSAT, kind="head", encoder=encoder)
     notes = []
-    output = models.write(all_runs(tmp_path), tmp_path, notes)
+    output = models.write(find_runs(tmp_path), tmp_path, notes)
     assert (
         "random weights were never trained" in output.caption and "dinov2 random weights" in output.tables[0][1][0][1]
     )
@@ -216,7 +216,7 @@ def test_cpu_and_gpu_are_compared_where_both_are_there(tmp_path):
 
 
 def test_curves_show_what_the_head_recorded(out):
-    run = all_runs(out)[0]
+    run = find_runs(out)[0]
     frame = curves.compute([run])
     assert len(frame) == 20 and set(frame.loc[frame["chosen"], "epoch"]) == {8}
     for row in frame.to_dict("records"):
@@ -299,7 +299,7 @@ def test_cases_read_the_very_images(tmp_path):
     out = tmp_path / "out"
     assert command.run(featurize_cli.app, ["--model", "stats", *map(str, words), "--out", str(out)]) == 0
     assert command.run(probe_cli.app, ["--kind", "knn", "--out", str(out)]) == 0
-    run = all_runs(out)[0]
+    run = find_runs(out)[0]
     frame = cases.compute(run)
     source = samples.open_samples(run.record["features"]["dataset"], "test", data_root=home, ids=list(frame["id"]))
     for row in frame.to_dict("records"):

@@ -7,7 +7,7 @@ from helpers import encoder_identity, make_features
 from made_runs import made_up, make_run
 
 from analysis import frames
-from data.runs import all_runs
+from data.runs import find_runs
 from probes import fit, inputs
 
 NAMES = ["Arable land", "Pastures", "Marine waters"]
@@ -54,7 +54,7 @@ def test_runs_of_the_probe_command_fit_the_frames(tmp_path):
         folder = make_features(tmp_path, multilabel=multilabel, dataset=f"multi-{multilabel}")
         splits = inputs.read_splits(folder)
         fit.run_probe(fit.plan_probe("knn", splits, tmp_path, seed=0), splits, n_jobs=1)
-    runs = all_runs(tmp_path)
+    runs = find_runs(tmp_path)
     frame = frames.metrics_frame(runs)
     for multilabel in (True, False):
         assert set(frame[frame["multilabel"] == multilabel]["metric"]) == set(frames.metric_names(multilabel))

@@ -9,7 +9,7 @@ from helpers import encoder_identity, make_split
 
 from analysis import cli as analyze_cli
 from data import command, paths, store
-from data.runs import all_runs
+from data.runs import find_runs
 from featurize.cli import app as featurize
 from probes.cli import app
 
@@ -97,7 +97,7 @@ def test_every_encoder_counts_alike_in_what_a_probe_sees(out):
 @pytest.mark.parametrize("kind", ["knn", "linear", "rf", "mlp", "head"])
 def test_every_kind_runs_predicts_and_beats_neither_less_than_its_parts(out, kind, tmp_path):
     assert probe("--kind", kind, "--model", "dinov2+resnet", "--out", out, "--n-jobs", "1") == 0
-    (run,) = all_runs(out)
+    (run,) = find_runs(out)
     encoder = run.record["features"]["encoder"]
     assert [part["name"] for part in encoder["parts"]] == ["dinov2", "resnet"] and run.encoder.startswith(
         "dinov2+resnet"
@@ -152,7 +152,7 @@ def test_unknown_encoders_and_wrong_files_are_one_clear_line(out, capsys):
     assert "named twice" in capsys.readouterr().err
     assert probe("--kind", "knn", "--model", "dinov2+resnet", "--out", out, "--n-jobs", "1") == 0
     capsys.readouterr()
-    (run,) = all_runs(out)
+    (run,) = find_runs(out)
     one = store.find_features(out, model="dinov2") / "test.h5"
     assert probe("predict", run.folder, one, "--to", out / "a.csv") == 2
     assert "dinov2, resnet" in capsys.readouterr().err
@@ -167,7 +167,7 @@ def test_altered_views_are_joined_too(tmp_path, capsys):
     assert command.run(featurize, ["--model", "stats", *data]) == 0
     assert command.run(featurize, ["--model", "rcf", "--variant", "gaussian", "--image-size", "16", *data]) == 0
     assert probe("--kind", "head", "--model", "stats+rcf", "--augment", "2", "--out", tmp_path, "--n-jobs", "1") == 0
-    (run,) = all_runs(tmp_path)
+    (run,) = find_runs(tmp_path)
     (view,) = run.record["features"]["splits"]["train"]["views"]
     assert len(view["parts"]) == 2 and view["parts"] != run.record["features"]["splits"]["train"]["parts"]
     assert run.simulated

@@ -12,7 +12,7 @@ from analysis.contract import ViewRequest, run_view
 from analysis.views import labels as view
 from data import command, store
 from data.errors import RequestError
-from data.runs import all_runs
+from data.runs import find_runs
 from probes.out_of_fold import out_of_fold
 
 NAMES = ["water", "forest", "crop"]
@@ -101,7 +101,7 @@ def test_ranks_with_and_without_suspected_samples_by_hand(tmp_path):
         scores = np.eye(2, dtype=np.float32)[labels]
         scores[wrong] = scores[wrong][:, ::-1]
         runs = [make_run(tmp_path, labels, scores, ["a", "b"], kind=kind, seed=seed) for seed in (0, 1)]
-    runs = all_runs(tmp_path)
+    runs = find_runs(tmp_path)
     assert len(runs) == 4
     frame = view.ranks(runs, {*(f"test-{number}" for number in range(80)), "elsewhere"})
     assert len(frame) == 2 and (frame["seeds"] == 2).all(), "seeds are one row"
@@ -118,7 +118,7 @@ def test_ranks_tie_where_the_difference_may_be_chance(tmp_path):
         scores = np.eye(2, dtype=np.float32)[labels]
         scores[wrong] = scores[wrong][:, ::-1]
         make_run(tmp_path, labels, scores, ["a", "b"], kind=kind)
-    frame = view.ranks(all_runs(tmp_path), {"test-0", "test-1"})
+    frame = view.ranks(find_runs(tmp_path), {"test-0", "test-1"})
     assert set(frame["rank"]) == {1} and set(frame["rank_without"]) == {1}
 
 

@@ -9,7 +9,7 @@ from analysis import cli as analyze
 from analysis import frames
 from data import command
 from data.files import explained
-from data.runs import all_runs
+from data.runs import find_runs
 from probes import cli as probe
 
 
@@ -28,7 +28,7 @@ def out(tmp_path_factory):
 
 
 def test_runs_of_two_protocols_are_named_by_the_protocol(out):
-    assert sorted(frames.run_labels(all_runs(out)).values()) == ["linear", "linear, torchgeo-bench protocol"]
+    assert sorted(frames.run_labels(find_runs(out)).values()) == ["linear", "linear, torchgeo-bench protocol"]
 
 
 @pytest.mark.parametrize("view", ["table", "compare", "report"])
@@ -56,7 +56,7 @@ def test_a_disk_that_fails_in_one_view_keeps_the_report_that_was_there(out, tmp_
 
 
 def test_settings_are_named_in_words(out):
-    one, other = all_runs(out)
+    one, other = find_runs(out)
     for settings, words in (
         ({"select": "f1_macro"}, "selected by f1_macro"),
         ({"folds": 5}, "5 folds"),

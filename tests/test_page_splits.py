@@ -4,7 +4,7 @@ import numpy as np
 from made_runs import make_run, rewrite
 
 from analysis.report import explorer
-from data.runs import all_runs
+from data.runs import find_runs
 
 
 def test_runs_on_another_split_say_so_and_none_is_told_to_be_made_again(tmp_path):
@@ -13,7 +13,7 @@ def test_runs_on_another_split_say_so_and_none_is_told_to_be_made_again(tmp_path
         run = make_run(tmp_path, labels, np.eye(2, dtype=np.float32)[labels], ["a", "b"], kind=kind)
     run.record["features"]["splits"]["test"]["resplit"] = {"by": "cells", "buffer_km": 0.0, "seed": 0}
     rewrite(run)
-    runs = all_runs(tmp_path)
+    runs = find_runs(tmp_path)
     other = runs[-1].predictions("test")
     other.ids[:] = [f"train-{number}" for number in range(40)]
     object.__setattr__(runs[-1], "predictions", lambda split: other)

@@ -48,9 +48,9 @@ def test_every_pair_is_made_reused_or_reported_as_failed(tmp_path, monkeypatch, 
 
     fit = ["--kind", "prior", "--model", "stats,croma", "--dataset", "simulated,folder", "--out", "out"]
     assert command.run(probe, fit) == 1
-    names = [run.record["features"]["dataset"]["name"] for run in runs.all_runs(tmp_path / "out")]
+    names = [run.record["features"]["dataset"]["name"] for run in runs.find_runs(tmp_path / "out")]
     assert names == ["folder", "simulated"]
-    assert runs.all_runs(tmp_path / "out")[0].command == "probe --kind prior --model stats --dataset folder --out out"
+    assert runs.find_runs(tmp_path / "out")[0].command == "probe --kind prior --model stats --dataset folder --out out"
     assert len(runs.find_runs(tmp_path / "out", dataset="folder,simulated")) == 2
     assert len(runs.find_runs(tmp_path / "out", dataset="folder,none", model="stats,rcf")) == 1
     assert command.run(analyze, ["table", "--dataset", "folder,simulated", "--out", "out"]) == 0

@@ -12,7 +12,7 @@ from made_runs import EUROSAT, made_up, make_run
 from analysis.studies import protocol, reference, table2
 from data import command
 from data.registry import DATASETS
-from data.runs import all_runs
+from data.runs import find_runs
 from featurize.card import MODELS
 from featurize.cli import app as featurize_app
 from probes.card import PROBES
@@ -313,7 +313,7 @@ def test_a_real_run_on_eurosats_random_split_finds_its_published_number(shared, 
     data += ["--cache-dir", str(tmp_path / "cache"), "--model", "stats", "--out", str(tmp_path)]
     assert command.run(featurize_app, data) == 0
     assert command.run(probe_app, ["--kind", "knn", "--out", str(tmp_path)]) == 0
-    (run,) = all_runs(tmp_path)
+    (run,) = find_runs(tmp_path)
     (match,) = protocol.matching(run.record, "accuracy")
     assert (match.published.study, match.published.value) == ("resize", 0.772)
     assert "samples: published train 16,200" in match.differences[-1] or "samples" in str(match.differences)

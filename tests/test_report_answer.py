@@ -14,7 +14,7 @@ from analysis.contract import ViewRequest, run_view
 from analysis.report import answer, build, explorer
 from analysis.views import similar
 from data import paths
-from data.runs import all_runs
+from data.runs import find_runs
 
 
 def runs_of(out, *, multilabel=True, names=tuple("abc"), shares=None, skills=(("linear", 2.0), ("prior", 0.0))):
@@ -24,7 +24,7 @@ def runs_of(out, *, multilabel=True, names=tuple("abc"), shares=None, skills=(("
         make_run(out, labels, scores, names, kind=kind, model="rcf", encoder=encoder_identity("rcf"))
     labels, scores = made_up(names, multilabel=multilabel, skill=1.0, shares=shares)
     make_run(out, labels, scores, names, kind="rf")
-    return all_runs(out)
+    return find_runs(out)
 
 
 def cells(text, number=0):
@@ -73,7 +73,7 @@ def test_ties_weak_classes_and_warnings_are_named(tmp_path):
     runs = runs_of(tmp_path, shares=np.array([0.5, 0.4, 0.02]), skills=(("linear", 2.0), ("knn", 2.0)))
     runs[0].record["warnings"] = ["C=1 stopped before it converged"]
     rewrite(runs[0])
-    (found,) = answer.answers(all_runs(tmp_path), "tuned", [])
+    (found,) = answer.answers(find_runs(tmp_path), "tuned", [])
     assert [row[0] for row in found.table.rows] == ["Best", "Baseline stats", "Tied with the best"]
     assert "no run of the baseline prior" in found.lead and "1 of 2 other runs" in found.lead
     per_class = found.best.record["per_class"]["tuned"]
@@ -84,7 +84,7 @@ def test_ties_weak_classes_and_warnings_are_named(tmp_path):
 
 def test_too_few_positives_for_macro_rank_by_micro_and_say_so(tmp_path):
     runs_of(tmp_path, shares=np.array([0.5, 0.4, 0.004]))
-    (found,) = answer.answers(all_runs(tmp_path), "tuned", [])
+    (found,) = answer.answers(find_runs(tmp_path), "tuned", [])
     assert found.table.header[2] == "F2 micro" and "F2 macro has no interval" in found.sentence
 
 

@@ -17,7 +17,7 @@ from analysis import figures, projection, samples
 from analysis.contract import ViewRequest, run_view
 from analysis.report import build
 from data import paths
-from data.runs import all_runs
+from data.runs import find_runs
 from probes.metrics import label_matrix
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup-dev")
@@ -35,7 +35,7 @@ def make_study(out, names, *, multilabel, dataset, simulated=False):
     for kind, skill in (("linear", 2.0), ("rf", 1.0)):
         labels, scores = made_up(names, multilabel=multilabel, rows=ROWS, skill=skill)
         make_run(out, labels, scores, names, kind=kind, dataset=dataset, simulated=simulated)
-    run = all_runs(out, dataset=dataset)[0]
+    run = find_runs(out, dataset=dataset)[0]
     rng = np.random.default_rng(0)
     file = paths.feature_file(paths.feature_folder(out, run.dataset, run.encoder), "test")
     make_split(
@@ -163,7 +163,7 @@ def test_a_complaint_and_a_request_would_be_seen(browser, out, tmp_path):
 
 
 def test_a_class_chosen_is_drawn_against_the_rest(page, out):
-    run = all_runs(out, dataset="ben")[0]
+    run = find_runs(out, dataset="ben")[0]
     support = run.record["per_class"]["half"][8]["support"]
     choose(page, lambda: page.select_option("#class", label=BIGEARTHNET[8]))
     assert keys(page) == {BIGEARTHNET[8]: support, "all other samples": ROWS - support}
@@ -177,7 +177,7 @@ def test_a_class_chosen_is_drawn_against_the_rest(page, out):
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_right_missed_and_false_alarms_are_those_the_run_recorded(page, out, number):
-    run = all_runs(out, dataset="ben")[number]
+    run = find_runs(out, dataset="ben")[number]
     choose(page, lambda: page.select_option("#run", label=run.kind))
     choose(page, lambda: page.select_option("#class", label="Arable land"))
     choose(page, lambda: page.get_by_text("Correct or wrong").click())
@@ -192,7 +192,7 @@ def test_right_missed_and_false_alarms_are_those_the_run_recorded(page, out, num
 
 
 def test_the_other_dataset_has_right_and_wrong(page, out):
-    run = all_runs(out, dataset="eurosat-rgb")[0]
+    run = find_runs(out, dataset="eurosat-rgb")[0]
     title = page.locator("#set option").all_inner_texts()[1]
     choose(page, lambda: page.select_option("#set", label=title))
     choose(page, lambda: page.get_by_text("Correct or wrong").click())
@@ -201,7 +201,7 @@ def test_the_other_dataset_has_right_and_wrong(page, out):
 
 
 def test_a_sample_pointed_at_shows_its_picture_id_labels_and_scores(page, out):
-    run = all_runs(out, dataset="ben")[0]
+    run = find_runs(out, dataset="ben")[0]
     x, y = at(page, 0)
     page.mouse.move(x - 3, y)
     page.mouse.move(x, y)
@@ -243,7 +243,7 @@ def test_a_lasso_counts_classes_and_saves_ids(page, out):
     page.mouse.up()
     page.keyboard.up("Shift")
     assert page.inner_text("#picked-count") == f"{ROWS} samples selected"
-    support = all_runs(out, dataset="ben")[0].record["per_class"]["half"][2]["support"]
+    support = find_runs(out, dataset="ben")[0].record["per_class"]["half"][2]["support"]
     assert f"{BIGEARTHNET[2]} ({support})" in page.inner_text("#picked-classes")
     with page.expect_download() as download:
         page.click("#picked-save")
@@ -280,7 +280,7 @@ def test_a_table_sorts_by_a_column_and_back(page):
 
 
 def test_per_class_tables_equal_the_runs_to_the_last_digit(page, out):
-    run = all_runs(out, dataset="ben")[0]
+    run = find_runs(out, dataset="ben")[0]
     for rule, words in (("half", "threshold 0.5"), ("tuned", "thresholds tuned on val")):
         if page.locator("#rule option:checked").inner_text() != words:
             choose(page, lambda words=words: page.select_option("#rule", label=words))

@@ -9,7 +9,7 @@ from analysis.contract import ViewRequest, run_view
 from analysis.views import audit, distance
 from data import command
 from data.errors import RequestError
-from data.runs import all_runs
+from data.runs import find_runs
 from probes import inputs, spatial
 from probes.cli import app
 from probes.resplit import WAYS, draw, resplit
@@ -85,7 +85,7 @@ def test_the_command_records_the_split_and_gives_the_run_a_folder_of_its_own(fol
     flags = ["--kind", "prior", "--features", str(folder), "--out", str(out)]
     for more in ([], ["--split-by", "cells"], ["--split-by", "cells", "--buffer-km", "10"]):
         assert command.run(app, [*flags, *more]) == 0
-    runs = all_runs(out)
+    runs = find_runs(out)
     assert len({run.folder for run in runs}) == 3
     how = [run.record["features"]["splits"]["test"].get("resplit") for run in runs]
     assert sorted((one or {}).get("buffer_km", -1) for one in how) == [-1, 0, 10]
@@ -119,7 +119,7 @@ def test_predicting_an_original_split_says_that_its_samples_may_be_trained_on(fo
     assert (
         command.run(app, ["--kind", "prior", "--features", str(folder), "--out", str(out), "--split-by", "cells"]) == 0
     )
-    (run,) = all_runs(out)
+    (run,) = find_runs(out)
     words = ["predict", str(run.folder), str(folder / "test.h5"), "--to", str(tmp_path / "a.csv")]
     assert command.run(app, words) == 0
     assert "--split-by cells" in capsys.readouterr().err
@@ -153,7 +153,7 @@ def test_the_score_of_each_group_of_distances_is_that_of_its_samples(tmp_path):
     wrong = (km >= 100) & (np.arange(200) % 4 == 0)  # near: all right; far: a quarter wrong
     scores = np.eye(2, dtype=np.float32)[np.where(wrong, 1 - labels, labels)]
     make_run(tmp_path, labels, scores, EUROSAT[:2], train_km=km)
-    frame = distance.compute(all_runs(tmp_path), ("half",), out=tmp_path, bins=4)
+    frame = distance.compute(find_runs(tmp_path), ("half",), out=tmp_path, bins=4)
     assert frame["samples"].tolist() == [50] * 4 and frame["from_km"].tolist() == [0, 50, 100, 150]
     assert frame["value"].tolist() == pytest.approx([1, 1, 37 / 50, 38 / 50])  # 100, 104 ... 148; 152 ... 196
     assert frame["low"].notna().all()

@@ -10,10 +10,11 @@ from PIL import Image
 
 from analysis import cli, figures
 from analysis.contract import ViewRequest, run_view
-from analysis.studies import reference, seminar
+from analysis.studies import reference
+from analysis.views import seminar
 from data import command
 from data.errors import RequestError
-from data.runs import all_runs
+from data.runs import find_runs
 
 KINDS = ("rf", "linear", "mlp")
 TRAINED = {"source": "loaded", "sha256": "1" * 64}
@@ -35,7 +36,7 @@ def make_runs(out, *, names=BIGEARTHNET, dataset="bigearthnet", model="dofa", ki
         make_run(
             out, labels, scores, names, kind=kind, dataset=dataset, encoder=encoder, thresholds=thresholds, **about
         )
-    return all_runs(out)
+    return find_runs(out)
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +58,9 @@ def as_the_seminars(runs):
 
 
 def test_the_table_has_published_ours_and_the_difference_of_every_probe_metric_and_rule(out):
-    frame = seminar.compute(all_runs(out))
+    frame = seminar.compute(find_runs(out))
     assert len(frame) == 3 * 5 * 2 and list(dict.fromkeys(frame["kind"])) == list(reference.SEMINAR)
-    for run in all_runs(out):
+    for run in find_runs(out):
         for rule in ("half", "tuned"):
             part = frame[(frame["run"] == run.folder.name) & (frame["rule"] == rule)].set_index("metric")
             for metric, published in reference.SEMINAR[run.kind].items():
@@ -69,7 +70,7 @@ def test_the_table_has_published_ours_and_the_difference_of_every_probe_metric_a
 
 
 def test_the_readable_table_shows_the_published_digits_and_signed_differences(out):
-    runs = as_the_seminars(all_runs(out, kind="rf"))
+    runs = as_the_seminars(find_runs(out, kind="rf"))
     header, rows = seminar.readable(seminar.compute(runs))
     assert header == ["Probe", "", "F2 macro", "F2 micro", "Hamming loss", "Precision macro", "Precision micro"]
     assert rows[0] == ["rf", "published (threshold 0.5)", "0.214", "0.358", "0.123", "0.52", "0.72"]
@@ -86,20 +87,20 @@ def test_the_readable_table_shows_the_published_digits_and_signed_differences(ou
 
 
 def test_the_whole_of_bigearthnet_with_dofa_is_compared_without_caveat(out):
-    run = as_the_seminars(all_runs(out))[0]
+    run = as_the_seminars(find_runs(out))[0]
     assert seminar.caveats(run) == {}
     assert "NOT COMPARABLE" not in seminar.statement(run) and "train 237,871" in seminar.statement(run)
 
 
 def test_a_run_with_other_settings_than_the_seminars_says_so(out):
-    run = as_the_seminars(all_runs(out))[0]
+    run = as_the_seminars(find_runs(out))[0]
     run.record["arguments"] = {"calibrate": "platt", "refit": True}
     assert list(seminar.caveats(run)) == ["other protocol"]
     assert "calibration: published none, here platt; refitted" in seminar.statement(run)
 
 
 def test_mosaics_in_bigearthnets_layout_are_not_taken_for_bigearthnet(out):
-    run = all_runs(out)[0]
+    run = find_runs(out)[0]
     run.record["features"]["dataset"]["variant"] = "v2"
     assert list(seminar.caveats(run)) == ["other samples"]
     said = seminar.statement(run)
@@ -107,7 +108,7 @@ def test_mosaics_in_bigearthnets_layout_are_not_taken_for_bigearthnet(out):
 
 
 def test_a_run_on_part_of_train_is_not_compared_although_another_run_may_be(out):
-    whole, part = as_the_seminars(all_runs(out))[:2]
+    whole, part = as_the_seminars(find_runs(out))[:2]
     part.record["rows"] = {"train": 190}
     frame = seminar.compute([whole, part])
     why = frame.groupby("run")["caveats"].first()
@@ -129,7 +130,7 @@ def test_a_run_on_part_of_train_is_not_compared_although_another_run_may_be(out)
 )
 def test_a_difference_to_other_data_or_models_says_so_wherever_it_stands(about, reason, tmp_path):
     make_runs(tmp_path, kinds=("rf",), **about)
-    output = seminar.write(ViewRequest(out=tmp_path))[0]
+    output = seminar.run(ViewRequest(out=tmp_path))[0]
     header, rows = output.tables[0]
     differences = [row for row in rows if row[1].startswith("ours minus published")]
     assert len(differences) == 2
@@ -143,7 +144,7 @@ def test_a_difference_to_other_data_or_models_says_so_wherever_it_stands(about, 
 
 
 def test_the_pictures_title_says_that_it_is_not_comparable(out):
-    runs = all_runs(out)
+    runs = find_runs(out)
     assert "not comparable: other samples" in seminar.draw_figure(seminar.compute(runs), runs[0]).get_suptitle()
     runs = as_the_seminars(runs)
     assert "not comparable" not in seminar.draw_figure(seminar.compute(runs), runs[0]).get_suptitle()
@@ -176,7 +177,7 @@ def test_the_command_writes_table_panels_and_bars(tmp_path, capsys):
 
 
 def test_without_features_the_panels_are_missing_and_it_says_so(out, tmp_path, capsys):
-    outputs = seminar.write(ViewRequest(out=out, folder=tmp_path))
+    outputs = seminar.run(ViewRequest(out=out, folder=tmp_path))
     assert [output.title for output in outputs] == [seminar.TITLE, "F2 per class"]
     assert "no UMAP panels" in capsys.readouterr().err
     bars = pd.read_csv(outputs[1].file("csv"))
@@ -184,9 +185,9 @@ def test_without_features_the_panels_are_missing_and_it_says_so(out, tmp_path, c
 
 
 def test_the_bars_show_the_recorded_f2(out, tmp_path):
-    outputs = seminar.write(ViewRequest(out=out, folder=tmp_path))
+    outputs = seminar.run(ViewRequest(out=out, folder=tmp_path))
     bars = pd.read_csv(outputs[1].file("csv"), float_precision="round_trip").set_index(["run", "rule", "class"])["f2"]
-    for run in all_runs(out):
+    for run in find_runs(out):
         for rule, values in run.record["per_class"].items():
             for value in values if run.kind != "rf" else ():
                 assert bars[run.folder.name, rule, value["name"]] == value["f2"]
@@ -195,7 +196,7 @@ def test_the_bars_show_the_recorded_f2(out, tmp_path):
 @pytest.mark.parametrize("count", [1, 43])
 def test_one_class_and_forty_three_are_drawn(count, tmp_path):
     make_runs(tmp_path, names=[f"{BIGEARTHNET[k % 19]} {k}" for k in range(count)], rows=60)
-    for output in seminar.write(ViewRequest(out=tmp_path)):
+    for output in seminar.run(ViewRequest(out=tmp_path)):
         with Image.open(output.file("png")) as image:
             assert image.width > 250 and image.height > 80
 
@@ -206,7 +207,7 @@ def test_a_run_without_val_and_without_positives_in_test_is_drawn(tmp_path):
     with h5py.File(run.folder / "predictions.h5", "r+") as file:
         del file["val"]
     rewrite(run)
-    outputs = seminar.write(ViewRequest(out=tmp_path))
+    outputs = seminar.run(ViewRequest(out=tmp_path))
     assert len(outputs) == 2 and "val" not in seminar.statement(run).split("samples")[0]
 
 

@@ -22,7 +22,7 @@ from analysis.report import build, commands, explorer, inventory
 from analysis.views import classes, confusion, f2, table, umap
 from data import command, paths
 from data.errors import DamageWarning, RequestError
-from data.runs import all_runs
+from data.runs import find_runs
 from featurize import cli as featurize_cli
 from probes import fit, inputs
 from probes.card import PROBES
@@ -164,7 +164,7 @@ def test_every_view_draws_when_test_has_no_positives_at_all(tmp_path):
 
 
 def test_classes_shows_the_recorded_values_to_the_last_digit(out):
-    runs = all_runs(out, dataset="ben", model="dofa", kind="rf")
+    runs = find_runs(out, dataset="ben", model="dofa", kind="rf")
     frame = classes.compute(runs, ("tuned",))
     header, rows = classes.readable(frame)
     assert header[:6] == ["Class", "Support", "TP", "FP", "TN", "FN"]
@@ -176,7 +176,7 @@ def test_classes_shows_the_recorded_values_to_the_last_digit(out):
 
 @pytest.mark.parametrize("rule", ["half", "tuned"])
 def test_every_view_shows_the_per_class_values_of_the_run_to_the_last_digit(rule, out):
-    run = all_runs(out, dataset="ben", model="dofa", kind="rf")[0]
+    run = find_runs(out, dataset="ben", model="dofa", kind="rf")[0]
     recorded = {values["name"]: values for values in run.record["per_class"][rule]}
     digits = {name: {rate: f"{values[rate]:.3f}" for rate in frames.RATES} for name, values in recorded.items()}
     _, bars = f2.readable(f2.compute([run], (rule,)))
@@ -200,7 +200,7 @@ def test_every_view_shows_the_per_class_values_of_the_run_to_the_last_digit(rule
 
 
 def test_f2_lists_the_macro_mean_then_classes_by_falling_support(out):
-    runs = all_runs(out, dataset="ben", model="dofa")
+    runs = find_runs(out, dataset="ben", model="dofa")
     frame = f2.compute(runs)
     one = frame[(frame["probe"] == "rf") & (frame["rule"] == "half")]
     record = next(run for run in runs if run.kind == "rf").record
@@ -234,7 +234,7 @@ def test_a_confusion_matrix_worked_out_by_hand(tmp_path):
 
 
 def test_a_confusion_matrix_agrees_with_the_recorded_counts(out):
-    run = all_runs(out, dataset="eurosat")[0]
+    run = find_runs(out, dataset="eurosat")[0]
     counts = confusion.compute(run)["count"].to_numpy().reshape(10, 10)
     assert np.diag(counts).tolist() == [values["tp"] for values in run.record["per_class"]["half"]]
     assert (counts.sum(axis=0) - np.diag(counts)).tolist() == [v["fp"] for v in run.record["per_class"]["half"]]
@@ -250,7 +250,7 @@ def test_multilabel_outcomes_are_shares_of_those_that_have_or_lack_the_class(tmp
 
 
 def test_the_table_marks_the_best_and_the_lowest_hamming_loss_is_best(out):
-    frame = table.compute(all_runs(out, dataset="ben"))
+    frame = table.compute(find_runs(out, dataset="ben"))
     header, rows = table.readable(frame, ["f2_macro", "hamming_loss"])
     assert header == ["Model", "Probe", "Decision rule", "F2 macro", "Hamming loss"]
     values = frame[(frame["split"] == "test") & (frame["metric"] == "hamming_loss")]["value"]
@@ -261,7 +261,7 @@ def test_the_table_marks_the_best_and_the_lowest_hamming_loss_is_best(out):
 def test_the_csv_keeps_every_digit_and_every_split(out, tmp_path):
     outputs = run_view("table", ViewRequest(out=out, folder=tmp_path))
     frame = pd.read_csv(outputs[0].file("csv"), float_precision="round_trip")
-    for run in all_runs(out):
+    for run in find_runs(out):
         for split in ("val", "test"):
             rows = frame[(frame["run"] == run.folder.name) & (frame["encoder"] == run.encoder)]
             row = rows[(rows["split"] == split) & (rows["rule"] == "half")].iloc[0]
@@ -476,7 +476,7 @@ def test_the_report_says_simulated_and_whose_data_are(whole):
 
 def test_the_report_holds_the_recorded_values(whole):
     text = page(whole)
-    for run in all_runs(whole):
+    for run in find_runs(whole):
         rule = "tuned" if run.multilabel else "half"
         value = run.record["metrics"]["test"][rule]["f2_macro"]
         span = run.record["intervals"]["test"][rule]["f2_macro"]["interval"]

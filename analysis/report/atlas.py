@@ -89,10 +89,9 @@ def _pictures(one: Shown, count: int, root: Path | None) -> dict[str, dict[str, 
     if not count:
         return {}
     wanted = thumbnails.chosen(one.ids, (), count)
-    source = samples.open_samples(one.identity, one.split["name"], data_root=root, ids=wanted)
     found = {}
-    for name in wanted:
+    for name, pixels in samples.pictures(one.identity, one.split["name"], wanted, root).items():
         buffer = io.BytesIO()
-        Image.fromarray(samples.picture(source, name)).save(buffer, "png")
+        Image.fromarray(pixels).save(buffer, "png")
         found[name] = {"bytes": buffer.getvalue(), "path": f"{name}.png"}
     return found

@@ -397,8 +397,8 @@ def _add_pictures(made: Explorer, shown: Sequence[Shown], *, pictures: int, root
             made.notes.append(f"no thumbnails of {one.dataset}: {error}")
             continue
         name = f"sprite-{len(made.sprites)}"
-        made.sprites[name] = sprite.image
-        slots = pd.Index(sprite.ids).get_indexer(one.ids).astype(np.int32)
+        made.sprites[name] = sprite
+        slots = pd.Index(wanted).get_indexer(one.ids).astype(np.int32)
         about = {
             "sprite": name,
             "columns": thumbnails.COLUMNS,
@@ -407,7 +407,7 @@ def _add_pictures(made: Explorer, shown: Sequence[Shown], *, pictures: int, root
         }
         for number in numbers:
             made.data["sets"][number]["pictures"] = about
-        place = {name_: slot for slot, name_ in enumerate(sprite.ids)}
+        place = {name_: slot for slot, name_ in enumerate(wanted)}
         for panel in panels:
             for case in (case for part in panel.cases.values() for case in part):
                 slot = place[case["id"]]

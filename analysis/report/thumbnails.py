@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,6 @@ COLUMNS = 50
 QUALITY = 72  # of WebP: about 1 kB a picture
 
 
-@dataclass(frozen=True)
-class Sprite:
-    """Pictures of samples in one image, row by row.
-
-    Args:
-        ids: of the samples, in order.
-        image: WebP, `COLUMNS` thumbnails of `SIDE` pixels per row.
-    """
-
-    ids: list[str]
-    image: bytes
-
-
 def chosen(ids: Sequence[str], first: Sequence[str], count: int) -> list[str]:
     """Samples to make thumbnails of: those of `first`, and `count` spread evenly over `ids`; in the order of `ids`."""
     spread = np.linspace(0, len(ids) - 1, min(count, len(ids))).round().astype(int)
@@ -42,8 +28,8 @@ def chosen(ids: Sequence[str], first: Sequence[str], count: int) -> list[str]:
 
 def sprite(
     dataset: dict[str, Any], split: dict[str, Any], ids: Sequence[str], *, root: Path | None, cache: Path
-) -> Sprite:
-    """Pictures of samples; those kept for the same samples are used again.
+) -> bytes:
+    """Pictures of samples in one image, row by row; one kept for the same samples is used again.
 
     Args:
         dataset: the ``dataset`` identity of their features.
@@ -52,28 +38,25 @@ def sprite(
         root: folder of the data; None means ``EO_DATA_ROOT``, then ``datasets``.
         cache: folder of kept sprites.
 
+    Returns:
+        WebP, `COLUMNS` thumbnails of `SIDE` pixels per row.
+
     Raises:
         RequestError: the data are not there, or are other data.
     """
     about = {"dataset": dataset, "split": split, "ids_sha256": store.digest_ids(ids)}
     identity = canonical_json(about | {"side": SIDE, "columns": COLUMNS, "quality": QUALITY, "stretch": 2})
     file = cache / f"thumbnails-{short_hash(identity, 16)}.npz"
-    if (kept := _read(file, identity)) is not None:
-        return Sprite(list(ids), kept)
+    if kept := arrays_in(file, "image", key="identity", value=identity):
+        return kept[0].tobytes()
     say(f"report: {len(ids):,} thumbnails of {dataset['name']} ...")
-    source = samples.open_samples(dataset, split["name"], data_root=root, ids=ids)
+    pictures = samples.open_samples(dataset, split["name"], data_root=root, ids=ids)
     sheet = Image.new("RGB", (COLUMNS * SIDE, -(-len(ids) // COLUMNS) * SIDE))
     for place, name in enumerate(ids):
-        small = Image.fromarray(samples.picture(source, name)).resize((SIDE, SIDE), Image.Resampling.BOX)
+        small = Image.fromarray(samples.picture(pictures, name)).resize((SIDE, SIDE), Image.Resampling.BOX)
         sheet.paste(small, (place % COLUMNS * SIDE, place // COLUMNS * SIDE))
     buffer = io.BytesIO()
     sheet.save(buffer, "webp", quality=QUALITY)
     with published(file) as temporary, temporary.open("wb") as target:
         np.savez(target, image=np.frombuffer(buffer.getvalue(), np.uint8), identity=identity)
-    return Sprite(list(ids), buffer.getvalue())
-
-
-def _read(file: Path, identity: str) -> bytes | None:
-    """The image in a file, if the file is whole and was made for this very identity."""
-    kept = arrays_in(file, "image", key="identity", value=identity)
-    return kept[0].tobytes() if kept else None
+    return buffer.getvalue()

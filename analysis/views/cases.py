@@ -42,9 +42,7 @@ def run(request: ViewRequest, *, count: int, data_root: str) -> list[Output]:
         rules = request.rules if one.multilabel else ("half",)
         chosen = [frames.with_names(compute(one, rule, count=count), runs) for rule in rules]
         ids = list(dict.fromkeys(name for frame in chosen for name in frame["id"]))
-        identity = one.record["features"]["dataset"]
-        source = samples.open_samples(identity, "test", data_root=Path(data_root) if data_root else None, ids=ids)
-        images = {name: samples.picture(source, name) for name in ids}
+        images = samples.pictures(one.record["features"]["dataset"], "test", ids, data_root)
         outputs += [_write(frame, images, folder) for frame in chosen]
     return outputs
 

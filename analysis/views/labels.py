@@ -169,12 +169,9 @@ def ranks(runs: Sequence[Run], suspected: Set[str]) -> pd.DataFrame:
 def _images(shown: pd.DataFrame, first: store.FeatureSet, data_root: str) -> tuple[dict[str, np.ndarray], str]:
     """Images by id, and why there are none where they cannot be opened: the table is useful without."""
     images: dict[str, np.ndarray] = {}
-    root = Path(data_root) if data_root else None
     try:
         for split, part in shown.groupby("split"):
-            ids = list(part["id"])
-            source = samples.open_samples(first.identity["dataset"], str(split), data_root=root, ids=ids)
-            images |= {name: samples.picture(source, name) for name in ids}
+            images |= samples.pictures(first.identity["dataset"], str(split), list(part["id"]), data_root)
     except RequestError as error:
         if data_root:
             raise

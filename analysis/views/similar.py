@@ -1,7 +1,6 @@
 """Samples most similar to positive and least similar to negative examples, by cosine similarity, with pictures."""
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -173,11 +172,7 @@ def _pictures(features: store.FeatureSet, ids: list[str], data_root: str) -> dic
     """Pictures by id; none where the images are not at hand."""
     root = data_root or recorded_flag(features.environment, "data", "data_root")
     try:
-        source = samples.open_samples(
-            features.identity["dataset"], features.identity["split"]["name"], data_root=Path(root) if root else None,
-            ids=ids,
-        )  # fmt: skip
-        return {name: samples.picture(source, name) for name in dict.fromkeys(ids)}
+        return samples.pictures(features.identity["dataset"], features.identity["split"]["name"], ids, root)
     except RequestError:
         if data_root:
             raise

@@ -75,13 +75,13 @@ def _made_up_report(out: Path, rows: int) -> Path:
     from analysis.contract import ViewRequest, run_view
     from analysis.report import build
     from data import paths
-    from data.runs import all_runs
+    from data.runs import find_runs
 
     rng = np.random.default_rng(0)
     for kind, skill in (("linear", 2.0), ("rf", 1.0)):
         labels, scores = made_up(BIGEARTHNET, multilabel=True, rows=rows, skill=skill)
         make_run(out, labels, scores, BIGEARTHNET, kind=kind, dataset="made-up", simulated=True)
-    run = all_runs(out)[0]
+    run = find_runs(out)[0]
     file = paths.feature_file(paths.feature_folder(out, run.dataset, run.encoder), "test")
     make_split(
         file, labels, rng.standard_normal((rows, 8), np.float32), BIGEARTHNET, dataset="made-up", simulated=True,
