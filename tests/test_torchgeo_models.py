@@ -36,6 +36,7 @@ FULL = "FULL_PARITY" in os.environ
 DATASET = PixelDataset(rows=64)
 # Bands of Sentinel-1 and Sentinel-2 in the order they are named, 2, 3, 9, 12 and 14 of them.
 COUNTS = {"VV,VH": 2, "B04,B03,B02": 3, "s2-9": 9, "s2-12": 12, "s1s2": 14}
+SOME = COUNTS if FULL else {"B04,B03,B02": 3, "s2-12": 12}
 
 
 def build(name, *, bands=None, dataset=DATASET, **settings):
@@ -109,7 +110,7 @@ def test_dofa_is_torchgeos_forward_features(variant, tmp_path, monkeypatch):
     theirs = reference(DOFA[variant], file, monkeypatch, num_classes=0)
     encoder = build("dofa", variant=variant, bands="rgb", weights=str(file))
     assert encoder.weights.source == "loaded"
-    for bands, count in COUNTS.items():
+    for bands, count in SOME.items():
         images, waves = noise(1, count, 224), dofa_waves(bands)
         assert len(waves) == count
         encoder.model.patch_embed = DOFAStaticEmbedding(theirs.patch_embed, waves)
