@@ -2,18 +2,24 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import rasterio
+from cyclopts import App
 
-from data import command
+from analysis.cli import app as analyze
+from data import command, runs
+from data.flags import SPLITS
 from featurize.cli import app as featurize
+from probes.cli import app as probe
 from tests import galileo_cases as cases
 from tests.bench.pairs import PROJECT, SHARED
 
@@ -44,11 +50,8 @@ def bench_galileo_parity() -> dict:
         ours = features_of(case, names, pixels[case], precision)
         rows.append({"case": case, "precision": precision, **differences(ours, theirs[case])})
     chosen = [names.index(name) for name in cases.first_of_each_class(names)]
-    np.savez_compressed(
-        cases.VECTORS,
-        **{case: theirs[case] for case in cases.MADE},  # type: ignore[reportArgumentType]
-        **{case: theirs[case][chosen] for case in cases.REAL},  # type: ignore[reportArgumentType]
-    )
+    vectors: dict[str, Any] = {case: theirs[case] for case in cases.MADE}
+    np.savez_compressed(cases.VECTORS, **vectors, **{case: theirs[case][chosen] for case in cases.REAL})
     write_section("Equal to the authors' code", parity_text(rows, revision(checkout)))
     if any(row["absolute"] > GOAL for row in rows if row["precision"] == "fp32"):
         raise AssertionError(f"features differ by more than {GOAL}: {rows}")
@@ -70,8 +73,8 @@ def features_of(case: str, names: list[str], given: tuple[tuple[str, ...], np.nd
     found = {}
     for file in out.rglob("galileo*/*.h5"):
         with h5py.File(file) as opened:
-            stems = [Path(name.decode()).stem for name in opened["ids"][:]]
-            found |= dict(zip(stems, opened["features"][:], strict=True))
+            ids, features = (np.asarray(opened[name]) for name in ("ids", "features"))
+        found |= {Path(id_.decode()).stem: vector for id_, vector in zip(ids, features, strict=True)}
     return np.stack([found[name] for name in names])
 
 
@@ -101,9 +104,11 @@ def write_tiffs(names: list[str], pixels: np.ndarray, bands: tuple[str, ...]) ->
 def authors_features(checkout: Path, pixels: dict[str, tuple[tuple[str, ...], np.ndarray]]) -> dict[str, np.ndarray]:
     """What tests/bench/galileo_authors.py writes for the cases."""
     given, made = KEPT / "pixels.npz", KEPT / "authors.npz"
-    arrays = {case: values.transpose(0, 2, 3, 1) for case, (_, values) in pixels.items()}
-    names = {f"{case} bands": [re.sub("^B0", "B", band) for band in bands] for case, (bands, _) in pixels.items()}
-    np.savez(given, **arrays, **names)  # type: ignore[reportArgumentType]
+    arrays: dict[str, Any] = {case: values.transpose(0, 2, 3, 1) for case, (_, values) in pixels.items()}
+    names: dict[str, Any] = {
+        f"{case} bands": [re.sub("^B0", "B", band) for band in bands] for case, (bands, _) in pixels.items()
+    }
+    np.savez(given, **arrays, **names)
     script = Path(__file__).with_name("galileo_authors.py")
     words = [os.environ.get("GALILEO_PYTHON", sys.executable), script, checkout, WEIGHTS["galileo"], given, made]
     subprocess.run(words, check=True, env={**os.environ, "PYTHONPATH": str(checkout)})
@@ -168,3 +173,70 @@ def write_section(title: str, text: str) -> None:
     others = [section for section in sections if not section.startswith(f"{title}\n")]
     ordered = sorted([*others, f"{title}\n\n{text}\n"], reverse=True)
     PAGE.write_text("\n## ".join(part.strip() + "\n" for part in (head, *ordered)))
+
+
+# ------------------------------------------------------------------------------------------- beside Presto
+
+
+IMPORT = shlex.split(
+    "--name eurosat --model galileo-evaluation --embedding embedding --id id --label label --split split"
+)
+
+
+def bench_galileo_probes() -> dict:
+    """Accuracy of probes on Galileo's, Presto's and plain statistics' features of 600 real tiles; the same page."""
+    if not all(path.exists() for path in WEIGHTS.values()):
+        return {"skipped": "no shared weights"}
+    out, models = KEPT / "probes", "galileo,presto,stats"
+    shutil.rmtree(out, ignore_errors=True)
+    weights = ",".join(f"{model}={path}" for model, path in WEIGHTS.items())
+    data = ["--dataset", "eurosat", "--data-root", str(SHARED / "data" / "eurosat-ms")]
+    steps: list[tuple[App, list[str]]] = [
+        (featurize, ["--model", models, *data, "--bands", "s2-10", "--weights", weights, "--precision", "fp32"]),
+        (probe, ["--kind", "linear,knn,rf", "--model", models]),
+        (analyze, ["compare"]),
+    ]
+    if (KEPT / "authors.npz").exists():
+        steps.insert(1, (featurize, ["import", str(write_evaluation()), *IMPORT]))
+        steps[2][1][-1] += ",galileo-evaluation"
+    for app, words in steps:
+        assert command.run(app, [*words, "--out", str(out)]) == 0
+    lines = [
+        "Made by `python -m tests.bench --only galileo_probes`, which runs the commands below: EuroSAT's 600 real "
+        "tiles (360 train, 120 val, 120 test), ten Sentinel-2 bands, published weights of both models. "
+        "`galileo-evaluation` are features made by the authors' code as their eval.py uses it (month 6, no NDVI), "
+        "imported; they are there after `--only galileo_parity`.",
+        "",
+        "```bash",
+        *(shown(shlex.join([app.name[0], *words])) for app, words in steps),
+        "```",
+        "",
+        *next((out / "analysis" / "compare").glob("*.md")).read_text().splitlines()[2:],
+    ]
+    write_section("Beside Presto", "\n".join(lines))
+    found = {
+        f"{run.record['encoder'].partition('_')[0]}, {run.record['kind']}": run.record["metrics"]["test"]["half"]
+        for run in runs.all_runs(out)
+    }
+    return {"unit": "accuracy", **{name: round(metrics["accuracy"], 3) for name, metrics in found.items()}}
+
+
+def shown(command_line: str) -> str:
+    """Without the folders of this machine."""
+    return command_line.replace(str(SHARED), "../shared").replace(f"{KEPT}/", "")
+
+
+def write_evaluation() -> Path:
+    """The authors' features of all tiles as `featurize import` takes them, with EuroSAT's splits."""
+    file, names = KEPT / "evaluation.npz", cases.tile_names(SHARED)
+    lists = {split: (SHARED / "data" / "eurosat-ms" / f"eurosat-{split}.txt").read_text().split() for split in SPLITS}
+    split_of = {Path(name).stem: split for split, of_split in lists.items() for name in of_split}
+    with np.load(KEPT / "authors.npz") as made:
+        np.savez(
+            file,
+            embedding=made["S2 tiles evaluation"],
+            id=names,
+            label=[name.rpartition("_")[0] for name in names],
+            split=[split_of[name] for name in names],
+        )
+    return file

@@ -10,6 +10,7 @@ GalileoWrapper gives with the scaling of their eval.py, which leaves NDVI out.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from src.galileo import Encoder, GalileoWrapper  # type: ignore[reportMissingImp
 STEP = 50
 
 
-def pretraining(encoder: torch.nn.Module, normalizer: Normalizer, pixels: np.ndarray, bands: list[str]) -> np.ndarray:
+def pretraining(encoder: Any, normalizer: Any, pixels: np.ndarray, bands: list[str]) -> np.ndarray:
     """(N, D) as in pretraining: every group of one date that the bands allow."""
     patch = max(size for size in range(1, 9) if pixels.shape[1] % size == 0)
     channels, present = [SPACE_TIME_BANDS.index(band) for band in bands], set(bands)
@@ -38,7 +39,7 @@ def pretraining(encoder: torch.nn.Module, normalizer: Normalizer, pixels: np.nda
         values[:, :, 0, channels] = image
         values[..., -1:] = Dataset.calculate_ndi(values[..., :-1], band_1="B8", band_2="B4")
         one = construct_galileo_input(s1=torch.from_numpy(values[..., :2]), s2=torch.from_numpy(values[..., 2:12]))
-        mask = one.space_time_mask.clone()
+        mask: Any = one.space_time_mask.clone()
         mask[...] = torch.tensor(absent).float()
         made.append(one._replace(space_time_x=torch.from_numpy(normalizer(values)).float(), space_time_mask=mask))
     batch = type(made[0])(*(torch.stack(parts) for parts in zip(*made, strict=True)))
@@ -46,7 +47,7 @@ def pretraining(encoder: torch.nn.Module, normalizer: Normalizer, pixels: np.nda
     return encoder.average_tokens(*tokens).numpy()
 
 
-def evaluation(wrapper: torch.nn.Module, statistics: dict, pixels: np.ndarray) -> np.ndarray:
+def evaluation(wrapper: Any, statistics: dict, pixels: np.ndarray) -> np.ndarray:
     """(N, D) as in their eval.py without options: (x - mean + 2 std) / (4 std), not clipped."""
     mean, std = (np.array(statistics[13][name][2:12]) for name in ("mean", "std"))
     thirteen = np.zeros((*pixels.shape[:3], 13), np.float32)  # B1, B9 and B10 are not read
