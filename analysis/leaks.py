@@ -92,15 +92,18 @@ def scenes(ids: Sequence[str]) -> dict[str, list[str]] | None:
         By ``scene``, and where names have a tile by ``tile`` and ``cell`` (tile, column and row: the place on the
         ground), N words each; None where any id is no such name.
     """
-    found = [SCENE.fullmatch(name) for name in ids]
-    if not all(found):
-        return None
-    rows = [match.groups() for match in found if match]
-    words = {"scene": [scene for scene, *_ in rows]}
-    if all(tile for _, tile, _, _ in rows):
-        words["tile"] = [tile for _, tile, _, _ in rows]
-        words["cell"] = [f"{tile}_{column}_{row}" for _, tile, column, row in rows]
-    return words
+    words: dict[str, list[str]] = {"scene": [], "tile": [], "cell": []}
+    known: dict[str, str] = {}  # few scenes: one string each, not one per sample
+    for name in ids:
+        match = SCENE.fullmatch(name)
+        if not match:
+            return None
+        scene, tile, column, row = match.groups()
+        words["scene"].append(known.setdefault(scene, scene))
+        if tile:
+            words["tile"].append(known.setdefault(tile, tile))
+            words["cell"].append(f"{tile}_{column}_{row}")
+    return words if len(words["tile"]) == len(ids) else {"scene": words["scene"]}
 
 
 class Pixels(NamedTuple):

@@ -17,7 +17,7 @@ from probes.spatial import Units
 
 EXACT_CELLS = 500
 WEIGHT = 1.5  # from 1, which covers up to 100%, to 3: 89% where 30 cells hold 3% errors (coverage.md)
-_BLOCK_ENTRIES = 4_000_000  # of the largest array: bounds the memory
+_BLOCK_ENTRIES = 1_000_000  # of the largest array: bounds the memory
 
 
 @dataclass(frozen=True)
@@ -117,23 +117,27 @@ def average_precision(
 ) -> Estimate:
     """Average precision as `metrics.average_precision`, of one class with at least one positive."""
     order = np.argsort(-scores, kind="stable")
-    ranked, positive, unit = scores[order], truth[order], units.numbers[order]
-    new_run = np.append(True, ranked[1:] != ranked[:-1])  # equal scores are predicted together
-    starts = np.flatnonzero(new_run)
-    run = np.cumsum(new_run) - 1
-    ends = np.append(starts[1:], len(ranked)) - 1
-    tp, predicted = np.cumsum(positive)[ends[run]].astype(np.float64), ends[run] + 1.0
+    positive, (first, last) = truth[order], _runs(scores[order])
+    tp, predicted = np.cumsum(positive)[last].astype(np.float64), last + 1.0
     value = float((tp / predicted)[positive].mean())
     if units.by == "image" or units.count > EXACT_CELLS:
-        alone = _without_each(positive, tp, predicted, starts[run])
+        alone = _without_each(positive, tp, predicted, first)
         if units.by == "image":
             left_out = np.empty(len(alone))
             left_out[order] = alone
         else:
-            left_out = value + np.bincount(unit, alone - value, minlength=units.count)
+            left_out = value + np.bincount(units.numbers[order], alone - value, minlength=units.count)
         return Estimate(value, left_out)
     at = np.flatnonzero(positive)
-    return Estimate(value, _without_groups(positive, unit, ends[run][at], tp[at], predicted[at], units.count))
+    gone = _without_groups(positive, units.numbers[order], last[at], tp[at], predicted[at], units.count)
+    return Estimate(value, gone)
+
+
+def _runs(ranked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First and last row of the run of equal scores that a row lies in; they are predicted together."""
+    new = np.append(True, ranked[1:] != ranked[:-1])
+    starts, run = np.flatnonzero(new), np.cumsum(new) - 1
+    return starts[run], np.append(starts[1:], len(ranked))[run] - 1
 
 
 def _without_each(positive: np.ndarray, tp: np.ndarray, predicted: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -143,11 +147,15 @@ def _without_each(positive: np.ndarray, tp: np.ndarray, predicted: np.ndarray, s
     positive.
     """
     others = np.maximum(predicted - 1, 1)
-    before = np.append(0.0, np.cumsum(positive * tp / predicted))[start]
-    tails = [np.append(np.cumsum((positive * one / others)[::-1])[::-1], 0.0)[start] for one in (tp, np.ones_like(tp))]
-    own = positive * (tp - 1) / others  # what j itself would add to the tail: it is gone
+
+    def tail(one: np.ndarray | float) -> np.ndarray:
+        return np.append(np.cumsum((positive * one / others)[::-1])[::-1], 0.0)[start]
+
+    summed = np.append(0.0, np.cumsum(positive * tp / predicted))[start]  # in place: arrays of all labels are large
+    summed += tail(tp)
+    summed -= positive * tail(1.0)
+    summed -= positive * (tp - 1) / others  # what j itself would add to the tail: it is gone
     remaining = positive.sum() - positive
-    summed = before + tails[0] - positive * tails[1] - own
     return np.where(remaining > 0, summed / np.maximum(remaining, 1), 0.0)
 
 

@@ -52,7 +52,7 @@ def run(request: ViewRequest, *, count: int, folds: int, seed: int, data_root: s
     present = store.splits_in(where)
     if request.split != "all" and request.split not in present:
         raise RequestError(f"no {request.split} features in {where}; make them with featurize")
-    sets = [store.read_features(paths.feature_file(where, split)) for split in present]
+    sets = [store.read_features(paths.feature_file(where, split), lazy=True) for split in present]
     frame = every = compute(sets, folds=folds, seed=seed)
     if request.split != "all":
         frame = every[every["split"] == request.split].reset_index(drop=True)
@@ -92,7 +92,8 @@ def compute(sets: Sequence[store.FeatureSet], *, folds: int = 5, seed: int = 0) 
     labels = np.concatenate([s.labels for s in sets])
     multilabel = labels.ndim == 2
     labelled = np.ones(len(labels), bool) if multilabel else labels >= 0
-    features = np.concatenate([s.features for s in sets])[labelled]
+    own = np.split(labelled, np.cumsum([len(s.labels) for s in sets])[:-1])
+    features = np.concatenate([s.features[:][rows] for s, rows in zip(sets, own, strict=True)])
     ids = np.array([name for s in sets for name in s.ids], dtype=object)[labelled]
     split = np.repeat([s.identity["split"]["name"] for s in sets], [len(s.ids) for s in sets])[labelled]
     truth = metrics.label_matrix(labels[labelled], len(names))
@@ -116,13 +117,20 @@ def compute(sets: Sequence[store.FeatureSet], *, folds: int = 5, seed: int = 0) 
         {
             "id": ids,
             "split": split,
-            "given": ["; ".join(names[row]) for row in truth],
-            "suggested": ["; ".join(names[row]) for row in suggested],
+            "given": _joined(names, truth),
+            "suggested": _joined(names, suggested),
             "quality": quality,
             "suspected": suspected,
         }
     )
     return frame.sort_values(["suspected", "quality", "id"], ascending=[False, True, True], ignore_index=True)
+
+
+def _joined(names: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(N,) names of the classes of each sample; one string for all samples with the same classes."""
+    rows, which = np.unique(np.packbits(truth, axis=1), axis=0, return_inverse=True)
+    words = ["; ".join(names[row]) for row in np.unpackbits(rows, axis=1, count=len(names)).astype(bool)]
+    return np.array(words, dtype=object)[which.ravel()]
 
 
 def _cells(sets: Sequence[store.FeatureSet], labelled: np.ndarray, folds: int) -> np.ndarray | None:
