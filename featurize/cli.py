@@ -214,17 +214,17 @@ def prune(*, out: Path = paths.DEFAULT_OUT, yes: Annotated[bool, Switch] = False
 
 @app.command
 def verify(*path: Path, out: Path = paths.DEFAULT_OUT, repair: Annotated[bool, Switch] = False) -> int:
-    """Verify feature files (checksums, row counts, ids, NaN, collapse) and runs; exits with 1 if a problem is found.
+    """Verify feature files (checksums, row counts, ids, NaN, collapse), runs and maps; exits with 1 on a problem.
 
     Unfinished splits are listed with their progress, and their parts are verified too.
 
     Args:
-        path: Feature files, packed files, run folders, or folders that contain them. Default: all features and runs
-            below --out.
+        path: Feature files, packed files, run folders, maps, or folders that contain them. Default: all features and
+            runs below --out.
         out: Output folder.
         repair: Recompute the features of damaged images only.
     """
-    from data import runs, store  # deferred: numpy and h5py
+    from data import checksums, runs, store  # deferred: numpy and h5py
 
     files: list[Path] = []
     unfinished: list[Path] = []
@@ -235,8 +235,10 @@ def verify(*path: Path, out: Path = paths.DEFAULT_OUT, repair: Annotated[bool, S
         files += sorted(one.rglob("*.h5")) if not one.is_file() else [one]
     below = [one.parent if one.name in runs.FILES else one for one in path or (paths.probe_root(out),)]
     finished = runs.folders_of_runs(below)
+    signed = checksums.signed_files(path)
     files = [file for file in files if file.parent.suffix != ".parts" and file.name not in runs.FILES]
-    if not files and not unfinished and not finished:
+    files = [file for file in files if file not in signed]
+    if not files and not unfinished and not finished and not signed:
         raise RequestError(f"no feature files below {', '.join(map(str, path)) or paths.feature_root(out)}")
     wrong = 0
     for file in files:
@@ -256,7 +258,7 @@ def verify(*path: Path, out: Path = paths.DEFAULT_OUT, repair: Annotated[bool, S
         wrong += bool(found.problems)
         rank = "" if found.effective_rank is None else f"; effective rank {found.effective_rank:.1f} of {found.dim:,}"
         print("\n".join(map(str, found.problems)) if found.problems else f"{file}: good{rank}")
-    if files or not finished:
+    if files or not (finished or signed):
         print(f"{len(files) - wrong} of {len(files)} files are good")
     for folder in unfinished:
         if not folder.exists():  # of a repair that is finished now
@@ -268,6 +270,7 @@ def verify(*path: Path, out: Path = paths.DEFAULT_OUT, repair: Annotated[bool, S
         damaged = runs.report_verified(finished)
         print(f"{len(finished) - damaged} of {len(finished)} runs are good")
         wrong += damaged
+    wrong += checksums.report_signed(signed)
     return 1 if wrong else 0
 
 

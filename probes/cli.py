@@ -284,22 +284,28 @@ def list_() -> None:
 
 @app.command
 def verify(*run: Path, out: Path = DEFAULT_OUT) -> int:
-    """Verify the checksums of runs; exits with 1 if a file is damaged or missing.
+    """Verify the checksums of runs, maps and tables of predictions; exits with 1 if a file is damaged or missing.
 
     Runs of version 0.1 have no checksums: they count as unverified, and fail only if they cannot be read.
 
     Args:
-        run: Folders of runs, or folders that contain runs. Default: all below --out.
+        run: Folders of runs, or folders that contain runs or maps; or maps and tables that predict wrote. Default: all
+            below --out.
         out: Output folder.
     """
-    from data import runs  # deferred: numpy and h5py
+    from data import checksums, runs  # deferred: numpy and h5py
 
-    folders = runs.folders_of_runs(run or (out,))
-    if not folders:
-        raise RequestError(f"no runs below {', '.join(map(str, run)) or out}; make some with probe")
+    folders, signed = runs.folders_of_runs(run or (out,)), checksums.signed_files(run or (out,))
+    if not folders and not signed:
+        named = ", ".join(map(str, run)) or out
+        raise RequestError(f"no runs, and no maps with checksums, below {named}; make some with probe")
     wrong = runs.report_verified(folders)
-    print(f"{len(folders) - wrong} of {len(folders)} runs passed")
-    return 1 if wrong else 0
+    if folders:
+        print(f"{len(folders) - wrong} of {len(folders)} runs passed")
+    damaged = checksums.report_signed(signed)
+    if signed:
+        print(f"{len(signed) - damaged} of {len(signed)} maps and tables passed")
+    return 1 if wrong + damaged else 0
 
 
 def _print_summary(runs: "list[Run]", out: Path) -> None:

@@ -175,7 +175,8 @@ def run_probe(
         warnings.simplefilter("ignore", ConvergenceWarning)  # reported below, for the candidate concerned
         estimator, result, seconds = _fit(plan, samples, task)
         if not plan.blocks:
-            task = replace(task, train=task.train[:0].copy())  # frees train before the intervals need memory
+            # Frees train before the intervals need memory.
+            task = replace(task, train=task.train[:0].copy(), labels=task.labels[:0])
         scoring = time.perf_counter()
         test_scores = _test_scores(plan, samples, task, estimator)
         seconds["score"] += time.perf_counter() - scoring

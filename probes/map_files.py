@@ -13,8 +13,9 @@ from joblib import effective_n_jobs
 from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
+from data.checksums import published_signed
 from data.errors import RequestError
-from data.files import published
+from data.files import published, write_text
 from data.folders import published_folder
 from data.runs import Run
 from data.scene.grid import grids_of
@@ -90,8 +91,12 @@ def write_rasters(one: SceneMap, to: Path) -> list[Path]:
     names = {str(number): name for number, name in enumerate(one.class_names, 1)}
     probability = to.with_name(f"{to.stem}-probability.tif")
     table = {number: (*colour(number - 1), 255) for number in range(1, len(one.class_names) + 1)}
-    _cog(probability, one, one.probability, nodata=float("nan"), names=one.class_names, resampling="AVERAGE")
-    _cog(to, one, one.classes[None], nodata=NODATA, names=("class",), resampling="MODE", table=table, tags=names)
+    with published(probability) as temporary:
+        shown = one.probability
+        _cog(temporary, one, shown, nodata=float("nan"), names=one.class_names, resampling="AVERAGE")
+    with published_signed(to, [probability]) as temporary:
+        shown = one.classes[None]
+        _cog(temporary, one, shown, nodata=NODATA, names=("class",), resampling="MODE", table=table, tags=names)
     return [to, probability]
 
 
@@ -121,9 +126,9 @@ def _cog(
             if table:
                 source.colorinterp = [ColorInterp.palette]
                 source.write_colormap(1, table)
-        with published(to) as temporary, memory.open() as source:
+        with memory.open() as source:
             rasterio.shutil.copy(
-                source, temporary, driver="COG", compress="DEFLATE", blocksize=BLOCK, overview_resampling=resampling,
+                source, to, driver="COG", compress="DEFLATE", blocksize=BLOCK, overview_resampling=resampling,
                 overviews="IGNORE_EXISTING",
             )  # fmt: skip
 
@@ -144,14 +149,12 @@ def _write_mosaic(maps: Iterable[SceneMap], to: Path) -> list[Path]:
                 f"--to {to}: the scenes are in {' and '.join(sorted(systems))}; a mosaic needs one reference system: "
                 "write polygons (.gpkg), or map the scenes of each system separately"
             )
-    written = []
-    for suffix in ("", "-probability"):
-        files = [folder / f"{Path(part).stem}{suffix}.tif" for part in parts]
-        target = to.with_name(f"{to.stem}{suffix}.vrt")
-        with published(target) as temporary:
-            temporary.write_text(virtual_raster(files, target), encoding="utf-8")
-        written.append(target)
-    return [*written, folder]
+    rasters = [[folder / f"{Path(part).stem}{suffix}.tif" for part in parts] for suffix in ("", "-probability")]
+    probability = to.with_name(f"{to.stem}-probability.vrt")
+    write_text(probability, virtual_raster(rasters[1], probability))
+    with published_signed(to, [probability, *rasters[0], *rasters[1]]) as temporary:
+        temporary.write_text(virtual_raster(rasters[0], to), encoding="utf-8")
+    return [to, probability, folder]
 
 
 def virtual_raster(files: Sequence[Path], beside: Path) -> str:

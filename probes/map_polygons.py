@@ -2,12 +2,13 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data.checksums import published_signed
 from data.files import published
 from probes.maps import SceneMap
 
@@ -26,7 +27,7 @@ def write_polygons(maps: Iterable[SceneMap], to: Path) -> Path:
     alike = len({one.crs for one in frames}) == 1 and to.suffix != ".geojson"
     target: Any = frames[0].crs if alike else "EPSG:4326"
     whole = geopandas.GeoDataFrame(pd.concat([one.to_crs(target) for one in frames], ignore_index=True), crs=target)
-    write_vector(whole, to)
+    write_vector(whole, to, publish=published_signed)
     return to
 
 
@@ -54,7 +55,7 @@ def polygons(one: SceneMap) -> Any:
     return geopandas.GeoDataFrame(columns, geometry=[outline for outline, _ in found], crs=one.grid.crs)
 
 
-def write_vector(frame: Any, to: Path) -> None:
+def write_vector(frame: Any, to: Path, *, publish: Callable = published) -> None:
     """Publish a GeoDataFrame in one rename, in the format that the name ends in; CSV has lon and lat."""
     with tempfile.TemporaryDirectory() as folder:  # GDAL's drivers write files beside their own
         inner = Path(folder, to.name)
@@ -67,5 +68,5 @@ def write_vector(frame: Any, to: Path) -> None:
             )
         else:
             frame.to_file(inner, engine="pyogrio")
-        with published(to) as temporary:
+        with publish(to) as temporary:
             shutil.copyfile(inner, temporary)

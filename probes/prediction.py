@@ -16,9 +16,9 @@ from pyarrow.csv import CSVWriter
 from pyarrow.parquet import ParquetWriter
 
 from data import runs, store
+from data.checksums import published_signed
 from data.command import progress
 from data.errors import RequestError
-from data.files import published
 from probes import inputs
 from probes.models import load_model
 from probes.pooling import thresholds_of
@@ -122,7 +122,7 @@ def predict(
     if n_jobs and to.suffix not in WRITERS:
         raise RequestError(f"--to {to}: the name must end in {' or '.join(WRITERS)}")
     scoring = prepare(run, file, n_jobs=n_jobs, **settings)
-    with published(to) as temporary, WRITERS[to.suffix](temporary, scoring.schema) as writer:
+    with published_signed(to) as temporary, WRITERS[to.suffix](temporary, scoring.schema) as writer:
         for table in scoring.tables():
             writer.write_table(table)
     return len(scoring.features.ids), scoring.notes

@@ -149,6 +149,30 @@ def test_polygons_say_the_same_as_the_raster(mapped):
         assert (rasterize(burnt, classes.shape, transform=transform) == classes).mean() > 0.99
 
 
+def test_a_map_that_changed_after_it_was_written_is_found_by_verify(mapped, tmp_path, capsys):
+    folder, _, run = mapped
+    for name in ("map.tif", "map-probability.tif", "map.tif.sha256"):
+        shutil.copy(folder / name, tmp_path)
+    assert predict(run, tmp_path / "map.geojson") == 0
+    assert command.run(probe, ["verify", str(tmp_path)]) == 0
+    assert command.run(featurize, ["verify", str(tmp_path / "map.tif")]) == 0
+    for name in ("map-probability.tif", "map.geojson"):
+        content = bytearray((tmp_path / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "map.tif").unlink()
+    capsys.readouterr()
+    assert command.run(probe, ["verify", str(tmp_path)]) == 1
+    assert command.run(featurize, ["verify", str(tmp_path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    for name, what in (("map-probability.tif", "checksum"), ("map.geojson", "checksum"), ("map.tif", "missing")):
+        assert sum(line.startswith(f"{tmp_path / name} ") and what in line for line in lines) == 2
+    assert (
+        predict(run, tmp_path / "map.tif", "--overwrite") == predict(run, tmp_path / "map.geojson", "--overwrite") == 0
+    )
+    assert command.run(probe, ["verify", str(tmp_path)]) == 0
+
+
 def test_labels_added_later_are_used_without_embedding_again(mapped, tmp_path, capsys):
     _, truth = make_scene(tmp_path, side=512)
     make_points(tmp_path / "points.gpkg", truth, 40)
@@ -267,6 +291,10 @@ def test_several_scenes_make_a_mosaic(tmp_path):
     assert predict(run, tmp_path / "map.tif") == 2
     assert not list(tmp_path.glob("map*"))
     assert predict(run, tmp_path / "map.vrt") == 0
+    assert command.run(probe, ["verify", str(tmp_path / "map.vrt")]) == 0
+    listed = {line.split("  ")[1] for line in (tmp_path / "map.vrt.sha256").read_text().splitlines()}
+    rasters = {f"map/{name}{end}" for name in ("west", "east") for end in (".tif", "-probability.tif")}
+    assert listed == {"map.vrt", "map-probability.vrt", *rasters}
     with rasterio.open(tmp_path / "map.vrt") as mosaic:
         classes = mosaic.read(1)
         assert mosaic.transform == TRANSFORM @ TRANSFORM.scale(32)
