@@ -92,8 +92,8 @@ lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
-# the documentation site, build/site/index.html: notebooks executed, links checked
-docs: setup
+# the documentation site, build/site/index.html: notebooks and all commands in the pages executed, links checked
+docs: setup-dev
 	VIRTUAL_ENV=.venv $(UV) pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/python -m tests.build_docs
 

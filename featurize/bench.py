@@ -237,6 +237,7 @@ def run(job: Job) -> int:
         )  # fmt: skip
     console = Console()
     (console if console.is_terminal else Console(width=140)).print(table)
-    target = write(rates, job.open(job.data.splits()[0]), job.out)
+    first = replace(job, model=replace(job.model, model=models[0]))
+    target = write(rates, first.open(job.data.splits()[0]), job.out)
     print(f"wrote {target}; tables and a bar chart: analyze speed --out {job.out}")
     return 0

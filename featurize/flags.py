@@ -38,6 +38,8 @@ class ModelFlags:
             --layer=-4,-1. Default: the last.
         normalize: How band values are scaled: zscore, stretch, imagenet, reflectance, ssl4eo, satlas or none;
             `featurize list` shows which a model supports. Default: as in the model's training, else zscore.
+        normalize_like: Feature file, or folder of them, whose means and standard deviations scale the bands in place of
+            the dataset's own: for new images that a probe on those features shall predict.
         weights: pretrained, random (untrained; shown in the name of the feature folder), or the path of a weights file
             or folder.
         variant: Variant of the model, such as small or base. Default: the first in `featurize list`.
@@ -49,6 +51,7 @@ class ModelFlags:
     image_size: int | None = None
     pooling: str | None = None
     normalize: str | None = None
+    normalize_like: Path | None = None
     weights: str | None = None
     variant: str | None = None
     layer: str | None = None
@@ -78,6 +81,10 @@ class ModelFlags:
             layer=self.layer,
         )
         encoder = build_encoder(self.model, first, self.bands, request)
+        if self.normalize_like:
+            from featurize.normalization import recorded_normalization
+
+            encoder.normalization = recorded_normalization(self.normalize_like, encoder.identity("fp32"))
         if not self.dense:
             return encoder
         from featurize.dense import keep_patches

@@ -111,4 +111,5 @@ def _plain(flags: dict[str, Any]) -> dict[str, Any]:
         is_path = isinstance(value, Path) or (name == "weights" and value and Path(value).exists())
         return str(Path(value).resolve()) if is_path else value
 
-    return {name: plain(name, value) for name, value in flags.items()}
+    known = {name: value for name, value in flags.items() if value is not None or name != "normalize_like"}
+    return {name: plain(name, value) for name, value in known.items()}

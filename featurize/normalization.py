@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from data import store
 from data.bands import Band
 from data.dataset import Statistic
 from data.errors import RequestError, unknown
@@ -76,6 +78,27 @@ class Normalization:
         """The numbers, for the identity."""
         numbers = {key: value for key, value in asdict(self).items() if value is not None}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in numbers.items()}
+
+
+def recorded_normalization(features: Path | str, encoder: Mapping[str, Any]) -> Normalization:
+    """The scaling that a feature set was made with, for an encoder that scales the same bands in the same way.
+
+    Args:
+        features: a feature file, or the folder of a set.
+        encoder: its identity.
+
+    Raises:
+        RequestError: no such features, or of another model, other bands or another scaling.
+    """
+    path = Path(features)
+    file = next(iter(sorted(path.glob("*.h5"))), path / "train.h5") if path.is_dir() else path
+    found = store.read_identity(file)[0]["encoder"]
+    off = [field for field in ("name", "variant", "bands") if found.get(field) != encoder[field]]
+    numbers: dict[str, Any] = found["normalization"]
+    if off or numbers["method"] != encoder["normalization"]["method"]:
+        fields = ", ".join(off or ["normalization.method"])
+        raise RequestError(f"--normalize-like {file}: it was made with another {fields}; give the same settings here")
+    return Normalization(**{key: tuple(value) if isinstance(value, list) else value for key, value in numbers.items()})
 
 
 @lru_cache(maxsize=64)

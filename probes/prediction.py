@@ -162,7 +162,8 @@ def check_features(run: runs.Run, features: store.FeatureSet, *, other_dataset: 
     if fields := store.differing_fields(trained["encoder"], given["encoder"], "encoder."):
         raise RequestError(
             f"{features.file} differs in {', '.join(fields)} from the features that {run.folder} was trained on; "
-            "run featurize with the settings of the training features"
+            "run featurize with the settings of the training features; if only means and standard deviations differ, "
+            "give --normalize-like and the folder of the training features"
         )
     fields = store.differing_fields(_values(trained["dataset"]), _values(given["dataset"]), "dataset.")
     if fields and not other_dataset:

@@ -15,13 +15,14 @@ import analysis
 import data
 import featurize
 import probes
+from tests import documented
 
 TOP = Path(__file__).parent.parent
 OUTSIDE = re.compile(r"\[([^\]]*)\]\((?:\.\./)+tests/[^)]*\)")  # links to files that are not part of the site
 
 
 def build() -> int:
-    """Copy docs, run the notebooks, list the Python interface, build strictly; returns MkDocs' exit code."""
+    """Run notebooks and the pages' commands, list the Python interface, build strictly; returns MkDocs' exit code."""
     pages = TOP / "build" / "docs"
     shutil.rmtree(pages, ignore_errors=True)
     shutil.copytree(TOP / "docs", pages)
@@ -33,6 +34,8 @@ def build() -> int:
         with tempfile.TemporaryDirectory() as folder:
             NotebookClient(notebook, timeout=600, resources={"metadata": {"path": folder}}).execute()
         nbformat.write(notebook, file)
+    if documented.main([]):
+        return 1
     names = [
         f"{package.__name__}.{name}" for package in (featurize, probes, analysis, data) for name in package.__all__
     ]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import command
+from data import command, store
 from data.registry import DATASETS
 from featurize.card import MODELS
 from featurize.cli import app
@@ -205,3 +205,24 @@ def test_an_output_folder_that_cannot_be_made(featurize, tmp_path):
 def test_a_flag_of_another_dataset_is_refused_even_if_it_is_zero(featurize):
     code, _, err = featurize("--model", "stats", "--dataset", "simulated", "--min-valid", "0")
     assert code == 2 and one_line(err) and "--min-valid" in err
+
+
+def test_new_images_are_scaled_like_those_of_the_features_named(tmp_path, featurize):
+    images(tmp_path / "old")
+    new = tmp_path / "new"
+    new.mkdir()
+    Image.new("RGB", (8, 8), (200, 10, 90)).save(new / "a.png")
+    Image.new("RGB", (8, 8), (20, 100, 9)).save(new / "b.png")
+    words = ["--model", "stats", "--dataset", "folder", "--normalize", "zscore", "--out", tmp_path / "runs"]
+    assert featurize(*words, "--data-root", tmp_path / "old")[0] == 0
+    (folder,) = {file.parent for file in (tmp_path / "runs").rglob("*.h5")}
+    asked = [*words, "--data-root", new, "--split", "test", "--normalize-like", folder]
+    assert featurize(*asked)[0] == 0
+    (file,) = (tmp_path / "runs" / "features" / "folder-new").rglob("test.h5")
+    encoders = [store.read_identity(one)[0]["encoder"] for one in (folder / "train.h5", file)]
+    assert encoders[0] == encoders[1]
+    first = store.read_features(file).features[0]  # the mean of red comes first
+    normalization = encoders[0]["normalization"]
+    assert first[0] == pytest.approx((200 - normalization["mean"][0]) / normalization["std"][0], rel=1e-5)
+    code, _, error = featurize(*("none" if word == "zscore" else word for word in asked))
+    assert code == 2 and one_line(error) and "normalization.method" in error
