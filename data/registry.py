@@ -5,11 +5,17 @@ import importlib
 import importlib.util
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
 from data.cards import parsed, read_card
 from data.errors import RequestError, unknown
+
+PACKAGES = ("data", "featurize", "probes", "analysis")
+# Libraries of which an older version is allowed too, for those who need it for another package, and the first version
+# that has all that is imported from it here.
+WHOLE = {"torchgeo": "0.10"}
 
 
 @dataclass(frozen=True)
@@ -44,9 +50,17 @@ class Registry[Card]:
         """Import the module of that name.
 
         Raises:
-            RequestError: no such name; the message lists the choices and suggests the nearest.
+            RequestError: no such name; the message lists the choices and suggests the nearest. Or a library is absent
+                or too old for this module.
         """
-        return importlib.import_module(f"{self.package}.{self._file(name).stem}")
+        module = f"{self.package}.{self._file(name).stem}"
+        try:
+            return importlib.import_module(module)
+        except ImportError as error:
+            library = (error.name or "").partition(".")[0]
+            if not library or library in PACKAGES:  # a mistake here
+                raise
+            raise lacking(f"--{self.noun} {name}", library, error.msg) from error
 
     def check(self, name: str) -> str:
         """Return the name if it is registered, else raise as `load` does, without importing anything.
@@ -70,6 +84,24 @@ class Registry[Card]:
 
     def _folder(self) -> Path:
         return _package_folder(self.package)
+
+
+def lacking(what: str, library: str, why: str) -> RequestError:
+    """Word the error for a library that is absent, or whose installed version lacks what is imported from it.
+
+    Args:
+        what: needs the library.
+        library: as it is imported.
+        why: what is lacking.
+    """
+    name = metadata.packages_distributions().get(library, [library])[0]
+    wanted = f"{name}>={WHOLE[name]}" if name in WHOLE else name
+    try:
+        found = f"{name} {metadata.version(name)} is installed"
+    except metadata.PackageNotFoundError:
+        found = f"{name} is not installed"
+    reason = why.partition(" (/")[0]  # without the library's path
+    return RequestError(f"{what} needs {wanted}: {found} ({reason}); pip install '{wanted}'")
 
 
 @cache

@@ -11,7 +11,7 @@ from analysis.card import VIEWS
 from data.cards import read_card
 from data.errors import RequestError
 from data.flags import DataFlags
-from data.registry import DATASETS
+from data.registry import DATASETS, Registry
 from featurize.card import MODELS
 from probes.card import PROBES
 
@@ -100,3 +100,24 @@ def test_listing_imports_no_entry():
         "sys.exit(any(m.startswith(('featurize.models.', 'torch')) for m in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("from torchgeo import Absent", "torchgeo>=0.10: torchgeo .* is installed .*'Absent'.*pip install"),
+        ("import torchgeo.absent", "torchgeo>=0.10: torchgeo .* is installed"),
+        ("from PIL.Image import Absent", "pillow: pillow .* is installed"),
+        ("import absent.models", "absent: absent is not installed .*pip install 'absent'"),
+    ],
+)
+def test_a_library_that_lacks_what_a_module_imports_is_named_with_the_version_that_has_it(
+    line, expected, tmp_path, monkeypatch
+):
+    package = tmp_path / f"package{abs(hash(line))}"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "one.py").write_text(f"{line}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(RequestError, match=f"^--model one needs {expected}[^\n/]*$"):
+        Registry(package.name, "model").load("one")

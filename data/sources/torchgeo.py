@@ -34,7 +34,7 @@ from data.dataset import EODataset, check_variant, measured_statistics
 from data.errors import RequestError, unknown
 from data.flags import SPLITS, DatasetRequest
 from data.listing import SEED, VAL_SHARE, by_rarest, multi_hot, path_hash
-from data.registry import DatasetCard
+from data.registry import DatasetCard, lacking
 from data.seen import stamp_of, times_digest
 from data.sources._channels import Channel, in_unit
 from data.sources._index import indexed, read_centres
@@ -198,7 +198,9 @@ def _source(name: str, about: TorchGeoSet, variant: str | None, split: str, requ
     import torchgeo.datasets  # deferred: takes seconds
 
     root = request.root
-    kind = getattr(torchgeo.datasets, name)
+    kind = getattr(torchgeo.datasets, name, None)
+    if kind is None:
+        raise lacking(f"torchgeo:{name}", "torchgeo", f"it has no {name}")
     fetches = "download" in kind.__init__.__annotations__
     if request.options.download and not fetches:
         raise RequestError(f"--download: torchgeo cannot fetch {name}; see its page on https://torchgeo.readthedocs.io")
