@@ -98,7 +98,8 @@ def recorded_normalization(features: Path | str, encoder: Mapping[str, Any]) -> 
     if off or numbers["method"] != encoder["normalization"]["method"]:
         fields = ", ".join(off or ["normalization.method"])
         raise RequestError(f"--normalize-like {file}: it was made with another {fields}; give the same settings here")
-    return Normalization(**{key: tuple(value) if isinstance(value, list) else value for key, value in numbers.items()})
+    frozen: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in numbers.items()}
+    return Normalization(**frozen)
 
 
 @lru_cache(maxsize=64)

@@ -107,6 +107,16 @@ def around(metric: str, estimate: Estimate, units: Units, *, extra_variance: flo
     return wilson(value, size, quantile(estimate, units))
 
 
+def of_estimate(
+    metric: str, estimate: Estimate, units: Units, *, runs: int = 1, extra_variance: float = 0.0
+) -> Interval:
+    """The interval of a metric of one run, or of its mean over several; `extra_variance` as in `around`."""
+    about = {"by": units.by, "units": units.count}
+    if metric in SHARES and units.by == "image" and runs == 1:
+        return Interval(wilson(estimate.value, units.count), "wilson", **about)
+    return Interval(around(metric, estimate, units, extra_variance=extra_variance), "jackknife", **about)
+
+
 def intervals(
     truth: Truth, decided: Truth, scores: Scores, units: Units, names: Sequence[str], *, multilabel: bool
 ) -> dict[str, Interval]:
@@ -116,10 +126,8 @@ def intervals(
         about = {"by": units.by, "units": units.count}
         if reason := why_none(metric, truth, decided, units, names):
             found[metric] = Interval(None, None, **about, reason=reason)
-        elif metric in SHARES and units.by == "image":
-            found[metric] = Interval(wilson(estimate.value, len(truth)), "wilson", **about)
         else:
-            found[metric] = Interval(around(metric, estimate, units), "jackknife", **about)
+            found[metric] = of_estimate(metric, estimate, units)
     return found | {"ece": Interval(None, None, units.by, units.count, reason=NO_ECE)}
 
 

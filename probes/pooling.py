@@ -46,11 +46,10 @@ class Pooled:
 
     def interval(self, metric: str) -> Interval:
         """The 95% interval of a mean over seeds: over the test samples and over the seeds."""
-        about = {"by": self.units.by, "units": self.units.count}
         if reason := self.reasons[metric]:
-            return Interval(None, None, **about, reason=reason)
-        span = intervals.around(metric, self.estimates[metric], self.units, extra_variance=self.seed_variance[metric])
-        return Interval(span, "jackknife", **about)
+            return Interval(None, None, self.units.by, self.units.count, reason=reason)
+        estimate, extra = self.estimates[metric], self.seed_variance[metric]
+        return intervals.of_estimate(metric, estimate, self.units, runs=len(self.runs), extra_variance=extra)
 
     def less(self, other: "Pooled", metric: str) -> intervals.Difference:
         """The paired difference of a metric, this one less the other."""

@@ -16,6 +16,7 @@ from analysis.views import compare
 from data import command
 from data.errors import RequestError
 from data.runs import find_runs
+from probes import pooling
 
 
 def multilabel_runs(out, skills, *, rows=300, names=BIGEARTHNET[:5], seed=0, **about):
@@ -40,6 +41,10 @@ def test_equal_runs_tie_and_a_clearly_better_one_is_first_alone(tmp_path):
     assert frame[["kind", "rank", "tied"]].to_numpy().tolist()[0] == ["linear", 1, True]
     assert frame["rank"].tolist() == [1, 2, 2] and frame["tied"].tolist() == [True, False, False]
     assert frame["value"].tolist() == pytest.approx([1, 0.6, 0.6])
+    for run in find_runs(tmp_path):
+        row = frame[frame["kind"] == run.kind].iloc[0]
+        own = pooling.of_run(run, "test", "half")["accuracy"]
+        assert own.method == "wilson" and (row["low"], row["high"]) == pytest.approx(own.interval, abs=1e-12)
     assert pairs["significant"].tolist() == [True, True, False]
     assert pairs["difference"].tolist() == pytest.approx([0.4, 0.4, 0.0])
 
