@@ -5,7 +5,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Shaped
 
 from data.errors import unknown
 from data.runs import Run
@@ -132,6 +134,16 @@ def under_rules(frame: pd.DataFrame, rules: Sequence[str]) -> pd.DataFrame:
     """The rows decided under these rules; single-label runs have one, argmax, recorded under both names."""
     single_label = ~frame["multilabel"].astype(bool)
     return frame.loc[(frame["rule"].isin(rules) & ~single_label) | (single_label & (frame["rule"] == "half"))]
+
+
+def class_words(
+    names: Sequence[str], has: Bool[np.ndarray, "samples classes"], none: str = ""
+) -> Shaped[np.ndarray, " samples"]:
+    """Names of each sample's classes, separated by ``; ``, or `none`; one string for all that have the same classes."""
+    rows, which = np.unique(np.packbits(has, axis=1), axis=0, return_inverse=True)
+    present = np.unpackbits(rows, axis=1, count=len(names)).astype(bool)
+    words = ["; ".join(np.array(names, dtype=object)[row]) or none for row in present]
+    return np.array(words, dtype=object)[which.ravel()]
 
 
 def run_columns(run: Run) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class Embedder:
 
     def embed(self, raw: Sequence[Batch], rows: int, lonlat: Lonlat | None, meter: Meter) -> Embedded:
         """Embed one raw batch; on a GPU this returns before it is done."""
+        self.encoder.check_locations(lonlat)
         while True:
             try:
                 return self._embed(raw, rows, lonlat, meter)

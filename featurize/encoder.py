@@ -74,6 +74,7 @@ class FrozenModel(nn.Module):
     model: Any
     name: str = ""  # set by build_encoder, unless the model does: its name on the command line
     expects: Expected | None = Expected()  # None: any values are accepted
+    needs_locations = False  # whether `embed` cannot do without them
     has_patches = False  # whether the pooling "patches" of `featurize.dense` gives all patch tokens, row by row
     # Images per CPU core and pass: activations stay in its cache, and no core waits for the others after each layer.
     # None: all images at once, all cores together.
@@ -97,12 +98,19 @@ class FrozenModel(nn.Module):
         self.dtype, self.autocast, self.interpolation = dtype, autocast, interpolation
         self.settings = dict(settings or {})
 
+    def check_locations(self, lonlat: object) -> None:
+        """Raise a RequestError if there are no locations, and the model needs them."""
+        if self.needs_locations and lonlat is None:
+            name = self.name or type(self).__module__.rpartition(".")[2]
+            raise RequestError(f"{name} needs locations, and this dataset has none; use georeferenced images")
+
     def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """Embed scaled images; on a CPU called from several threads at once, so it must keep no state."""
         return self.model(images)
 
     def forward(self, images: Images, lonlat: Lonlat | None = None) -> Embeddings:
         """Scale raw images of the right size and embed them."""
+        self.check_locations(lonlat)
         return self.embed(self.normalization(images), lonlat)
 
     def resize(

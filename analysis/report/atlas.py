@@ -16,8 +16,8 @@ from data.errors import DiskError, RequestError
 from data.files import published
 from data.paths import slug
 from probes import pooling
-from probes.shapes import Truth
 
+NONE = "none"  # a sample without a class
 OPEN = "embedding-atlas {file} --x projection_x --y projection_y --image image"
 
 
@@ -51,15 +51,15 @@ def write_atlas(
         except RequestError as error:
             images = {}
             notes.append(f"no pictures of {one.dataset}: {error}")
-        columns = {"id": one.ids, "projection_x": one.points[:, 0], "projection_y": one.points[:, 1]}
-        columns |= {"class": _words(one.class_names, one.labels), **_decisions(one, rule)}
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        columns = {"id": one.ids, "image": pa.array([images.get(name) for name in one.ids], kind)}
+        columns |= {"class": frames.class_words(one.class_names, one.labels, NONE), **_decisions(one, rule)}
+        columns |= {"projection_x": one.points[:, 0], "projection_y": one.points[:, 1]}
         if one.lonlat is not None:
             columns |= {"lon": one.lonlat[:, 0], "lat": one.lonlat[:, 1]}
-        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-        table = pa.table(columns).append_column("image", pa.array([images.get(name) for name in one.ids], kind))
         file = folder / f"{slug(f'{one.dataset}_{one.words}')}.parquet"
         with published(file) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+            pq.write_table(pa.table(columns), temporary, compression="zstd")
         files.append(file)
     return files, notes
 
@@ -73,15 +73,11 @@ def _decisions(one: Shown, rule: str) -> dict[str, list[str | None]]:
         rows = pd.Index(predictions.ids).get_indexer(one.ids)
         decided = pooling.judge(run, predictions, rule if run.multilabel else "half").decided
         label = labels[run.dataset, run.encoder, run.folder.name]
-        words = _words(one.class_names, decided)
+        words = frames.class_words(one.class_names, decided, NONE)
         right = (decided[rows] == one.labels).all(axis=1)
         found[f"predicted by {label}"] = [words[row] if row >= 0 else None for row in rows]
         found[f"{label} is right"] = [bool(ok) if row >= 0 else None for row, ok in zip(rows, right, strict=True)]
     return found
-
-
-def _words(names: Sequence[str], labels: Truth) -> list[str]:
-    return ["; ".join(name for name, has in zip(names, row, strict=True) if has) or "none" for row in labels]
 
 
 def _pictures(one: Shown, count: int, root: Path | None) -> dict[str, dict[str, bytes | str]]:

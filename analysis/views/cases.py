@@ -57,7 +57,7 @@ def compute(run: Run, rule: str = "half", *, count: int = 10) -> pd.DataFrame:
         NaN where none was predicted. Correct predictions come by rising loss, of single-label data one per class before
         any class comes again; errors by falling loss. There may be fewer than `count`.
     """
-    predictions, names = run.predictions("test"), np.array(run.class_names, dtype=object)
+    predictions = run.predictions("test")
     judged = pooling.judge(run, predictions, rule)
     truth, decided = judged.truth, judged.decided
     scores = np.clip(predictions.scores.astype(np.float64), 1e-12, 1 - 1e-12)
@@ -79,7 +79,8 @@ def compute(run: Run, rule: str = "half", *, count: int = 10) -> pd.DataFrame:
     for case, chosen in ((CORRECT, corrects[:count]), (ERROR, errors[:count])):
         for rank, row in enumerate(chosen, 1):
             about = {"case": case, "rank": rank, "id": predictions.ids[row]}
-            about |= {"true": "; ".join(names[truth[row]]), "predicted": "; ".join(names[decided[row]])}
+            true, predicted = frames.class_words(run.class_names, np.stack([truth[row], decided[row]]))
+            about |= {"true": true, "predicted": predicted}
             score = float(highest[row]) if decided[row].any() else np.nan
             rows.append(columns | about | {"score": score, "loss": float(loss[row])})
     return pd.DataFrame(rows)

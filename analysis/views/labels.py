@@ -117,20 +117,13 @@ def compute(sets: Sequence[store.FeatureSet], *, folds: int = 5, seed: int = 0) 
         {
             "id": ids,
             "split": split,
-            "given": _joined(names, truth),
-            "suggested": _joined(names, suggested),
+            "given": frames.class_words(list(names), truth),
+            "suggested": frames.class_words(list(names), suggested),
             "quality": quality,
             "suspected": suspected,
         }
     )
     return frame.sort_values(["suspected", "quality", "id"], ascending=[False, True, True], ignore_index=True)
-
-
-def _joined(names: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(N,) names of the classes of each sample; one string for all samples with the same classes."""
-    rows, which = np.unique(np.packbits(truth, axis=1), axis=0, return_inverse=True)
-    words = ["; ".join(names[row]) for row in np.unpackbits(rows, axis=1, count=len(names)).astype(bool)]
-    return np.array(words, dtype=object)[which.ravel()]
 
 
 def _cells(sets: Sequence[store.FeatureSet], labelled: np.ndarray, folds: int) -> np.ndarray | None:

@@ -27,7 +27,9 @@ def prepare(job: Job, *, device: str | None = None) -> Runtime:
 def make_task(job: Job, runtime: Runtime, split: str, view: int) -> Task:
     """The task of one split or view."""
     limit, asked = job.data.recorded_limit(), job.asked()
-    return Task(dataset=job.open(split, view), encoder=job.encoder, runtime=runtime, limit=limit, asked=asked)
+    dataset = job.open(split, view)
+    job.encoder.check_locations(dataset.lonlat)
+    return Task(dataset=dataset, encoder=job.encoder, runtime=runtime, limit=limit, asked=asked)
 
 
 def make_files(job: Job, runtime: Runtime, work: Work = embed_parts) -> None:

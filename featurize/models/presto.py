@@ -9,7 +9,6 @@ from torch import Tensor
 from torchgeo.models.presto import BANDS_GROUPS_IDX, NUM_DYNAMIC_WORLD_CLASSES, Presto, Presto_Weights
 
 from data.bands import Band, require_whole_groups
-from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.normalization import Normalization, scaled
@@ -22,7 +21,7 @@ CARD = ModelCard(
     normalize=("presto",),
     weights=("pretrained", "random", "PATH"),
     image_size=16,
-    default_bands=("VV,VH,B02,B03,B04,B05,B06,B07,B08,B8A,B11,B12", "s2-10", "s1"),
+    default_bands=("VV,VH,B02,B03,B04,B05,B06,B07,B08,B8A,B11,B12", "s2-10", "s1", "B02,B03,B04"),
     sizes="images are averaged to a grid of this size, at most their own",
     dim="128 (mean), 256 (mean+std)",
     bands="Sentinel-1 VV VH and Sentinel-2 B02-B08 B8A B11 B12, in whole band groups; needs locations",
@@ -57,6 +56,8 @@ def scaling(bands: Sequence[Band]) -> Normalization:
 class PrestoEncoder(FrozenModel):
     """torchgeo's Presto encoder; its tokens are averaged, then pooled over the patch's pixels or blocks."""
 
+    needs_locations = True
+
     def __init__(self, request: EncoderRequest) -> None:
         model = random_module(Presto)
         weights = load_weights(model, request.weights, hub_name=Presto_Weights.PRESTO.url)
@@ -78,8 +79,7 @@ class PrestoEncoder(FrozenModel):
 
     def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """See `FrozenModel.embed`; images are scaled block means."""
-        if lonlat is None:
-            raise RequestError("presto needs locations, and this dataset has none; use georeferenced images")
+        assert lonlat is not None  # see `check_locations`
         channels = self.channels(images)  # (B, P, 17)
         count, pixels = channels.shape[:2]
         latlon = lonlat.flip(1).float().repeat_interleave(pixels, dim=0)

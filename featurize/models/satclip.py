@@ -40,6 +40,7 @@ class SatCLIPEncoder(FrozenModel):
     """torchgeo's location encoder: spherical harmonics of longitude and latitude, then a sine network."""
 
     expects = None  # pixels are not looked at
+    needs_locations = True
 
     def __init__(self, request: EncoderRequest) -> None:
         model = random_module(SatCLIP)
@@ -53,6 +54,5 @@ class SatCLIPEncoder(FrozenModel):
 
     def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """See `FrozenModel.embed`."""
-        if lonlat is None:
-            raise RequestError("satclip needs locations, and this dataset has none; use georeferenced images")
+        assert lonlat is not None  # see `check_locations`
         return self.model(lonlat)

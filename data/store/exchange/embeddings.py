@@ -52,6 +52,9 @@ PRODUCTS = {
 }  # fmt: skip
 
 
+ToLonlat = Callable[[np.ndarray], np.ndarray]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Embeddings:
     """Vectors of a file, read block by block, and its other columns, read whole."""
@@ -83,13 +86,32 @@ class Embeddings:
             bad[start : start + len(block)] = ~np.isfinite(block.astype(self.dtype)).all(axis=1)
         return bad
 
+    @property
+    def shapes(self) -> tuple[Shaped[np.ndarray, " samples"], ToLonlat] | None:
+        """Geometries, and what turns their coordinates, (n, 2), into WGS 84 degrees; None without geometries."""
+        return None
+
     def centres(self) -> Float[np.ndarray, "samples 2"] | None:
         """Longitudes and latitudes of the geometries; None without geometries."""
-        return None
+        if self.shapes is None:
+            return None
+        import shapely  # deferred: only for geometries
+
+        shapes, to_lonlat = self.shapes
+        centroids = shapely.centroid(shapes)
+        lonlat = np.column_stack([shapely.get_x(centroids), shapely.get_y(centroids)])
+        return on_earth(to_lonlat(lonlat), where=self.file.name)
 
     def geometries(self) -> Shaped[np.ndarray, " samples"] | None:
         """Geometries in WGS 84 as hexadecimal WKB; None where there are none, or points only."""
-        return None
+        if self.shapes is None:
+            return None
+        import shapely
+
+        shapes, to_lonlat = self.shapes
+        if (shapely.get_type_id(shapes) <= shapely.GeometryType.POINT).all():  # also where there is none
+            return None
+        return shapely.to_wkb(shapely.transform(shapes, to_lonlat), hex=True)
 
 
 def open_embeddings(file: Path, product: str | None, embedding: str | None) -> Embeddings:
@@ -163,31 +185,9 @@ class _Parquet(Embeddings):
         matrix[good] = values[np.repeat(good, lengths)].reshape(-1, self.dim)
         return matrix
 
-    def centres(self) -> Float[np.ndarray, "samples 2"] | None:
-        """See `Embeddings.centres`; of the column that the ``geo`` metadata names."""
-        if self._shapes is None:
-            return None
-        import shapely
-
-        shapes, to_lonlat = self._shapes
-        centroids = shapely.centroid(shapes)
-        lonlat = np.column_stack([shapely.get_x(centroids), shapely.get_y(centroids)])
-        return on_earth(to_lonlat(lonlat), where=self.file.name)
-
-    def geometries(self) -> Shaped[np.ndarray, " samples"] | None:
-        """See `Embeddings.geometries`."""
-        if self._shapes is None:
-            return None
-        import shapely
-
-        shapes, to_lonlat = self._shapes
-        if (shapely.get_type_id(shapes) <= shapely.GeometryType.POINT).all():  # also where there is none
-            return None
-        return shapely.to_wkb(shapely.transform(shapes, to_lonlat), hex=True)
-
     @cached_property
-    def _shapes(self) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]] | None:
-        """Geometries (N,), and what turns their coordinates, (n, 2), into WGS 84 degrees."""
+    def shapes(self) -> tuple[Shaped[np.ndarray, " samples"], ToLonlat] | None:
+        """See `Embeddings.shapes`; of the column that the ``geo`` metadata names."""
         geo = self.metadata.get("geo")
         if not geo:
             return None

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Shaped
+from jaxtyping import Float32, Shaped
 
 from data.command import progress
 from data.errors import RequestError
-from data.places import on_earth
 from data.scene.shapes import read_vector
-from data.store.exchange.embeddings import BLOCK_ROWS, IDS, Embeddings
+from data.store.exchange.embeddings import BLOCK_ROWS, IDS, Embeddings, ToLonlat
 
 DIMENSIONS = {"alphaearth": 64, "tessera": 128}
 POOLINGS = ("mean", "mean+std+min+max")
@@ -32,11 +31,11 @@ class RasterEmbeddings(Embeddings):
 
     Args:
         vectors: (N, D); NaN where a place has no pixel with a measurement.
-        shapes: N points or polygons, WGS 84.
+        places: N points or polygons, WGS 84.
     """
 
     vectors: Float32[np.ndarray, "samples dim"]
-    shapes: Shaped[np.ndarray, " samples"]
+    places: Shaped[np.ndarray, " samples"]
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """See `Embeddings.blocks`."""
@@ -47,19 +46,10 @@ class RasterEmbeddings(Embeddings):
         """See `Embeddings.digest`; of the vectors, as rasters may be of many gigabytes."""
         return hashlib.sha256(np.ascontiguousarray(self.vectors)).hexdigest()
 
-    def centres(self) -> Float[np.ndarray, "samples 2"] | None:
-        """See `Embeddings.centres`."""
-        import shapely
-
-        centroids = shapely.centroid(self.shapes)
-        return on_earth(np.column_stack([shapely.get_x(centroids), shapely.get_y(centroids)]), where=self.file.name)
-
-    def geometries(self) -> Shaped[np.ndarray, " samples"] | None:
-        """See `Embeddings.geometries`."""
-        import shapely
-
-        points = shapely.get_type_id(self.shapes) == shapely.GeometryType.POINT
-        return None if points.all() else shapely.to_wkb(self.shapes, hex=True)
+    @property
+    def shapes(self) -> tuple[Shaped[np.ndarray, " samples"], ToLonlat]:
+        """See `Embeddings.shapes`."""
+        return self.places, np.asarray
 
 
 def open_rasters(path: Path, product: str, at: Path | None, pooling: str | None) -> RasterEmbeddings:
@@ -110,7 +100,7 @@ def open_rasters(path: Path, product: str, at: Path | None, pooling: str | None)
         id_column=next((name for name in IDS if name in columns), None), lonlat_columns=(), model=product,
         metadata={"at": at.name, "rasters": sorted(raster.file.name for raster in rasters)},
         pooling="pixel" if points.all() else pooling or "mean", vectors=vectors,
-        shapes=np.array(frame.geometry.to_crs("OGC:CRS84")),
+        places=np.array(frame.geometry.to_crs("OGC:CRS84")),
     )  # fmt: skip
 
 

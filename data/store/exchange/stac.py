@@ -50,46 +50,51 @@ def write_stac(
     Returns:
         The item and the collection.
     """
-    folder, split = parquet.parent, features.identity["split"]["name"]
-    name = slug(f"{features.identity['dataset']['name']}_{emb['model']}")
+    folder, name = parquet.parent, slug(f"{features.identity['dataset']['name']}_{emb['model']}")
+    target = folder / ITEM.format(split=features.identity["split"]["name"])
+    _write(target, _item(features, parquet.name, name, emb, bbox, dataset))
+    items = {file.name: json.loads(file.read_text()) for file in sorted(folder.glob(ITEM.format(split="*")))}
+    _write(folder / COLLECTION, _collection(items, name, emb, model, dataset))
+    return [target, folder / COLLECTION]
+
+
+def _item(
+    features: FeatureSet, parquet: str, name: str, emb: dict[str, Any], bbox: list[float], dataset: Origin
+) -> dict[str, Any]:
+    """The item of a split; `name` is its collection's."""
     west, south, east, north = bbox
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     written = datetime.fromtimestamp(features.file.stat().st_mtime, UTC).isoformat(timespec="seconds")
-    made = features.environment.get("created", written)
-    sources = [{"rel": "emb:source-data", "href": dataset.href, "title": dataset.title}]
-    item = {
+    return {
         "type": "Feature",
         "stac_version": VERSION,
         "stac_extensions": [EXTENSION],
-        "id": f"{name}_{split}",
+        "id": f"{name}_{features.identity['split']['name']}",
         "collection": name,
         "geometry": {"type": "Polygon", "coordinates": [ring]},
         "bbox": bbox,
         "properties": {
-            "datetime": made,
+            "datetime": features.environment.get("created", written),
             "description": "The date is when the embeddings were made; dates of the images are not recorded.",
             **{key: value for key, value in emb.items() if key.startswith("emb:") or key in COLLECTION_FIELDS},
         },
         "links": [
             {"rel": "collection", "href": f"./{COLLECTION}", "type": "application/json"},
             {"rel": "parent", "href": f"./{COLLECTION}", "type": "application/json"},
-            *sources,
+            _source(dataset),
         ],
-        "assets": {
-            "embeddings": {
-                "href": f"./{parquet.name}",
-                "type": "application/vnd.apache.parquet",
-                "roles": ["data"],
-            }
-        },
+        "assets": {"embeddings": {"href": f"./{parquet}", "type": "application/vnd.apache.parquet", "roles": ["data"]}},
     }
-    target = folder / ITEM.format(split=split)
-    _write(target, item)
-    items = {file: json.loads(file.read_text()) for file in sorted(folder.glob(ITEM.format(split="*")))}
+
+
+def _collection(
+    items: dict[str, dict[str, Any]], name: str, emb: dict[str, Any], model: Origin, dataset: Origin
+) -> dict[str, Any]:
+    """The collection of items by file name."""
     boxes = [one["bbox"] for one in items.values()]
     whole = [min(box[k] for box in boxes) for k in (0, 1)] + [max(box[k] for box in boxes) for k in (2, 3)]
     dates = sorted(one["properties"]["datetime"] for one in items.values())
-    collection = {
+    return {
         "type": "Collection",
         "stac_version": VERSION,
         "stac_extensions": [EXTENSION],
@@ -102,12 +107,14 @@ def write_stac(
         **{key: emb[key] for key in COLLECTION_FIELDS if key in emb},
         "links": [
             {"rel": "emb:model", "href": model.href, "title": model.title},
-            *sources,
-            *({"rel": "item", "href": f"./{file.name}", "type": "application/geo+json"} for file in items),
+            _source(dataset),
+            *({"rel": "item", "href": f"./{file}", "type": "application/geo+json"} for file in items),
         ],
     }
-    _write(folder / COLLECTION, collection)
-    return [target, folder / COLLECTION]
+
+
+def _source(dataset: Origin) -> dict[str, str]:
+    return {"rel": "emb:source-data", "href": dataset.href, "title": dataset.title}
 
 
 def _write(target: Path, record: dict[str, Any]) -> None:
