@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def project(
     cache: Path,
     fast: bool = False,
     fit_on: int = 0,
+    sources: Sequence[str] = (),
 ) -> Float32[np.ndarray, "samples 2"]:
     """Two UMAP coordinates per sample; those cached for the same features, settings and versions are used again.
 
@@ -46,6 +48,7 @@ def project(
         cache: folder of cached projections.
         fast: use all cores: faster, but not reproducible.
         fit_on: fit on so many samples, chosen by `seed`, and transform the others; 0 fits on all.
+        sources: digests of the feature files, kept with the projection: `data.stored` finds those whose files are gone.
 
     Returns:
         (N, 2) float32.
@@ -78,7 +81,7 @@ def project(
     say(f"umap: projecting {len(features):,} x {features.shape[1]} features ...")
     points = _compute(features, neighbors=neighbors, min_dist=min_dist, seed=seed, fast=fast, fit_on=identity["fit_on"])
     with published(file) as temporary, temporary.open("wb") as target:
-        np.savez(target, points=points, identity=canonical_json(identity))
+        np.savez(target, points=points, identity=canonical_json(identity), sources=np.array(sources, dtype=str))
     say(f"umap: done in {time.monotonic() - start:.1f} s, cached in {file}")
     return points
 

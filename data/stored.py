@@ -1,13 +1,17 @@
 """What is stored in an output folder: feature sets with sizes and ages, and what could be deleted."""
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 from tabulate import tabulate
 
 from data import paths, store
+from data.cached import UNUSABLE
 from data.errors import RequestError
 from data.lock import HeldError, Lock
 
@@ -48,7 +52,7 @@ def _rows(out: Path) -> Iterator[list[str]]:
 
 
 def left_over(out: Path) -> list[Path]:
-    """Parts of interrupted runs, whose process is gone, and cached UMAP projections; both can be made again."""
+    """Parts of interrupted runs, whose process is gone, and cached UMAP projections that no command would use again."""
     found = []
     for parts in sorted(paths.feature_root(out).rglob("*.parts")):
         try:
@@ -56,7 +60,28 @@ def left_over(out: Path) -> list[Path]:
                 found.append(parts)
         except HeldError:  # being written
             continue
-    return [*found, *sorted(paths.layout_cache(out).glob("umap-*.npz"))]
+    layouts = sorted(paths.layout_cache(out).glob("umap-*.npz"))
+    files = [file for folder in paths.feature_folders(out) for file in folder.glob("*.h5")] if layouts else []
+    digests = {digest for file in files if (digest := _digest_of(file))}
+    return [*found, *(layout for layout in layouts if _unused(layout, digests))]
+
+
+def _digest_of(file: Path) -> str | None:
+    try:
+        return store.read_features(file, lazy=True).features_sha256
+    except RequestError:  # which verify explains
+        return None
+
+
+def _unused(layout: Path, digests: set[str]) -> bool:
+    """Whether a projection is damaged, of other versions of its packages, or of features that are gone."""
+    try:
+        with np.load(layout, allow_pickle=False) as kept:
+            versions = json.loads(str(kept["identity"]))["versions"]
+            sources = set(kept["sources"].tolist()) if "sources" in kept else set()  # not recorded before 0.2
+    except UNUSABLE:
+        return True
+    return not sources <= digests or any(version(name) != used for name, used in versions.items())
 
 
 def delete(path: Path) -> None:

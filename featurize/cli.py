@@ -186,7 +186,8 @@ def list_(*name: str, out: Path | None = None) -> None:
 
 @app.command
 def prune(*, out: Path = paths.DEFAULT_OUT, yes: Annotated[bool, Switch] = False) -> int:
-    """Delete what is not needed in an output folder: parts of interrupted runs, and cached UMAP projections.
+    """Delete what is not needed in an output folder: parts of interrupted runs, and cached UMAP projections of
+    features that are gone, or by other versions of their packages.
 
     Parts that a running process writes are kept. Deleted parts are computed again when their featurize command runs.
 

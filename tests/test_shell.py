@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis import projection
 from analysis.cli import app as analyze
 from analysis.views.table import sorted_by
-from data import command, paths
+from data import command, paths, store
+from data.stored import left_over
 from featurize.cli import app as featurize
 from probes.cli import app as probe
 
@@ -69,6 +71,20 @@ def test_what_is_stored_is_listed_and_what_is_left_over_goes_when_asked(out, cap
         str(path.relative_to(out.parent)) for path in (parts, layout)
     }
     assert not parts.exists() and not layout.exists() and file.exists()
+
+
+def test_projections_of_features_that_are_there_are_kept(out, monkeypatch):
+    monkeypatch.setattr(projection, "_compute", lambda features, **_: np.zeros((len(features), 2), np.float32))
+    (file,) = out.rglob("train.h5")
+    cache, features = paths.layout_cache(out), store.read_features(file)
+    settings = {"neighbors": 3, "min_dist": 0.1, "cache": cache, "seed": 0}
+    for seed, sources in enumerate(([features.features_sha256], ["0" * 64], [])):
+        projection.project(features.features, **settings | {"seed": seed}, sources=sources)
+    (gone,) = left_over(out)
+    with np.load(gone) as kept:
+        assert kept["sources"].tolist() == ["0" * 64]
+    file.unlink()
+    assert len(left_over(out)) == 2  # the third does not say what it is of
 
 
 def test_nobody_to_ask_is_an_error(out, capsys, monkeypatch):

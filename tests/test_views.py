@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from helpers import encoder_identity, make_features, make_split
 from made_runs import BIGEARTHNET, EUROSAT, made_up, make_run
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from analysis import figures, frames, projection, samples
@@ -586,3 +587,12 @@ def test_class_names_are_escaped_in_the_report(tmp_path):
     make_run(tmp_path, labels, scores, names)
     run_view("report", ViewRequest(out=tmp_path))
     assert "<script>alert" not in page(tmp_path) and "&lt;script&gt;alert" in page(tmp_path)
+
+
+def test_a_class_has_the_same_colour_in_the_umap_panels_as_in_the_report():
+    names = ["field", "forest", "town"]
+    member = {f"{umap.CLASS}{name}": [k == number for k in range(3)] for number, name in enumerate(names)}
+    figure = umap.draw_panels(pd.DataFrame({"x": [0.0, 1.0, 2.0], "y": [0.0, 2.0, 1.0]} | member), names)
+    drawn = [{to_hex(dots.get_facecolor()[0]) for dots in ax.collections} for ax in figure.axes[:3]]
+    wanted = [colour.lower() for colour in figures.colours(3)]  # what the explorer's data hold
+    assert [{colour} & set(wanted) for colour in wanted] == [found & set(wanted) for found in drawn]

@@ -24,7 +24,7 @@ from analysis.report.folder import MARK
 from analysis.report.inventory import EncoderResults
 from data.dataset import SPLITS
 
-SCRIPTS = ("page.js", "scatter.js", "curves.js", "explorer.js")
+SCRIPTS = ("page.js", "scatter.js", "curves.js", "groups.js", "explorer.js")
 PACKAGES = ("frozen-earth", "numpy", "pandas", "scikit-learn", "umap-learn", "matplotlib", "torch")
 
 

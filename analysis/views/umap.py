@@ -91,7 +91,9 @@ def compute(sets: Sequence[store.FeatureSet], *, points: int, seed: int, cache: 
     if len(rows) > points:
         rows = np.sort(np.random.default_rng(seed).choice(rows, points, replace=False))
     features = np.concatenate([s.features for s in sets])[rows]
-    xy = projection.project(features, seed=seed, cache=cache, **settings)
+    files = [s.features_sha256 for s in sets]
+    sources = [digest for digest in files if digest] if all(files) else []  # joined features are of no single file
+    xy = projection.project(features, seed=seed, cache=cache, sources=sources, **settings)
     names = list(sets[0].class_names)
     member = label_matrix(labels[rows], len(names))
     ids = np.array([name for s in sets for name in s.ids], dtype=object)[rows]
@@ -174,20 +176,20 @@ def draw_panels(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
     shape = float(np.clip(high / wide, 0.5, 1.3)) if wide else 1.0  # a flat layout needs no square panels
     figure = figures.new_figure(max(2.5 * columns, 5), (2.3 * shape + 0.45) * lines + 1.0)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    for ax, name in zip(axes, names, strict=False):
-        draw_one_vs_rest(frame, ax, name)
+    for ax, name, colour in zip(axes, names, figures.colours(len(names)), strict=False):
+        draw_one_vs_rest(frame, ax, name, colour)
     for ax in axes[len(names) :]:
         ax.set_axis_off()
     return figure
 
 
-def draw_one_vs_rest(frame: pd.DataFrame, ax: Axes, name: str) -> None:
-    """One class coloured, the rest grey; the rarer on top."""
+def draw_one_vs_rest(frame: pd.DataFrame, ax: Axes, name: str, colour: str) -> None:
+    """One class in its colour, the same as in the report, the rest grey; the rarer on top."""
     has = frame[f"{CLASS}{name}"].to_numpy(dtype=bool)
-    groups = [(~has, UNLABELLED, 1), (has, figures.PALETTE[0], 2 if has.mean() <= 0.5 else 0)]
-    for mask, colour, order in groups:
+    groups = [(~has, UNLABELLED, 1), (has, colour, 2 if has.mean() <= 0.5 else 0)]
+    for mask, shade, order in groups:
         size = _size(len(frame), mask.sum())
-        ax.scatter(frame["x"][mask], frame["y"][mask], s=size, c=colour, linewidths=0, zorder=order, rasterized=True)
+        ax.scatter(frame["x"][mask], frame["y"][mask], s=size, c=shade, linewidths=0, zorder=order, rasterized=True)
     share = "<0.1%" if 0 < has.mean() < 0.0005 else f"{has.mean():.1%}"
     count = f"{has.sum():,} ({share})" if has.any() else "no samples here"
     ax.set_title(f"{figures.wrapped(name, 32)}\n{count}", fontsize=8)
