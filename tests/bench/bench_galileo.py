@@ -51,7 +51,8 @@ def bench_galileo_parity() -> dict:
         rows.append({"case": case, "precision": precision, **differences(ours, theirs[case])})
     chosen = [names.index(name) for name in cases.first_of_each_class(names)]
     vectors: dict[str, Any] = {case: theirs[case] for case in cases.MADE}
-    np.savez_compressed(cases.VECTORS, **vectors, **{case: theirs[case][chosen] for case in cases.REAL})
+    vectors |= {case: theirs[case][chosen] for case in cases.REAL}
+    np.savez_compressed(cases.VECTORS, **vectors)
     write_section("Equal to the authors' code", parity_text(rows, revision(checkout)))
     if any(row["absolute"] > GOAL for row in rows if row["precision"] == "fp32"):
         raise AssertionError(f"features differ by more than {GOAL}: {rows}")
@@ -216,7 +217,7 @@ def bench_galileo_probes() -> dict:
     write_section("Beside Presto", "\n".join(lines))
     found = {
         f"{run.record['encoder'].partition('_')[0]}, {run.record['kind']}": run.record["metrics"]["test"]["half"]
-        for run in runs.all_runs(out)
+        for run in runs.find_runs(out)
     }
     return {"unit": "accuracy", **{name: round(metrics["accuracy"], 3) for name, metrics in found.items()}}
 
