@@ -27,26 +27,26 @@ def folder_of_images(tmp_path):
 
 def test_every_pair_is_made_reused_or_reported_as_failed(tmp_path, monkeypatch, capsys, folder_of_images):
     monkeypatch.chdir(tmp_path)
-    words = ["--model", "stats,croma", "--dataset", "simulated,folder", "--limit", "24", "--workers", "0"]
+    words = ["--model", "stats,galileo", "--dataset", "simulated,folder", "--limit", "24", "--workers", "0"]
     words += ["--data-root", str(folder_of_images), "--weights", "random", "--variant", "none", "--out", "out"]
     assert command.run(featurize, words) == 1  # neither has a variant of that name
     assert "made" not in capsys.readouterr().out and not list((tmp_path / "out").rglob("*.h5"))
 
-    words = ["--model", "stats,croma", "--dataset", "simulated,folder", "--limit", "24", "--workers", "0"]
-    words += ["--data-root", str(folder_of_images), "--weights", "croma=none.pt", "--out", "out"]
-    assert command.run(featurize, words) == 1  # croma has no weights here
+    words = ["--model", "stats,galileo", "--dataset", "simulated,folder", "--limit", "24", "--workers", "0"]
+    words += ["--data-root", str(folder_of_images), "--weights", "galileo=none.pt", "--out", "out"]
+    assert command.run(featurize, words) == 1  # galileo has no weights here
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:3] for line in lines if "made, 3 files" in line] == [
         ["stats", "simulated", "made,"],
         ["stats", "folder", "made,"],
     ]
-    assert sum("croma" in line and "failed" in line for line in lines) == 2
+    assert sum("galileo" in line and "failed" in line for line in lines) == 2
 
-    words = [word.replace(",croma", "") for word in words if not word.endswith("none.pt") and word != "--weights"]
+    words = [word.replace(",galileo", "") for word in words if not word.endswith("none.pt") and word != "--weights"]
     assert command.run(featurize, words) == 0
     assert capsys.readouterr().out.splitlines()[-1].split()[:3] == ["stats", "folder", "reused"]
 
-    fit = ["--kind", "prior", "--model", "stats,croma", "--dataset", "simulated,folder", "--out", "out"]
+    fit = ["--kind", "prior", "--model", "stats,galileo", "--dataset", "simulated,folder", "--out", "out"]
     assert command.run(probe, fit) == 1
     names = [run.record["features"]["dataset"]["name"] for run in runs.find_runs(tmp_path / "out")]
     assert names == ["folder", "simulated"]
