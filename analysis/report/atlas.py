@@ -57,7 +57,7 @@ def write_atlas(
         columns |= {"projection_x": one.points[:, 0], "projection_y": one.points[:, 1]}
         if one.lonlat is not None:
             columns |= {"lon": one.lonlat[:, 0], "lat": one.lonlat[:, 1]}
-        file = folder / f"{slug(f'{one.dataset}_{one.words}')}.parquet"
+        file = folder / f"{slug(f'{one.dataset}_{one.words}'.replace(', ', '_'))}.parquet"
         with published(file) as temporary:
             pq.write_table(pa.table(columns), temporary, compression="zstd")
         files.append(file)
