@@ -11,7 +11,9 @@ from cyclopts import App, Parameter
 from analysis.card import VIEWS
 from analysis.contract import Output, Rule, Style, ViewRequest, run_view, together
 from data import command, paths
+from data.completion import completed, stored_datasets, stored_models
 from data.flags import ANY, DataFlags
+from probes.card import PROBES
 
 HELP = "Tables, figures and a report from probe runs and features."
 
@@ -20,18 +22,18 @@ EVERY = ("runs", "features", "dataset", "speed")
 # name: (type, default, help, the inputs whose views have it)
 COMMON: dict[str, tuple[Any, Any, str, tuple[str, ...]]] = {
     "model": (
-        str | None,
+        Annotated[str | None, completed(stored_models)],
         None,
         "Use only this model, or (for views of runs) these, separated by commas.",
         ("runs", "features"),
     ),
     "dataset": (
-        str | None,
+        Annotated[str | None, completed(stored_datasets)],
         None,
         "Use only this dataset, or (for views of runs) these, separated by commas.",
         ("runs", "features"),
     ),
-    "kind": (str | None, None, "Use only this probe kind.", ("runs",)),
+    "kind": (Annotated[str | None, completed(PROBES.names)], None, "Use only this probe kind.", ("runs",)),
     "rule": (Rule, "both", "Decision rule: half (threshold 0.5), tuned (thresholds chosen on val) or both.", ("runs",)),
     "features": (Path | None, None, "Feature folder, instead of --model and --dataset.", ("features", "dataset")),
     "split": (Literal["train", "val", "test", "all"], "test", "Split to use.", ("features",)),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from data import paths
+from data.completion import completed
 from data.errors import RequestError, unknown
 from data.registry import DATASETS
 
@@ -53,7 +54,7 @@ class DataFlags:
         download: Download missing data first.
     """
 
-    dataset: str | None = None
+    dataset: Annotated[str | None, completed(DATASETS.names)] = None
     packed: Path | None = None
     split: str = "all"
     dataset_variant: str | None = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from data import paths
+from data.completion import completed
 from data.errors import RequestError
 from data.flags import DataFlags
 from data.registry import Registry
@@ -46,7 +47,7 @@ class ModelFlags:
         dense: Keep the tokens of all patches of a scene's windows, for a map at patch resolution; galileo and dinov2.
     """
 
-    model: str
+    model: Annotated[str, completed(MODELS.names)]
     bands: str | None = None
     image_size: int | None = None
     pooling: str | None = None

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from data import paths
 from data.command import say
+from data.completion import completed, stored_datasets, stored_models
 from data.errors import RequestError, unknown
 from probes import protocols
 from probes.card import PROBES
@@ -69,10 +70,10 @@ class FitFlags:
         overwrite: Fit again even if the run exists.
     """
 
-    kind: str | None = None
-    protocol: str = "default"
-    model: str | None = None
-    dataset: str | None = None
+    kind: Annotated[str | None, completed(lambda: [*PROBES.names(), "all"])] = None
+    protocol: Annotated[str, completed(lambda: protocols.PROTOCOLS)] = "default"
+    model: Annotated[str | None, completed(stored_models)] = None
+    dataset: Annotated[str | None, completed(stored_datasets)] = None
     features: Path | None = None
     out: Path = paths.DEFAULT_OUT
     seed: int = 0

@@ -101,10 +101,26 @@ def test_completion_knows_flags_and_subcommands(shell, tmp_path, monkeypatch, ca
     words = ["install-completion", "--shell", shell, "--output", str(file)]
     assert command.run(analyze, words) == 0, capsys.readouterr()
     assert "confusion" in (text := file.read_text()) and "neighbors" in text
+    assert "__complete" in text, "values are asked for"
     if shell == "bash":
         script = f'. {file}; COMP_WORDS=(analyze conf); COMP_CWORD=1; _analyze; echo "${{COMPREPLY[@]}}"'
         done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=os.environ)
         assert done.stdout.split() == ["confusion"]
+
+
+@pytest.mark.parametrize(
+    ("app", "words", "value"),
+    [
+        (featurize, ["--model", "dofa,di"], "dofa,dinov2"),
+        (featurize, ["bench", "--dataset", "eu"], "eurosat-rgb"),
+        (probe, ["--kind", "l"], "all"),
+        (probe, ["--model", "s"], "stats"),
+        (analyze, ["f2", "--dataset", ""], "simulated"),
+    ],
+)
+def test_completion_knows_values(app, words, value, out, capsys):
+    app(["__complete", *words], exit_on_error=False, result_action="return_value")
+    assert value in capsys.readouterr().out.split()
 
 
 def test_tables_are_sorted_best_first():
