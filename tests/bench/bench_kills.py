@@ -21,13 +21,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
+import rasterio
 from PIL import Image
 
-from data import packed, runs, store
+from data import checksums, packed, runs, store
+from data.problems import Kind
 from tests.bench.pairs import PROJECT
 
 KILLS = 30
 KILLED = -9
+MAKE_SCENE = "featurize --model stats --dataset scene --tile 32 --workers 0 --data-root scene.tif --labels points.gpkg"
 HEAD = ["--model", "stats", "--split", "all", "--workers", "0", "--part-rows", "12", "--batch-size", "6"]
 
 
@@ -66,9 +69,9 @@ def bench_kills() -> dict:
         folder = Path(scratch)
         (folder / "outputs").mkdir()
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
-        views = not only or bool({"table", "umap", "report"} & set(only))
+        views, maps = (not only or bool(some & {*only}) for some in ({"table", "umap", "report"}, {"map"}))
         with forks(folder / "outputs", "all", *(["views"] if views else [])) as fork:
-            prepared = _prepare(fork, folder / "prepared", views=not only or bool({"umap", "report"} & set(only)))
+            prepared = _prepare(fork, folder / "prepared", views=views, maps=maps)
             table, commands = {}, trials(prepared)
             if absent := sorted({*only} - commands.keys()):
                 raise SystemExit(f"FAULTS_ONLY: no {', '.join(absent)}; choose from {', '.join(commands)}")
@@ -90,6 +93,7 @@ def trials(prepared: Path) -> dict[str, Trial]:
     test = str((features / "test.h5").relative_to(prepared))
     (run,) = (prepared / "out" / "probes").glob("*/*/linear-*")
     where = ("features", "probes")
+    of_scene = [str(one.relative_to(prepared)) for one in (prepared / "out" / "maps" / "probes").glob("*/*/*")]
     made = ["featurize", *HEAD, "--packed", str(prepared / "out" / "p.h5"), "--out", "out"]
     probe = ["probe", "--kind", "linear", "--out", "out"]
     return {
@@ -101,6 +105,7 @@ def trials(prepared: Path) -> dict[str, Trial]:
         "overwrite (probe)": Trial([*probe, "--overwrite"], where),
         "sweep": Trial(words("probe sweep --kind linear --shots 2,all --seeds 2 --out out"), ("features",)),
         "predict": Trial(["probe", "predict", str(run.relative_to(prepared)), test, "--to", "out/scores.csv"], where),
+        "map": Trial(["probe", "predict", *of_scene, "--to", "out/map.tif"], ("maps",)),
         "export": Trial(["featurize", "export", test, "--to", "parquet"], ("features",)),
         "table": Trial(words("analyze table --out out"), where),
         "umap": Trial(words("analyze umap --out out"), where),
@@ -108,13 +113,19 @@ def trials(prepared: Path) -> dict[str, Trial]:
     }  # fmt: skip
 
 
-def _prepare(fork, folder: Path, *, views: bool) -> Path:
-    """What the commands find: a packed file, features, a run, an earlier report."""
+def _prepare(fork, folder: Path, *, views: bool, maps: bool) -> Path:
+    """What the commands find: a packed file, features, a run, a run on a scene, an earlier report."""
     folder.mkdir()
+    if maps:
+        from made_scene import make_points, make_scene
+
+        _, truth = make_scene(folder, side=256)
+        make_points(folder / "points.gpkg", truth, 60)
     for words in (
         "pack --dataset simulated --limit 36 --bands B04,B08 --workers 0 --to out/p.h5",
         f"{' '.join(HEAD)} --packed {folder}/out/p.h5 --out out",
         "probe --kind linear --out out",
+        *([f"{MAKE_SCENE} --out out/maps", "probe --kind linear --protocol map --out out/maps"] if maps else []),
         *(["analyze umap --out out", "analyze report --pictures 0 --out out"] if views else []),
     ):
         code, output = fork.run(words.split(), cwd=folder)
@@ -251,6 +262,12 @@ def _problem(file: Path) -> str | None:
             is_packed = packed.is_packed(file)
             problems = packed.verify_packed(file) if is_packed else store.verify_features(file).problems
             return "; ".join(map(str, problems))
+        case ".tif":
+            with rasterio.open(file) as source:
+                source.read()
+        case ".sha256":  # published before the map itself
+            found = checksums.verify_signed(file.with_suffix(""))
+            return "; ".join(str(one) for one in found if one.kind != Kind.MISSING)
         case ".json":
             json.loads(file.read_text())
         case ".csv":

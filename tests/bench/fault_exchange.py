@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from data.store.exchange.export import export
+from data.store.exchange.stac import Origin
 from tests.bench.fault_targets import Target, run_command
 from tests.bench.pairs import PROJECT
 
@@ -56,13 +57,13 @@ class _Export(Target):
     """An exported feature file, and `featurize import`, which reads it back."""
 
     to = ""
+    compact: dict[str, Any] = {}  # noqa: RUF012 - not changed
+    of = "scene/runs"
 
     def prepare(self) -> None:
-
-        self.place.mkdir()
-        source = next((self.root / "scene" / "runs" / "features").glob("*/*/test.h5"))
-        shutil.copy(source, self.place / "test.h5")
-        export(self.place / "test.h5", self.to)
+        source = next((self.root / self.of / "features").glob("*/*/test.h5"))
+        shutil.copytree(source.parent, self.place)  # of all splits: train fits the scales and the PCA
+        export(self.place / "test.h5", self.to, **self.compact)
 
     def choose(self) -> list[Path]:
         return [self.place / f"test.{self.to}"]
@@ -79,6 +80,13 @@ class _Export(Target):
 
 class _GeoParquet(_Export):
     to = "geoparquet"
+
+
+class _Compact(_GeoParquet):
+    of = "out"
+    compact = {  # noqa: RUF012 - not changed
+        "pca": 4, "quantize": "int8", "origins": (Origin("m", "urn:name:m"), Origin("d", "urn:name:d"))
+    }  # fmt: skip
 
 
 class _Parquet(_Export):
@@ -205,40 +213,58 @@ class _Labels(Target):
 
 
 class _Map(Target):
-    """A map and its probabilities, and GDAL, which reads them."""
+    """A map with its probabilities and checksums, and `probe verify`: other programs read it."""
+
+    to = "map.tif"
+    run = "scene/runs"
+    features: tuple[str, ...] = ()
 
     def prepare(self) -> None:
         from probes.cli import app
 
-        self.place.mkdir()
-        (run,) = (self.root / "scene" / "runs" / "probes").glob("*/*/*")
-        assert run_command(app, "predict", run, "--to", self.place / "map.tif")[0] == 0
+        (run,) = (self.root / self.run / "probes").glob("*/*/*")
+        given = [self.root / self.run / "features" / run.parent.relative_to(run.parents[2]) / n for n in self.features]
+        assert run_command(app, "predict", run, *given, "--to", self.place / self.to)[0] == 0
 
     def choose(self) -> list[Path]:
-        return sorted(self.place.glob("*.tif"))
+        return sorted(file for file in self.place.rglob("*") if file.is_file())
 
     def read(self) -> Any:
-        import rasterio
-        from rasterio.errors import RasterioError
-
+        from data.checksums import verify_signed
         from data.errors import RequestError
 
-        found = []
-        try:
-            for file in self.choose_names():
-                with rasterio.open(file) as source:
-                    found.append((source.read().tobytes(), source.transform, str(source.crs), source.nodata))
-                    found.append((source.tags(), source.descriptions))
-        except (RasterioError, OSError, ValueError) as error:
-            raise RequestError(" ".join(str(error).split())) from error
-        return str(found)
+        if problems := verify_signed(self.place / self.to):
+            raise RequestError(str(problems[0]))
+        return [file.read_bytes() for file in self.choose() if file.suffix != ".sha256"]
 
-    def choose_names(self) -> list[Path]:
-        """Both files, whether they are there or not."""
-        return [self.place / "map-probability.tif", self.place / "map.tif"]
+    def command(self) -> tuple[int, str] | None:
+        from probes.cli import app
+
+        return run_command(app, "verify", self.place / self.to)
+
+
+class _Mosaic(_Map):
+    to = "map.vrt"
+
+
+class _Polygons(_Map):
+    to = "map.gpkg"
+
+
+class _PolygonTable(_Map):
+    to = "map.parquet"
+
+
+class _Scores(_Map):
+    to, run, features = "scores.parquet", "out", ("test.h5",)
+
+
+class _ScoresText(_Scores):
+    to = "scores.csv"
 
 
 TARGETS: dict[str, type[Target]] = {
     "geoparquet": _GeoParquet, "parquet": _Parquet, "npz": _Npz, "import": _Import, "imported": _Imported,
-    "scene raster": _Scene, "scene labels": _Labels, "map": _Map,
+    "scene raster": _Scene, "scene labels": _Labels, "compact export": _Compact, "map.tif": _Map, "map.vrt": _Mosaic,
+    "map.gpkg": _Polygons, "map.parquet": _PolygonTable, "scores.parquet": _Scores, "scores.csv": _ScoresText,
 }  # fmt: skip
