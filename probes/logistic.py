@@ -225,7 +225,9 @@ class _Loss:
     def _sums(self, block: Any, rows: int) -> list[np.ndarray]:
         """Sums over blocks of rows, added in order."""
         totals: list[np.ndarray] = []
-        for parts in self.pool.map(block, range(0, len(self.features), rows)):
+        starts = range(0, len(self.features), rows)
+        each = self.pool.map if min(self.threads, len(starts)) > 1 else map  # thousands of calls: a thread's costs more
+        for parts in each(block, starts):
             arrays = [np.asarray(part if self.xp is np else part.cpu(), np.float64) for part in parts]
             totals = [total + array for total, array in zip(totals, arrays, strict=True)] if totals else arrays
         return totals

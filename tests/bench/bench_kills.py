@@ -261,6 +261,7 @@ def _problem(file: Path) -> str | None:
         case ".h5":
             is_packed = packed.is_packed(file)
             problems = packed.verify_packed(file) if is_packed else store.verify_features(file).problems
+            problems = [one for one in problems if one.kind != Kind.COLLAPSED]  # statistics of a small scene
             return "; ".join(map(str, problems))
         case ".tif":
             with rasterio.open(file) as source:

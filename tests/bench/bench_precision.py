@@ -1,17 +1,20 @@
-"""bf16 against fp32 on this CPU: speed of every model, agreement of the features, and accuracy on real tiles."""
+"""bf16 against fp32 on this CPU: speed of every model beside a plain loop, agreement of features, accuracy."""
 
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from featurize.batches import collate
+from data.files import write_text
+from featurize.batches import collate, prepare
 from featurize.card import MODELS
 from featurize.embedder import Embedder
 from featurize.encoder import EncoderRequest, build_encoder
@@ -19,7 +22,8 @@ from featurize.runtime import Runtime, choose_precision, cpu_computes_bf16
 from featurize.stages import Meter
 from tests.bench.pairs import PROJECT, SHARED
 
-IMAGES, ROUNDS = 4, 3
+PAGE = PROJECT / "docs" / "results" / "precision.md"
+IMAGES, ROUNDS = 8, 3
 SMALLER: dict[str, dict[str, Any]] = {"dinov2": {"variant": "small", "image_size": 224}, "presto": {"image_size": 16}}
 LIBRARIES = {"timm": "timm:resnet18"}  # a model of an adapter's library; hf needs files
 TRAINED = {
@@ -29,26 +33,32 @@ TRAINED = {
 
 
 def bench_precision() -> dict:
-    """Images per CPU second in bf16 and fp32, in turns, one thread, random weights; what ``--precision auto`` takes.
+    """Images/s in fp32 and bf16 of a plain loop and of ours, in turns, random weights; what ``--precision auto`` takes.
 
-    `cosine` is the lowest of the images'. `accuracy`: linear probe on features in both precisions of the two encoders
-    whose trained weights are at hand, 600 EuroSAT tiles.
+    The plain loop is the model's own forward on prepared images, batch by batch, with PyTorch's threads (bf16: under
+    autocast). Rates by CPU seconds, and by wall-clock seconds in `wall`. `cosine` is the lowest of the images'.
+    `accuracy`: linear probe on features in both precisions of the two encoders whose trained weights are at hand, 600
+    EuroSAT tiles. PRECISION_ONLY names models, separated by commas. Writes docs/results/precision.md for all.
     """
     sys.path.insert(0, str(PROJECT / "tests"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        models = {name: _compared(LIBRARIES.get(name, name), SMALLER.get(name, {})) for name in MODELS.names()}
-    finally:
-        torch.set_num_threads(threads)
-    flags = torch.cpu.get_capabilities()
-    return {
-        "flags": {name: bool(flags.get(name)) for name in ("avx512_bf16", "amx_bf16")},
+    only = [name for name in os.environ.get("PRECISION_ONLY", "").split(",") if name]
+    names = only or MODELS.names()
+    models = {}
+    for name in names:
+        models[name] = _compared(LIBRARIES.get(name, name), SMALLER.get(name, {}))
+        print(json.dumps({name: models[name]}), file=sys.stderr, flush=True)
+    trained = {name: given for name, given in TRAINED.items() if name in names and SHARED.is_dir()}
+    accuracy = {name: _accuracy(name, *given) for name, given in trained.items()}
+    found = {
+        "flags": [flag for flag in ("avx512_bf16", "amx_bf16") if flag in Path("/proc/cpuinfo").read_text()],
         "cpu_computes_bf16": cpu_computes_bf16(),
         "unit": "images per CPU second",
         "models": models,
-        "accuracy": {name: _accuracy(name, *given) for name, given in TRAINED.items()} if SHARED.is_dir() else {},
+        "accuracy": accuracy,
     }
+    if not only:
+        write_text(PAGE, _document(found))
+    return found
 
 
 def _compared(name: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -60,26 +70,43 @@ def _compared(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     request = EncoderRequest((), dataset.statistics, lambda: dataset, weights="random", **settings)
     try:
         encoder = build_encoder(name, dataset, None, request)
-    except RequestError as error:
+    except (RequestError, ImportError) as error:
         return {"skipped": str(error).partition(";")[0]}
     auto = choose_precision("auto", cpu, encoder)
     if not encoder.autocast:
         return {"auto": auto, "skipped": "runs in fp32 only"}
     raw = collate([dataset.read(row, encoder.request.bands) for row in range(IMAGES)])
     lonlat = torch.from_numpy(dataset.lonlat)
-    embedders = {one: Embedder(encoder, Runtime(cpu, one, IMAGES, 0, 1024)) for one in ("fp32", "bf16")}
-    features = {one: embedder.embed(raw, IMAGES, lonlat, Meter()).features for one, embedder in embedders.items()}
-    rates: dict[str, list[float]] = {one: [] for one in embedders}
+
+    def plain(low: bool) -> torch.Tensor:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=low):
+            ((_, images),) = prepare(raw, encoder, cpu)
+            return encoder.embed(encoder.normalization(images), lonlat).float()
+
+    def ours(precision: str) -> Callable[[], torch.Tensor]:
+        embedder = Embedder(encoder, Runtime(cpu, precision, IMAGES, 0, 1024))
+        return lambda: embedder.embed(raw, IMAGES, lonlat, Meter()).features
+
+    ways = {"plain fp32": lambda: plain(False), "plain bf16": lambda: plain(True)}
+    ways |= {precision: ours(precision) for precision in ("fp32", "bf16")}
+    features = {way: run() for way, run in ways.items()}
+    seconds: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     for _ in range(ROUNDS):
-        for one, embedder in embedders.items():
-            start = time.process_time()
-            embedder.embed(raw, IMAGES, lonlat, Meter())
-            rates[one].append(IMAGES / (time.process_time() - start))
-    medians = {one: statistics.median(values) for one, values in rates.items()}
+        for way, run in ways.items():
+            cpu_s, wall_s = time.process_time(), time.perf_counter()
+            run()
+            seconds[way].append((time.process_time() - cpu_s, time.perf_counter() - wall_s))
+    rates, wall = (
+        {way: round(IMAGES / statistics.median(one[k] for one in each), 2) for way, each in seconds.items()}
+        for k in (0, 1)
+    )
+    taken = rates["bf16" if auto == "bf16" else "fp32"]
     return {
-        **{one: round(rate, 2) for one, rate in medians.items()},
-        "ratio": round(medians["bf16"] / medians["fp32"], 2),
-        "cosine": round(torch.nn.functional.cosine_similarity(*features.values()).min().item(), 5),
+        **rates,
+        "ratio": round(rates["bf16"] / rates["fp32"], 2),
+        "to_plain_fp32": round(taken / rates["plain fp32"], 2),
+        "wall": wall,
+        "cosine": round(torch.nn.functional.cosine_similarity(features["fp32"], features["bf16"]).min().item(), 5),
         "auto": auto,
     }
 
@@ -97,3 +124,29 @@ def _accuracy(name: str, weights: str, words: list[str]) -> dict[str, float]:
             (file,) = Path(folder).rglob("run.json")
             found[precision] = json.loads(file.read_text())["metrics"]["test"]["half"]["accuracy"]
     return {one: round(value, 4) for one, value in found.items()}
+
+
+def _document(found: dict[str, Any]) -> str:
+    lines = [
+        "# bf16 and fp32 on a CPU",
+        "",
+        f"Made by `python -m tests.bench --only precision` on {os.cpu_count()} cores with "
+        f"{', '.join(found['flags']) or 'no bf16 instructions'}: images per CPU second, medians of {ROUNDS} runs in "
+        f"turns of a batch of {IMAGES}, random weights. The plain loop is the model's own forward on prepared images, "
+        "with PyTorch's threads; bf16 by autocast. Cosine: the lowest between features in both precisions.",
+        "",
+        "| Model | Plain fp32 | Plain bf16 | Ours fp32 | Ours bf16 | bf16 / fp32 | `auto` | To plain fp32 | Cosine |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |",
+    ]
+    skipped = []
+    for name, row in found["models"].items():
+        if "skipped" in row:
+            skipped.append(f"`{name}` ({row['skipped']})")
+            continue
+        rates = " | ".join(f"{row[way]:,.1f}" for way in ("plain fp32", "plain bf16", "fp32", "bf16"))
+        end = f"{row['ratio']:.2f} | {row['auto']} | {row['to_plain_fp32']:.2f} | {row['cosine']:.5f}"
+        lines.append(f"| {name} | {rates} | {end} |")
+    lines += ["", f"Not compared: {', '.join(skipped)}.", "", "Linear probe on 600 EuroSAT tiles, trained weights:", ""]
+    lines += ["| Model | Accuracy, fp32 | Accuracy, bf16 |", "| --- | ---: | ---: |"]
+    lines += [f"| {name} | {row['fp32']:.4f} | {row['bf16']:.4f} |" for name, row in found["accuracy"].items()]
+    return "\n".join(lines) + "\n"

@@ -5,7 +5,8 @@ The peer needs an environment of its own (its requirements differ):
     uv venv peer && uv pip install --python peer/bin/python torchgeo-bench==0.4
     python -m tests.bench.peer_torchgeo_bench peer/bin/python
 
-For random convolutional features and image statistics, 13 bands, with refit on train and val and without:
+For random convolutional features, image statistics and a ResNet-50 with random weights, 13 bands, fp32, with refit on
+train and val and without, three times in turns:
 
 - both whole pipelines, each with its own features, each part a process: accuracy and wall-clock seconds;
 - the peer's own classifiers on our features: accuracy of the same probe on equal features, and seconds.
@@ -16,10 +17,12 @@ Writes results/peer-torchgeo-bench.json and a table beside it.
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+import uuid
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +35,11 @@ from tests.bench.pairs import PROJECT, SHARED
 
 ZIP = "EuroSATallBands.zip"
 # Ours, then the peer's; filters differ: ours has 512 of 4 x 4 pixels, the peer 256 of 3 x 3.
-MODELS = {"rcf": (["--variant", "gaussian"], "rcf"), "stats": (["--normalize", "none"], "imagestats")}
+MODELS = {
+    "rcf": (["--variant", "gaussian"], ["model=rcf"]),
+    "stats": (["--normalize", "none"], ["model=imagestats"]),
+    "timm:resnet50": (["--weights", "random"], ["model=timm/resnet50", "model.pretrained=false"]),
+}
 PROBE_PEER = """
 import json, sys, time
 import numpy as np
@@ -57,39 +64,41 @@ flags, _ = FitFlags(protocol="torchgeo-bench", features=features, out=out).with_
 flags = replace(flags, refit=refit)
 splits = flags.splits()
 for kind in flags.kinds():
-    flags.run(kind, splits, seed=0, cut={}, report=lambda line: None)
+    flags.run(kind, splits, seed=0, cut={})
 """
 
 
-def timed(command: list[str], where: Path) -> tuple[float, str]:
-    """Wall-clock seconds and output of one process."""
-    start = time.perf_counter()
+def timed(command: list[str], where: Path) -> tuple[np.ndarray, str]:
+    """Wall-clock and CPU seconds, and output, of one process and its children."""
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = os.environ | {"PYTHONPATH": str(PROJECT)} if command[0] == sys.executable else os.environ
     done = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command[:4])} ... failed:\n{done.stderr[-3000:]}")
-    return time.perf_counter() - start, done.stdout
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return np.array([time.perf_counter() - start, cpu_s]).round(1), done.stdout
 
 
-def whole_peer(python: str, model: str, size: int | None, refit: bool, where: Path) -> dict:
+def whole_peer(python: str, model: list[str], size: int | None, refit: bool, where: Path) -> dict:
     """The peer's pipeline: features and both probes in one process."""
-    name = f"{model}-{refit}.csv"
-    words = ["dataset.names=[eurosat]", "dataset.bands=all", f"dataset.image_size={size or 'null'}", f"model={model}"]
+    name = f"peer-{uuid.uuid4().hex}.csv"
+    words = ["dataset.names=[eurosat]", "dataset.bands=all", f"dataset.image_size={size or 'null'}", *model]
     words += ["device=cpu", "dataset.num_workers=0", f"eval.merge_val={str(refit).lower()}", f"output={name}"]
     seconds, _ = timed([str(Path(python).parent / "torchgeo-bench"), "run", *words], where)
     table = pd.read_csv(where / name).set_index("method")
     linear = table.loc["linear"]
     sizes = [int(linear[f"n_{split}"]) for split in ("train", "val", "test")]
     return {"knn": table.loc["knn5"].metric_value, "linear": linear.metric_value, "C": linear.best_c,
-            "seconds": seconds, "samples": sizes}  # fmt: skip
+            "seconds": seconds.tolist(), "samples": sizes}  # fmt: skip
 
 
 def whole_ours(model: str, words: list[str], size: int | None, refit: bool, root: Path, where: Path) -> dict:
     """Our pipeline: featurize, then both probes, two processes, from nothing on disk."""
-    out = where / f"ours-{model}-{refit}"
+    out = where / f"ours-{uuid.uuid4().hex}"
     resize = ["--image-size", str(size)] if size else []
     command = ["-m", "featurize", "--model", model, *words, *resize, "--bands", "all", "--dataset", "eurosat"]
-    command += ["--data-root", str(root), "--out", str(out)]
+    command += ["--data-root", str(root), "--precision", "fp32", "--out", str(out)]
     features_s, _ = timed([sys.executable, *command], where)
     folder = store.find_features(out)
     probe_s, _ = timed([sys.executable, "-c", PROBE_OURS, str(folder), str(out), "refit" if refit else "train"], where)
@@ -98,9 +107,9 @@ def whole_ours(model: str, words: list[str], size: int | None, refit: bool, root
     rows = found["linear"]["rows"]
     return accuracy | {
         "C": found["linear"]["chosen"]["C"],
-        "seconds": features_s + probe_s,
-        "features_s": features_s,
-        "probe_s": probe_s,
+        "seconds": (features_s + probe_s).tolist(),
+        "features_s": features_s.tolist(),
+        "probe_s": probe_s.tolist(),
         "fit_s": {kind: record["seconds"]["total"] for kind, record in found.items()},
         "samples": [rows[split] for split in ("train", "val", "test")],
         "warnings": found["linear"]["warnings"],
@@ -119,23 +128,41 @@ def probes_of_peer(python: str, folder: Path, refit: bool, where: Path) -> dict:
     return json.loads(printed.strip().splitlines()[-1])
 
 
+def one_setting(python: str, arguments: argparse.Namespace, model: str, refit: bool, root: Path, where: Path) -> dict:
+    """Both pipelines in turns, and the peer's classifiers on our features."""
+    words, of_peer = MODELS[model]
+    load, peer, ours = os.getloadavg()[0], [], []
+    for _ in range(arguments.rounds):
+        if not arguments.equal_only:
+            peer.append(whole_peer(python, of_peer, arguments.size, refit, where))
+        ours.append(whole_ours(model, words, arguments.size, refit, root, where))
+    same = probes_of_peer(python, Path(ours[-1]["folder"]), refit, where)
+    about = {"features": model, "size": arguments.size, "refit": refit, "load_before": round(load, 2)}
+    ratios = [(np.array(p["seconds"]) / o["seconds"]).round(2).tolist() for p, o in zip(peer, ours, strict=False)]
+    for one in ours:
+        del one["folder"]
+    return about | {"ours": ours, "peer": peer, "peer_on_our_features": same, "ratios": ratios}
+
+
 def table(results: list[dict]) -> str:
     """The results as Markdown."""
     lines = [
         "# Beside torchgeo-bench 0.4 on 600 real EuroSAT tiles",
         "",
-        "Written by `python -m tests.bench.peer_torchgeo_bench`. Accuracy on 120 test tiles; seconds of wall-clock.",
+        "Written by `python -m tests.bench.peer_torchgeo_bench`. Accuracy on 120 test tiles; wall-clock and CPU "
+        "seconds and ratios are medians of runs in turns.",
         "",
-        "| features | refit | probe | ours | peer on ours | peer | our s | peer s | ratio |",
+        "| features | refit | probe | ours | peer on ours | peer | our s (CPU) | peer s (CPU) | ratio (CPU) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in results:
         ours, peer, same = row["ours"], row["peer"], row["peer_on_our_features"]
+        figures = [[each["seconds"] for each in ours], [each["seconds"] for each in peer], row["ratios"]]
+        shown = ["{:.1f} ({:.1f})".format(*np.median(one, axis=0)) if one else "-" for one in figures]
         for kind in ("linear", "knn"):
             cells = [row["features"], "yes" if row["refit"] else "no", kind]
-            cells += [f"{each[kind]:.3f}" if each else "-" for each in (ours, same, peer)]
-            cells += [f"{each['seconds']:.1f}" if each else "-" for each in (ours, peer)] + [str(row["ratio"] or "-")]
-            lines.append("| " + " | ".join(cells) + " |")
+            cells += [f"{each[kind]:.3f}" if each else "-" for each in (ours[-1], same, peer[-1] if peer else None)]
+            lines.append("| " + " | ".join([*cells, *shown]) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -145,6 +172,7 @@ def main() -> None:
     parser.add_argument("python", help="interpreter of the peer's environment")
     parser.add_argument("--data", type=Path, default=SHARED / "data/eurosat-ms", help=f"folder of {ZIP}")
     parser.add_argument("--size", type=int, help="resize to; the images' own size by default")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--equal-only", action="store_true", help="skip the peer's whole pipeline, hence the ratio")
     parser.add_argument("--only", choices=MODELS, nargs="*", default=list(MODELS))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
@@ -160,17 +188,8 @@ def main() -> None:
         for file in (ZIP, *(f"eurosat-{split}.txt" for split in ("train", "val", "test"))):
             (root / file).symlink_to((arguments.data / file).resolve())
         for model in arguments.only:
-            words, peer_name = MODELS[model]
             for refit in (True, False):
-                load = os.getloadavg()[0]
-                peer = None if arguments.equal_only else whole_peer(python, peer_name, arguments.size, refit, where)
-                ours = whole_ours(model, words, arguments.size, refit, root, where)
-                same = probes_of_peer(python, Path(ours.pop("folder")), refit, where)
-                results.append(
-                    {"features": model, "size": arguments.size, "refit": refit, "ours": ours, "peer": peer,
-                     "peer_on_our_features": same, "ratio": peer and round(peer["seconds"] / ours["seconds"], 2),
-                     "load_before": round(load, 2)}
-                )  # fmt: skip
+                results.append(one_setting(python, arguments, model, refit, root, where))
                 print(json.dumps(results[-1], indent=1), flush=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
     about = {"date": datetime.now(UTC).date().isoformat(), "cores": os.cpu_count(), "peer": "torchgeo-bench 0.4"}
