@@ -167,11 +167,12 @@ def build_encoder(name: str, dataset: EODataset, bands: str | None, request: Enc
         raise RequestError(f"--layer {request.layer}: {name} has no choice of layers; remove the flag")
     if request.image_size is not None and request.image_size < 1:
         raise RequestError(f"--image-size {request.image_size}: must be at least 1")
+    request = replace(request, inner=name.partition(":")[2])
     own_bands = module.default_bands(request) if hasattr(module, "default_bands") else card.default_bands
     chosen = (
         choose_bands(dataset.bands, bands, where=dataset.where) if bands else _default_bands(name, own_bands, dataset)
     )
-    request = replace(request, bands=chosen, inner=name.partition(":")[2])
+    request = replace(request, bands=chosen)
     usual = {field: next(iter(getattr(card, field)), None) for field in SETTINGS} | {"image_size": card.image_size}
     if hasattr(module, "defaults"):
         usual |= module.defaults(request)

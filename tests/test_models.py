@@ -4,6 +4,7 @@ import json
 import tempfile
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,8 @@ CHEAP = {
 }
 
 # The doors to libraries, each with a model that takes no time; `tiny` is a folder with a configuration alone.
-NAMES = [{"timm": "timm:test_vit", "hf": "hf:tiny"}.get(name, name) for name in MODELS.names()]
+DOORS = {"timm": "timm:test_vit", "hf": "hf:tiny", "terratorch": "terratorch:prithvi_eo_v2_tiny_tl"}
+NAMES = [DOORS.get(name, name) for name in MODELS.names() if name != "terratorch" or find_spec("terratorch")]
 
 
 @cache
