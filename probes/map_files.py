@@ -126,11 +126,12 @@ def _cog(
             if table:
                 source.colorinterp = [ColorInterp.palette]
                 source.write_colormap(1, table)
-        with memory.open() as source:
+        with memory.open() as source, MemoryFile() as packed:  # not GDAL itself: what it raises of a full disk varies
             rasterio.shutil.copy(
-                source, to, driver="COG", compress="DEFLATE", blocksize=BLOCK, overview_resampling=resampling,
+                source, packed.name, driver="COG", compress="DEFLATE", blocksize=BLOCK, overview_resampling=resampling,
                 overviews="IGNORE_EXISTING",
             )  # fmt: skip
+            to.write_bytes(packed.getbuffer())
 
 
 # ------------------------------------------------------------------------------------------- mosaics

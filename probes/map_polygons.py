@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from data.checksums import published_signed
+from data.errors import DiskError
 from data.files import published
 from probes.maps import SceneMap
 
@@ -67,6 +68,10 @@ def write_vector(frame: Any, to: Path, *, publish: Callable = published) -> None
                 inner, index=False
             )
         else:
-            frame.to_file(inner, engine="pyogrio")
+            try:
+                frame.to_file(inner, engine="pyogrio")
+            except RuntimeError as error:  # pyogrio's, of GDAL
+                why = " ".join(str(error).split())
+                raise DiskError(f"no space left to write {to} in {folder}, or GDAL failed ({why})") from error
         with publish(to) as temporary:
             shutil.copyfile(inner, temporary)

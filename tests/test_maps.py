@@ -1,6 +1,7 @@
 """From a few labels to a map: featurize, probe, predict on small scenes with a known answer."""
 
 import json
+import resource
 import shutil
 import subprocess
 
@@ -171,6 +172,18 @@ def test_a_map_that_changed_after_it_was_written_is_found_by_verify(mapped, tmp_
         predict(run, tmp_path / "map.tif", "--overwrite") == predict(run, tmp_path / "map.geojson", "--overwrite") == 0
     )
     assert command.run(probe, ["verify", str(tmp_path)]) == 0
+
+
+def test_a_full_disk_ends_a_map_in_one_line_and_leaves_nothing(mapped, tmp_path, capsys):
+    _, _, run = mapped
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))  # bytes of a file
+    try:
+        assert [predict(run, tmp_path / f"map.{end}") for end in ("tif", "vrt", "geojson")] == [2, 2, 2]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert capsys.readouterr().err.count("no space left") == 3
+    assert not list(tmp_path.iterdir())
 
 
 def test_labels_added_later_are_used_without_embedding_again(mapped, tmp_path, capsys):

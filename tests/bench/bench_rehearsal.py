@@ -201,7 +201,10 @@ def _document(table: pd.DataFrame, rcf: list[dict[str, Any]], larger: float) -> 
         f"**{ran['peak_mb'].max() / 1000:.2f} GB** in a process. Making the tree is not counted.",
         "",
         f"The last three columns divide by the figures of {SMALL:,} patches, {larger:.0f} times fewer. Load: runnable "
-        "processes when the step began. Other programs used the same two cores, so CPU seconds say more than seconds.",
+        "processes when the step began. Other programs used the same two cores, so CPU seconds say more than seconds. "
+        "`probe knn` compares val and test with train: its work grows with the square of the patches, and above "
+        "50,000 training rows it imports PyTorch, for products in bf16 where the CPU has them. Forests on more than "
+        "20,000 rows draw 20,000 for each tree.",
         "",
         "| Step | Seconds | Share | CPU s | Peak MB | Disk MB | Load | Seconds / small | CPU / small | Peak / small |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
