@@ -67,8 +67,7 @@ def write(
     """Write ranks on every dataset, and what they say together."""
     frame = named(frame, contenders)
     outputs = _write_overall(frame, stem)
-    several = [how for how, part in frame.groupby("design", sort=False) if len(set(part["dataset"])) > 1]
-    for how in several:
+    for how in [how for how, part in frame.groupby("design", sort=False) if len(set(part["dataset"])) > 1]:
         part = frame.loc[frame["design"] == how]
         of_part = [contenders[row] for row in part.index]
         own = stem.with_name(stem.name + frames.split_suffix(str(how)))

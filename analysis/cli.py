@@ -10,37 +10,28 @@ from cyclopts import App, Parameter
 
 from analysis.card import VIEWS
 from analysis.contract import Output, Rule, Style, ViewRequest, run_view, together
-from data import command, paths
+from data import command
 from data.completion import completed, stored_datasets, stored_models
-from data.flags import ANY, DataFlags
+from data.flags import DataFlags
 from probes.card import PROBES
 
 HELP = "Tables, figures and a report from probe runs and features."
 
 EVERY = ("runs", "features", "dataset", "speed")
+ONLY = "Use only this {0}, or (for views of runs) these, separated by commas."
 
-# name: (type, default, help, the inputs whose views have it)
-COMMON: dict[str, tuple[Any, Any, str, tuple[str, ...]]] = {
-    "model": (
-        Annotated[str | None, completed(stored_models)],
-        None,
-        "Use only this model, or (for views of runs) these, separated by commas.",
-        ("runs", "features"),
-    ),
-    "dataset": (
-        Annotated[str | None, completed(stored_datasets)],
-        None,
-        "Use only this dataset, or (for views of runs) these, separated by commas.",
-        ("runs", "features"),
-    ),
-    "kind": (Annotated[str | None, completed(PROBES.names)], None, "Use only this probe kind.", ("runs",)),
-    "rule": (Rule, "both", "Decision rule: half (threshold 0.5), tuned (thresholds chosen on val) or both.", ("runs",)),
-    "features": (Path | None, None, "Feature folder, instead of --model and --dataset.", ("features", "dataset")),
-    "split": (Literal["train", "val", "test", "all"], "test", "Split to use.", ("features",)),
-    "style": (Style, "paper", "Figure style: paper, or slides with larger text.", ("runs", "features", "speed")),
-    "data": (DataFlags, ANY, "Which samples.", ("dataset",)),
-    "out": (Path, paths.DEFAULT_OUT, "Output folder of all commands.", EVERY),
-    "folder": (Path | None, None, "Write to this folder instead of OUT/analysis.", EVERY),
+# name: (type, help, the inputs whose views have it); defaults are those of `ViewRequest`
+COMMON: dict[str, tuple[Any, str, tuple[str, ...]]] = {
+    "model": (Annotated[str | None, completed(stored_models)], ONLY.format("model"), ("runs", "features")),
+    "dataset": (Annotated[str | None, completed(stored_datasets)], ONLY.format("dataset"), ("runs", "features")),
+    "kind": (Annotated[str | None, completed(PROBES.names)], "Use only this probe kind.", ("runs",)),
+    "rule": (Rule, "Decision rule: half (threshold 0.5), tuned (thresholds chosen on val) or both.", ("runs",)),
+    "features": (Path | None, "Feature folder, instead of --model and --dataset.", ("features", "dataset")),
+    "split": (Literal["train", "val", "test", "all"], "Split to use.", ("features",)),
+    "style": (Style, "Figure style: paper, or slides with larger text.", ("runs", "features", "speed")),
+    "data": (DataFlags, "Which samples.", ("dataset",)),
+    "out": (Path, "Output folder of all commands.", EVERY),
+    "folder": (Path | None, "Write to this folder instead of OUT/analysis.", EVERY),
 }
 
 
@@ -66,7 +57,8 @@ def _subcommand(name: str) -> Any:
         return int(any(output.wrong for output in outputs))
 
     flags = [_flag(name, type(option.default), option.default, option.help) for name, option in card.options.items()]
-    flags += [_flag(flag, *about[:3]) for flag, about in COMMON.items() if card.input in about[3]]
+    usual = vars(ViewRequest())
+    flags += [_flag(flag, kind, usual[flag], text) for flag, (kind, text, of) in COMMON.items() if card.input in of]
     subcommand.__signature__ = inspect.Signature(flags)  # type: ignore[attr-defined]
     return subcommand
 

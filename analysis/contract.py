@@ -50,17 +50,9 @@ class Table(NamedTuple):
 class ViewRequest:
     """What a command, or the report, asks of a view.
 
+    Fields that are not described here are flags: see `analysis.cli.COMMON`.
+
     Args:
-        out: output folder of all commands; runs and features are looked up here.
-        folder: where to write; None means ``<out>/analysis/<view>``.
-        model: only this model, or this encoder folder.
-        dataset: only this dataset, or this dataset folder.
-        kind: only this probe kind.
-        rule: only this decision rule: ``half`` (0.5, or argmax) or ``tuned`` (thresholds chosen on val).
-        features: a feature folder, instead of looking one up.
-        data: which samples, for views of a dataset itself.
-        split: the split whose features are drawn, or ``all``.
-        style: figures for ``paper``, or with larger text for ``slides``.
         runs: the runs that fit, where they are open already.
     """
 
@@ -163,6 +155,11 @@ def together(files: Sequence[Path]) -> str:
         f"{stem}{found[0]}" if len(found) == 1 else f"{stem}.{{{','.join(suffix[1:] for suffix in found)}}}"
         for stem, found in suffixes.items()
     )
+
+
+def with_simulated(title: str, simulated: bool) -> str:
+    """A title, marked where the samples were generated and not observed."""
+    return f"{title} (simulated data)" if simulated else title
 
 
 def check_seed(seed: int) -> None:

@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from analysis.contract import with_simulated
 from analysis.fonts import families, report_missing_letters
-from analysis.words import with_simulated
 from data.files import published
 from probes.card import PROBES
 
@@ -81,6 +81,14 @@ def new_figure(width: float, height: float) -> Figure:
     matplotlib.rcParams["font.family"] = families()
     wide, high = CANVAS[_style.get()]
     return Figure(figsize=(width * wide, height * high), layout="constrained")
+
+
+def panels(figure: Any, count: int, columns: int, **options: Any) -> list[Axes]:
+    """So many axes in rows of so many columns; the rest of the last row stays empty."""
+    axes = figure.subplots(max(1, -(-count // columns)), columns, squeeze=False, **options).ravel()
+    for ax in axes[count:]:
+        ax.set_axis_off()
+    return list(axes[:count])
 
 
 def colours(count: int) -> list[str]:
@@ -198,11 +206,6 @@ def span(row: dict[str, Any], *, bold: bool = False) -> str:
 def number(value: float, digits: int = 3) -> str:
     """A rate as text; an undefined one as a dash."""
     return "–" if np.isnan(value) else f"{value:.{digits}f}"
-
-
-def with_count(share: float, count: int) -> str:
-    """A share and in brackets the number it is of; an undefined one as a dash."""
-    return "–" if np.isnan(share) else f"{share:.3f} ({count:,})"
 
 
 def with_interval(value: float, low: float, high: float, *, bold: bool = False) -> str:

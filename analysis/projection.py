@@ -90,10 +90,13 @@ def _compute(
     features: np.ndarray, *, neighbors: int, min_dist: float, seed: int, fast: bool, fit_on: int
 ) -> np.ndarray:
     import umap  # deferred: it takes seconds to import, and a cached projection does not need it
+    from sklearn.decomposition import PCA
 
     if not np.isfinite(features).all():
         raise RequestError("the features hold NaN or infinity; see featurize verify")
-    values = _reduced(features, seed)
+    values = features.astype(np.float32)
+    if min(values.shape) > PCA_DIM:
+        values = PCA(PCA_DIM, random_state=seed).fit_transform(values)
     fitted = np.arange(len(values))
     if fit_on:
         fitted = np.sort(np.random.default_rng(seed).choice(len(values), fit_on, replace=False))
@@ -119,14 +122,6 @@ def _compute(
         others = np.setdiff1d(np.arange(len(values)), fitted)
         points[others] = reducer.transform(values[others])
     return points
-
-
-def _reduced(features: np.ndarray, seed: int) -> np.ndarray:
-    """The first principal components, float32; features of few samples or dimensions as they are."""
-    from sklearn.decomposition import PCA  # deferred: as umap
-
-    values = features.astype(np.float32)
-    return PCA(PCA_DIM, random_state=seed).fit_transform(values) if min(values.shape) > PCA_DIM else values
 
 
 def _neighbours(values: np.ndarray, count: int, *, seed: int, fast: bool, for_others: bool) -> tuple[Any, Any, Any]:

@@ -13,7 +13,7 @@ from data.errors import RequestError
 from data.runs import Predictions, Run
 from probes import intervals, metrics, pooling
 from probes.intervals import Interval
-from probes.pooling import Judged, Pooled
+from probes.pooling import Pooled
 
 HEADLINE = {True: "f2_macro", False: "accuracy"}
 PAIR_VALUES = ["difference", "low", "high", "p", "p_holm", "significant"]
@@ -119,7 +119,11 @@ def _contend(runs: Sequence[Run], rule: str, metric: str, without: Set[str]) -> 
     judged, lonlat, first = {}, None, None
     for run in runs:
         given = predictions[run.folder]
-        _check_counts(run, rule, pooling.judge(run, given, rule))
+        whole = pooling.judge(run, given, rule)
+        tp, fp, _, fn = metrics.confusion_counts(whole.truth, whole.decided)
+        recorded = [(c["tp"], c["fp"], c["fn"]) for c in run.record["per_class"][rule]]
+        if [tuple(map(int, counts)) for counts in zip(tp, fp, fn, strict=True)] != recorded:
+            raise RequestError(f"{run.folder}: predictions.h5 does not agree with run.json; run the probe again")
         row_of = {name: row for row, name in enumerate(given.ids)}
         part = _rows(given, [row_of[name] for name in shared])
         judged[run.folder] = one = pooling.judge(run, part, rule)
@@ -155,13 +159,6 @@ def _advice(runs: Sequence[Run], sets: Sequence[Set[str]]) -> str:
 def _rows(given: Predictions, rows: list[int]) -> Predictions:
     lonlat = None if given.lonlat is None else given.lonlat[rows]
     return Predictions([given.ids[row] for row in rows], given.labels[rows], given.scores[rows], lonlat)
-
-
-def _check_counts(run: Run, rule: str, judged: Judged) -> None:
-    recorded = [(c["tp"], c["fp"], c["fn"]) for c in run.record["per_class"][rule]]
-    tp, fp, _, fn = metrics.confusion_counts(judged.truth, judged.decided)
-    if [tuple(map(int, counts)) for counts in zip(tp, fp, fn, strict=True)] != recorded:
-        raise RequestError(f"{run.folder}: predictions.h5 does not agree with run.json; run the probe again")
 
 
 def _ranked(contenders: list[Contender]) -> tuple[list[Contender], list[dict[str, Any]], list[dict[str, Any]]]:

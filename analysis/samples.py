@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from data import paths
-from data.bands import BAND_SETS, Band
+from data.bands import Band, shown_bands
 from data.dataset import SPLITS, EODataset
 from data.errors import RequestError
 from data.flags import DataFlags, DatasetRequest
@@ -69,11 +69,16 @@ class Joined(EODataset):
 
 
 def _open(dataset: dict[str, Any], split: str, data_root: Path | None) -> EODataset:
-    name = dataset["name"]
+    name, provenance = dataset["name"], dataset["provenance"]
     root = paths.dataset_root(data_root, name)
     card = DATASETS.card(name)
     variant = dataset["variant"] if card.variants or card.example else None  # a folder's is its name
-    options = DataFlags(dataset=name, dataset_variant=variant, **_options(dataset))
+    classes = provenance.get("classes", len(dataset["class_names"]))  # some may have been left out
+    wanted = {"classes": classes, "allow_missing": True}  # missing samples are reported by id
+    for grid in provenance.get("scenes", ())[:1]:  # of a scene, its windows
+        wanted |= {key: grid[key] for key in ("tile", "stride", "edge")} | {"min_valid": provenance["min_valid"]}
+    wanted = {option: value for option, value in wanted.items() if option in card.options}
+    options = DataFlags(dataset=name, dataset_variant=variant, **wanted)
     return DATASETS.load(name).open_dataset(DatasetRequest(root, (split,), ("rgb", "all"), options))[split]
 
 
@@ -92,7 +97,7 @@ def picture(source: EODataset, name: str) -> UInt8[np.ndarray, "height width 3"]
         (H, W, 3) uint8. 8-bit images as they are; other values scaled by the dataset's means and standard
         deviations, the same for all its images and for the three bands, so that colours are those of the ground.
     """
-    bands = picture_bands(source.bands)
+    bands = shown_bands(source.bands)
     planes = source.read(source.ids.index(name), bands)
     height, width = (max(plane.shape[axis] for plane in planes) for axis in (0, 1))
     known = [source.statistics[band.name] for band in bands]
@@ -106,21 +111,3 @@ def picture(source: EODataset, name: str) -> UInt8[np.ndarray, "height width 3"]
         columns = np.arange(width) * plane.shape[1] // width
         scaled.append(values[np.ix_(rows, columns)])
     return np.clip(np.stack([*scaled, *[scaled[-1]] * (3 - len(scaled))], axis=-1), 0, 255).astype(np.uint8)
-
-
-def picture_bands(bands: Sequence[Band]) -> list[Band]:
-    """Red, green and blue where there are all three, else the first band as grey."""
-    by_colour = {band.colour: band for band in bands}
-    colours = BAND_SETS["rgb"]
-    return [by_colour[colour] for colour in colours] if by_colour.keys() >= set(colours) else [bands[0]]
-
-
-def _options(dataset: dict[str, Any]) -> dict[str, Any]:
-    """Choices of the dataset that change which samples and classes it has."""
-    possible = DATASETS.card(dataset["name"]).options
-    classes = dataset["provenance"].get("classes", len(dataset["class_names"]))  # some may have been left out
-    wanted = {"classes": classes, "allow_missing": True}  # missing samples are reported by id
-    for grid in dataset["provenance"].get("scenes", ())[:1]:  # of a scene, its windows
-        wanted |= {name: grid[name] for name in ("tile", "stride", "edge")}
-        wanted["min_valid"] = dataset["provenance"]["min_valid"]
-    return {option: value for option, value in wanted.items() if option in possible}

@@ -59,10 +59,11 @@ def mismatches(dataset: EODataset, bands: Sequence[Band]) -> list[Mismatch]:
     found: dict[str, list[Summary]] = {band.name: [] for band in known}
     for row in range(len(some)):
         read = [pixels.astype(np.float64) for pixels in some.read(row, known)]
-        side = min(min(pixels.shape) for pixels in read)
+        side = min(8, *(min(pixels.shape) for pixels in read))
         for band, pixels in zip(known, read, strict=True):
-            blocks = _block_means(pixels, min(side, 8)).ravel()
-            found[band.name].append(Summary(float(pixels.mean()), float(pixels.max()), blocks))
+            height, width = (extent // side for extent in pixels.shape)  # of a block; what is left over is dropped
+            blocks = pixels[: height * side, : width * side].reshape(side, height, side, width).mean(axis=(1, 3))
+            found[band.name].append(Summary(float(pixels.mean()), float(pixels.max()), blocks.ravel()))
     joined = {}
     for name, parts in found.items():
         means, largest, grids = zip(*parts, strict=True)
@@ -110,10 +111,3 @@ def _correlation(one: Summary, other: Summary) -> float | None:
     if len(one.grid) < FEW_VALUES or not (one.grid.std() > 0 and other.grid.std() > 0):
         return None
     return float(np.corrcoef(one.grid, other.grid)[0, 1])
-
-
-def _block_means(pixels: Float64[np.ndarray, "height width"], side: int) -> Float64[np.ndarray, "side side"]:
-    """Means of side x side blocks; rows and columns left over at the end are dropped."""
-    height, width = (extent // side for extent in pixels.shape)
-    cut = pixels[: height * side, : width * side]
-    return cut.reshape(side, height, side, width).mean(axis=(1, 3))

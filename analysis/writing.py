@@ -7,8 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import figures, tables
-from analysis.contract import Output, Table
-from analysis.words import with_simulated
+from analysis.contract import Output, Table, with_simulated
 
 
 def write_view(

@@ -122,6 +122,13 @@ def choose_bands(available: Sequence[Band], spec: str, *, where: str = "this dat
     return chosen
 
 
+def shown_bands(bands: Sequence[Band]) -> list[Band]:
+    """Bands of a picture: red, green and blue where there are all three, else the first band as grey."""
+    by_colour = {band.colour: band for band in bands}
+    colours = BAND_SETS["rgb"]
+    return [by_colour[colour] for colour in colours] if by_colour.keys() >= set(colours) else [bands[0]]
+
+
 def require_bands(model: str, bands: Sequence[Band], wanted: Sequence[str]) -> None:
     """Raise a RequestError unless the bands are the wanted ones, in order; it names the difference."""
     names = [band.name for band in bands]

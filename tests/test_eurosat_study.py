@@ -19,6 +19,7 @@ from analysis.studies import cases as study_cases
 from analysis.studies import devices, distribution, models, reference
 from analysis.views import cases, curves
 from data import command
+from data.bands import shown_bands
 from data.errors import RequestError
 from data.runs import find_runs
 from data.store.checks import digest_attributes
@@ -323,7 +324,7 @@ def test_values_other_than_8_bit_are_scaled_alike_for_all_pictures(tmp_path):
     from data.registry import DATASETS
 
     source = open_split(DATASETS.load("simulated"), "test", tmp_path)
-    bands = samples.picture_bands(source.bands)
+    bands = shown_bands(source.bands)
     assert [band.colour for band in bands] == ["red", "green", "blue"]
     red = source.read(0, bands[:1])[0].astype(float)
     known = [source.statistics[band.name] for band in bands]  # one scale for the three bands: natural colours

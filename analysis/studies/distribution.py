@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from analysis import figures
 from analysis.contract import Output, Table
 from analysis.studies import reference
-from analysis.studies.about import is_eurosat, is_four
+from analysis.studies.protocol import is_eurosat, is_four
 from analysis.writing import write_view
 from data import paths, store
 from data.dataset import SPLITS

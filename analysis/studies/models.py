@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from analysis import figures, frames
 from analysis.contract import Output, Table
 from analysis.studies import reference
-from analysis.studies.about import is_eurosat, split_sizes
+from analysis.studies.protocol import is_eurosat, split_sizes
 from analysis.writing import write_view
 from data.runs import Run
 
@@ -41,8 +41,7 @@ def readable(frame: pd.DataFrame, *, published: bool) -> Table:
     rows = []
     for _, part in frame.groupby(["encoder", "run"], sort=False):
         first, values = part.iloc[0], {row["metric"]: row for row in part.to_dict("records")}
-        ours = [values[metric] for metric in MODEL_METRICS]
-        cells = map(figures.span, ours)
+        cells = map(figures.span, [values[metric] for metric in MODEL_METRICS])
         rows.append([first["side"], first["model"], first["probe"], *cells])
     if published:
         row = ["published", "class project: DINOv2 base, 224 px", "head", f"{reference.CLASS_PROJECT_ACCURACY:.3f}"]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.studies import reference
+from data.runs import Run
 
 # What every published number was made without, unless its protocol says otherwise.
 PLAIN: dict[str, Any] = {
@@ -182,3 +183,18 @@ def _say(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def is_eurosat(run: Run) -> bool:
+    """Whether the classes are those of the class project's Table 2."""
+    return set(run.class_names) == {row.name for row in reference.CLASS_PROJECT}
+
+
+def is_four(run: Run) -> bool:
+    """Whether the classes are those of its Table 1."""
+    return set(run.class_names) == set(reference.CLASS_PROJECT_TABLE1)
+
+
+def split_sizes(run: Run) -> str:
+    """Samples of each split, such as ``train 100, val 20, test 10``."""
+    return ", ".join(f"{split} {count:,}" for split, count in rows_of(run.record).items())

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from analysis import figures, frames
 from analysis.contract import Output, Table
 from analysis.studies import reference
-from analysis.studies.about import is_eurosat, protocol_note, said
+from analysis.studies.protocol import differences, is_eurosat, split_sizes
 from analysis.views import classes
 from analysis.writing import write_view
 from data.runs import Run
@@ -24,11 +24,16 @@ def write(runs: Sequence[Run], folder: Path) -> list[Output]:
     outputs = []
     for run in runs:
         part = frame.loc[(frame["run"] == run.folder.name) & (frame["encoder"] == run.encoder)].reset_index(drop=True)
-        shown, note = [readable(part)], f"Ours: {said(run)}."
+        encoder = frames.model_words(run.record["features"]["encoder"])
+        shown, note = [readable(part)], f"Ours: {run.dataset} ({split_sizes(run)} samples), {encoder}, {run.kind}."
         if is_eurosat(run):
             shown.append(readable(published()))
             right, total = sum(row.tp for row in reference.CLASS_PROJECT), reference.CLASS_PROJECT_IMAGES
             note += f" Below: the class project's, {right} of {total} correct. {reference.CLASS_PROJECT_NOTE}"
+        if unlike := differences(run.record, reference.CLASS_PROJECT_PROTOCOL):
+            note += f" Nearest protocol, not the class project's own: {'; '.join(unlike)}."
+        else:
+            note += " Same model, training and input as the class project's; which images it used is unknown."
         title = f"Table 2: {part['model'].iloc[0]}, {part['probe'].iloc[0]}"
         outputs.append(
             write_view(
@@ -36,7 +41,7 @@ def write(runs: Sequence[Run], folder: Path) -> list[Output]:
                 title=title, heading=f"{title}, {run.dataset}", drawn="Table 2: counts and rates",
                 where=f"{run.dataset}: {part['model'].iloc[0]}, {part['probe'].iloc[0]}",
                 reading=f"One-vs-rest, on test. {reference.CLASS_PROJECT_NOTE if is_eurosat(run) else ''}",
-                shown=shown, note=f"{note} {protocol_note(run)}",
+                shown=shown, note=note,
                 of=["dataset"], alt=f"Counts and rates of {len(part)} classes, ours and published.",
             )
         )  # fmt: skip
@@ -67,8 +72,7 @@ def draw_figure(frame: pd.DataFrame) -> Figure:
     parts = {"Ours": frame}
     if set(frame["class"]) == {row.name for row in reference.CLASS_PROJECT}:
         parts["Class project (published)"] = published()
-    lines = sum(len(part) for part in parts.values())
-    figure = figures.new_figure(10.5, 1.7 + 0.29 * lines + 0.5 * len(parts))
+    figure = figures.new_figure(10.5, 1.7 + 0.29 * sum(len(part) for part in parts.values()) + 0.5 * len(parts))
     axes = figure.subplots(len(parts), 1, squeeze=False, height_ratios=[len(part) for part in parts.values()]).ravel()
     for ax, (heading, part) in zip(axes, parts.items(), strict=True):
         classes.draw(part, ax)

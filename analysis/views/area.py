@@ -15,9 +15,8 @@ from matplotlib.figure import Figure
 
 from analysis import figures, tables
 from analysis.card import Option, ViewCard
-from analysis.contract import Output, Table, ViewRequest
+from analysis.contract import Output, Table, ViewRequest, with_simulated
 from analysis.map_accuracy import Estimate, MapAccuracy, allocate, estimate, sample_size
-from analysis.words import with_simulated
 from analysis.writing import write_view
 from data.errors import RequestError, unknown
 from data.runs import Run
@@ -282,9 +281,9 @@ def planned(sizes: dict[str, float] | None, expected: str, target_se: float, lea
 
 
 def _write_plan(frame: pd.DataFrame, folder: Path) -> Output:
-    header = ["Class", "Share of the map", "Expected user's accuracy", "Samples"]
-    rows = [[row[0], f"{row[1]:.4f}", f"{row[2]:.2f}", f"{row[3]:,}"] for row in frame.itertuples(index=False)]
-    shown = Table(header, rows)
+    columns = {"Class": "{class}", "Share of the map": "{share:.4f}"}
+    columns |= {"Expected user's accuracy": "{expected_users_accuracy:.2f}", "Samples": "{samples:,}"}
+    shown = Table.of(frame, columns)
     title = f"Sample of {frame['samples'].sum():,} locations, stratified by map class"
     note = "Draw each class's locations at random within it. Sample size: Olofsson et al. 2014, equation 13."
     summary = f"{title}. {note}\n{tables.markdown_table(*shown, left=1)}"

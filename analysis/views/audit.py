@@ -10,8 +10,7 @@ from jaxtyping import Bool
 
 from analysis import leaks, spectra, tables
 from analysis.card import Option, ViewCard
-from analysis.contract import Output, Table, ViewRequest
-from analysis.words import with_simulated
+from analysis.contract import Output, Table, ViewRequest, with_simulated
 from data import paths, store
 from data.bands import Band, choose_bands
 from data.command import progress
@@ -129,7 +128,8 @@ def compute(splits: Sequence[Material], *, pixels: bool = True) -> pd.DataFrame:
         A row per check and split, or pair of splits: ``verdict check where count of example``; ``count`` of ``of``
         samples, classes or dimensions were found, and ``example`` names the first.
     """
-    rows = [*_ids(splits), *_pixels(splits, wanted=pixels), *_places(splits), *_scenes(splits), *_classes(splits)]
+    rows = [_count(WRONG, "same id", at, _among(new.ids, old.ids), new.ids) for old, new, at in _pairs(splits)]
+    rows += [*_pixels(splits, wanted=pixels), *_places(splits), *_scenes(splits), *_classes(splits)]
     rows += _spectra(splits[0]) if pixels else []
     rows += _features(splits)
     frame = pd.DataFrame(rows, columns=COLUMNS)
@@ -204,11 +204,6 @@ def _example(earlier: Material, later: Material, found: np.ndarray, twin: np.nda
 
 def _among(names: Sequence[str], known: Sequence[str]) -> np.ndarray:
     return pd.Series(names).isin(known).to_numpy()
-
-
-def _ids(splits: Sequence[Material]) -> Iterator[Row]:
-    for earlier, later, where in _pairs(splits):
-        yield _count(WRONG, "same id", where, _among(later.ids, earlier.ids), later.ids)
 
 
 def _pixels(splits: Sequence[Material], *, wanted: bool) -> Iterator[Row]:

@@ -87,24 +87,18 @@ def summary(run: Run) -> str:
 
 
 def _write(run: Run, frame: pd.DataFrame, folder: Path) -> Output:
-    first, said = frame.iloc[0], summary(run)
+    first, said, panels, classes = frame.iloc[0], summary(run), "", frame["class"].nunique()
+    if run.multilabel:
+        panels = f"The {MOST_PANELS} most frequent of {classes} classes. " if classes > MOST_PANELS else ""
+        panels += "Horizontal: mean score in the bin. Larger points: more samples. By decreasing support. "
     return write_view(
         frame, draw_figure, stem_of(folder, "calibration", first, "dataset", "encoder", "run"), what="Calibration",
         title=str(first["probe"]), shown=[readable(frame)], note=f"Test split. {said}.",
-        reading=f"{_reading(frame)}Test split, {probabilities.BINS} bins, open circles: fewer than {FEW} samples. "
+        reading=f"{panels}Test split, {probabilities.BINS} bins, open circles: fewer than {FEW} samples. "
         f"{said}.",
         caption=f"Test split, {probabilities.BINS} bins of equal width. Dotted: perfect calibration. {said}.",
         alt=f"Reliability diagram of {first['probe']}: {said}.", summary=f"{first['probe']}: {said}",
     )  # fmt: skip
-
-
-def _reading(frame: pd.DataFrame) -> str:
-    """What the panels of a multi-label run are."""
-    if not bool(frame["multilabel"].iloc[0]):
-        return ""
-    classes = len(set(frame["class"]))
-    most = f"The {MOST_PANELS} most frequent of {classes} classes. " if classes > MOST_PANELS else ""
-    return f"{most}Horizontal: mean score in the bin. Larger points: more samples. By decreasing support. "
 
 
 def draw_figure(frame: pd.DataFrame) -> Figure:
@@ -126,12 +120,9 @@ def _draw_classes(frame: pd.DataFrame) -> Figure:
     parts: list[tuple[Any, pd.DataFrame]] = list(frame.groupby("class", sort=False))
     shown = sorted(parts, key=lambda pair: -pair[1]["support"].iloc[0])[:MOST_PANELS]
     columns = min(COLUMNS, len(shown))
-    lines = -(-len(shown) // columns)
-    figure = figures.new_figure(2.6 * max(columns, 2), 1.3 + 2.75 * lines)
-    axes: Any = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-    for ax in axes.ravel()[len(shown) :]:
-        ax.set_axis_off()
-    for number, (ax, (name, part)) in enumerate(zip(axes.ravel(), shown, strict=False)):
+    figure = figures.new_figure(2.6 * max(columns, 2), 1.3 + 2.75 * -(-len(shown) // columns))
+    axes = figures.panels(figure, len(shown), columns, sharex=True, sharey=True)
+    for number, (ax, (name, part)) in enumerate(zip(axes, shown, strict=True)):
         draw(part, ax)
         ax.set_box_aspect(1)
         ax.set_title(figures.wrapped(str(name), 30), fontsize=8, loc="left")

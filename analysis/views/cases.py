@@ -116,12 +116,9 @@ def draw_figure(frame: pd.DataFrame, images: dict[str, UInt8[np.ndarray, "_ _ 3"
         CORRECT: "Most confident correct predictions" + ("" if first["multilabel"] else ", one per class in turn"),
         ERROR: "Errors with the highest loss",
     }
-    for block, (case, part), count in zip(blocks, groups, lines, strict=True):
+    for block, (case, part) in zip(blocks, groups, strict=True):
         block.suptitle(headings[case] if len(part) else f"{headings[case]}: none", x=0.01, ha="left", fontweight="bold")
-        axes = block.subplots(count, COLUMNS, squeeze=False).ravel()
-        for ax in axes:
-            ax.set_axis_off()
-        for ax, row in zip(axes, part.to_dict("records"), strict=False):
+        for ax, row in zip(figures.panels(block, len(part), COLUMNS), part.to_dict("records"), strict=True):
             draw(row, images[row["id"]], ax)
     return figure
 

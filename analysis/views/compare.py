@@ -128,7 +128,6 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
             ax.axhspan(y - 0.5, y + 0.5, color=figures.FAINT, alpha=0.45, lw=0, zorder=0)
         figures.draw_value(ax, row, y, colour)
         for match in row["published"]:
-            fill = PUBLISHED_FILL[match.same]
-            ax.plot(match.published.value, y, "D", mfc=fill, color=figures.INK, ms=5)
+            ax.plot(match.published.value, y, "D", mfc=PUBLISHED_FILL[match.same], color=figures.INK, ms=5)
         labels.append(f"{row['probe']}  ·  {row['model']}   {row['rank']:>2}")
     figures.label_rows(ax, labels)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix
 
 from analysis import figures, frames
 from analysis.card import ViewCard
@@ -32,9 +33,8 @@ def run(request: ViewRequest) -> list[Output]:
     for one in runs:
         for rule in request.rules if one.multilabel else ("half",):
             frame = frames.with_names(compute(one, rule), runs)
-            outputs.append(
-                _write(frame, stem_of(folder, "confusion", frame.iloc[0], "dataset", "encoder", "run", "rule"))
-            )
+            stem = stem_of(folder, "confusion", frame.iloc[0], "dataset", "encoder", "run", "rule")
+            outputs.append(_write(frame, stem))
     return outputs
 
 
@@ -54,8 +54,7 @@ def compute(run: Run, rule: str = "half") -> pd.DataFrame:
 
 def _matrix(run: Run) -> pd.DataFrame:
     predictions, names = run.predictions("test"), run.class_names
-    counts = np.zeros((len(names), len(names)), dtype=np.int64)
-    np.add.at(counts, (predictions.labels, predictions.scores.argmax(axis=1)), 1)
+    counts = confusion_matrix(predictions.labels, predictions.scores.argmax(axis=1), labels=range(len(names)))
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.where(totals > 0, counts / np.maximum(totals, 1), np.nan)
     pairs = {"true": np.repeat(names, len(names)), "predicted": np.tile(names, len(names))}
@@ -77,15 +76,13 @@ def _write(frame: pd.DataFrame, stem: Path) -> Output:
     classes = len(set(frame["class" if multilabel else "true"]))
     many = not multilabel and classes > NUMBERS_UP_TO
     shown = largest(frame) if many else readable(frame)
-    if multilabel:
-        note = SHARES
-    elif many:
+    note, reading = SHARES, SHARES
+    if many:
         note = f"The {len(shown.rows)} most frequent confusions; the CSV has every pair, the figure all as an image."
-    else:
+        reading = MANY
+    elif not multilabel:
         note = "Counts by true class (row) and predicted class (column)."
-    reading = (
-        MANY if many else SHARES if multilabel else "Counts of test samples; colour: share of the true class (row)."
-    )
+        reading = "Counts of test samples; colour: share of the true class (row)."
     return write_view(
         frame, draw_figure, stem, what="Confusion", title=frames.run_title(first) if multilabel else first["probe"],
         shown=[shown], left=3 if many else 1, note=f"Test split. {note}", reading=reading,
@@ -99,7 +96,7 @@ def readable(frame: pd.DataFrame) -> Table:
     row, column = ("class", "outcome") if outcomes else ("true", "predicted")
     heads = list(dict.fromkeys(frame[column]))
     texts = [
-        figures.with_count(share, count) if outcomes else f"{count:,}" if count else ""
+        ("–" if np.isnan(share) else f"{share:.3f} ({count:,})") if outcomes else f"{count:,}" if count else ""
         for count, share in zip(frame["count"], frame["share"], strict=True)
     ]
     names = list(dict.fromkeys(frame[row]))
@@ -131,29 +128,19 @@ def draw_figure(frame: pd.DataFrame) -> Figure:
 
 def draw(frame: pd.DataFrame, ax: Axes) -> None:
     """A heat map of shares with the counts written in."""
-    if "outcome" in frame:
-        _draw_outcomes(frame, ax)
-    else:
-        _draw_matrix(frame, ax)
-
-
-def _draw_outcomes(frame: pd.DataFrame, ax: Axes) -> None:
-    names = list(frame["class"].unique())
-    shares = frame["share"].to_numpy().reshape(len(names), len(OUTCOMES))
-    texts = [texts for _, *texts in readable(frame)[1]]
-    wrong = np.tile([outcome in ("fn", "fp") for outcome in OUTCOMES], (len(names), 1))
-    _heatmap(np.nan_to_num(shares), texts, list(OUTCOMES.values()), names, ax, wrong=wrong, fontsize=8)
-    ax.xaxis.tick_top()
-    ax.tick_params(axis="x", rotation=0, length=0)
-
-
-def _draw_matrix(frame: pd.DataFrame, ax: Axes) -> None:
-    names = list(frame["true"].unique())
-    shares = np.nan_to_num(frame["share"].to_numpy().reshape(len(names), len(names)))
-    if len(names) > NUMBERS_UP_TO:
+    outcomes = "outcome" in frame
+    names = list(frame["class" if outcomes else "true"].unique())
+    shares = np.nan_to_num(frame["share"].to_numpy().reshape(len(names), -1))
+    if not outcomes and len(names) > NUMBERS_UP_TO:
         _draw_image(shares, names, ax)
         return
-    texts = [texts for _, *texts in readable(frame)[1]]
+    texts = [texts for _, *texts in readable(frame).rows]
+    if outcomes:
+        wrong = np.tile([outcome in ("fn", "fp") for outcome in OUTCOMES], (len(names), 1))
+        _heatmap(shares, texts, list(OUTCOMES.values()), names, ax, wrong=wrong, fontsize=8)
+        ax.xaxis.tick_top()
+        ax.tick_params(axis="x", rotation=0, length=0)
+        return
     rows, columns = names, names
     if _numbered(names):
         columns = [str(k + 1) for k in range(len(names))]

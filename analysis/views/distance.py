@@ -113,19 +113,14 @@ def readable(frame: pd.DataFrame) -> Table:
     return Table.of(frame, columns | {"Samples": "{samples:,}", frames.metric_of(frame): figures.span})
 
 
-def _interval_words(frame: pd.DataFrame) -> str:
-    """How the intervals are made: groups differ in how many cells they lie in."""
-    cells = frame.loc[frame["cells"] > 0, "cells"]
-    if cells.empty:
-        return frames.interval_words(frame)
-    return f"95% CI, by {cells.min():,} to {cells.max():,} spatial cells per group"
-
-
 def _write(frame: pd.DataFrame, folder: Path) -> Output:
     first, metric = frame.iloc[0], frames.metric_of(frame)
     words = frames.rule_words(first["rule"], bool(first["multilabel"]))
     title, where = f"{metric} by distance to train", f"{first['dataset']}, {words}"
-    note = f"Groups of test samples of equal size; bars: {_interval_words(frame)}."
+    cells, how = frame.loc[frame["cells"] > 0, "cells"], frames.interval_words(frame)
+    if len(cells):  # groups differ in how many they lie in
+        how = f"95% CI, by {cells.min():,} to {cells.max():,} spatial cells per group"
+    note = f"Groups of test samples of equal size; bars: {how}."
     if first["metric"].endswith(frames.OCCURRING):
         note += " Macro averages are over the classes present in a group, which may differ between groups."
     if reasons := frames.without_interval(frame):

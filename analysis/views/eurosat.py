@@ -7,10 +7,9 @@ from pathlib import Path
 
 from analysis import tables
 from analysis.card import Option, ViewCard
-from analysis.contract import Output, ViewRequest, run_or_note, run_view
+from analysis.contract import Output, ViewRequest, run_or_note, run_view, with_simulated
 from analysis.studies import cases, devices, distribution, models, reference, table2
-from analysis.studies.about import split_sizes
-from analysis.words import with_simulated
+from analysis.studies.protocol import split_sizes
 from data.errors import RequestError
 from data.runs import Run
 

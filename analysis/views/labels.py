@@ -104,7 +104,10 @@ def compute(sets: Sequence[store.FeatureSet], *, folds: int = 5, seed: int = 0) 
             f"({folds} folds) and " + ("a class" if multilabel else "two classes") + " with at least 2 samples"
         )
     truth, names = truth[:, occurs], names[occurs]
-    cells = _cells(sets, labelled, folds)
+    located = [one.lonlat for one in sets if one.lonlat is not None]
+    cells = spatial.cells(np.concatenate(located)[labelled]) if len(located) == len(sets) else None
+    if cells is not None and int(cells.max()) + 1 < folds:
+        cells = None
     scores, learnt = out_of_fold(features, truth, folds=folds, seed=seed, multilabel=multilabel, cells=cells)
     suspected, quality = _judged(truth, scores, multilabel)
     able = (learnt | ~truth).all(axis=1)
@@ -124,13 +127,6 @@ def compute(sets: Sequence[store.FeatureSet], *, folds: int = 5, seed: int = 0) 
         }
     )
     return frame.sort_values(["suspected", "quality", "id"], ascending=[False, True, True], ignore_index=True)
-
-
-def _cells(sets: Sequence[store.FeatureSet], labelled: np.ndarray, folds: int) -> np.ndarray | None:
-    """Spatial cells that stay in one fold; None where locations are unknown or there are fewer cells than folds."""
-    located = [one.lonlat for one in sets if one.lonlat is not None]
-    cells = spatial.cells(np.concatenate(located)[labelled]) if len(located) == len(sets) else None
-    return None if cells is None or int(cells.max()) + 1 < folds else cells
 
 
 def _judged(truth: np.ndarray, scores: np.ndarray, multilabel: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -209,14 +205,10 @@ def _write(
 def _write_ranks(frame: pd.DataFrame, stem: Path, split: str) -> Output:
     first = frame.iloc[0]
     metric = frames.metric_of(frame)
-    columns = {
-        "Model": "{model}",
-        "Probe": "{probe}",
-        metric: lambda row: figures.number(row["value"]),
-        "Rank": "{rank}",
-    }
-    columns[f"{metric}, without suspected"] = lambda row: figures.number(row["value_without"])
-    columns["Rank, without suspected"] = "{rank_without}"
+    columns: dict[str, Any] = {"Model": "{model}", "Probe": "{probe}"}
+    for of, what in (("", ""), ("_without", ", without suspected")):
+        columns[f"{metric}{what}"] = lambda row, of=of: figures.number(row[f"value{of}"])
+        columns[f"Rank{what}"] = f"{{rank{of}}}"
     moved = int(np.count_nonzero(frame["rank"] != frame["rank_without"]))
     note = (
         f"Test samples: {split}. {frame['left_out'].max()} suspected test samples excluded; the rank of {moved} of "
@@ -236,10 +228,7 @@ def draw_figure(shown: pd.DataFrame, images: dict[str, UInt8[np.ndarray, "_ _ 3"
     lines = -(-len(shown) // COLUMNS)
     height = 3.5 if shown["given"].str.contains("; ").any() else 2.75
     figure = figures.new_figure(10.5, 1.2 + height * lines)
-    axes = figure.subplots(lines, COLUMNS, squeeze=False).ravel()
-    for ax in axes:
-        ax.set_axis_off()
-    for ax, row in zip(axes, shown.to_dict("records"), strict=False):
+    for ax, row in zip(figures.panels(figure, len(shown), COLUMNS), shown.to_dict("records"), strict=True):
         draw(row, images[row["id"]], ax)
     return figure
 

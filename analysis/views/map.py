@@ -27,7 +27,12 @@ from probes.maps import SceneMap, features_of, scene_maps
 CARD = ViewCard(input="runs", section=Section(order=5, heading="Map"))
 
 OPACITY, GREY = 0.7, 0.65  # of the map over the scene, whose mean the legend's colours are mixed with
-HEADER = ["Class", "Share of the map", "Area as mapped (km²)", "Mean probability"]
+COLUMNS = {
+    "Class": "{class}",
+    "Share of the map": "{share:.1%}",
+    "Area as mapped (km²)": lambda row: "–" if np.isnan(row["km2"]) else f"{row['km2']:,.2f}",
+    "Mean probability": lambda row: figures.number(row["probability"]),
+}
 NOTE = (
     "Areas are counted from the map and inherit its errors: analyze area estimates them from a reference sample. "
     "Probability: mean predicted probability over the windows of the class."
@@ -68,11 +73,14 @@ def compute(done: Run, one: SceneMap) -> pd.DataFrame:
         done: the run.
         one: its map of one scene.
     """
+    import pyproj  # deferred: only maps need it
+
     classes, best = one.classes, np.nan_to_num(one.probability.max(axis=0))
     cells = np.bincount(classes.ravel(), minlength=len(one.class_names) + 1)[1:]
     total = np.bincount(classes.ravel(), best.ravel(), minlength=len(one.class_names) + 1)[1:]
     a, b, _, d, e, _ = one.grid.transform
-    km2 = abs(a * e - b * d) * one.grid.cell**2 / 1e6 if _in_metres(one.grid) else np.nan
+    in_metres = pyproj.CRS.from_user_input(one.grid.crs).axis_info[0].unit_name in ("metre", "meter")
+    km2 = abs(a * e - b * d) * one.grid.cell**2 / 1e6 if in_metres else np.nan
     rows = [
         frames.run_columns(done)
         | {
@@ -88,12 +96,6 @@ def compute(done: Run, one: SceneMap) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _in_metres(grid: SceneGrid) -> bool:
-    import pyproj
-
-    return pyproj.CRS.from_user_input(grid.crs).axis_info[0].unit_name in ("metre", "meter")
-
-
 def _picture(grid: SceneGrid, environment: dict[str, Any]) -> np.ndarray | None:
     """The scene's picture, from where its features say that it was; None where it is not there any more."""
     root = recorded_flag(environment, "data", "data_root")
@@ -106,20 +108,12 @@ def _picture(grid: SceneGrid, environment: dict[str, Any]) -> np.ndarray | None:
 
 def _write(frame: pd.DataFrame, drawing: Drawing, folder: Path) -> Output:
     first = frame.iloc[0]
-    rows = [
-        [
-            row["class"],
-            f"{row['share']:.1%}",
-            "–" if np.isnan(row["km2"]) else f"{row['km2']:,.2f}",
-            figures.number(row["probability"]) if row["cells"] else "–",
-        ]
-        for row in frame.to_dict("records")
-    ]
     where = f"{first['scene']}, {first['model']}, {first['probe']}"
     return write_view(
         frame, partial(draw_figure, drawing=drawing),
         stem_of(folder, "map", first, "dataset", "encoder", "run", "scene"),
-        title=f"Map of {where}", shown=[Table(HEADER, rows)], note=NOTE,
+        title=f"Map of {where}", shown=[Table.of(frame, COLUMNS)], note=NOTE,
+        drawn="Land-cover map", where=where, reading="",
         alt=f"The scene and its map of {len(frame)} classes, side by side.",
     )  # fmt: skip
 
@@ -142,15 +136,12 @@ def draw_figure(frame: pd.DataFrame, *, drawing: Drawing) -> Figure:
     for ax in axes:
         ax.set_xticks([])
         ax.set_yticks([])
-    first = frame.iloc[0]
     shown = frame[frame["cells"] > 0]
     handles = [
         Patch(color=_legend_colour(drawing, name), label=f"{name} {share:.0%}")
         for name, share in zip(shown["class"], shown["share"], strict=True)
     ]
     figure.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize="small")
-    where = f"{first['scene']}, {first['model']}, {first['probe']}"
-    figures.put_title(figure, "Land-cover map", where, simulated=bool(first.get("simulated", False)))
     return figure
 
 

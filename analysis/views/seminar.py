@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,10 +13,9 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis import figures, frames, tables
 from analysis.card import ViewCard
-from analysis.contract import Output, Table, ViewRequest, run_or_note
+from analysis.contract import Output, Table, ViewRequest, run_or_note, with_simulated
 from analysis.studies import protocol, reference
 from analysis.views import f2
-from analysis.words import with_simulated
 from analysis.writing import write_view
 from data import paths
 from data.errors import RequestError
@@ -126,13 +124,10 @@ def readable(frame: pd.DataFrame) -> Table:
             words = frames.RULE_WORDS[str(rule)]
             ours = [values[metric] for metric in metrics]
             rows.append([probe, f"ours, {words}", *map(figures.span, ours)])
-            differences = [_signed(row["difference"]) for row in ours]
+            signed = (f"{row['difference']:+.3f}".replace("-", "\u2212") for row in ours)
+            differences = ["–" if text == "+nan" else text for text in signed]
             rows.append([probe, f"ours minus published, {words}{unlike}", *differences])
     return Table(["Probe", "", *(frames.MULTILABEL_METRICS[metric] for metric in metrics)], rows)
-
-
-def _signed(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:+.3f}".replace("-", "\u2212")
 
 
 def statement(run: Run) -> str:
@@ -163,8 +158,7 @@ def _bars(runs: Sequence[Run], request: ViewRequest, folder: Path, notes: list[s
     if not shown:
         notes.append(f"no F2 bars: no run of {' or '.join(BARS)}")
         return []
-    stem = folder / f"f2__{runs[0].dataset}__{runs[0].encoder}"
-    return [f2.write(f2.compute(shown, request.rules), stem)]
+    return [f2.write(f2.compute(shown, request.rules), folder / f"f2__{runs[0].dataset}__{runs[0].encoder}")]
 
 
 def _write_page(frame: pd.DataFrame, run: Run, outputs: list[Output], notes: list[str], folder: Path) -> None:

@@ -34,7 +34,7 @@ CARD = ViewCard(
 
 FARTHEST_KM = 5.0  # from a place to the centre of the sample that stands for it
 COLUMNS = 6
-HEADER = ["Rank", "Sample", "Similarity"]
+COLUMNS_OF_TABLE = {"Rank": "{rank}", "Sample": "{id}", "Similarity": "{similarity:.3f}"}
 NOTE = (
     "Similarity: mean cosine similarity to the positive examples minus that to the negative ones, after subtracting "
     "the mean over the split from the features."
@@ -60,12 +60,12 @@ def run(request: ViewRequest, *, like: str, unlike: str, count: int, data_root: 
     stem = (
         request.target("similar") / f"similar__{folder.parent.name}__{short_hash([folder.name, like, unlike, count])}"
     )
-    rows = [[str(row["rank"]), row["id"], f"{row['similarity']:.3f}"] for row in frame.to_dict("records")]
     names = [features.ids[row] for row in examples[0]]
     return [
         write_view(
             frame, partial(draw_figure, pictures=pictures, examples=names), stem,
-            title=f"Similar to {', '.join(names)}", shown=[Table(HEADER, rows)], left=2, note=NOTE,
+            title=f"Similar to {', '.join(names)}", shown=[Table.of(frame, COLUMNS_OF_TABLE)], left=2,
+            note=NOTE, reading="", drawn="Similar samples", where=folder.parent.name,
             alt=f"The examples and the {len(frame)} samples most similar to them.",
         )
     ]  # fmt: skip
@@ -191,13 +191,7 @@ def draw_figure(frame: pd.DataFrame, *, pictures: dict[str, np.ndarray], example
     shown += [(row["id"], f"{row['similarity']:.3f}\n{row['id']}", figures.INK) for row in frame.to_dict("records")]
     rows = -(-len(shown) // COLUMNS)
     figure = figures.new_figure(1.9 * COLUMNS, 2.3 * rows + 0.9)
-    axes = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     blank = np.full((8, 8, 3), 235, np.uint8)
-    for ax, (name, text, colour) in zip(axes, shown, strict=False):
+    for ax, (name, text, colour) in zip(figures.panels(figure, len(shown), COLUMNS), shown, strict=True):
         figures.draw_sample(ax, pictures.get(name, blank), text, colour=colour)
-    for ax in axes[len(shown) :]:
-        ax.set_axis_off()
-    figures.put_title(
-        figure, "Similar samples", str(frame["dataset"].iloc[0]), simulated=bool(frame["simulated"].iloc[0])
-    )
     return figure

@@ -41,15 +41,13 @@ def read(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text())
         found["frame"] = pd.DataFrame(found["rates"])
-        found["frame"]["way"] = [_way(rate) for rate in found["rates"]]
+        found["frame"]["way"] = [
+            ", ".join([rate["model"], rate["device"], rate["precision"], *["compiled"] * rate["compiled"]])
+            for rate in found["rates"]
+        ]
         return found
     except (KeyError, TypeError, ValueError) as error:
         raise RequestError(f"{file} is not a result of featurize bench; delete it") from error
-
-
-def _way(rate: dict[str, Any]) -> str:
-    words = [rate["model"], rate["device"], rate["precision"], *(["compiled"] if rate["compiled"] else [])]
-    return ", ".join(words)
 
 
 def readable(frame: pd.DataFrame) -> Table:

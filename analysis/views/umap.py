@@ -175,11 +175,9 @@ def draw_panels(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
     wide, high = np.ptp(frame[["x", "y"]].to_numpy(), axis=0)
     shape = float(np.clip(high / wide, 0.5, 1.3)) if wide else 1.0  # a flat layout needs no square panels
     figure = figures.new_figure(max(2.5 * columns, 5), (2.3 * shape + 0.45) * lines + 1.0)
-    axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    for ax, name, colour in zip(axes, names, figures.colours(len(names)), strict=False):
+    colours = figures.colours(len(names))
+    for ax, name, colour in zip(figures.panels(figure, len(names), columns), names, colours, strict=True):
         draw_one_vs_rest(frame, ax, name, colour)
-    for ax in axes[len(names) :]:
-        ax.set_axis_off()
     return figure
 
 
