@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from data import paths, runs, store
 from data.rules import RULES
-from probes import inputs, metrics, protocols, record, spatial
+from probes import inputs, intervals, metrics, protocols, record, spatial
 from probes.blocks import held_out_scores
 from probes.calibration import calibrate_run
 from probes.card import PROBES
@@ -178,7 +178,12 @@ def run_probe(
             # Frees train before the intervals need memory.
             task = replace(task, train=task.train[:0].copy(), labels=task.labels[:0])
         scoring = time.perf_counter()
-        test_scores = _test_scores(plan, samples, task, estimator)
+        test = samples.splits["test"]
+        if plan.blocks:  # of a map, whose samples also train it: by probes that have not seen their blocks
+            assert test.lonlat is not None and plan.folds is not None
+            test_scores = held_out_scores(task, plan.folds, test.lonlat, plan.blocks["buffer_km"])
+        else:
+            test_scores = task.score(estimator, test.features, f"{plan.kind} on test")
         seconds["score"] += time.perf_counter() - scoring
     assert result.best.scores is not None
     estimator, scores, calibration = calibrate_run(
@@ -199,15 +204,6 @@ def run_probe(
         train_km = spatial.distance_to_train(lonlat, *learnt)
         predictions[split] = runs.Predictions(ids, samples.labels[split], one, lonlat, train_km)
     return runs.write_run(plan.folder, content, predictions, lambda path: save_model(estimator, path))
-
-
-def _test_scores(plan: RunPlan, samples: Samples, task: FitTask, estimator: Any) -> np.ndarray:
-    """Scores of test; of a map, whose samples also train it, by probes that have not seen their blocks."""
-    test = samples.splits["test"]
-    if plan.blocks:
-        assert test.lonlat is not None and plan.folds is not None
-        return held_out_scores(task, plan.folds, test.lonlat, plan.blocks["buffer_km"])
-    return task.score(estimator, test.features, f"{plan.kind} on test")
 
 
 def _samples(plan: RunPlan, splits: dict[str, store.FeatureSet]) -> Samples:
@@ -313,7 +309,8 @@ def _results(plan: RunPlan, samples: Samples, result: SearchResult, scores: dict
         "candidates": [t.params | {metric: t.value, "log_loss": t.log_loss} for t in result.tried],
         "warnings": [
             *record.data_warnings(own, truth),
-            *record.interval_warnings(truth["test"], units, names),
+            *intervals.support_warnings(truth["test"], names),
+            *([units.warning] if units.warning else []),
             *warnings_of(best.history.get("oversampled")),
             *record.threshold_warnings(thresholds, rules["tuned"]),
             *record.search_warnings(result, plan.settings.budget_s, PROBES.card(plan.kind).limits),

@@ -240,12 +240,13 @@ class FitFlags:
                     "them"
                 )
             select = own
+        blocks = splits["train"].identity["split"].get("blocks")  # with folds of their own, see `probes.maps`
         return Settings(
             protocol=self.protocol,
             select=select,
             tie_breaker=protocol.tie_breaker,
             refit=bool(self.refit) and kind in (protocol.refit or (kind,)),
-            folds=self.folds or _own_folds(splits),
+            folds=max(blocks["folds"]) + 1 if blocks else self.folds,
             standardise=self.standardize,
             extend=not protocol.options(kind),
             beta=self.beta,
@@ -323,12 +324,6 @@ def result_line(run: "Run") -> str:
     score = "undefined" if value is None else f"{value:.4f}"
     split = "out-of-fold" if "folds" in run.record["chosen_on"] else "val"
     return f"{run.kind}: {best}{split} {metric} {score}, {run.record['seconds']['total']:.1f} s"
-
-
-def _own_folds(splits: "dict[str, FeatureSet]") -> int | None:
-    """The number of folds that the samples come with, see `probes.maps.map_splits`."""
-    blocks = splits["train"].identity["split"].get("blocks")
-    return max(blocks["folds"]) + 1 if blocks else None
 
 
 def seconds(budget: str | None) -> float | None:

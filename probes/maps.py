@@ -1,7 +1,7 @@
 """From labelled windows of a scene to a run, and from a run to a map of classes and probabilities."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from data.command import note, progress
 from data.errors import RequestError
 from data.runs import Run
 from data.scene.grid import SceneGrid, grids_of
-from data.scene.labels import label_windows, record_of, remembered
+from data.scene.labels import label_windows, remembered
 from data.scene.patches import by_patch, sample_grids
 from probes import inputs, spatial
 from probes.blocks import Blocks, divide_blocks
@@ -49,7 +49,10 @@ def map_splits(folder: Path, *, buffer_km: float | None, seed: int) -> dict[str,
     )
     labelled = replace(features, labels=found.labels, class_names=found.class_names, features_sha256=None)
     part = replace(inputs.only_rows(labelled, rows), footprint=None)
-    about = {"labels": record_of(source) | {"class_names": list(found.class_names)}, "blocks": _record(blocks, seed)}
+    about = {
+        "labels": asdict(source) | {"path": source.path.name, "class_names": list(found.class_names)},
+        "blocks": _record(blocks, seed),
+    }
     divided = f"{int(blocks.folds.max()) + 1} folds of {blocks.count} blocks of {blocks.block_km:.2g} km"
     note(f"{len(rows):,} labelled windows in {divided}; a buffer of {blocks.buffer_km:.2g} km around each test fold")
     split = {"rows": len(part.ids)} | store.sample_digests(part.ids, part.labels, part.lonlat) | about
@@ -74,8 +77,7 @@ def scene_features(folder: Path) -> store.FeatureSet:
 def ground_km(features: store.FeatureSet) -> float:
     """Side of a window on the ground; what the model saw of a patch's surroundings, too."""
     grid = grids_of(features.identity["dataset"]["provenance"])[0]
-    windows = np.array([[0, 0], [0, grid.tile]])
-    lonlat = grid.lonlat(windows)
+    lonlat = grid.lonlat(np.array([[0, 0], [0, grid.tile]]))
     return float(spatial.nearest_km(lonlat[:1], lonlat[1:])[0])
 
 
@@ -120,8 +122,7 @@ def features_of(run: Run) -> store.FeatureSet:
         raise RequestError(
             f"{run.folder} was trained on {run.dataset}, which is not a scene; a map needs a run of --dataset scene"
         )
-    out = run.folder.resolve().parents[3]
-    folder = paths.feature_folder(out, run.dataset, run.encoder)
+    folder = paths.feature_folder(run.folder.resolve().parents[3], run.dataset, run.encoder)
     features = scene_features(folder)
     trained, given = run.record["features"], features.identity
     if fields := store.differing_fields(trained["encoder"], given["encoder"], "encoder."):

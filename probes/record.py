@@ -131,11 +131,6 @@ def interval_parts(
     return {"intervals": {"test": by_rule}, "interval_units": about}
 
 
-def interval_warnings(truth: Truth, units: spatial.Units, names: Sequence[str]) -> list[str]:
-    """Classes with few positives in test, and few spatial cells."""
-    return [*intervals.support_warnings(truth, names), *([units.warning] if units.warning else [])]
-
-
 def versions() -> dict[str, str | None]:
     """Versions of Python and of the packages that decide a result."""
     return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}

@@ -27,11 +27,6 @@ class Judgement(NamedTuple):
     log_loss: float
 
 
-def default_metric(multilabel: bool) -> str:
-    """The headline metric: accuracy, or for multi-label data macro mAP, which needs no thresholds."""
-    return "map_macro" if multilabel else "accuracy"
-
-
 def selectable(multilabel: bool) -> tuple[str, ...]:
     """Names of the possible selection metrics."""
     return tuple(dict.fromkeys((*(metrics.MULTILABEL if multilabel else metrics.SINGLE_LABEL), *probabilities.NAMES)))

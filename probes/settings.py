@@ -7,7 +7,7 @@ from data.errors import RequestError
 from probes import oversample
 from probes.card import PROBES
 from probes.scores import SHRINKAGE
-from probes.selection import TIE_BREAKER, check_metric, default_metric
+from probes.selection import TIE_BREAKER, check_metric
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ DEFAULT = Settings()
 
 
 def selection_metric(settings: Settings, multilabel: bool) -> str:
-    """The metric on val that chooses."""
-    return settings.select or default_metric(multilabel)
+    """The metric on val that chooses; by default accuracy, for multi-label data macro mAP (without thresholds)."""
+    return settings.select or ("map_macro" if multilabel else "accuracy")
 
 
 def candidates_of(kind: str, rows: int, settings: Settings) -> list[dict[str, Any]]:
