@@ -97,16 +97,16 @@ def _memory() -> Iterator[Check]:
     if sys.platform == "linux":
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         free = int(lines["MemAvailable"].split()[0]) * 1024
-        little: Status = "note" if free < 4 * GB else "ok"
-        yield Check("memory", f"{free / GB:.1f} GB available", little, "lower --batch-size" if little != "ok" else "")
+        yield _at_least(4 * GB, free, "memory", f"{free / GB:.1f} GB available", "lower --batch-size")
     if SHARED_MEMORY.is_dir():
-        free = shutil.disk_usage(SHARED_MEMORY).free
-        small: Status = "note" if free < 0.5 * GB else "ok"
-        fix = "start the container with --shm-size 2g, or use --workers 0" if small != "ok" else ""
-        yield Check("shared memory", f"{free / GB:.1f} GB free", small, fix)
+        free, fix = shutil.disk_usage(SHARED_MEMORY).free, "start the container with --shm-size 2g, or use --workers 0"
+        yield _at_least(0.5 * GB, free, "shared memory", f"{free / GB:.1f} GB free", fix)
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    few: Status = "note" if files < 1024 else "ok"
-    yield Check("open files", f"at most {files:,}", few, "ulimit -n 4096" if few != "ok" else "")
+    yield _at_least(1024, files, "open files", f"at most {files:,}", "ulimit -n 4096")
+
+
+def _at_least(enough: float, there: float, name: str, found: str, fix: str) -> Check:
+    return Check(name, found) if there >= enough else Check(name, found, "note", fix)
 
 
 def _disks(out: Path, data_root: Path) -> Iterator[Check]:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -70,17 +70,9 @@ class ModelFlags:
         """Build the encoder."""
         from featurize.encoder import EncoderRequest, build_encoder  # deferred: torch takes seconds to import
 
-        request = EncoderRequest(
-            bands=(),
-            statistics=first.statistics,
-            training=training,
-            variant=self.variant,
-            image_size=self.image_size,
-            pooling=self.pooling,
-            normalize=self.normalize,
-            weights=self.weights,
-            layer=self.layer,
-        )
+        settings = ("variant", "image_size", "pooling", "normalize", "weights", "layer")
+        asked: dict[str, Any] = {name: getattr(self, name) for name in settings}
+        request = EncoderRequest(bands=(), statistics=first.statistics, training=training, **asked)
         encoder = build_encoder(self.model, first, self.bands, request)
         if self.normalize_like:
             from featurize.normalization import recorded_normalization

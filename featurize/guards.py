@@ -7,10 +7,10 @@ import numpy as np
 from data.command import warn
 from data.dataset import EODataset
 from data.errors import RequestError
+from featurize import units
 from featurize.card import MODELS
 from featurize.encoder import FrozenModel
 from featurize.look import Look, look_at
-from featurize.units import check_against_statistics
 
 # Shares of a band's pixels that leave nothing to distinguish images by. Real sensors' dark bands (short-wave infrared
 # over water) have a few per cent of noise, saturated ones have none.
@@ -34,7 +34,7 @@ def check_inputs(dataset: EODataset, encoder: FrozenModel) -> None:
         return
     check_numbers(look)
     check_units(look)
-    check_against_statistics(look)
+    units.check_against_statistics(look)
     check_flat(look)
     check_scale(look)
 
@@ -151,10 +151,7 @@ def refuse(look: Look, message: str) -> None:
 def remedy(look: Look) -> str:
     """What to do about values that do not fit the scaling."""
     if look.method in FROM_DATA:
-        return (
-            f"the values are in other units than the statistics of {look.dataset.name}: bring them to those, or read "
-            "the images with --dataset folder, which measures its own"
-        )
+        return units.remedy(look)
     known = MODELS.card(look.encoder.name).normalize
     others = [name for name in ("zscore", "stretch", *known) if name in known and name not in ("none", look.method)]
     if others:

@@ -41,13 +41,9 @@ def pool_tokens(
         elif name == "std":
             parts.append(patches.std(dim=1, correction=0))
         else:
-            parts.append(_generalized_mean(patches))
+            # generalized mean with power 3 of positive values (Radenovic et al. 2018, arXiv:1711.02512, equation 3)
+            parts.append(patches.float().clamp_min(1e-6).pow(GEM_POWER).mean(dim=1).pow(1 / GEM_POWER))
     return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-
-
-def _generalized_mean(patches: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch width"]:
-    """Generalized mean with power 3 of positive values (Radenovic et al. 2018, arXiv:1711.02512, equation 3)."""
-    return patches.float().clamp_min(1e-6).pow(GEM_POWER).mean(dim=1).pow(1 / GEM_POWER)
 
 
 def pooled_dim(width: int, pooling: str, *, layers: int = 1) -> int:

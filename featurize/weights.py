@@ -178,8 +178,7 @@ def load_transformers(
     if config.model_type.startswith("dinov2"):
         state = dinov2_layout(unwrapped(state, dinov2_names(names), origin))
         state = unwrapped(state, names, origin)
-        registers = hasattr(config, "num_register_tokens")
-        check_dinov2(state, origin, width=config.hidden_size, registers=registers)
+        check_dinov2(state, origin, width=config.hidden_size, registers=hasattr(config, "num_register_tokens"))
     else:
         state = unwrapped(state, names, origin)
     before = logging.get_verbosity()

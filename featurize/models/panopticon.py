@@ -77,5 +77,4 @@ class PanopticonEncoder(FrozenModel):
     def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """See `FrozenModel.embed`."""
         ids = self.channel_ids.repeat(len(images), 1)  # its own memory: the model rounds them in place
-        tokens = self.model.forward_features({"imgs": images, "chn_ids": ids})
-        return pool_tokens(tokens, self.request.pooling)
+        return pool_tokens(self.model.forward_features({"imgs": images, "chn_ids": ids}), self.request.pooling)

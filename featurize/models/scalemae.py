@@ -68,8 +68,7 @@ class ScaleMAEEncoder(FrozenModel):
 
     def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """See `FrozenModel.embed`."""
-        tokens = self.model.forward_features(images)
-        return pool_tokens(tokens, self.request.pooling)
+        return pool_tokens(self.model.forward_features(images), self.request.pooling)
 
 
 def base_patch16(**settings: Any) -> ScaleMAE:

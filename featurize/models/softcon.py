@@ -69,5 +69,4 @@ class SoftConEncoder(FrozenModel):
 
     def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """See `FrozenModel.embed`."""
-        tokens = self.model.forward_features(images)
-        return pool_tokens(tokens, self.request.pooling)
+        return pool_tokens(self.model.forward_features(images), self.request.pooling)
