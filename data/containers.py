@@ -6,6 +6,7 @@ They are written out once, as images beside a ``metadata.parquet``, into a cache
 
 import json
 import os
+import re
 import shutil
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -82,7 +83,8 @@ def _write(root: Path, files: Sequence[Path], folder: Path) -> None:
     names = _class_names(root)
     with progress("writing out images", len(files), "containers") as advance:
         for file in files:
-            split = _split_of(file.relative_to(root))
+            words = re.split("[-_.]", "-".join(file.relative_to(root).with_suffix("").parts).lower())
+            split = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
             changed = file.stat().st_mtime_ns
             read = _of_shard if file.suffix == ".tar" else _of_table
             for number, sample in enumerate(read(file, names)):
@@ -127,12 +129,6 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
         if all(row.get(name) is not None for row in rows):
             columns[name] = [row[name] for row in rows]
     return pa.table(columns)
-
-
-def _split_of(path: Path) -> str | None:
-    """Split that the first telling word of a path names, or None."""
-    words = "-".join(path.with_suffix("").parts).lower().replace("_", "-").replace(".", "-").split("-")
-    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
 
 
 def _class_names(root: Path) -> list[str]:

@@ -110,10 +110,10 @@ class DataFlags:
         wanted, limit = tuple(splits or self.splits()), self.limit
         selection = Selection(self.only_classes, self.per_class, self.per_class_seed)
         if self.packed:
-            from data.packed import open_packed  # deferred: h5py
+            from data.packed import PackedSplit  # deferred: h5py
 
             held = self._header["dataset"]
-            opened = open_packed(self.packed, self._header, wanted)
+            opened = {split: PackedSplit(self.packed, split, self._header) for split in wanted}
             if any(name in held["provenance"] for name in SELECTING):
                 selection = Selection()  # applied when it was packed, as the limit may have been
             limit = None if held["limit"] else limit

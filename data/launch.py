@@ -48,8 +48,7 @@ def _render(package: str, words: list[str]) -> str:
     from rich.console import Console  # deferred: only a page that is not in the cache needs it
 
     buffer = io.StringIO()
-    width = shutil.get_terminal_size().columns
-    console = Console(file=buffer, force_terminal=sys.stdout.isatty(), width=width)
+    console = Console(file=buffer, force_terminal=sys.stdout.isatty(), width=shutil.get_terminal_size().columns)
     importlib.import_module(f"{package}.cli").app.help_print(words, console=console)
     return buffer.getvalue()
 

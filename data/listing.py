@@ -108,8 +108,7 @@ def with_val(listing: Listing) -> Listing:
     drawn: set[int] = set()
     for rows in groups.values():
         ordered = sorted(rows, key=lambda row: path_hash(f"{SEED} {listing.paths[row]}"))
-        count = max(1, round(VAL_SHARE * len(rows)))
-        drawn.update(ordered[: min(count, len(rows) - 1)])
+        drawn.update(ordered[: min(max(1, round(VAL_SHARE * len(rows))), len(rows) - 1)])
     if not drawn:
         return listing
     note(f"no val split: using {len(drawn)} of {listing.splits.count('train')} train images, always the same")

@@ -97,11 +97,6 @@ def little_endian(dtype: str) -> np.dtype:
     return np.dtype(dtype).newbyteorder("<")
 
 
-def open_packed(file: Path, header: dict[str, Any], splits: Sequence[str] = ()) -> dict[str, "PackedSplit"]:
-    """Open splits of a packed file."""
-    return {split: PackedSplit(file, split, header) for split in splits or header["splits"]}
-
-
 class PackedSplit(EODataset):
     """One split in a packed file; name, variant, provenance and digests are the source's.
 

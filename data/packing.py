@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -195,7 +195,11 @@ def _write(file: Path, header: dict[str, Any], splits: Mapping[str, EODataset], 
     bands = bands_of(header)
     for name, samples in splits.items():
         with progress(f"packing {samples.name} {name}", len(samples), "images") as advance:
-            _fill(_Filler(file, samples, bands, stacks, offsets[name]), workers, advance)
+            count, most = len(samples), min(8, os.cpu_count() or 1)
+            blocks = [range(start, min(start + BLOCK_ROWS, count)) for start in range(0, count, BLOCK_ROWS)]
+            some = workers if workers is not None else most if count >= ROWS_WORTH_WORKERS else 0
+            for done in in_order(_Filler(file, samples, bands, stacks, offsets[name]), blocks, workers=some):
+                advance(done)
 
 
 def _allocate(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: str) -> None:
@@ -249,16 +253,6 @@ class _Filler:
                 f"{stack.width} {stack.dtype}; a packed file needs images of "
                 "one size: resize them, or featurize without packing"
             )
-
-
-def _fill(filler: _Filler, workers: int | None, advance: Callable[[int], None]) -> None:
-    """Run over all blocks, here or in worker processes."""
-    count = len(filler.samples)
-    blocks = [range(start, min(start + BLOCK_ROWS, count)) for start in range(0, count, BLOCK_ROWS)]
-    if workers is None:
-        workers = min(8, os.cpu_count() or 1) if count >= ROWS_WORTH_WORKERS else 0
-    for done in in_order(filler, blocks, workers=workers):
-        advance(done)
 
 
 def _pwrite(handle: int, array: np.ndarray, offset: int) -> None:

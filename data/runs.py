@@ -100,8 +100,7 @@ class Run:
         file = self.folder / "predictions.h5"
         labelled = (len(self.class_names),) if self.multilabel else ()
         try:
-            digest = (self.checksums or {}).get(file.name)
-            found = _read_predictions(file, signature(file), digest, split)
+            found = _read_predictions(file, signature(file), (self.checksums or {}).get(file.name), split)
         except (OSError, KeyError, ValueError, RuntimeError, AttributeError, Unfit) as error:
             raise Damaged(f"{file} has no readable predictions of {split}; {AGAIN}") from error
         rows, classes = len(found.ids), len(self.class_names)

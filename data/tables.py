@@ -160,8 +160,7 @@ def _read(root: Path, table: Path, split: str | None) -> tuple[bool, pd.DataFram
         refuse([of is None for of in splits], "have an unknown split; use train, val or test", words)
     else:  # the folders say it, or nothing does
         splits = [SPLIT_NAMES.get(str(path).partition("/")[0].lower(), "") for path in found]
-        outside = [any(splits) and not of for of in splits]
-        refuse(outside, "lie in no split folder although others do", found)
+        refuse([any(splits) and not of for of in splits], "lie in no split folder although others do", found)
     if "one-hot" in roles:
         cells = zip(*(map(_text, rows[name]) for name in roles["one-hot"]), strict=True)
         names = [[name for name, cell in zip(roles["one-hot"], row, strict=True) if cell in YES] for row in cells]

@@ -40,7 +40,7 @@ def in_order[T, R](
     *,
     workers: int,
     result_bytes: int = 0,
-    patience_s: float | None = None,
+    patience_s: float = ANSWER_S,
 ) -> Generator[R]:
     """Results of `work` for every item, in order, from worker processes or, if none can start, from this one.
 
@@ -49,26 +49,18 @@ def in_order[T, R](
         items: inputs.
         workers: number of processes; 0 means this process.
         result_bytes: approximate size of the arrays of one result; larger ones are sent more slowly.
-        patience_s: time limit for one item; None means `ANSWER_S`.
+        patience_s: time limit for one item.
 
     Raises:
         LostWorkerError: a worker was killed, or is stuck.
         RequestError: there was too little memory, in a worker or here.
     """
+    pool: list[_Worker] = []
     try:
-        yield from _in_order(work, items, workers, result_bytes, patience_s or ANSWER_S)
-    except MemoryError as error:
-        raise RequestError(TOO_LITTLE_MEMORY.format(error or "an allocation failed")) from error
-
-
-def _in_order[T, R](
-    work: Callable[[T], R], items: Sequence[T], workers: int, result_bytes: int, patience_s: float
-) -> Generator[R]:
-    pool = _start(work, items, min(workers, len(items)), result_bytes)
-    if not pool:
-        yield from map(work, items)
-        return
-    try:
+        pool = _start(work, items, min(workers, len(items)), result_bytes)
+        if not pool:
+            yield from map(work, items)
+            return
         ahead = OUTSTANDING * len(pool)
         for number in range(min(ahead, len(items))):
             pool[number % len(pool)].ask(number)
@@ -77,6 +69,8 @@ def _in_order[T, R](
             if number + ahead < len(items):
                 pool[number % len(pool)].ask(number + ahead)
             yield result
+    except MemoryError as error:
+        raise RequestError(TOO_LITTLE_MEMORY.format(error or "an allocation failed")) from error
     finally:
         _stop(pool)
 

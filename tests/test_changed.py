@@ -12,7 +12,7 @@ from test_bigearthnet import made_v2, v2  # noqa: F401 - fixtures
 from data import command, packed, packing, store
 from data.seen import PIXELS, STAMP, stamps
 from data.sources import folder as folder_source
-from data.store import makers
+from data.store.plan import maker
 from featurize import changes as changes_module
 from featurize import pipeline
 from featurize.cli import app
@@ -233,12 +233,12 @@ def test_a_run_killed_before_its_first_part_leaves_no_trace_of_its_versions(imag
         raise KeyboardInterrupt
 
     with monkeypatch.context() as then:
-        then.setattr("data.store.writer.maker", lambda: makers.maker() | {"torch": "2.0.1"})
+        then.setattr("data.store.writer.maker", lambda: maker() | {"torch": "2.0.1"})
         then.setattr(store.PartWriter, "write_part", killed)
         assert featurize(images) == 130
     interrupted(images, monkeypatch)
     (plan,) = images.parent.rglob("plan.json")
-    assert json.loads(plan.read_text())["made_by"] == [makers.maker()]
+    assert json.loads(plan.read_text())["made_by"] == [maker()]
     assert featurize(images) == 0
     assert "other versions" not in capsys.readouterr().err
     assert "parts_made_by" not in store.read_identity(made(images))[1]
@@ -347,7 +347,7 @@ def test_features_of_v0_1_are_reused_as_before(images, capsys):
 
 
 def test_parts_of_another_version_are_joined_with_a_word_and_a_record(images, capsys, monkeypatch):
-    old = makers.maker() | {"torch": "2.0.1", "code": "0123456789ab"}
+    old = maker() | {"torch": "2.0.1", "code": "0123456789ab"}
     with monkeypatch.context() as then:
         then.setattr("data.store.writer.maker", lambda: old)
         interrupted(images, then)
@@ -355,8 +355,8 @@ def test_parts_of_another_version_are_joined_with_a_word_and_a_record(images, ca
     assert json.loads(plan.read_text())["made_by"] == [old]
     assert featurize(images) == 0
     err = capsys.readouterr().err
-    assert f"torch 2.0.1, now {makers.maker()['torch']}" in err and "code 0123456789ab" in err
-    assert store.read_identity(made(images))[1]["parts_made_by"] == [old, makers.maker()]
+    assert f"torch 2.0.1, now {maker()['torch']}" in err and "code 0123456789ab" in err
+    assert store.read_identity(made(images))[1]["parts_made_by"] == [old, maker()]
 
 
 def test_parts_of_the_same_version_are_joined_without_a_word(images, capsys, monkeypatch):

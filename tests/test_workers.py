@@ -85,10 +85,9 @@ def test_a_killed_worker_is_an_error_at_once(moment):
 
 
 @pytest.mark.timeout(30)
-def test_a_stuck_worker_is_an_error(monkeypatch):
-    monkeypatch.setattr(workers, "ANSWER_S", 0.5)
+def test_a_stuck_worker_is_an_error():
     with pytest.raises(LostWorkerError, match="has not answered"):
-        list(in_order(lambda _: time.sleep(1000), range(3), workers=1))
+        list(in_order(lambda _: time.sleep(1000), range(3), workers=1, patience_s=0.5))
 
 
 @pytest.fixture(autouse=True)

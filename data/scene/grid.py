@@ -1,6 +1,5 @@
 """The pixel grid of a scene and the windows that are cut from it."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import gcd
@@ -142,14 +141,3 @@ def transformed(points: np.ndarray, source: Any, target: str) -> np.ndarray:
 def grids_of(provenance: dict[str, Any]) -> list[SceneGrid]:
     """The grids of a scene dataset, from the provenance that its features record."""
     return [SceneGrid.from_record(record) for record in provenance.get("scenes", ())]
-
-
-def ids_of(grids: Sequence[SceneGrid], footprint: np.ndarray) -> list[str]:
-    """Names of windows: row and column of the first pixel, after the scene's name where there are several.
-
-    Args:
-        grids: S scenes.
-        footprint: (N, 3) scene, row, column.
-    """
-    names = [f"{grid.name}/" if len(grids) > 1 else "" for grid in grids]
-    return [f"{names[scene]}r{row:05d}_c{column:05d}" for scene, row, column in footprint.tolist()]

@@ -6,7 +6,7 @@ it, if that covers at least ``--min-cover`` of it.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -285,8 +285,3 @@ def remembered(file: Path) -> LabelSource:
             "no labels are known for this scene; give featurize --labels points.gpkg --label-field class again: "
             "features that exist are reused"
         ) from error
-
-
-def record_of(source: LabelSource) -> dict[str, Any]:
-    """JSON-able description for a run."""
-    return asdict(source) | {"path": source.path.name}

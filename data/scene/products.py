@@ -239,6 +239,8 @@ def _scene(name: str, files: Sequence[BandFile], *, scl: Path | None = None) -> 
                 f"{grid.path} is in {_crs_text(grid.crs)}, {finest.path} in {_crs_text(finest.crs)}; reproject one "
                 "of them first, for instance with gdalwarp -t_srs"
             )
+    corner = finest.transform @ (finest.width, finest.height)
+    rows, columns = (max(BLOCK_SIDE, side) for side in finest.block)
     return Scene(
         name=name,
         files=tuple(files),
@@ -246,12 +248,12 @@ def _scene(name: str, files: Sequence[BandFile], *, scl: Path | None = None) -> 
         transform=tuple(finest.transform)[:6],  # type: ignore[arg-type]  # six of nine
         height=finest.height,
         width=finest.width,
-        block=_block(finest),
+        block=(1, finest.width) if finest.block[1] >= finest.width else (rows, columns),
         scl=scl,
         lacking=scl is not None
         or any(grid.lacking for grid in grids.values())
         or any(file.nodata is not None for file in files)
-        or any(not _aligned(grid, finest) for grid in grids.values()),
+        or not all(np.allclose(grid.transform @ (grid.width, grid.height), corner) for grid in grids.values()),
     )
 
 
@@ -269,18 +271,6 @@ def _grid(path: Path) -> _Grid:
         floats = np.dtype(source.dtypes[0]).kind == "f"
         about = (path, source.crs, source.transform, source.height, source.width, source.block_shapes[0])
         return _Grid(*about, masked or declared or floats)
-
-
-def _block(grid: _Grid) -> tuple[int, int]:
-    """See `Scene.block`."""
-    if grid.block[1] >= grid.width:
-        return 1, grid.width
-    return max(BLOCK_SIDE, grid.block[0]), max(BLOCK_SIDE, grid.block[1])
-
-
-def _aligned(grid: _Grid, finest: _Grid) -> bool:
-    corner = grid.transform @ (grid.width, grid.height)
-    return bool(np.allclose(corner, finest.transform @ (finest.width, finest.height)))
 
 
 def _crs_text(crs: Any) -> str:

@@ -129,7 +129,8 @@ class Scene:
             take_columns, first_column = _taken(columns[0], inside_columns, self.width, source.width)
             window = Window(first_column, first_row, take_columns[-1] + 1, take_rows[-1] + 1)  # type: ignore[call-arg]  # attrs
             stored = source.read(index, window=window)[np.ix_(take_rows, take_columns)]
-            declared, mask = declared_of(source, index), None
+            about = ([values[index - 1]] for values in (source.nodatavals, source.scales, source.offsets))
+            declared, mask = declare(np.dtype(source.dtypes[index - 1]), *about), None
             if source.mask_flag_enums[index - 1] == [MaskFlags.per_dataset]:
                 mask = source.read_masks(index, window=window)[np.ix_(take_rows, take_columns)] == 0
         short = (rows[1] - inside_rows, columns[1] - inside_columns)
@@ -163,14 +164,6 @@ def shifted(pixels: np.ndarray, offset: int) -> np.ndarray:
     if pixels.dtype.kind == "f":
         return np.maximum(pixels + pixels.dtype.type(offset), 0)
     return np.maximum(pixels.astype(np.int32) + offset, 0).astype(pixels.dtype)
-
-
-def declared_of(source: "rasterio.DatasetReader | WarpedVRT", index: int) -> Declared | None:
-    """What a raster declares of the values of one band."""
-    place = index - 1
-    return declare(
-        np.dtype(source.dtypes[place]), [source.nodatavals[place]], [source.scales[place]], [source.offsets[place]]
-    )
 
 
 # ------------------------------------------------------------------------------------------- open files

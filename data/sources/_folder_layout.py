@@ -36,7 +36,10 @@ def layout_of(root: Path, first: str) -> BandLayout:
     declared = _declared_bands(root / BANDS_FILE)
     path = root / first
     if path.is_dir():
-        bands = declared or _bands_of_folder(path)
+        found = band_files(path, (), os.listdir(path)) if not declared else ()
+        if not declared and not found:
+            raise RequestError(f"{path} holds no <anything>_<BAND>.tif of a known band; known are {', '.join(KNOWN)}")
+        bands = declared or tuple(band for band in KNOWN.values() if band.name in found)
         return BandLayout(bands, path, None, alpha=False, declared=bool(declared))
     alpha = len(declared) == 4
     header = read_header(path, alpha=alpha)
@@ -102,13 +105,6 @@ def _bands_of_file(path: Path, header: Header) -> tuple[Band, ...]:
         f"unknown bands in {path} ({header.count} of {header.dtype}: {names}); name them in "
         f'{BANDS_FILE} beside the images, in file order: {{"bands": ["B02", "B03", ...]}}'
     )
-
-
-def _bands_of_folder(folder: Path) -> tuple[Band, ...]:
-    found = band_files(folder, (), os.listdir(folder))
-    if not found:
-        raise RequestError(f"{folder} holds no <anything>_<BAND>.tif of a known band; known are {', '.join(KNOWN)}")
-    return tuple(band for band in KNOWN.values() if band.name in found)
 
 
 def files_of(folder: Path, layout: BandLayout, names: Iterable[str] | None = None) -> dict[str, Path]:

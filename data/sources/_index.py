@@ -26,8 +26,7 @@ def indexed(
         digest: of the files that the array is made from.
         make: makes it.
     """
-    folder = cache_folder(request.root, cache_dir=request.options.cache_dir)
-    index = folder / f"{stem}-{digest[:10]}.npz"
+    index = cache_folder(request.root, cache_dir=request.options.cache_dir) / f"{stem}-{digest[:10]}.npz"
     array = array_for(index, name, digest=digest)
     if array is None:
         array = make()

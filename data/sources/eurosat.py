@@ -59,7 +59,9 @@ def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
             shared.read_list(path)
         lists, how = published_lists, "eurosat-spatial-{train,val,test}.txt"
     images = shared.listed_images(shared.image_folder(root, ARCHIVE, IMAGES, request), ".tif")
-    centres = _centres(images, request)
+    paths, digest = [images.path(name) for name in images.files], images.digest(images.files)
+    lonlat = indexed(request, "eurosat-centres", "lonlat", digest, lambda: read_centres(paths, "eurosat"))
+    centres = {name: (float(lon), float(lat)) for name, (lon, lat) in zip(images.files, lonlat, strict=True)}
     if variant == "random" or lists is published_lists:
         ids = {split: shared.read_list(lists[split]) for split in request.splits}
     else:
@@ -108,11 +110,3 @@ def _download(root: Path, *, spatial: bool) -> None:
     shared.download_lists(root, spatial=spatial)
     if not (root / IMAGES).is_dir():
         fetched(EuroSAT.url + EuroSAT.filename, root, sha256=EuroSAT.sha256)
-
-
-def _centres(images: shared.Images, request: DatasetRequest) -> dict[str, tuple[float, float]]:
-    """Longitude and latitude of every tile's centre; NaN where the tiles have none."""
-    paths = [images.path(name) for name in images.files]
-    digest = images.digest(images.files)
-    lonlat = indexed(request, "eurosat-centres", "lonlat", digest, lambda: read_centres(paths, "eurosat"))
-    return {name: (float(lon), float(lat)) for name, (lon, lat) in zip(images.files, lonlat, strict=True)}

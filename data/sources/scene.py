@@ -34,7 +34,7 @@ from data.flags import DatasetRequest
 from data.nodata import record
 from data.paths import user_cache
 from data.registry import DatasetCard
-from data.scene.grid import EDGES, SceneGrid, ids_of
+from data.scene.grid import EDGES, SceneGrid
 from data.scene.products import find_scenes
 from data.scene.raster import Scene, close_readers
 from data.scene.validity import invalid_pixels
@@ -119,12 +119,13 @@ class Windows(EODataset):
     ) -> None:
         self.scenes, self.grids, self.where = list(scenes), list(grids), str(root)
         lonlat = [grid.lonlat(footprint[footprint[:, 0] == number, 1:]) for number, grid in enumerate(grids)]
+        names = [f"{grid.name}/" if len(grids) > 1 else "" for grid in grids]
         about = {"min_valid": min_valid, "scenes": [grid.record() for grid in grids]}
         super().__init__(
             name="scene",
             variant=re.sub(r"[^A-Za-z0-9_]+", "-", root.resolve().name.removesuffix(root.suffix)).strip("-") or None,
             split="test",
-            ids=ids_of(grids, footprint),
+            ids=[f"{names[scene]}r{row:05d}_c{column:05d}" for scene, row, column in footprint.tolist()],
             labels=np.full(len(footprint), -1, np.int64),
             class_names=(),
             bands=scenes[0].bands,

@@ -335,8 +335,9 @@ def draw_surface(
     """
     cover, parcel, fine = _draw_cover(scene, classes)
     dry = ~_WET[cover]
-    covers, units = _compact(cover)
-    units = units * fields.SLOTS + parcel * dry  # water has no parcels
+    occurs = np.bincount(cover.ravel()) > 0
+    covers, numbers = np.flatnonzero(occurs), (occurs.cumsum() - 1)[cover]
+    units = numbers * fields.SLOTS + parcel * dry  # water has no parcels
 
     # Season: greenness falls from July to January, unevenly from place to place; the sun stands lower.
     summer = 0.5 + 0.5 * np.cos(2 * np.pi * (scene.uniform(0, 12) - 6.5) / 12)
@@ -403,9 +404,3 @@ def _draw_cover(scene: np.random.Generator, classes: np.ndarray) -> tuple[np.nda
         streets = ((u * PIXELS) % block < 1) | ((v * PIXELS) % (1.6 * block) < 1)
         cover[town & streets] = _COVER["street"]
     return cover, parcel, fine
-
-
-def _compact(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The sorted numbers that occur, and the index of each pixel's number among them."""
-    occurs = np.bincount(numbers.ravel()) > 0
-    return np.flatnonzero(occurs), (occurs.cumsum() - 1)[numbers]

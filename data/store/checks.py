@@ -88,10 +88,12 @@ def _identity(source: Any, beat: Beat) -> dict[str, Any]:
     identity, environment = read_json(source, "identity", dict), read_json(source, "environment", dict)
     if read_text(source, "attributes_sha256") != digest_attributes(source):
         raise Unfit("its attributes do not match their checksum")
-    check_identity(identity)
+    if identity.get("schema") != SCHEMA:
+        raise Unfit(f"it has schema {identity.get('schema')}, this version reads {SCHEMA}")
+    if why := mismatch(identity, IDENTITY, "its identity"):
+        raise Unfit(why)
     read_json(source, "class_names", list)
-    checksums = read_json(source, "checksums", dict)
-    return {"identity": identity, "environment": environment, "checksums": checksums}
+    return {"identity": identity, "environment": environment, "checksums": read_json(source, "checksums", dict)}
 
 
 def _features(source: Any, beat: Beat) -> dict[str, Any]:
@@ -224,14 +226,6 @@ def _unlike_identity(identity: dict[str, Any], arrays: dict[str, Any], digests: 
     found = {name: digests.get(name) for name in DIGESTED}
     found["ids"] = digest_ids([value.decode(errors="replace") for value in arrays["ids"][:]])
     return [f"{name} do not match the identity" for name in DIGESTED if found[name] != wanted[f"{name}_sha256"]]
-
-
-def check_identity(identity: dict[str, Any]) -> None:
-    """Raise Unfit unless an identity has the fields that readers use, with the types they expect."""
-    if identity.get("schema") != SCHEMA:
-        raise Unfit(f"it has schema {identity.get('schema')}, this version reads {SCHEMA}")
-    if why := mismatch(identity, IDENTITY, "its identity"):
-        raise Unfit(why)
 
 
 def digest_attributes(source: Any) -> str:

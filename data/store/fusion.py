@@ -153,10 +153,7 @@ def joined(sets: Sequence[FeatureSet]) -> FeatureSet:
         RequestError: the sets are of other datasets or splits, an id is missing in one, or labels differ.
     """
     first = sets[0]
-    orders: list[np.ndarray | None] = [None]
-    for other in sets[1:]:
-        orders.append(_order(first, other))
-    features: Any = Joined([one.features for one in sets], orders)
+    features: Any = Joined([one.features for one in sets], [None, *(_order(first, other) for other in sets[1:])])
     return replace(
         first,
         features=features,

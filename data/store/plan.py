@@ -1,11 +1,14 @@
 """What an unfinished split will become: ``plan.json`` in its parts folder, with a checksum.
 
-Each line of a journal repeats the plan's digest and the size of a part, so that sound parts outlive a damaged plan.
+Each line of a journal repeats the plan's digest and the size of a part, so that sound parts outlive a damaged plan. It
+names the versions that make the parts: other code or another torch may give slightly other values.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ from data.files import canonical_json, published
 
 PLAN_FILE = "plan.json"
 MADE_BY = "made_by"  # versions: recorded, never compared
+PACKAGES = ("frozen-earth", "torch", "torchgeo", "transformers", "timm", "numpy")
+TOP = Path(__file__).parent.parent.parent
 SIZES = {"rows": int, "dim": int, "dtype": str, "part_rows": int}
 
 
@@ -58,3 +63,19 @@ class DamagedPlan(RequestError):
 
 def _digest(plan: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json(plan).encode()).hexdigest()
+
+
+@cache
+def maker() -> dict[str, str]:
+    """Versions of what computes features, and a digest of this program's own code, which may change between them."""
+    digest = hashlib.sha256()
+    for package in ("data", "featurize"):
+        for file in sorted((TOP / package).rglob("*.py")):
+            digest.update(file.read_bytes())
+    return {name: version(name) for name in PACKAGES} | {"code": digest.hexdigest()[:12]}
+
+
+def described(one: dict[str, str], other: dict[str, str]) -> str:
+    """In what two makers differ, in words."""
+    differing = [name for name in other if one.get(name) != other[name]]
+    return ", ".join(f"{name} {one.get(name, 'unknown')}, now {other[name]}" for name in differing)

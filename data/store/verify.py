@@ -31,10 +31,9 @@ def verify_features(file: Path) -> VerifiedFeatures:
     """
     try:
         found = answer(file, "verify")
-    except OSError as error:
-        return VerifiedFeatures(file, (Problem(Kind.UNREADABLE, file, str(explained(error, file))),))
-    except RequestError as error:  # no answer in time
-        return VerifiedFeatures(file, (Problem(Kind.UNREADABLE, file, str(error)),))
+    except (OSError, RequestError) as error:  # of the disk, or no answer in time
+        why = explained(error, file) if isinstance(error, OSError) else error
+        return VerifiedFeatures(file, (Problem(Kind.UNREADABLE, file, str(why)),))
     problems = [found["problem"]] if "problem" in found else found["problems"]
     problems = tuple(Problem(Kind(one["kind"]), file, f"{file}: {one['text']}") for one in problems)
     return VerifiedFeatures(file, problems, found.get("effective_rank"), found.get("dim"))

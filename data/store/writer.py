@@ -24,8 +24,7 @@ from data.lock import Lock, left_beside
 from data.store.checks import digest_attributes
 from data.store.identity import TIMES_FIELD, differing_fields, digest_array
 from data.store.journal import append_line, consistent, journal_lines, keep_lines
-from data.store.makers import described, maker
-from data.store.plan import MADE_BY, PLAN_FILE, DamagedPlan, plan_digest, read_plan, write_plan
+from data.store.plan import MADE_BY, PLAN_FILE, DamagedPlan, described, maker, plan_digest, read_plan, write_plan
 from data.store.reader import CHUNK_ROWS, open_hdf5
 
 DEFAULT_PART_ROWS = 1024
@@ -143,13 +142,10 @@ class FeatureWriter(PartWriter):
     Args:
         file: the feature file to publish.
         identity: see `make_identity`.
-        rows: N.
-        dim: D.
-        dtype: type of ``features``, ``float16`` or ``float32``.
-        part_rows: rows in a part; a kill loses at most one part.
         overwrite: drop parts of another identity, which are an error otherwise.
         any_times: keep parts made under another digest of the files' sizes and times; `other_times` says that there
             are some, and whoever wants to keep them must compare the images with what they were made from.
+        size: ``rows``, ``dim``, ``dtype`` and ``part_rows``, as `PartWriter` takes them.
 
     Raises:
         RequestError: another process is writing this split; the parts on disk have another identity; or the
@@ -157,18 +153,9 @@ class FeatureWriter(PartWriter):
     """
 
     def __init__(
-        self,
-        file: Path,
-        identity: dict[str, Any],
-        *,
-        rows: int,
-        dim: int,
-        dtype: str,
-        part_rows: int = DEFAULT_PART_ROWS,
-        overwrite: bool = False,
-        any_times: bool = False,
+        self, file: Path, identity: dict[str, Any], *, overwrite: bool = False, any_times: bool = False, **size: Any
     ) -> None:
-        super().__init__(file, rows=rows, dim=dim, dtype=dtype, part_rows=part_rows)
+        super().__init__(file, **({"part_rows": DEFAULT_PART_ROWS} | size))
         self.identity, self.overwrite, self.any_times = identity, overwrite, any_times
         self.other_times = False
         self.makers: list[dict[str, str]] = [maker()]
