@@ -38,7 +38,7 @@ class Registry[Card]:
 
     def summary(self, name: str) -> str:
         """First line of the module's docstring."""
-        return ast.get_docstring(parsed(self._file(name))) or "".partition("\n")[0]
+        return (ast.get_docstring(parsed(self._file(name))) or "").partition("\n")[0]
 
     def card(self, name: str) -> Card:
         """The module's ``CARD``, read without importing the module."""
