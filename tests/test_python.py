@@ -21,7 +21,7 @@ import analysis
 import featurize
 import probes
 from analysis.card import VIEWS
-from analysis.cli import COMMON
+from analysis.contract import ViewRequest
 from data import RequestError, command, read_run
 from featurize.cli import app as featurize_app
 from featurize.flags import FeaturizeFlags, ModelFlags, RunFlags
@@ -49,7 +49,7 @@ def test_the_other_functions_have_the_defaults_of_their_commands():
     assert given.keys() >= {one.name for one in fields(ModelFlags)} - {"dense", "normalize_like"}
     del given["model"]  # which the command has no default for
     assert given == {name: encoder[name] for name in given}
-    common = {name: default for name, (_, default, _, _) in COMMON.items()}
+    common = {one.name: one.default for one in fields(ViewRequest)}
     umap = common | {name: option.default for name, option in VIEWS.card("umap").options.items()}
     for function, declared in ((analysis.umap, umap), (analysis.table, common)):
         own = {
