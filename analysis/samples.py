@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import UInt8
 
 from data import paths
-from data.bands import Band, shown_bands
+from data.bands import shown_bands
 from data.dataset import SPLITS, EODataset
 from data.errors import RequestError
 from data.flags import DataFlags, DatasetRequest
@@ -18,54 +18,35 @@ from data.registry import DATASETS
 STDS = 2.0  # an image spans the dataset's mean plus and minus so many standard deviations
 
 
-def open_samples(dataset: dict[str, Any], split: str, *, data_root: Path | None, ids: Sequence[str]) -> EODataset:
-    """Open the split that predictions are of; where it lacks some of the ids, as after --split-by, all splits.
+def open_samples(
+    dataset: dict[str, Any], split: str, *, data_root: Path | None, ids: Sequence[str]
+) -> dict[str, EODataset]:
+    """Open the split that predictions are of and, where it lacks some of the ids, as after --split-by, the others.
 
     The dataset is the ``dataset`` identity of a run's features; by default it is in ``EO_DATA_ROOT`` or ``datasets``.
+
+    Returns:
+        By id, the split that has it; the one named where several do.
 
     Raises:
         RequestError: the data are not there, or are other data.
     """
     try:
-        source = _open(dataset, split, data_root)
+        sources = [_open(dataset, split, data_root)]
     except RequestError as error:
         name = dataset["name"]
         raise RequestError(f"the images of {name} are needed, name their folder with --data-root: {error}") from error
-    if not set(ids) - set(source.ids):
-        return source
-    sources = [source]
-    for other in (name for name in SPLITS if name != split):
+    for other in (name for name in SPLITS if name != split and not set(ids) <= set(sources[0].ids)):
         with contextlib.suppress(RequestError):  # a sample that is missed is reported by its id
             sources.append(_open(dataset, other, data_root))
-    if absent := set(ids) - {one for each in sources for one in each.ids}:
+    found = {name: source for source in reversed(sources) for name in source.ids}
+    if absent := set(ids) - found.keys():
         raise RequestError(
             f"{paths.dataset_root(data_root, dataset['name'])} holds different data from the run's: {len(absent)} of "
             f"{len(ids)} samples are missing from every split, such as '{min(absent)}'; name the folder that the "
             "features were made from with --data-root"
         )
-    return Joined(sources)
-
-
-class Joined(EODataset):
-    """All splits of a dataset as one; an id that several splits have is that of the first."""
-
-    def __init__(self, sources: Sequence[EODataset]) -> None:
-        first = sources[0]
-        found: dict[str, tuple[EODataset, int]] = {}
-        for source in sources:
-            for row, name in enumerate(source.ids):
-                found.setdefault(name, (source, row))
-        self.rows = list(found.values())
-        super().__init__(
-            name=first.name, variant=first.variant, split=first.split, ids=list(found),
-            labels=np.stack([source.labels[row] for source, row in self.rows]), class_names=first.class_names,
-            bands=first.bands, statistics=first.statistics,
-        )  # fmt: skip
-
-    def read(self, index: int, bands: Sequence[Band]) -> list[Shaped[np.ndarray, "_ _"]]:
-        """Read one sample from the split that has it."""
-        source, row = self.rows[index]
-        return source.read(row, bands)
+    return found
 
 
 def _open(dataset: dict[str, Any], split: str, data_root: Path | None) -> EODataset:
@@ -86,8 +67,8 @@ def pictures(
     dataset: dict[str, Any], split: str, ids: Sequence[str], data_root: Path | str | None
 ) -> dict[str, UInt8[np.ndarray, "_ _ 3"]]:
     """The `picture` of each of these samples, by id; otherwise as `open_samples`."""
-    source = open_samples(dataset, split, data_root=Path(data_root) if data_root else None, ids=ids)
-    return {name: picture(source, name) for name in dict.fromkeys(ids)}
+    sources = open_samples(dataset, split, data_root=Path(data_root) if data_root else None, ids=ids)
+    return {name: picture(sources[name], name) for name in dict.fromkeys(ids)}
 
 
 def picture(source: EODataset, name: str) -> UInt8[np.ndarray, "height width 3"]:

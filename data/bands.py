@@ -1,8 +1,10 @@
 """Spectral bands: the Sentinel-1 and Sentinel-2 tables, plain colours, and named band sets."""
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from data.errors import RequestError, unknown
 
@@ -164,3 +166,33 @@ def name_bands(bands: Sequence[Band]) -> str:
         if names == members or (set_name == "rgb" and colours == members):
             return set_name
     return "+".join(names) if len(names) <= 4 else f"{len(names)}bands"
+
+
+def declared_bands(file: Path) -> tuple[Band, ...]:
+    """Bands named in a file ``dataset.json``, in order; none without that file.
+
+    Raises:
+        RequestError: it cannot be read, or names no band, an unknown one, or one twice.
+    """
+    if not file.exists():
+        return ()
+    form = 'expected {"bands": ["B02", "B03", {"name": "nir", "wavelength_um": 0.842}]}'
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))["bands"]
+        bands = tuple(_declared_band(entry, file) for entry in entries)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RequestError(f"cannot read bands from {file} ({error}); {form}") from error
+    if not bands or len({band.name for band in bands}) < len(bands):
+        raise RequestError(f"{file} names no band, or one twice; {form}")
+    return bands
+
+
+def _declared_band(entry: str | dict, file: Path) -> Band:
+    if isinstance(entry, dict):
+        return Band(entry["name"], "other", entry.get("wavelength_um"), entry.get("gsd_m"), entry.get("colour"))
+    if (band := known_band(entry)) is None:
+        raise RequestError(
+            f"{file}: unknown band '{entry}'; known are {', '.join(KNOWN)}; describe another as "
+            f'{{"name": "{entry}", "wavelength_um": ...}}'
+        )
+    return band

@@ -26,22 +26,6 @@ class Selection:
         return self.only_classes is not None or self.per_class is not None
 
 
-class Selected(Subset):
-    """Samples of some classes of another dataset, in its order; labels count the kept classes only."""
-
-    def __init__(
-        self,
-        whole: EODataset,
-        rows: Integer[np.ndarray, " rows"],
-        kept: Sequence[int],
-        labels: Integer[np.ndarray, "rows ..."],
-        recorded: dict[str, Any],
-    ) -> None:
-        super().__init__(whole, rows.tolist())
-        self.labels, self.class_names = labels, tuple(whole.class_names[k] for k in kept)
-        self.provenance = whole.provenance | recorded
-
-
 def selected(dataset: EODataset, selection: Selection) -> EODataset:
     """The samples of the requested classes, at most the requested number of each.
 
@@ -85,7 +69,10 @@ def selected(dataset: EODataset, selection: Selection) -> EODataset:
             f"{dataset.name} {dataset.split} has no sample of {', '.join(listed)}; choose other --only-classes"
         )
     labels = shown[rows].astype(np.uint8) if dataset.multilabel else shown[rows].argmax(axis=1).astype(np.int64)
-    return Selected(dataset, rows, kept, labels, recorded)
+    part = Subset(dataset, rows.tolist())
+    part.labels, part.class_names = labels, tuple(names[k] for k in kept)
+    part.provenance = dataset.provenance | recorded
+    return part
 
 
 def draw(

@@ -35,7 +35,7 @@ def shown(tmp_path):
 
 
 def test_rows_hold_place_class_decision_and_picture(shown, tmp_path, monkeypatch):
-    monkeypatch.setattr(samples, "open_samples", lambda *_, **__: None)
+    monkeypatch.setattr(samples, "open_samples", lambda *_, ids, **__: dict.fromkeys(ids))
     monkeypatch.setattr(samples, "picture", lambda _, name: np.full((8, 8, 3), 5 * int(name[5:]), np.uint8))
     (file,), notes = write_atlas([shown], "tuned", tmp_path / "atlas", pictures=12, root=None)
     assert not notes

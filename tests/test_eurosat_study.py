@@ -53,7 +53,7 @@ def coarse(monkeypatch):
 
 def make_grey(monkeypatch):
     """Every sample has an image, all of them grey."""
-    monkeypatch.setattr(samples, "open_samples", lambda *_, **__: None)
+    monkeypatch.setattr(samples, "open_samples", lambda *_, ids, **__: dict.fromkeys(ids))
     monkeypatch.setattr(samples, "picture", lambda *_: np.full((8, 8, 3), 128, np.uint8))
 
 
@@ -302,9 +302,9 @@ def test_cases_read_the_very_images(tmp_path):
     assert command.run(probe_cli.app, ["--kind", "knn", "--out", str(out)]) == 0
     run = find_runs(out)[0]
     frame = cases.compute(run)
-    source = samples.open_samples(run.record["features"]["dataset"], "test", data_root=home, ids=list(frame["id"]))
+    sources = samples.open_samples(run.record["features"]["dataset"], "test", data_root=home, ids=list(frame["id"]))
     for row in frame.to_dict("records"):
-        pixel = samples.picture(source, row["id"])[0, 0]
+        pixel = samples.picture(sources[row["id"]], row["id"])[0, 0]
         number = int(row["id"].rpartition("/")[2].removesuffix(".png"))
         assert pixel.tolist() == [value + number for value in colours[row["true"]]]
     assert analyze("cases", "--out", out, "--data-root", home) == 0

@@ -124,7 +124,7 @@ def test_ranks_tie_where_the_difference_may_be_chance(tmp_path):
 
 def test_the_view_writes_images_and_tables_that_say_simulated(tmp_path, monkeypatch):
     _sets(tmp_path / "features", multilabel=False)
-    monkeypatch.setattr(samples, "open_samples", lambda *_, **__: None)
+    monkeypatch.setattr(samples, "open_samples", lambda *_, ids, **__: dict.fromkeys(ids))
     monkeypatch.setattr(samples, "picture", lambda *_: np.full((8, 8, 3), 128, np.uint8))
     request = ViewRequest(out=tmp_path, features=tmp_path / "features", split="test")
     (output,) = run_view("labels", request, count=4)

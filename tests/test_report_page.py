@@ -53,7 +53,7 @@ def out(tmp_path_factory):
     rng = np.random.default_rng(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(projection, "project", lambda features, **_: rng.standard_normal((len(features), 2), np.float32))
-        patch.setattr(samples, "open_samples", lambda *_, **__: None)
+        patch.setattr(samples, "open_samples", lambda *_, ids, **__: dict.fromkeys(ids))
         patch.setattr(samples, "picture", lambda _, name: np.full((8, 8, 3), 2 * int(name.split("-")[1]), np.uint8))
         patch.setattr(build, "report_views", lambda: ["table"])
         patch.setattr(figures, "LEAST_DPI", 60)

@@ -55,6 +55,6 @@ def test_samples_of_a_run_with_its_own_split_are_found_in_all_splits(tmp_path):
     ids = [sources["test"].ids[0], sources["train"].ids[1]]
     found = samples.open_samples(identity, "test", data_root=tmp_path, ids=ids)
     for name, split in zip(ids, ("test", "train"), strict=True):
-        np.testing.assert_array_equal(samples.picture(found, name), samples.picture(sources[split], name))
+        np.testing.assert_array_equal(samples.picture(found[name], name), samples.picture(sources[split], name))
     with pytest.raises(RequestError, match="1 of 1 samples .*'nowhere'.*--data-root"):
         samples.open_samples(identity, "test", data_root=tmp_path, ids=["nowhere"])

@@ -50,10 +50,10 @@ def sprite(
     if kept := arrays_in(file, "image", key="identity", value=identity):
         return kept[0].tobytes()
     say(f"report: {len(ids):,} thumbnails of {dataset['name']} ...")
-    pictures = samples.open_samples(dataset, split["name"], data_root=root, ids=ids)
+    sources = samples.open_samples(dataset, split["name"], data_root=root, ids=ids)
     sheet = Image.new("RGB", (COLUMNS * SIDE, -(-len(ids) // COLUMNS) * SIDE))
     for place, name in enumerate(ids):
-        small = Image.fromarray(samples.picture(pictures, name)).resize((SIDE, SIDE), Image.Resampling.BOX)
+        small = Image.fromarray(samples.picture(sources[name], name)).resize((SIDE, SIDE), Image.Resampling.BOX)
         sheet.paste(small, (place % COLUMNS * SIDE, place // COLUMNS * SIDE))
     buffer = io.BytesIO()
     sheet.save(buffer, "webp", quality=QUALITY)

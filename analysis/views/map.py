@@ -1,6 +1,5 @@
 """Land-cover map of a scene: the scene, its map with legend, and the mapped area of each class."""
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,19 +38,6 @@ NOTE = (
 )
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """What a figure shows beside its numbers.
-
-    Args:
-        one: the map.
-        picture: (h, w, 3) of the scene; None where its files are not at hand.
-    """
-
-    one: SceneMap
-    picture: np.ndarray | None
-
-
 def run(request: ViewRequest) -> list[Output]:
     """Draw the map of every scene of every run on scenes."""
     runs = [one for one in request.all_runs() if grids_of(one.record["features"]["dataset"]["provenance"])]
@@ -62,7 +48,7 @@ def run(request: ViewRequest) -> list[Output]:
         features = features_of(done)
         for one in scene_maps(done, features):
             frame = frames.with_names(compute(done, one), runs)
-            outputs.append(_write(frame, Drawing(one, _picture(one.grid, features.environment)), request.target("map")))
+            outputs.append(_write(frame, one, _picture(one.grid, features.environment), request.target("map")))
     return outputs
 
 
@@ -106,11 +92,11 @@ def _picture(grid: SceneGrid, environment: dict[str, Any]) -> np.ndarray | None:
         return None
 
 
-def _write(frame: pd.DataFrame, drawing: Drawing, folder: Path) -> Output:
+def _write(frame: pd.DataFrame, one: SceneMap, picture: np.ndarray | None, folder: Path) -> Output:
     first = frame.iloc[0]
     where = f"{first['scene']}, {first['model']}, {first['probe']}"
     return write_view(
-        frame, partial(draw_figure, drawing=drawing),
+        frame, partial(draw_figure, one=one, picture=picture),
         stem_of(folder, "map", first, "dataset", "encoder", "run", "scene"),
         title=f"Map of {where}", shown=[Table.of(frame, COLUMNS)], note=NOTE,
         drawn="Land-cover map", where=where, reading="",
@@ -118,40 +104,38 @@ def _write(frame: pd.DataFrame, drawing: Drawing, folder: Path) -> Output:
     )  # fmt: skip
 
 
-def draw_figure(frame: pd.DataFrame, *, drawing: Drawing) -> Figure:
+def draw_figure(frame: pd.DataFrame, *, one: SceneMap, picture: np.ndarray | None) -> Figure:
     """The map over the scene's picture, and the scene.
 
     Args:
         frame: of `compute`.
-        drawing: the map and the picture.
+        one: the map.
+        picture: (h, w, 3) of the scene; None where its files are not at hand.
     """
-    grid, panels = drawing.one.grid, 1 if drawing.picture is None else 2
+    grid, panels = one.grid, 1 if picture is None else 2
     tall = 5.0 * min(2.0, grid.height / grid.width) + 1.9
     figure = figures.new_figure(5.0 * panels + 0.5, tall)
     axes = figure.subplots(1, panels, squeeze=False)[0]
-    draw(drawing.one, axes[0], drawing.picture)
-    if drawing.picture is not None:
-        axes[1].imshow(drawing.picture, interpolation="nearest")
+    draw(one, axes[0], picture)
+    if picture is not None:
+        axes[1].imshow(picture, interpolation="nearest")
         axes[1].set_title("scene", loc="left", fontsize="medium")
     for ax in axes:
         ax.set_xticks([])
         ax.set_yticks([])
     shown = frame[frame["cells"] > 0]
     handles = [
-        Patch(color=_legend_colour(drawing, name), label=f"{name} {share:.0%}")
+        Patch(color=_legend_colour(one.class_names.index(name), plain=picture is None), label=f"{name} {share:.0%}")
         for name, share in zip(shown["class"], shown["share"], strict=True)
     ]
     figure.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize="small")
     return figure
 
 
-def _legend_colour(drawing: Drawing, name: str) -> tuple[float, float, float]:
-    """Colour of a class as the map shows it over a scene of mean grey."""
-    red, green, blue = (part / 255 for part in colour(drawing.one.class_names.index(name)))
-    if drawing.picture is None:
-        return red, green, blue
-    under = (1 - OPACITY) * GREY
-    return red * OPACITY + under, green * OPACITY + under, blue * OPACITY + under
+def _legend_colour(number: int, *, plain: bool) -> list[float]:
+    """Colour of a class as the map shows it, over a scene of mean grey unless the map is plain."""
+    opacity = 1.0 if plain else OPACITY
+    return [part / 255 * opacity + (1 - opacity) * GREY for part in colour(number)]
 
 
 def draw(one: SceneMap, ax: Axes, picture: np.ndarray | None) -> None:

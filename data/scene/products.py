@@ -13,7 +13,7 @@ import numpy as np
 import rasterio
 from rasterio.enums import MaskFlags
 
-from data.bands import KNOWN, RGB, SENTINEL2, Band, band_of_file, known_band
+from data.bands import KNOWN, RGB, SENTINEL2, Band, band_of_file, declared_bands, known_band
 from data.errors import RequestError
 from data.scene.raster import BLOCK_SIDE, BandFile, Scene, opened
 
@@ -82,8 +82,8 @@ def _raster(path: Path) -> Scene:
     with opened(path) as source:
         count, names, dtype = source.count, list(source.descriptions), source.dtypes[0]
     bands: list[Band | None] = [known_band(name) for name in names]
-    if (path.parent / SIDECAR).is_file():
-        bands = list(_declared(path.parent / SIDECAR))
+    if declared := declared_bands(path.parent / SIDECAR):
+        bands = [*declared]
     elif not any(bands) and count == 3 and dtype == "uint8":
         bands = list(RGB.values())
     elif count == 1 and bands == [None]:
@@ -95,17 +95,6 @@ def _raster(path: Path) -> Scene:
             f'descriptions, or in {SIDECAR} beside it: {{"bands": ["B02", "B03", ...]}}'
         )
     return _scene(path.stem, [BandFile(band, path, n) for n, band in enumerate(bands, 1) if band is not None])
-
-
-def _declared(file: Path) -> list[Band | None]:
-    try:
-        entries = json.loads(file.read_text(encoding="utf-8"))["bands"]
-        return [
-            Band(e["name"], "other", e.get("wavelength_um"), e.get("gsd_m")) if isinstance(e, dict) else known_band(e)
-            for e in entries
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RequestError(f'cannot read bands from {file} ({error}); expected {{"bands": ["B02", ...]}}') from error
 
 
 def _band_folder(folder: Path) -> Scene | None:

@@ -208,15 +208,12 @@ def opened(path: Path, scene: Scene | None = None) -> Iterator["rasterio.Dataset
 
 def _same_place(source: rasterio.DatasetReader, scene: Scene) -> bool:
     """Whether a raster covers exactly the scene, at whatever resolution."""
-    a, b, c, d, e, f = scene.transform
-    own = source.transform
-    corners = [(own.a * w + own.b * h + own.c, own.d * w + own.e * h + own.f) for h, w in _corners(source)]
-    wanted = [(a * w + b * h + c, d * w + e * h + f) for h, w in _corners(scene)]
+    a, b, _, d, e, _ = scene.transform
+    corners, wanted = (
+        [rasterio.Affine(*grid.transform[:6]) @ place for place in ((0, 0), (0, grid.height), (grid.width, 0))]
+        for grid in (source, scene)
+    )
     return bool(np.abs(np.subtract(corners, wanted)).max() < 0.01 * max(abs(a), abs(b), abs(d), abs(e)))
-
-
-def _corners(raster: "rasterio.DatasetReader | Scene") -> list[tuple[int, int]]:
-    return [(0, 0), (0, raster.width), (raster.height, 0), (raster.height, raster.width)]
 
 
 def _regridded(source: rasterio.DatasetReader, scene: Scene) -> WarpedVRT:

@@ -1,12 +1,11 @@
 """How the samples of a user's folder hold their bands: band names and types, the same for all."""
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.bands import KNOWN, RGB, Band, band_of_file, known_band
+from data.bands import KNOWN, RGB, Band, band_of_file, declared_bands, known_band
 from data.class_folders import FOREIGN
 from data.declared import Header
 from data.errors import RequestError
@@ -33,7 +32,7 @@ class BandLayout:
 
 
 def layout_of(root: Path, first: str) -> BandLayout:
-    declared = _declared_bands(root / BANDS_FILE)
+    declared = declared_bands(root / BANDS_FILE)
     path = root / first
     if path.is_dir():
         found = band_files(path, (), os.listdir(path)) if not declared else ()
@@ -66,32 +65,6 @@ def _check_type(path: Path, header: Header, bands: Sequence[Band]) -> None:
             f"{path} has {header.read_as} values, which {', '.join(wrong)} cannot have; {fits} in {BANDS_FILE}, or "
             'describe others as {"name": ..., "wavelength_um": ...}'
         )
-
-
-def _declared_bands(file: Path) -> tuple[Band, ...]:
-    """Bands named in dataset.json; none without that file."""
-    if not file.exists():
-        return ()
-    form = 'expected {"bands": ["B02", "B03", {"name": "nir", "wavelength_um": 0.842}]}'
-    try:
-        entries = json.loads(file.read_text(encoding="utf-8"))["bands"]
-        bands = tuple(_declared_band(entry, file) for entry in entries)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RequestError(f"cannot read bands from {file} ({error}); {form}") from error
-    if not bands or len({band.name for band in bands}) < len(bands):
-        raise RequestError(f"{file} names no band, or one twice; {form}")
-    return bands
-
-
-def _declared_band(entry: str | dict, file: Path) -> Band:
-    if isinstance(entry, dict):
-        return Band(entry["name"], "other", entry.get("wavelength_um"), entry.get("gsd_m"), entry.get("colour"))
-    if (band := known_band(entry)) is None:
-        raise RequestError(
-            f"{file}: unknown band '{entry}'; known are {', '.join(KNOWN)}; describe another as "
-            f'{{"name": "{entry}", "wavelength_um": ...}}'
-        )
-    return band
 
 
 def _bands_of_file(path: Path, header: Header) -> tuple[Band, ...]:

@@ -212,17 +212,13 @@ def _sample(folder: Path, layout: FileLayout, sensor: str, patches: Patches) -> 
             content = file.read_bytes()
             digest.update(f"{file.name} {len(content)}\n".encode() + content)
         there = lonlat_of([read_header(files[0])], where="bigearthnet")
-        if lonlat is not None and there is not None and _metres(lonlat[row], there[0]) > NEAR_M:
-            astray.append(names[row])
+        if lonlat is not None and there is not None:
+            east, north = (lonlat[row] - there[0]) * 111_320.0  # metres a degree
+            if np.hypot(east * np.cos(np.radians(there[0, 1])), north) > NEAR_M:
+                astray.append(names[row])
     if astray:
         warn(
             "bigearthnet",
             f"{len(astray)} of {len(rows)} sampled files have other locations than their names, first {astray[0]}",
         )
     return digest.hexdigest(), None if astray else lonlat
-
-
-def _metres(one: np.ndarray, other: np.ndarray) -> float:
-    """Distance between two nearby locations."""
-    east, north = (one - other) * 111_320.0
-    return float(np.hypot(east * np.cos(np.radians(one[1])), north))
