@@ -259,46 +259,13 @@ def _one_set(
     names = list(one.class_names)
     labels = frames.run_labels(one.runs)
     multilabel = one.runs[0].multilabel if one.runs else bool((one.labels.sum(axis=1) != 1).any())
-    runs = []
-    for number, run in enumerate(one.runs):
-        label = labels[run.dataset, run.encoder, run.folder.name]
-        predictions = run.predictions("test")
-        rows = pd.Index(predictions.ids).get_indexer(one.ids)
-        tested = rows >= 0
-        if not tested.all() and (split := frames.split_words(run)) != frames.ORIGINAL:
-            notes.append(
-                f"{one.words}, {label}: tested on its own split ({split}), which has {tested.sum():,} of the "
-                f"{len(tested):,} samples shown; its tables and curves are of all its test samples"
-            )
-        elif not tested.all():
-            notes.append(
-                f"{one.words}, {label}: {(~tested).sum():,} of the samples shown are not in its test split; the "
-                "features have changed since: run probe again"
-            )
-        linked = bool(tested.any())
-        entry: dict[str, Any] = {"label": label, "rules": [], "scores": None}
-        entry["curves"] = blobs.add(threshold_curves(run, predictions))
-        entry["tested"] = None if tested.all() else blobs.add(tested.astype(np.uint8))
-        if linked and blobs.bytes + one.labels.size <= MOST_BYTES:
-            entry["scores"] = blobs.add(np.round(predictions.scores[rows] * 255).astype(np.uint8))
-        elif linked:
-            notes.append(
-                f"{one.words}, {label}: scores of individual samples are omitted, because the page would "
-                "become too large"
-            )
-        for rule in rules if run.multilabel else ("half",):
-            decided = pooling.judge(run, predictions, rule).decided
-            values = run.record["per_class"][rule]
-            entry["rules"].append(
-                {
-                    "words": frames.rule_words(rule, run.multilabel),
-                    "panel": f"{key}-{number}-{rule}",
-                    "thresholds": [value["threshold"] for value in values],
-                    "decisions": blobs.add(np.packbits(decided[rows], axis=1)) if linked else None,
-                }
-            )
-            panels.append(_panel(run, one, rule, label, f"{key}-{number}-{rule}"))
-        runs.append(entry)
+    runs = [
+        _one_run(
+            run, one, labels[run.dataset, run.encoder, run.folder.name], rules, blobs, panels, notes,
+            key=f"{key}-{number}",
+        )
+        for number, run in enumerate(one.runs)
+    ]  # fmt: skip
     return {
         "title": f"{one.dataset}: {one.words}",
         "simulated": one.simulated,
@@ -316,6 +283,48 @@ def _one_set(
         "pictures": None,
         "runs": runs,
     }
+
+
+def _one_run(
+    run: Run, one: Shown, label: str, rules: Sequence[str], blobs: Blobs, panels: list[Panel], notes: list[str], *,
+    key: str,
+) -> dict[str, Any]:  # fmt: skip
+    predictions = run.predictions("test")
+    rows = pd.Index(predictions.ids).get_indexer(one.ids)
+    tested = rows >= 0
+    if not tested.all() and (split := frames.split_words(run)) != frames.ORIGINAL:
+        notes.append(
+            f"{one.words}, {label}: tested on its own split ({split}), which has {tested.sum():,} of the "
+            f"{len(tested):,} samples shown; its tables and curves are of all its test samples"
+        )
+    elif not tested.all():
+        notes.append(
+            f"{one.words}, {label}: {(~tested).sum():,} of the samples shown are not in its test split; the "
+            "features have changed since: run probe again"
+        )
+    linked = bool(tested.any())
+    entry: dict[str, Any] = {"label": label, "rules": [], "scores": None}
+    entry["curves"] = blobs.add(threshold_curves(run, predictions))
+    entry["tested"] = None if tested.all() else blobs.add(tested.astype(np.uint8))
+    if linked and blobs.bytes + one.labels.size <= MOST_BYTES:
+        entry["scores"] = blobs.add(np.round(predictions.scores[rows] * 255).astype(np.uint8))
+    elif linked:
+        notes.append(
+            f"{one.words}, {label}: scores of individual samples are omitted, because the page would become too large"
+        )
+    for rule in rules if run.multilabel else ("half",):
+        decided = pooling.judge(run, predictions, rule).decided
+        values = run.record["per_class"][rule]
+        entry["rules"].append(
+            {
+                "words": frames.rule_words(rule, run.multilabel),
+                "panel": f"{key}-{rule}",
+                "thresholds": [value["threshold"] for value in values],
+                "decisions": blobs.add(np.packbits(decided[rows], axis=1)) if linked else None,
+            }
+        )
+        panels.append(_panel(run, one, rule, label, f"{key}-{rule}"))
+    return entry
 
 
 def threshold_curves(run: Run, predictions: Predictions) -> Float32[np.ndarray, "classes 3 101"]:

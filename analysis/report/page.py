@@ -60,27 +60,9 @@ def render(
     environment.filters["inline"] = lambda file: _inline(file.read_bytes(), "svg+xml")
     environment.filters["together"] = lambda files: together([file.relative_to(folder) for file in files])
     here = files("analysis.report")
-    datasets = []
-    for dataset in dict.fromkeys(features.dataset for features in found):
-        members = [features for features in found if features.dataset == dataset]
-        datasets.append(
-            {
-                "name": dataset,
-                "simulated": members[0].simulated,
-                "facts": dataset_facts(members),
-                "encoders": [encoder_facts(features) for features in members],
-                "warnings": list(dict.fromkeys(w for f in members for r in f.runs for w in r.record["warnings"])),
-                "sections": _sections(dataset, outputs),
-                "runs": sum(len(features.runs) for features in members),
-                "words": {features.encoder: features.words for features in members},
-                "commands": [line for features in members for line in commands(features, request.out)],
-                # --kind leaves runs out: what it hides is not missing
-                "missing": [] if request.kind else [gap for f in members for gap in missing(f, request.out)],
-            }
-        )
     return environment.get_template("page.html").render(
         mark=Markup(MARK),
-        datasets=datasets,
+        datasets=[_dataset(name, found, outputs, request) for name in dict.fromkeys(one.dataset for one in found)],
         answers=answers,
         ranking=ranking.RANK,
         compared=ranking.COMPARED,
@@ -100,6 +82,26 @@ def render(
         versions=[(package, version(package)) for package in PACKAGES],
         again=command,
     )
+
+
+def _dataset(
+    name: str, found: list[EncoderResults], outputs: list[tuple[str, Output]], request: ViewRequest
+) -> dict[str, Any]:
+    """What the page says of one dataset."""
+    members = [features for features in found if features.dataset == name]
+    return {
+        "name": name,
+        "simulated": members[0].simulated,
+        "facts": dataset_facts(members),
+        "encoders": [encoder_facts(features) for features in members],
+        "warnings": list(dict.fromkeys(w for f in members for r in f.runs for w in r.record["warnings"])),
+        "sections": _sections(name, outputs),
+        "runs": sum(len(features.runs) for features in members),
+        "words": {features.encoder: features.words for features in members},
+        "commands": [line for features in members for line in commands(features, request.out)],
+        # --kind leaves runs out: what it hides is not missing
+        "missing": [] if request.kind else [gap for f in members for gap in missing(f, request.out)],
+    }
 
 
 def _sections(dataset: str, outputs: Iterable[tuple[str, Output]]) -> list[dict[str, Any]]:

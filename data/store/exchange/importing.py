@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from data import paths
 from data.asked import current_command
@@ -20,7 +21,7 @@ from data.files import sha256_of_file
 from data.flags import ImportFlags
 from data.store.exchange.embeddings import Embeddings, open_embeddings
 from data.store.exchange.rasters import DIMENSIONS, open_rasters
-from data.store.exchange.rows import read_rows
+from data.store.exchange.rows import Rows, read_rows
 from data.store.identity import dataset_slug, encoder_slug, make_identity
 from data.store.writer import DEFAULT_PART_ROWS, FeatureWriter
 
@@ -69,19 +70,7 @@ def import_features(file: Path, flags: ImportFlags, out: Path) -> list[Path]:
             of_split = rows.splits == split
             if not of_split.any():
                 continue
-            dataset = _Imported(
-                name=flags.name,
-                variant=None,
-                split=split,
-                ids=[name for name, ours in zip(rows.ids, of_split, strict=True) if ours],
-                labels=rows.labels[of_split],
-                class_names=rows.class_names,
-                bands=(),
-                statistics={},
-                lonlat=None if rows.lonlat is None else rows.lonlat[of_split],
-                provenance={"imported": imported},
-            )
-            dataset.geometry = None if rows.geometry is None else rows.geometry[of_split]
+            dataset = _dataset(flags.name, split, rows, of_split, imported)
             identity = make_identity(dataset, encoder)
             folder = paths.feature_folder(out, dataset_slug(identity), encoder_slug(identity))
             size = {"rows": len(dataset), "dim": source.dim, "dtype": source.dtype, "part_rows": DEFAULT_PART_ROWS}
@@ -94,6 +83,24 @@ def import_features(file: Path, flags: ImportFlags, out: Path) -> list[Path]:
             for _, chosen, parts in sets:
                 parts.add(block[chosen[start : start + len(block)]])
         return [parts.writer.finish(dataset, environment) for dataset, _, parts in sets]
+
+
+def _dataset(name: str, split: str, rows: Rows, of_split: Bool[np.ndarray, " samples"], imported: dict) -> "_Imported":
+    """The rows of one split as a dataset without images."""
+    dataset = _Imported(
+        name=name,
+        variant=None,
+        split=split,
+        ids=[one for one, ours in zip(rows.ids, of_split, strict=True) if ours],
+        labels=rows.labels[of_split],
+        class_names=rows.class_names,
+        bands=(),
+        statistics={},
+        lonlat=None if rows.lonlat is None else rows.lonlat[of_split],
+        provenance={"imported": imported},
+    )
+    dataset.geometry = None if rows.geometry is None else rows.geometry[of_split]
+    return dataset
 
 
 def _encoder(name: str, source: Embeddings, digest: str) -> dict[str, Any]:
