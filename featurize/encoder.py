@@ -164,7 +164,10 @@ def build_encoder(name: str, dataset: EODataset, bands: str | None, request: Enc
     for field in SETTINGS:
         check_setting(name, field, getattr(request, field), getattr(card, field))
     if request.layer and not card.layers:
-        raise RequestError(f"--layer {request.layer}: {name} has no choice of layers; remove the flag")
+        having = ", ".join(other for other in MODELS.names() if MODELS.card(other).layers)
+        raise RequestError(
+            f"--layer {request.layer}: {name} has no choice of layers; remove the flag, or use one of {having}"
+        )
     if request.image_size is not None and request.image_size < 1:
         raise RequestError(f"--image-size {request.image_size}: must be at least 1")
     request = replace(request, inner=name.partition(":")[2])

@@ -35,8 +35,8 @@ class ModelFlags:
         image_size: Resize images to this side in pixels. Default: the model's input size, or the size of the images.
         pooling: How tokens are pooled into one embedding: cls, mean, max, std, gem, or several joined by +, such as
             cls+mean; see `featurize list`. Default: the model's.
-        layer: Layer whose tokens are pooled, such as -4 for the fourth from the end, or several to concatenate:
-            --layer=-4,-1. Default: the last.
+        layer: Layer whose tokens are pooled, for transformers, such as -4 for the fourth from the end, or several to
+            concatenate: --layer=-4,-1. Default: the last.
         normalize: How band values are scaled: zscore, stretch, imagenet, reflectance, ssl4eo, satlas or none;
             `featurize list` shows which a model supports. Default: as in the model's training, else zscore.
         normalize_like: Feature file, or folder of them, whose means and standard deviations scale the bands in place of

@@ -1,6 +1,8 @@
 """What models that turn patches into tokens share: pooling, patch sizes, embeddings made for one set of bands."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from functools import partial
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -10,15 +12,15 @@ from torch import Tensor, nn
 
 from data.bands import Band
 from data.errors import RequestError
-from featurize.encoder import EncoderRequest
+from featurize.encoder import TOKEN_POOLINGS, EncoderRequest, FrozenModel
+from featurize.shapes import Embeddings, Images, Lonlat
 
+Tokens = Float[Tensor, "batch tokens _"]
 GEM_POWER = 3.0
 OPTICAL_UM = (0.3, 3.0)  # pretraining saw optical bands of 0.4 to 2.5; far beyond, generated weights extrapolate
 
 
-def pool_tokens(
-    tokens: Float[Tensor, "batch tokens width"], pooling: str, *, prefix: int = 1
-) -> Float[Tensor, "batch dim"]:
+def pool_tokens(tokens: Tokens, pooling: str, *, prefix: int = 1, norm: nn.Module | None = None) -> Embeddings:
     """One embedding per image.
 
     Args:
@@ -26,6 +28,7 @@ def pool_tokens(
         pooling: ``cls`` (the first token), ``mean``, ``max``, ``std`` or ``gem`` (of the patch tokens), or several
             joined by ``+``, whose embeddings are concatenated.
         prefix: tokens before those of the patches: the class token and registers.
+        norm: layer norm of each pooling's result.
     """
     patches = tokens[:, prefix:]
     parts = []
@@ -43,6 +46,7 @@ def pool_tokens(
         else:
             # generalized mean with power 3 of positive values (Radenovic et al. 2018, arXiv:1711.02512, equation 3)
             parts.append(patches.float().clamp_min(1e-6).pow(GEM_POWER).mean(dim=1).pow(1 / GEM_POWER))
+    parts = [norm(part) for part in parts] if norm else parts
     return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
@@ -73,6 +77,78 @@ def chosen_layers(name: str, layer: str | None, depth: int) -> tuple[int, ...]:
     if not all(1 <= number <= depth for number in found) or len(set(found)) < len(found):
         raise RequestError(f"--layer {layer}: {name} has layers 1 to {depth}, or -1 to -{depth}; name each once")
     return found
+
+
+class TokenModel(FrozenModel):
+    """A model whose embedding is pooled from its tokens: those after the last block, or after those of ``--layer``.
+
+    A model's file names the blocks and implements `run`. Tokens of inner blocks are noted while the model runs, and
+    pass through its final norm as the last ones do.
+
+    Args:
+        request: the complete request.
+        width: of a token.
+        blocks: of the model, in order; each returns tokens (B, T, D), or a grid (B, H, W, D).
+        norm: the model's layer norm after the last block.
+        prefix: tokens before those of the patches.
+        pooled_norm: the layer norm of models that pool first; every pooling's part goes through it.
+        own: the pooling that `run` makes itself, of the last layer. Where it is not one of tokens (``gap``), `run`
+            returns tokens for the others.
+        residual: whether a block returns only what it adds to its input.
+        about: for `FrozenModel`; ``dim`` where it is not that of the pooled tokens.
+    """
+
+    def __init__(
+        self,
+        request: EncoderRequest,
+        *,
+        width: int,
+        blocks: Sequence[nn.Module],
+        norm: nn.Module | None = None,
+        prefix: int = 1,
+        pooled_norm: nn.Module | None = None,
+        own: str | None = None,
+        residual: bool = False,
+        **about: Any,
+    ) -> None:
+        name = type(self).__module__.rpartition(".")[2] + (request.inner and f":{request.inner}")
+        layers = chosen_layers(name, request.layer, len(blocks))
+        if own and request.pooling == own and request.layer and own not in TOKEN_POOLINGS:
+            raise RequestError(f"--pooling {own}: {name} has it of the last layer only; with --layer use mean")
+        super().__init__(request, **{"dim": pooled_dim(width, request.pooling, layers=len(layers)), **about})
+        self.layers, self.prefix, self.residual = layers, prefix, residual
+        self.norms = (norm or nn.Identity(), pooled_norm or nn.Identity())  # in a tuple: they are the model's already
+        self.own = request.pooling == own and not request.layer
+        self.notes = bool(request.layer) or (own in TOKEN_POOLINGS and not self.own)
+        self.noted: dict[int, dict[int, Tensor]] = {}  # by thread, as several may embed at once, and by layer
+        for layer in layers if self.notes else ():
+            blocks[layer - 1].register_forward_hook(partial(self._note, layer))
+
+    def _note(self, layer: int, block: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self.noted.setdefault(get_ident(), {})[layer] = output + inputs[0] if self.residual else output
+
+    def run(self, images: Images, lonlat: Lonlat | None) -> Tensor:
+        """Tokens after the last layer, or the embedding by a model's `own` pooling."""
+        raise NotImplementedError
+
+    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
+        """See `FrozenModel.embed`."""
+        found = self.run(images, lonlat)
+        return found if self.own else self.pooled(self.chosen(found))
+
+    def chosen(self, last: Tensor) -> list[Tensor]:
+        """Tokens of the chosen layers, once the model has run in this thread and returned the last ones."""
+        if not self.notes:
+            return [last]
+        noted = self.noted.pop(get_ident())
+        return [self.norms[0](noted[layer]).flatten(1, -2) for layer in self.layers]
+
+    def pooled(self, tokens: Sequence[Tokens]) -> Embeddings:
+        """Pool the tokens of each chosen layer."""
+        pooling = self.request.pooling
+        if pooling == "patches":
+            tokens = [torch.cat(list(tokens), dim=2)]
+        return torch.cat([pool_tokens(one, pooling, prefix=self.prefix, norm=self.norms[1]) for one in tokens], dim=1)
 
 
 def check_patch_size(name: str, size: int | None, patch: int, *, example: int = 224) -> None:

@@ -1,13 +1,23 @@
-"""Poolings worked out by hand, and layers of DINOv2 and DINOv3 equal to those of a shallower model."""
+"""Poolings worked out by hand, and layers of every family equal to those of a model cut after them."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial, reduce
 
 import pytest
+import timm
 import torch
+import transformers as tf
 from pixels import PixelDataset
-from transformers import Dinov2Model, DINOv3ViTModel
+from torchgeo.models.copernicusfm import CopernicusFM
+from torchgeo.models.croma import CROMA
+from torchgeo.models.dofa import DOFA
+from torchgeo.models.panopticon import Panopticon
+from torchgeo.models.scale_mae import ScaleMAE
 
 from data.errors import RequestError
 from featurize.encoder import EncoderRequest, build_encoder
-from featurize.models import dinov2, dinov3
+from featurize.models import copernicusfm, croma, dinov2, dinov3, dofa, panopticon, scalemae, softcon
 from featurize.tokens import chosen_layers, pool_tokens, pooled_dim
 
 # Two images of a class token, a register and the patches (1, 3) and (-2, 2) in one dimension.
@@ -47,43 +57,119 @@ def test_wrong_layers_are_refused(layer):
 DATASET = PixelDataset(rows=8)
 
 
-def build(name, **settings):
+def build(name, *, bands=None, **settings):
     request = EncoderRequest((), DATASET.statistics, lambda: DATASET, **{"weights": "random", **settings})
-    return build_encoder(name, DATASET, None, request)
+    return build_encoder(name, DATASET, bands, request)
 
 
-def shallower(kind, config, deep, layers):
-    """A model of the first layers of another, with its embeddings and final layer norm."""
-    model = kind(config)
-    state = {key: value for key, value in deep.state_dict().items() if key in model.state_dict()}
-    model.load_state_dict(state)
-    assert model.config.num_hidden_layers == layers
-    return model.eval()
-
-
-CASES = {
-    "dinov2": (dinov2, Dinov2Model, 56),
-    "dinov3": (dinov3, DINOv3ViTModel, 64),
+TINY = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+NARROW = {"embed_dim": 96, "depth": 3, "num_heads": 3}
+WHOLE = "VV,VH,B02,B03,B04,B05,B06,B07,B08,B8A,B11,B12"
+# Where each model has its list of blocks, and settings to be quick.
+BLOCKS = {
+    "copernicusfm": ("model.blocks", {"image_size": 32, "bands": "rgb"}),
+    "croma sar": ("model.s1_encoder.transformer.layers", {"image_size": 16, "bands": "s1"}),
+    "croma joint": ("model.joint_encoder.layers", {"image_size": 16, "bands": "s1s2"}),
+    "dinov2": ("model.encoder.layer", {"image_size": 28}),
+    "dinov2 registers": ("model.encoder.layer", {"image_size": 28, "variant": "small-registers"}),
+    "dinov3": ("model.model.layer", {"image_size": 32}),
+    "dofa": ("model.blocks", {"bands": "s1"}),
+    "galileo": ("model.blocks", {"image_size": 16, "variant": "nano", "bands": WHOLE}),
+    "hf:clip": ("model.vision_model.encoder.layers", {}),
+    "hf:vit": ("model.layers", {}),
+    "olmoearth": ("encoder.blocks", {"image_size": 16, "variant": "nano"}),
+    "panopticon": ("model.blocks", {"image_size": 28, "bands": "rgb"}),
+    "presto": ("encoder.blocks", {"image_size": 2}),
+    "scalemae": ("model.blocks", {"image_size": 32, "variant": "base"}),
+    "softcon": ("model.blocks", {"variant": "small-s1"}),
+    "timm:test_vit": ("model.blocks", {}),
+    "timm:test_vit4": ("model.blocks", {}),
 }
+LONLAT = torch.tensor([[8.5, 47.4], [-70.0, -33.0]])
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """Every family narrow and of few blocks; returns the name to build one by."""
+    narrow_dofa = partial(DOFA, img_size=224, patch_size=16, **NARROW)
+    monkeypatch.setitem(dofa.MAKE, "small", narrow_dofa)
+    monkeypatch.setattr(copernicusfm, "copernicusfm_base", partial(CopernicusFM, **NARROW))
+    monkeypatch.setattr(scalemae, "base_patch16", partial(ScaleMAE, patch_size=16, **NARROW))
+    monkeypatch.setitem(softcon.SIZES, "small", "test_vit")
+    monkeypatch.setitem(croma.MODELS, "base", (partial(CROMA, encoder_dim=64, encoder_depth=4, num_heads=16), ""))
+    make, narrow = timm.create_model, {**NARROW, "embed_dim": 64, "num_heads": 16}
+    dinov2s = {"vit_base_patch14_dinov2": narrow}  # Panopticon's
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: make(name, **options | dinov2s.get(name, {})))
+    monkeypatch.setattr(panopticon, "Panopticon", partial(Panopticon, attn_dim=64, embed_dim=64))
+    for module in (dinov2, dinov3):
+        monkeypatch.setitem(module.SIZES, "small", TINY)
+    pictures = {**TINY, "intermediate_size": 64, "image_size": 32, "patch_size": 8}
+    text = {**TINY, "intermediate_size": 64, "vocab_size": 50}
+    tf.ViTConfig(**pictures).save_pretrained(tmp_path / "vit")
+    tf.CLIPConfig(text_config=text, vision_config=pictures, projection_dim=16).save_pretrained(tmp_path / "clip")
+
+    def name_of(case):
+        name = case.partition(" ")[0]
+        return name.replace("hf:", f"hf:{tmp_path}/")
+
+    return name_of
+
+
+@pytest.mark.parametrize("case", BLOCKS)
 @torch.inference_mode()
-def test_an_inner_layer_is_the_last_one_of_a_shallower_model(name, monkeypatch):
-    module, kind, side = CASES[name]
-    monkeypatch.setitem(module.SIZES["small"], "num_hidden_layers", 3)
-    images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-    settings = {"variant": "small", "image_size": side, "pooling": "cls+max"}
-    whole = build(name, layer="-2,-1", **settings)
-    monkeypatch.setitem(module.SIZES["small"], "num_hidden_layers", 2)
-    two = shallower(kind, module.architecture("small").config, whole.model, 2)
-    monkeypatch.setitem(module.SIZES["small"], "num_hidden_layers", 3)
-    prefix = 1 + getattr(two.config, "num_register_tokens", 0)
-    inner = pool_tokens(two(pixel_values=images).last_hidden_state, "cls+max", prefix=prefix)
-    last = build(name, **settings).embed(images, None)
-    torch.testing.assert_close(whole.embed(images, None), torch.cat((inner, last), dim=1), atol=1e-5, rtol=1e-5)
-    assert whole.dim == 4 * 384
-    assert whole.identity("fp32")["layer"] == "-2,-1" and "layer" not in build(name, **settings).identity("fp32")
+def test_an_inner_layer_is_the_last_one_of_a_model_cut_after_it(case, small):
+    path, settings = BLOCKS[case]
+    usual = {"pooling": "mean", **({"normalize": "imagenet"} if "hf" in case else {})}
+    usual |= {"variant": "small"} if case.split()[0] in ("dinov2", "dinov3", "dofa") else {}
+    settings = usual | settings
+    plain, several = build(small(case), **settings), build(small(case), layer="1,-1", **settings)
+    for encoder in (plain, several):
+        generator = torch.Generator().manual_seed(1)
+        for parameter in encoder.parameters():  # initial layer scales hide what a block does
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    side = settings.get("image_size") or plain.request.image_size or 32
+    images = torch.randn(2, len(plain.request.bands), side, side, generator=torch.Generator().manual_seed(0))
+    last, found = plain.embed(images, LONLAT), several.embed(images, LONLAT)
+    *parents, name = path.split(".")
+    owner = reduce(getattr, parents, plain)
+    setattr(owner, name, getattr(owner, name)[:1])
+    first = plain.embed(images, LONLAT)
+    assert (first - last).abs().max() > 1e-3, "the test could not fail"
+    torch.testing.assert_close(found, torch.cat((first, last), dim=1), atol=1e-5, rtol=1e-5)
+    assert found.shape[1] == several.dim == 2 * plain.dim
+    assert several.identity("fp32") == plain.identity("fp32") | {"layer": "1,-1"}
+
+
+@torch.inference_mode()
+def test_threads_do_not_mix_the_layers_of_their_images():
+    encoder = build("galileo", variant="nano", image_size=16, layer="-2,-1", bands=WHOLE)
+    images = torch.randn(8, 1, 12, 16, 16, generator=torch.Generator().manual_seed(0))
+    with ThreadPoolExecutor(4) as pool:
+        torch.testing.assert_close(list(pool.map(encoder, images)), [encoder(image) for image in images])
+
+
+@torch.inference_mode()
+def test_patches_have_the_layers_one_after_another():
+    encoder = build("galileo", variant="nano", image_size=16, layer="-2,-1", bands=WHOLE)
+    images = torch.randn(2, 12, 16, 16, generator=torch.Generator().manual_seed(0))
+    mean = encoder(images)
+    encoder.request = replace(encoder.request, pooling="patches")
+    torch.testing.assert_close(encoder(images).unflatten(1, (4, encoder.dim)).mean(dim=1), mean)
+
+
+@pytest.mark.parametrize("name", ["croma", "galileo", "olmoearth", "presto", "swin", "tessera", "timm:test_convnext"])
+def test_without_a_class_token_there_is_no_cls(name):
+    with pytest.raises(RequestError, match="--pooling cls: "):
+        build(name, pooling="cls")
+
+
+def test_a_pooling_or_kind_of_model_without_layers_says_so(small):
+    with pytest.raises(RequestError, match="--pooling gap: croma has it of the last layer only"):
+        build("croma", bands="s1", image_size=16, pooling="gap", layer="-1")
+    with pytest.raises(RequestError, match="--layer -1: timm's test_resnet is no transformer"):
+        build("timm:test_resnet", layer="-1")
+    with pytest.raises(RequestError, match="--layer 9: hf:.*vit has layers 1 to 3"):
+        build(small("hf:vit"), layer="9", normalize="imagenet")
 
 
 def test_a_model_without_layers_to_choose_says_so():

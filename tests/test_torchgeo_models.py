@@ -123,10 +123,13 @@ def test_dofa_is_torchgeos_forward_features(variant, tmp_path, monkeypatch):
 def test_dofa_is_torchgeos_forward_features_for_the_bands_it_was_built_with(bands, small_dofa):
     """The other test swaps bands in one large model; here each set is built from the file, as a command does."""
     file, theirs = small_dofa
-    encoder = build("dofa", variant="small", bands=bands, weights=str(file))
-    images = noise(1, COUNTS[bands], 224)
+    encoder = build("dofa", variant="small", bands=bands, pooling="mean+cls", weights=str(file))
+    images, wanted = noise(1, COUNTS[bands], 224), []
+    theirs.norm = theirs.fc_norm
     with torch.inference_mode():
-        difference = encoder.embed(images, None) - theirs.forward_features(images, dofa_waves(bands))
+        for theirs.global_pool in (True, False):  # else the class token
+            wanted.append(theirs.forward_features(images, dofa_waves(bands)))
+        difference = encoder.embed(images, None) - torch.cat(wanted, dim=1)
     assert difference.abs().max() < 1e-4
 
 

@@ -13,21 +13,22 @@ from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.shapes import Embeddings, Images, Lonlat
-from featurize.tokens import StaticEmbedding, check_patch_size
+from featurize.tokens import StaticEmbedding, TokenModel, check_patch_size
 from featurize.weights import load_weights, random_module
 
 CARD = ModelCard(
-    pooling=("mean",),
+    pooling=("mean", "cls", "cls+mean", "max", "std", "gem", "mean+std"),
     normalize=("zscore", "none"),
     weights=("pretrained", "random", "PATH"),
     image_size=224,
     default_bands=("s2-13", "s2-12", "rgb", "s1"),
     sizes="multiples of 16",
-    dim="768",
+    dim="768; twice that for cls+mean",
     bands="any of Sentinel-1, Sentinel-2 or RGB; locations are used where the dataset has them",
     files="torchgeo/copernicus-fm: CopernicusFM_ViT_base_varlang-085350e4.pth",
     licence="CC-BY-4.0",
     citation="Wang et al. 2025, arXiv:2503.11849",
+    layers=True,
 )
 
 PATCH = 16
@@ -59,8 +60,8 @@ def numbers_nm(band: Band) -> tuple[float, float]:
     return NUMBERS_NM[band.name]
 
 
-class CopernicusFMEncoder(FrozenModel):
-    """torchgeo's Copernicus-FM; the mean of its patch tokens through `fc_norm`."""
+class CopernicusFMEncoder(TokenModel):
+    """torchgeo's Copernicus-FM; its tokens are pooled, by the mean in training, and then go through `fc_norm`."""
 
     def __init__(self, request: EncoderRequest) -> None:
         numbers = [numbers_nm(band) for band in request.bands]
@@ -74,7 +75,10 @@ class CopernicusFMEncoder(FrozenModel):
         area = AREA_KM2 if all(band.gsd_m for band in request.bands) else None
         super().__init__(
             request,
-            dim=model.fc_norm.normalized_shape[0],
+            width=model.fc_norm.normalized_shape[0],
+            blocks=model.blocks,
+            pooled_norm=model.fc_norm,
+            own="mean",
             weights=weights,
             settings={
                 "copernicusfm_numbers_nm": [list(pair) for pair in numbers],
@@ -105,7 +109,8 @@ class CopernicusFMEncoder(FrozenModel):
         return features
 
     def _embed(self, images: Tensor, metadata: Tensor) -> Tensor:
-        return self.model.forward_features(images, metadata, wavelengths=[], bandwidths=[])
+        found = self.model.forward_features(images, metadata, wavelengths=[], bandwidths=[])
+        return found if self.own else self.pooled(self.chosen(found))
 
 
 def encoded(embedding: DynamicPatchEmbed, numbers: list[tuple[float, float]]) -> Float[Tensor, "bands _"]:

@@ -9,7 +9,7 @@ from data.bands import BAND_SETS, require_bands
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.shapes import Embeddings, Images, Lonlat
-from featurize.tokens import check_patch_size, pool_tokens, pooled_dim
+from featurize.tokens import TokenModel, Tokens, check_patch_size
 from featurize.weights import load_weights, random_module
 
 CARD = ModelCard(
@@ -25,6 +25,7 @@ CARD = ModelCard(
     files="torchgeo/croma: CROMA_base-0238d814.pt, CROMA_large-921e69ad.pt",
     licence="CC-BY-4.0 (weights), MIT (torchgeo)",
     citation="Fuller et al. 2023, arXiv:2311.00566",
+    layers=True,
 )
 
 # Trained on 120 x 120 pixels of 10 m of SSL4EO-S12, in patches of 8.
@@ -41,6 +42,11 @@ PARTS = {
 }
 
 
+def defaults(request: EncoderRequest) -> dict[str, Any]:
+    """The model's own summary is of its last layer."""
+    return {"pooling": "mean"} if request.layer else {}
+
+
 def build(request: EncoderRequest) -> FrozenModel:
     """See the module. ``--pooling gap`` is the model's own summary, ``mean`` the mean of its tokens.
 
@@ -54,7 +60,7 @@ def build(request: EncoderRequest) -> FrozenModel:
     return CROMAEncoder(request, kind)
 
 
-class CROMAEncoder(FrozenModel):
+class CROMAEncoder(TokenModel):
     """torchgeo's CROMA with the parts that the bands need: ``sar``, ``optical`` or ``joint``."""
 
     def __init__(self, request: EncoderRequest, kind: str) -> None:
@@ -63,21 +69,25 @@ class CROMAEncoder(FrozenModel):
         model: Any = random_module(lambda: make(modalities=modalities, image_size=request.image_size))
         parts = nn.ModuleDict({name: getattr(model, name) for name in PARTS[kind]})
         others = tuple(f"{name}." for name in PARTS["joint"] if name not in PARTS[kind])
+        last = getattr(model, PARTS[kind][-1 if kind == "joint" else 0])
+        stack = last if kind == "joint" else last.transformer
         super().__init__(
             request,
-            dim=pooled_dim(model.encoder_dim, request.pooling),
+            width=model.encoder_dim,
+            blocks=[parts_of_block[-1] for parts_of_block in stack.layers],
+            residual=True,
+            norm=stack.norm_out,
+            prefix=0,
+            own="gap",
             weights=load_weights(parts, request.weights, hub_name=url, unused=others),
         )
         self.model, self.kind = model, kind
 
-    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
-        """See `FrozenModel.embed`."""
+    def run(self, images: Images, lonlat: Lonlat | None) -> Embeddings | Tokens:
+        """See `TokenModel.run`."""
         inputs = {
             "sar": {"x_sar": images},
             "optical": {"x_optical": images},
             "joint": {"x_sar": images[:, :2], "x_optical": images[:, 2:]},
         }[self.kind]
-        found = self.model(**inputs)
-        if self.request.pooling == "gap":
-            return found[f"{self.kind}_GAP"]
-        return pool_tokens(found[f"{self.kind}_encodings"], self.request.pooling, prefix=0)
+        return self.model(**inputs)[f"{self.kind}_{'GAP' if self.own else 'encodings'}"]

@@ -1,21 +1,17 @@
 """DINOv2: self-supervised vision transformer for natural images (transformers)."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
 from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
 from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
-from featurize.shapes import Embeddings, Images, Lonlat
-from featurize.tokens import check_patch_size, chosen_layers, pool_tokens, pooled_dim
+from featurize.shapes import Images, Lonlat
+from featurize.tokens import TokenModel, Tokens, check_patch_size
 from featurize.weights import Weights, hub_state, load_transformers, made_with_weights
 
 CARD = ModelCard(
@@ -48,7 +44,6 @@ PATCH = 14
 # Its classifier reads the class token and the mean of the patch tokens; the features are what it reads.
 ONE_LAYER = "base-imagenet1k-1-layer"
 HEAD = ("classifier.",)
-Tokens = Float[Tensor, "batch tokens dim"]
 
 
 @dataclass(frozen=True)
@@ -82,33 +77,26 @@ def build(request: EncoderRequest) -> FrozenModel:
     return DINOv2Encoder(request)
 
 
-class DINOv2Encoder(FrozenModel):
+class DINOv2Encoder(TokenModel):
     """transformers' model after its final layer norm; position embeddings are interpolated to the size."""
 
     has_patches = True
 
     def __init__(self, request: EncoderRequest) -> None:
         model, weights = load_model(architecture(request.variant), request.weights)
-        layers = chosen_layers("dinov2", request.layer, model.config.num_hidden_layers)
         super().__init__(
             request,
-            dim=pooled_dim(model.config.hidden_size, request.pooling, layers=len(layers)),
+            width=model.config.hidden_size,
+            blocks=model.encoder.layer,
+            norm=model.layernorm,
+            prefix=1 + getattr(model.config, "num_register_tokens", 0),  # registers lie before the patches
             weights=weights,
         )
-        self.model, self.layers = model, layers
-        self.registers: int = getattr(model.config, "num_register_tokens", 0)
+        self.model = model
 
-    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
-        """See `FrozenModel.embed`; registers, which lie between the class token and the patches, are left out."""
-        tokens = layer_tokens(self.model, self.model.layernorm, images, self.layers)
-        return torch.cat([pool_tokens(one, self.request.pooling, prefix=1 + self.registers) for one in tokens], dim=1)
-
-
-def layer_tokens(model: Any, norm: Any, images: Images, layers: Sequence[int]) -> list[Tokens]:
-    """Tokens after some layers of a model of transformers and its final layer norm; layers count from 1."""
-    depth = model.config.num_hidden_layers
-    output = model(pixel_values=images, output_hidden_states=True if set(layers) != {depth} else None)
-    return [output.last_hidden_state if layer == depth else norm(output.hidden_states[layer]) for layer in layers]
+    def run(self, images: Images, lonlat: Lonlat | None) -> Tokens:
+        """See `TokenModel.run`."""
+        return self.model(pixel_values=images).last_hidden_state
 
 
 def load_model(wanted: Architecture, weights: str) -> tuple[Any, Weights]:

@@ -2,16 +2,15 @@
 
 from typing import Any
 
-import torch
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
-from featurize.models.dinov2 import Architecture, layer_tokens, load_model
+from featurize.models.dinov2 import Architecture, load_model
 from featurize.normalization import picture_normalization
-from featurize.shapes import Embeddings, Images, Lonlat
-from featurize.tokens import check_patch_size, chosen_layers, pool_tokens, pooled_dim
+from featurize.shapes import Images, Lonlat
+from featurize.tokens import TokenModel, Tokens, check_patch_size
 
 CARD = ModelCard(
     variant=("base", "small", "small-plus", "large", "huge-plus", "7b", "large-sat", "7b-sat"),
@@ -78,7 +77,7 @@ def build(request: EncoderRequest) -> FrozenModel:
     return DINOv3Encoder(request)
 
 
-class DINOv3Encoder(FrozenModel):
+class DINOv3Encoder(TokenModel):
     """transformers' model after its final layer norm; positions are rotary, so that any size fits."""
 
     def __init__(self, request: EncoderRequest) -> None:
@@ -93,16 +92,17 @@ class DINOv3Encoder(FrozenModel):
                 f"{wanted.repository}, then run hf auth login"
             ) from error
         satellite = request.normalize == "sat493m"
-        layers = chosen_layers("dinov3", request.layer, model.config.num_hidden_layers)
         super().__init__(
             request,
-            dim=pooled_dim(model.config.hidden_size, request.pooling, layers=len(layers)),
+            width=model.config.hidden_size,
+            blocks=model.model.layer,
+            norm=model.norm,
+            prefix=1 + REGISTERS,
             normalization=picture_normalization("sat493m", request.bands, SAT493M) if satellite else None,
             weights=weights,
         )
-        self.model, self.layers = model, layers
+        self.model = model
 
-    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
-        """See `FrozenModel.embed`; registers, which lie between the class token and the patches, are left out."""
-        tokens, prefix = layer_tokens(self.model, self.model.norm, images, self.layers), 1 + REGISTERS
-        return torch.cat([pool_tokens(one, self.request.pooling, prefix=prefix) for one in tokens], dim=1)
+    def run(self, images: Images, lonlat: Lonlat | None) -> Tokens:
+        """See `TokenModel.run`."""
+        return self.model(pixel_values=images).last_hidden_state

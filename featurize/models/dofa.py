@@ -20,22 +20,23 @@ from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.shapes import Embeddings, Images, Lonlat
-from featurize.tokens import StaticEmbedding, check_published, optical_wavelength_um
+from featurize.tokens import StaticEmbedding, TokenModel, check_published, optical_wavelength_um
 from featurize.weights import load_weights, random_module
 
 CARD = ModelCard(
     variant=("base", "large", "small", "huge"),
-    pooling=("mean",),
+    pooling=("mean", "cls", "cls+mean", "max", "std", "gem", "mean+std"),
     normalize=("zscore", "satlas", "none"),
     weights=("pretrained", "random", "PATH"),
     image_size=224,
     default_bands=("s2-9", "rgb", "s1"),
     sizes="no other",
-    dim="768 (base), 1024 (large), 384 (small), 1280 (huge)",
+    dim="768 (base), 1024 (large), 384 (small), 1280 (huge); twice that for cls+mean",
     bands="any Sentinel-1, Sentinel-2 or RGB bands, and others with a wavelength of 0.3 to 3 micrometres",
     files="torchgeo/dofa: dofa_base_patch16_224-a0275954.pth, dofa_large_patch16_224-0ff904d3.pth",
     licence="CC-BY-4.0 (weights), MIT (torchgeo)",
     citation="Xiong et al. 2024, arXiv:2403.15356",
+    layers=True,
 )
 
 # No weights are published for small and huge.
@@ -67,12 +68,12 @@ def training_wavelength_um(band: Band) -> float:
     return SENTINEL1_WAVELENGTH_UM if band.sensor == "S1" else optical_wavelength_um("dofa", band)
 
 
-class DOFAEncoder(FrozenModel):
-    """torchgeo's DOFA; the mean of its patch tokens through `fc_norm`."""
+class DOFAEncoder(TokenModel):
+    """torchgeo's DOFA; its tokens are pooled, by the mean in training, and then go through `fc_norm`."""
 
     def __init__(self, request: EncoderRequest) -> None:
         wavelengths_um = [training_wavelength_um(band) for band in request.bands]
-        model = random_module(lambda: MAKE[request.variant](num_classes=0))
+        model: Any = random_module(lambda: MAKE[request.variant](num_classes=0))
         weights = load_weights(
             model,
             request.weights,
@@ -82,16 +83,19 @@ class DOFAEncoder(FrozenModel):
         )
         super().__init__(
             request,
-            dim=int(model.embed_dim),  # type: ignore[arg-type]
+            width=model.embed_dim,
+            blocks=model.blocks,
+            pooled_norm=model.fc_norm,
+            own="mean",
             weights=weights,
             settings={"dofa_wavelengths_um": wavelengths_um},
         )
-        model.patch_embed = DOFAStaticEmbedding(model.patch_embed, wavelengths_um)  # type: ignore[arg-type]
+        model.patch_embed = DOFAStaticEmbedding(model.patch_embed, wavelengths_um)
         self.model = model
 
-    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
-        """See `FrozenModel.embed`."""
-        return self.model.forward_features(images, [])  # type: ignore[operator]
+    def run(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
+        """See `TokenModel.run`."""
+        return self.model.forward_features(images, [])
 
 
 class DOFAStaticEmbedding(StaticEmbedding):

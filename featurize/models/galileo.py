@@ -15,7 +15,7 @@ from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.normalization import Normalization, stretched
 from featurize.shapes import Embeddings, Images, Lonlat
-from featurize.tokens import ndvi, pool_tokens, pooled_dim
+from featurize.tokens import TokenModel, Tokens, ndvi
 from featurize.weights import hub_file, load_weights, random_module, read_state
 
 CARD = ModelCard(
@@ -31,6 +31,7 @@ CARD = ModelCard(
     licence="MIT",
     citation="Tseng et al. 2025, Galileo: Learning Global & Local Features of Many Remote Sensing Modalities, "
     "arXiv:2502.09356",
+    layers=True,
 )
 
 REPOSITORY = "nasaharvest/galileo"
@@ -79,14 +80,14 @@ def scaling(bands: Sequence[Band]) -> Normalization:
     return stretched("galileo", bands, [STATISTICS[band.name] for band in bands], clip=False)
 
 
-class GalileoEncoder(FrozenModel):
+class GalileoEncoder(TokenModel):
     """Tokens of all groups and patches after the last layer norm, pooled."""
 
     has_patches = True
 
     def __init__(self, request: EncoderRequest) -> None:
         variant = str(request.variant)
-        model = random_module(lambda: Galileo(*SIZES[variant]))
+        model: Any = random_module(lambda: Galileo(*SIZES[variant]))
         name = f"models/{variant}/encoder.pt"
         weights = load_weights(
             model,
@@ -97,13 +98,16 @@ class GalileoEncoder(FrozenModel):
         )
         super().__init__(
             request,
-            dim=pooled_dim(SIZES[variant][0], request.pooling),
+            width=SIZES[variant][0],
+            blocks=model.blocks,
+            norm=model.norm,
+            prefix=0,
             normalization=scaling(request.bands),
             weights=weights,
             dtype="float32",
             settings={"month": MONTH, "gsd_m": GSD_M},
         )
-        self.model: Any = model
+        self.model = model
         names = [band.name for band in request.bands]
         self.groups = {
             group: [names.index(name) for name in members]
@@ -112,18 +116,22 @@ class GalileoEncoder(FrozenModel):
         }
         self.ndvi_of = (names.index("B08"), names.index("B04")) if {"B08", "B04"} <= set(names) else None
 
-    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
-        """See `FrozenModel.embed`."""
+    def run(self, images: Images, lonlat: Lonlat | None) -> Tokens:
+        """See `TokenModel.run`."""
         height, width = images.shape[-2:]
         if height != width:
             raise RequestError(f"galileo takes square images, not {height} x {width}; give --image-size")
         groups = {group: images[:, channels] for group, channels in self.groups.items()}
         if self.ndvi_of:
             groups["NDVI"] = self.ndvi(images)
-        tokens = self.model(groups, patch_size(height))
+        return self.model(groups, patch_size(height))
+
+    def pooled(self, tokens: Sequence[Tokens]) -> Embeddings:
+        """See `TokenModel.pooled`; a patch has a token of each group."""
         if self.request.pooling == "patches":
-            tokens = tokens.unflatten(1, (len(groups), -1)).mean(dim=1)
-        return pool_tokens(tokens, self.request.pooling, prefix=0)
+            groups = len(self.groups) + bool(self.ndvi_of)
+            tokens = [one.unflatten(1, (groups, -1)).mean(dim=1) for one in tokens]
+        return super().pooled(tokens)
 
     def ndvi(self, images: Images) -> Float[Tensor, "batch 1 height width"]:
         """(B08 - B04) / (B08 + B04) of the digital numbers behind scaled images."""

@@ -18,7 +18,7 @@ from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_order, is_rgb
 from featurize.normalization import picture_normalization
 from featurize.shapes import Embeddings, Images, Lonlat
-from featurize.tokens import pool_tokens
+from featurize.tokens import chosen_layers, pool_tokens
 from featurize.weights import (
     NotOnHub,
     Weights,
@@ -42,6 +42,7 @@ CARD = ModelCard(
     licence="the repository's own (transformers: Apache-2.0)",
     citation="Wolf et al. 2020, doi:10.18653/v1/2020.emnlp-demos.6, and the model's own paper",
     example="hf:facebook/dinov2-base",
+    layers=True,
 )
 
 CONFIG, PROCESSORS = "config.json", ("preprocessor_config.json", "processor_config.json")
@@ -82,6 +83,10 @@ class TransformersEncoder(FrozenModel):
         request = replace(request, image_size=request.image_size or side_of(pictures, config))
         model, weights = load_model(kind, config, request, source)
         options, prefix, sample = try_out(model.eval(), config, request)
+        layers, norm = stack_of(model, request, options) if request.layer else ((), None)
+        if layers:
+            options = {**options, "output_hidden_states": True}
+            sample.pop("pooled", None)  # of the last layer
         usual = "cls" if prefix else "pooled" if "pooled" in sample else "mean"
         request = replace(request, pooling=request.pooling or usual)
         if request.pooling not in sample:
@@ -91,18 +96,23 @@ class TransformersEncoder(FrozenModel):
             scaling = picture_normalization("own", request.bands, colours_of(pictures, source))
         super().__init__(
             request,
-            dim=sample[request.pooling].shape[1],
+            dim=sample[request.pooling].shape[1] * (len(layers) or 1),
             normalization=scaling,
             weights=weights,
             settings={"config": short_hash({k: v for k, v in described.items() if k not in NOT_DECISIVE}, 16)},
         )
         self.model, self.options, self.prefix = model, options, prefix
+        self.layers, self.norm = layers, norm
         self.name = f"hf:{source.resolve().name if isinstance(source, Path) else source}"
 
     def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """See `FrozenModel.embed`."""
-        wanted = self.request.pooling
-        return poolings(outputs(self.model, images, self.options), self.prefix, only=wanted)[wanted]
+        wanted, output = self.request.pooling, outputs(self.model, images, self.options)
+        if not self.layers:
+            return poolings(output, self.prefix, only=wanted)[wanted]
+        chosen = [output.hidden_states[layer] for layer in self.layers]
+        tokens = [self.norm(one) if self.norm else one for one in chosen]
+        return torch.cat([pool_tokens(one, wanted, prefix=self.prefix) for one in tokens], dim=1)
 
 
 # ------------------------------------------------------------------------------------------ files
@@ -263,7 +273,7 @@ def try_out(model: Any, config: Any, request: EncoderRequest) -> tuple[dict[str,
     other_size = getattr(part, "image_size", side) not in (side, [side, side], (side, side))
     resizes = other_size and "interpolate_pos_encoding" in inspect.signature(call).parameters
     options = {"interpolate_pos_encoding": True} if resizes else {}
-    noise = torch.randn(1, len(request.bands), side, side, generator=torch.Generator().manual_seed(0))
+    noise = noise_for(request)
     try:
         output, again = (outputs(model, noise, options) for _ in range(2))
         tokens = output.last_hidden_state
@@ -280,6 +290,31 @@ def try_out(model: Any, config: Any, request: EncoderRequest) -> tuple[dict[str,
             "choose another model"
         )
     return options, prefix, one
+
+
+def noise_for(request: EncoderRequest) -> Images:
+    """An image to try a model out on."""
+    side = request.image_size or 0
+    return torch.randn(1, len(request.bands), side, side, generator=torch.Generator().manual_seed(0))
+
+
+@torch.inference_mode()
+def stack_of(model: Any, request: EncoderRequest, options: Mapping[str, Any]) -> tuple[tuple[int, ...], Any]:
+    """The chosen layers, and the norm by which the model makes its last tokens of those after its last block, if any.
+
+    Raises:
+        RequestError: no such layer, or a model whose layers give tokens of several shapes.
+    """
+    calls = []
+    hooks = [m.register_forward_hook(lambda *call: calls.append(call)) for m in model.modules() if not [*m.children()]]
+    output = outputs(model, noise_for(request), {**options, "output_hidden_states": True})
+    for hook in hooks:
+        hook.remove()
+    last, states = output.last_hidden_state, list(output.hidden_states or ())
+    norms = [module for module, given, made in calls if made is last and given and states and given[0] is states[-1]]
+    if {one.shape for one in states} != {last.shape} or last.ndim != 3 or not (norms or last is states[-1]):
+        raise RequestError(f"--layer {request.layer}: hf:{request.inner} has no layers of one width; remove the flag")
+    return chosen_layers(f"hf:{request.inner}", request.layer, len(states) - 1), norms[0] if norms else None
 
 
 def count_prefix(tokens: int, side: int, patch: Any) -> int:

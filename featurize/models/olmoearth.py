@@ -16,20 +16,22 @@ from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.normalization import stretched
 from featurize.shapes import Embeddings, Images, Lonlat
+from featurize.tokens import TokenModel
 from featurize.weights import load_weights, random_module
 
 CARD = ModelCard(
     variant=("base", "nano", "tiny", "large"),
-    pooling=("mean",),
+    pooling=("mean", "max", "std", "gem", "mean+std"),
     normalize=("olmoearth", "zscore", "none"),
     weights=("pretrained", "random", "PATH"),
     default_bands=("s1s2", "s2-12", "s1"),
     sizes="the images' own; multiples of 8",
-    dim="768 (base), 128 (nano), 192 (tiny), 1024 (large)",
+    dim="768 (base), 128 (nano), 192 (tiny), 1024 (large); twice that for mean+std",
     bands="s1, s2-12, or both as s1s2; images of 8, 16, 24, ... pixels",
     files="allenai/OlmoEarth-v1-Base and -Nano, -Tiny, -Large: weights-....pth",
     licence="OlmoEarth Artifact License (weights), Apache-2.0 (code)",
     citation="Herzog et al. 2025, arXiv:2511.13655",
+    layers=True,
 )
 
 # Patches of 8 pixels, the largest it was trained with; the authors' example embeds so.
@@ -59,8 +61,8 @@ def build(request: EncoderRequest) -> FrozenModel:
     return OlmoEarthEncoder(request)
 
 
-class OlmoEarthEncoder(FrozenModel):
-    """The encoder of OlmoEarth v1; the mean of the tokens of all sensors and groups of bands."""
+class OlmoEarthEncoder(TokenModel):
+    """The encoder of OlmoEarth v1; the tokens of all sensors and groups of bands, pooled."""
 
     def __init__(self, request: EncoderRequest) -> None:
         model: Any = random_module(lambda: olmoearth_v1(model_size=request.variant)).model
@@ -76,7 +78,11 @@ class OlmoEarthEncoder(FrozenModel):
             normalization = stretched("olmoearth", request.bands, [(n["mean"], n["std"]) for n in numbers], clip=False)
         super().__init__(
             request,
-            dim=model.encoder.embedding_size,
+            width=model.encoder.embedding_size,
+            blocks=model.encoder.blocks,
+            norm=model.encoder.norm,
+            prefix=0,
+            own="mean",
             normalization=normalization,
             weights=weights,
             settings={"patch": PATCH, "gsd_m": GSD_M, "date": list(DATE)},
@@ -90,8 +96,8 @@ class OlmoEarthEncoder(FrozenModel):
             if any(band.sensor == sensor for band in request.bands)
         }
 
-    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
-        """See `FrozenModel.embed`."""
+    def run(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
+        """See `TokenModel.run`."""
         count, _, height, width = images.shape
         if height % PATCH or width % PATCH:
             raise RequestError(

@@ -11,8 +11,8 @@ from torchgeo.models.copernicusfm import resize_abs_pos_embed
 from data.bands import Band
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
-from featurize.shapes import Embeddings, Images, Lonlat
-from featurize.tokens import check_patch_size, optical_wavelength_um, pool_tokens, pooled_dim
+from featurize.shapes import Images, Lonlat
+from featurize.tokens import TokenModel, Tokens, check_patch_size, optical_wavelength_um
 from featurize.weights import load_weights, random_module
 
 CARD = ModelCard(
@@ -27,6 +27,7 @@ CARD = ModelCard(
     files="lewaldm/panopticon: panopticon_vitb14_teacher.pth",
     licence="Apache-2.0",
     citation="Waldmann et al. 2025, arXiv:2503.10845",
+    layers=True,
 )
 
 PATCH, TRAINED_SIZE = 14, 518  # DINOv2's grid, which the published position embeddings have; fine-tuned at 224
@@ -52,7 +53,7 @@ def channel_id(band: Band) -> int:
     return known if known is not None else round(optical_wavelength_um("panopticon", band) * 1000)
 
 
-class PanopticonEncoder(FrozenModel):
+class PanopticonEncoder(TokenModel):
     """torchgeo's Panopticon after its final layer norm; position embeddings are resampled to the size."""
 
     channel_ids: Float[Tensor, " bands"]
@@ -65,7 +66,9 @@ class PanopticonEncoder(FrozenModel):
         )
         super().__init__(
             request,
-            dim=pooled_dim(model.embed_dim, request.pooling),
+            width=model.embed_dim,
+            blocks=model.blocks,
+            norm=model.norm,
             weights=weights,
             settings={"panopticon_channel_ids": channel_ids},
         )
@@ -74,7 +77,7 @@ class PanopticonEncoder(FrozenModel):
         self.model = model
         self.register_buffer("channel_ids", torch.tensor(channel_ids, dtype=torch.float32))
 
-    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
-        """See `FrozenModel.embed`."""
+    def run(self, images: Images, lonlat: Lonlat | None) -> Tokens:
+        """See `TokenModel.run`."""
         ids = self.channel_ids.repeat(len(images), 1)  # its own memory: the model rounds them in place
-        return pool_tokens(self.model.forward_features({"imgs": images, "chn_ids": ids}), self.request.pooling)
+        return self.model.forward_features({"imgs": images, "chn_ids": ids})

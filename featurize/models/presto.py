@@ -13,7 +13,7 @@ from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.normalization import Normalization, scaled
 from featurize.shapes import Embeddings, Images, Lonlat
-from featurize.tokens import ndvi, pool_tokens, pooled_dim
+from featurize.tokens import TokenModel, ndvi
 from featurize.weights import load_weights, random_module
 
 CARD = ModelCard(
@@ -28,6 +28,7 @@ CARD = ModelCard(
     files="torchgeo/presto: model-e5e57c68.pth; the authors' default_model.pt works too",
     licence="MIT",
     citation="Tseng et al. 2023, arXiv:2304.14065",
+    layers=True,
 )
 
 # Order of the 17 channels (torchgeo's BANDS_GROUPS_IDX counts in it).
@@ -53,24 +54,27 @@ def scaling(bands: Sequence[Band]) -> Normalization:
     return scaled("presto", bands, unit=unit, low=low)
 
 
-class PrestoEncoder(FrozenModel):
+class PrestoEncoder(TokenModel):
     """torchgeo's Presto encoder; its tokens are averaged, then pooled over the patch's pixels or blocks."""
 
     needs_locations = True
 
     def __init__(self, request: EncoderRequest) -> None:
-        model = random_module(Presto)
+        model: Any = random_module(Presto)
         weights = load_weights(model, request.weights, hub_name=Presto_Weights.PRESTO.url)
         super().__init__(
             request,
-            dim=pooled_dim(128, request.pooling),
+            width=128,
+            blocks=model.encoder.blocks,
+            norm=model.encoder.norm,
+            prefix=0,
             normalization=scaling(request.bands),
             weights=weights,
             dtype="float32",
             interpolation="area",
             settings={"month": MONTH},
         )
-        self.encoder: Any = model.encoder
+        self.encoder = model.encoder
         names = [band.name for band in request.bands]
         self.places = [CHANNELS.index(name) for name in names]
         self.ndvi_of = (names.index("B08"), names.index("B04")) if {"B08", "B04"} <= set(names) else None
@@ -90,7 +94,7 @@ class PrestoEncoder(FrozenModel):
                 for start in range(0, len(flat), PIXELS_A_PASS)
             ]
         ).reshape(count, pixels, -1)
-        return pool_tokens(tokens, self.request.pooling, prefix=0)
+        return self.pooled(tokens.chunk(len(self.layers), dim=2))
 
     def channels(self, images: Images) -> Float[Tensor, "batch pixels 17"]:
         """Presto's 17 channels of every pixel, of scaled bands."""
@@ -102,9 +106,9 @@ class PrestoEncoder(FrozenModel):
 
     def pixel_embeddings(
         self, x: Float[Tensor, "pixels 1 17"], latlon: Float[Tensor, "pixels 2"]
-    ) -> Float[Tensor, "pixels 128"]:
-        """The mean of the encoder's tokens of each pixel, for one date."""
+    ) -> Float[Tensor, "pixels _"]:
+        """The mean of the encoder's tokens of each pixel, for one date; of several layers, one after another."""
         unknown_cover = torch.full((len(x), 1), NUM_DYNAMIC_WORLD_CLASSES, dtype=torch.long, device=x.device)
         mask = self.mask.to(x.device).expand(len(x), 1, -1)
         tokens, _, _ = self.encoder(x, unknown_cover, latlon, mask, MONTH)
-        return tokens.mean(dim=1)
+        return torch.cat([layer.mean(dim=1) for layer in self.chosen(tokens)], dim=1)

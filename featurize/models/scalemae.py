@@ -9,8 +9,8 @@ from torchgeo.models.scale_mae import ScaleMAE, scalemae_large_patch16
 
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
-from featurize.shapes import Embeddings, Images, Lonlat
-from featurize.tokens import check_patch_size, check_published, pool_tokens, pooled_dim
+from featurize.shapes import Images, Lonlat
+from featurize.tokens import TokenModel, Tokens, check_patch_size, check_published
 from featurize.weights import load_weights, random_module
 
 CARD = ModelCard(
@@ -26,6 +26,7 @@ CARD = ModelCard(
     files="isaaccorley/vit_large_patch16_224_fmow_rgb_scalemae: ...-386989c9.pth (large)",
     licence="CC-BY-NC-4.0 (weights), MIT (torchgeo)",
     citation="Reed et al. 2023, arXiv:2212.14532",
+    layers=True,
 )
 
 PATCH, TRAINED_SIZE = 16, 224
@@ -48,7 +49,7 @@ def build(request: EncoderRequest) -> FrozenModel:
     return ScaleMAEEncoder(request)
 
 
-class ScaleMAEEncoder(FrozenModel):
+class ScaleMAEEncoder(TokenModel):
     """torchgeo's Scale-MAE after its final layer norm."""
 
     def __init__(self, request: EncoderRequest) -> None:
@@ -60,15 +61,17 @@ class ScaleMAEEncoder(FrozenModel):
         weights = load_weights(model, request.weights, hub_name=URL, unused=UNUSED)
         super().__init__(
             request,
-            dim=pooled_dim(model.embed_dim, request.pooling),
+            width=model.embed_dim,
+            blocks=model.blocks,
+            norm=model.norm,
             weights=weights,
             settings={"scale": scale},
         )
         self.model = model
 
-    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
-        """See `FrozenModel.embed`."""
-        return pool_tokens(self.model.forward_features(images), self.request.pooling)
+    def run(self, images: Images, lonlat: Lonlat | None) -> Tokens:
+        """See `TokenModel.run`."""
+        return self.model.forward_features(images)
 
 
 def base_patch16(**settings: Any) -> ScaleMAE:

@@ -8,8 +8,8 @@ from torchgeo.models import ViTBase14_DINOv2_Weights, ViTSmall14_DINOv2_Weights
 from data.bands import BAND_SETS, require_bands
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
-from featurize.shapes import Embeddings, Images, Lonlat
-from featurize.tokens import check_patch_size, pool_tokens, pooled_dim
+from featurize.shapes import Images, Lonlat
+from featurize.tokens import TokenModel, Tokens, check_patch_size
 from featurize.weights import load_weights, random_module
 
 CARD = ModelCard(
@@ -25,6 +25,7 @@ CARD = ModelCard(
     files="wangyi111/softcon: B13_vits14_softcon_enc.pth, B13_vitb14_..., B2_vits14_..., B2_vitb14_...",
     licence="CC-BY-4.0",
     citation="Wang et al. 2024, arXiv:2405.20462",
+    layers=True,
 )
 
 PATCH, TRAINED_SIZE = 14, 224
@@ -49,7 +50,7 @@ def build(request: EncoderRequest) -> FrozenModel:
     return SoftConEncoder(request)
 
 
-class SoftConEncoder(FrozenModel):
+class SoftConEncoder(TokenModel):
     """timm's DINOv2 after its final layer norm; position embeddings are resampled to the size."""
 
     def __init__(self, request: EncoderRequest) -> None:
@@ -60,13 +61,15 @@ class SoftConEncoder(FrozenModel):
         weights = load_weights(model, request.weights, hub_name=URLS[request.variant], unused=("mask_token",))
         super().__init__(
             request,
-            dim=pooled_dim(model.embed_dim, request.pooling),
+            width=model.embed_dim,
+            blocks=model.blocks,
+            norm=model.norm,
             weights=weights,
         )
         if request.image_size != TRAINED_SIZE:
             model.set_input_size(img_size=request.image_size)
         self.model = model
 
-    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
-        """See `FrozenModel.embed`."""
-        return pool_tokens(self.model.forward_features(images), self.request.pooling)
+    def run(self, images: Images, lonlat: Lonlat | None) -> Tokens:
+        """See `TokenModel.run`."""
+        return self.model.forward_features(images)

@@ -10,7 +10,8 @@ from data.bands import require_bands
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
 from featurize.normalization import Normalization, scaled
-from featurize.tokens import check_patch_size
+from featurize.shapes import Embeddings, Images, Lonlat
+from featurize.tokens import TokenModel, check_patch_size
 from featurize.weights import load_weights, random_module
 
 CARD = ModelCard(
@@ -18,13 +19,13 @@ CARD = ModelCard(
         "base-s2", "base-s2-rgb", "base-aerial", "tiny-s2", "tiny-s2-rgb", "base-s2-multi", "base-s2-rgb-multi",
         "base-aerial-multi", "tiny-s2-multi", "tiny-s2-rgb-multi",
     ),
-    pooling=("mean",),
+    pooling=("mean", "max", "std", "gem", "mean+std"),
     normalize=("own", "zscore", "none"),
     weights=("pretrained", "random", "PATH"),
     image_size=256,
     default_bands=("B04,B03,B02,B05,B06,B07,B08,B11,B12",),
     sizes="multiples of 32",
-    dim="1024 (base), 768 (tiny)",
+    dim="1024 (base), 768 (tiny); twice that for mean+std",
     bands="Sentinel-2 B04 B03 B02 B05-B08 B11 B12; red, green, blue of the -rgb and -aerial variants",
     files="torchgeo/satlas: sentinel2_swinb_si_ms-fe22a12c.pth and others; -multi: trained on several images",
     licence="ODC-BY (weights), MIT (torchgeo)",
@@ -72,16 +73,29 @@ def build(request: EncoderRequest) -> FrozenModel:
     return SwinEncoder(request)
 
 
-class SwinEncoder(FrozenModel):
-    """torchvision's model without its classifier: the mean of the last stage's normalised features."""
+class SwinEncoder(TokenModel):
+    """torchvision's model without its classifier: the last stage's normalised features, pooled."""
 
     def __init__(self, request: EncoderRequest) -> None:
         wanted = _variant(request.variant)
         model: Any = random_module(lambda: _model(wanted))
         weights = load_weights(model, request.weights, hub_name=wanted.url)
         model.head = torch.nn.Identity()
-        super().__init__(request, dim=wanted.dim, normalization=scaling(request), weights=weights)
+        super().__init__(
+            request,
+            width=wanted.dim,
+            blocks=[model.features],  # stages are of several widths: no choice of layers
+            norm=model.norm,
+            prefix=0,
+            own="mean",
+            normalization=scaling(request),
+            weights=weights,
+        )
         self.model = model
+
+    def run(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
+        """See `TokenModel.run`."""
+        return self.model(images)
 
 
 def _model(wanted: Variant) -> Any:

@@ -16,6 +16,8 @@ from featurize.card import ModelCard
 from featurize.checkpoints import unwrapped
 from featurize.encoder import EncoderRequest, FrozenModel, check_order, is_rgb
 from featurize.normalization import picture_normalization
+from featurize.shapes import Embeddings, Images, Lonlat
+from featurize.tokens import TokenModel, Tokens
 from featurize.weights import (
     check_keys,
     first_line,
@@ -28,33 +30,37 @@ from featurize.weights import (
 )
 
 CARD = ModelCard(
-    pooling=("own",),
+    pooling=("own", "mean", "cls", "cls+mean", "max", "std", "gem", "mean+std"),
     normalize=("own", "zscore", "imagenet", "satlas", "none"),
     weights=("pretrained", "random", "PATH"),
     default_bands=("rgb", "all"),
     sizes="the model's own, and others where it can take them",
-    dim="the model's",
+    dim="the model's; twice that for cls+mean",
     bands="red, green, blue as published; any others by z-score, the first layer's weights spread over them",
     files="what timm names, mostly timm/NAME: model.safetensors",
     licence="the weights' own, on their page of the hub (timm: Apache-2.0)",
     citation="Wightman 2019, doi:10.5281/zenodo.4414861, and the model's own paper",
     example="timm:resnet50.a1_in1k",
+    layers=True,
 )
 
 
 def defaults(request: EncoderRequest) -> dict[str, Any]:
     """The published mean and standard deviation are those of red, green and blue."""
-    return {"normalize": "own" if is_rgb(request.bands) else "zscore"}
+    return {"normalize": "own" if is_rgb(request.bands) else "zscore"} | ({"pooling": "mean"} if request.layer else {})
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module. The embedding is what timm's classifier would read (``num_classes=0``)."""
+    """See the module. ``--pooling own`` is what timm's classifier would read (``num_classes=0``).
+
+    The others, and ``--layer``, are of transformers with blocks of one width, such as vit, deit, beit and eva.
+    """
     check_name(request.inner)
     check_order(f"timm:{request.inner}", request.bands)
     return TimmEncoder(request)
 
 
-class TimmEncoder(FrozenModel):
+class TimmEncoder(TokenModel):
     """timm's model without its classifier, at its own input size unless another was asked for."""
 
     def __init__(self, request: EncoderRequest) -> None:
@@ -82,8 +88,16 @@ class TimmEncoder(FrozenModel):
         if request.normalize == "own":
             colours = zip(("red", "green", "blue"), config["mean"], config["std"], strict=True)
             scaling = picture_normalization("own", request.bands, {name: (mean, std) for name, mean, std in colours})
-        super().__init__(request, dim=width(name, model, request), normalization=scaling, weights=weights)
+        dim = width(name, model, request)
+        parts: dict[str, Any] = {"width": dim, "blocks": ()}
+        if request.pooling != "own" or request.layer:
+            parts = transformer_of(model, request)
+        super().__init__(request, **parts, own="own", normalization=scaling, weights=weights)
         self.model = model
+
+    def run(self, images: Images, lonlat: Lonlat | None) -> Embeddings | Tokens:
+        """See `TokenModel.run`."""
+        return self.model(images) if self.own else self.model.forward_features(images)
 
 
 def check_name(name: str) -> None:
@@ -158,6 +172,30 @@ def _try(name: str, overlay: dict[str, Any], options: dict[str, Any]) -> Any:
         if not any(keys.values()):
             raise RequestError(f"timm cannot read these weights as {name}: {first_line(error)}") from error
         return keys
+
+
+@torch.inference_mode()
+def transformer_of(model: Any, request: EncoderRequest) -> dict[str, Any]:
+    """The parts of a transformer that `TokenModel` needs, tried out on noise.
+
+    Raises:
+        RequestError: another kind of model, or a token or pooling that it lacks.
+    """
+    asked = f"--layer {request.layer}" if request.layer else f"--pooling {request.pooling}"
+    blocks, norm, noted = list(getattr(model, "blocks", ())), getattr(model, "norm", None), []
+    hooks = [block.register_forward_hook(lambda *call: noted.append(call[2])) for block in blocks]
+    side = request.image_size or 0
+    noise = torch.randn(1, len(request.bands), side, side, generator=torch.Generator().manual_seed(0))
+    last = model.forward_features(noise)
+    for hook in hooks:
+        hook.remove()
+    if not norm or len(noted) != len(blocks) or last.ndim != 3 or {one.shape for one in noted} != {last.shape}:
+        raise RequestError(f"{asked}: timm's {request.inner} is no transformer with blocks of one width; remove it")
+    prefix = getattr(model, "num_prefix_tokens", 0)
+    if "cls" in request.pooling and not prefix:
+        raise RequestError(f"{asked}: timm's {request.inner} has no class token; use mean")
+    pooled = getattr(model, "fc_norm", None)
+    return {"blocks": blocks, "norm": norm, "pooled_norm": pooled, "prefix": prefix, "width": last.shape[2]}
 
 
 @torch.inference_mode()
