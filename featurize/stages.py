@@ -89,11 +89,15 @@ def behind[T](work: Callable[[T], None], *, depth: int = DEPTH) -> Iterator[Call
         ``put(item)``, which raises what `work` raised on an earlier item. Leaving the block waits until all is done,
         also when the block itself failed: what was handed over is not lost.
     """
-    waiting: queue.Queue[Any] = queue.Queue(depth)
+    # Not one Queue of that size: an interrupt in the middle of its Python code can leave the thread asleep for ever.
+    waiting, free = queue.SimpleQueue[Any](), queue.SimpleQueue[None]()
+    for _ in range(depth):
+        free.put(None)
     errors: list[BaseException] = []
 
     def run() -> None:
         while (item := waiting.get()) is not _END:
+            free.put(None)
             if not errors:
                 try:
                     work(item)
@@ -103,6 +107,7 @@ def behind[T](work: Callable[[T], None], *, depth: int = DEPTH) -> Iterator[Call
     def put(item: T) -> None:
         if errors:
             raise errors[0]
+        free.get()
         waiting.put(item)
 
     thread = threading.Thread(target=run, name="behind", daemon=True)

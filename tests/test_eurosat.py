@@ -20,7 +20,7 @@ from data.errors import RequestError
 from data.flags import DatasetRequest
 from data.nomenclature import EUROSAT_CLASSES
 from data.sources import _index, eurosat, eurosat_rgb
-from data.sources._eurosat import class_of, listed_images
+from data.sources._eurosat import checksum, class_of, listed_images
 
 SHARED = Path(os.environ.get("EO_SHARED", "../shared")) / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no shared data at {SHARED} (set EO_SHARED)")
@@ -295,6 +295,11 @@ def test_download_fetches_lists_and_archive_from_torchgeo(tiny, tmp_path, monkey
     asked.clear()
     open_ms(tmp_path / "new", download=True)
     assert not asked
+
+
+def test_checksums_of_torchgeo_before_0_10_are_md5():
+    older = type("EuroSAT", (), {"md5": "0" * 32, "split_md5s": {"val": "1" * 32}})
+    assert (checksum(older), checksum(older, "val")) == ({"md5": "0" * 32}, {"md5": "1" * 32})
 
 
 def test_download_of_the_spatial_variant_fetches_its_lists_too(tiny, tmp_path, monkeypatch):

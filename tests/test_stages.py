@@ -1,7 +1,9 @@
 """Stages overlap, keep order, hand on errors and stop when the work around them stops."""
 
+import sys
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -122,3 +124,35 @@ def test_the_bottleneck_is_the_stage_that_worked_longest():
     with meter.at("embed"):
         time.sleep(0.01)
     assert meter.bottleneck() == "embed"
+
+
+def test_an_interrupt_anywhere_in_handing_over_leaves_no_thread_waiting():
+    """SIGTERM between the two halves of a notification once left the writer asleep, and the process waiting for it."""
+
+    def reached(step):
+        """Whether handing over one item takes that many steps of Python; the last of them is interrupted."""
+        left, done = [step], threading.Event()
+
+        def trace(*_):  # called at each line, entry and exit of a function
+            left[0] -= 1
+            if not left[0]:
+                raise KeyboardInterrupt
+            return trace
+
+        def main():
+            with suppress(KeyboardInterrupt), behind(lambda _: None) as put:
+                time.sleep(0.002)  # the writer waits
+                sys.settrace(trace)
+                try:
+                    put(1)
+                finally:
+                    sys.settrace(None)
+                    time.sleep(0.002)  # the writer has taken what there is, and waits again
+            done.set()
+
+        threading.Thread(target=main, daemon=True).start()
+        assert done.wait(5), f"still waiting after an interrupt at step {step}"
+        return left[0] <= 0
+
+    steps = next(step for step in range(1, 1000) if not reached(step))
+    assert steps > 4

@@ -124,6 +124,13 @@ def image_folder(home: Path, archive: str, inside: Path, request: DatasetRequest
     return folder
 
 
+def checksum(source: type, split: str | None = None) -> dict[str, str]:
+    """The checksum of a torchgeo class's archive or list, by algorithm: SHA-256, or MD5 before torchgeo 0.10."""
+    known = vars(source)
+    kind = "sha256" if "split_sha256s" in known else "md5"
+    return {kind: known[f"split_{kind}s"][split] if split else known[kind]}
+
+
 def download_lists(home: Path, *, spatial: bool = False) -> None:
     """Download the split files, those of the spatial split too if requested."""
     from torchgeo.datasets import EuroSAT as Random  # deferred: torchgeo takes seconds to import
@@ -131,4 +138,4 @@ def download_lists(home: Path, *, spatial: bool = False) -> None:
 
     for source in (Random, EuroSATSpatial) if spatial else (Random,):
         for split in SPLITS:
-            fetched(source.url + source.split_filenames[split], home, sha256=source.split_sha256s[split])
+            fetched(source.url + source.split_filenames[split], home, **checksum(source, split))

@@ -109,4 +109,4 @@ def _download(root: Path, *, spatial: bool) -> None:
 
     shared.download_lists(root, spatial=spatial)
     if not (root / IMAGES).is_dir():
-        fetched(EuroSAT.url + EuroSAT.filename, root, sha256=EuroSAT.sha256)
+        fetched(EuroSAT.url + EuroSAT.filename, root, **shared.checksum(EuroSAT))
