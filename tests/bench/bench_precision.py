@@ -23,7 +23,7 @@ from featurize.stages import Meter
 from tests.bench.pairs import PROJECT, SHARED
 
 PAGE = PROJECT / "docs" / "results" / "precision.md"
-IMAGES, ROUNDS = 8, 3
+IMAGES, ROUNDS = 4, 3
 SMALLER: dict[str, dict[str, Any]] = {"dinov2": {"variant": "small", "image_size": 224}, "presto": {"image_size": 16}}
 LIBRARIES = {"timm": "timm:resnet18"}  # a model of an adapter's library; hf needs files
 TRAINED = {
@@ -35,18 +35,21 @@ TRAINED = {
 def bench_precision() -> dict:
     """Images/s in fp32 and bf16 of a plain loop and of ours, in turns, random weights; what ``--precision auto`` takes.
 
-    The plain loop is the model's own forward on prepared images, batch by batch, with PyTorch's threads (bf16: under
-    autocast). Rates by CPU seconds, and by wall-clock seconds in `wall`. `cosine` is the lowest of the images'.
-    `accuracy`: linear probe on features in both precisions of the two encoders whose trained weights are at hand, 600
-    EuroSAT tiles. PRECISION_ONLY names models, separated by commas. Writes docs/results/precision.md for all.
+    The plain loop is the model's own forward on prepared images, batch by batch (bf16: under autocast). One thread, so
+    that other programs change nothing; rates by CPU seconds, and by wall-clock seconds in `wall`. `cosine` is the
+    lowest of the images'. `accuracy`: linear probe on features in both precisions of the two encoders whose trained
+    weights are at hand, 600 EuroSAT tiles. PRECISION_ONLY names models, separated by commas. Writes
+    docs/results/precision.md for all.
     """
     sys.path.insert(0, str(PROJECT / "tests"))
     only = [name for name in os.environ.get("PRECISION_ONLY", "").split(",") if name]
     names = only or MODELS.names()
-    models = {}
+    models, threads = {}, torch.get_num_threads()
+    torch.set_num_threads(1)  # waiting threads of a busy machine would count as work
     for name in names:
         models[name] = _compared(LIBRARIES.get(name, name), SMALLER.get(name, {}))
         print(json.dumps({name: models[name]}), file=sys.stderr, flush=True)
+    torch.set_num_threads(threads)
     trained = {name: given for name, given in TRAINED.items() if name in names and SHARED.is_dir()}
     accuracy = {name: _accuracy(name, *given) for name, given in trained.items()}
     found = {
@@ -130,10 +133,10 @@ def _document(found: dict[str, Any]) -> str:
     lines = [
         "# bf16 and fp32 on a CPU",
         "",
-        f"Made by `python -m tests.bench --only precision` on {os.cpu_count()} cores with "
+        f"Made by `python -m tests.bench --only precision` on one core of a CPU with "
         f"{', '.join(found['flags']) or 'no bf16 instructions'}: images per CPU second, medians of {ROUNDS} runs in "
-        f"turns of a batch of {IMAGES}, random weights. The plain loop is the model's own forward on prepared images, "
-        "with PyTorch's threads; bf16 by autocast. Cosine: the lowest between features in both precisions.",
+        f"turns of a batch of {IMAGES}, random weights. The plain loop is the model's own forward on prepared images; "
+        "bf16 by autocast. Cosine: the lowest between features in both precisions.",
         "",
         "| Model | Plain fp32 | Plain bf16 | Ours fp32 | Ours bf16 | bf16 / fp32 | `auto` | To plain fp32 | Cosine |",
         "| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |",
