@@ -27,7 +27,9 @@ CARD = ModelCard(
     image_size=224,
     default_bands=("s2-12", "s1", "rgb"),
     sizes="multiples of 16 (prithvi_eo_v2_600: 14); clay: the images' own, multiples of 8",
-    dim="the backbone's width",
+    dim="192 (prithvi_eo_v2_tiny_tl, terramind_v1_tiny), 384 (terramind_v1_small), 768 (prithvi_eo_v1_100, "
+    "prithvi_eo_v2_100_tl, terramind_v1_base, clay_v1_base), 1024 (prithvi_eo_v2_300, prithvi_eo_v2_300_tl, "
+    "terramind_v1_large), 1280 (prithvi_eo_v2_600, prithvi_eo_v2_600_tl)",
     bands="prithvi: B02, B03, B04, B8A, B11, B12; terramind: s2-12, s2-13, s1, both sensors, 8-bit rgb; clay: s2-10",
     files="ibm-nasa-geospatial/Prithvi-EO-..., ibm-esa-geospatial/TerraMind-1.0-...: .pt; made-with-clay/Clay-legacy",
     licence="Apache-2.0 (terratorch); the weights' own, on their page of the hub",
@@ -163,7 +165,8 @@ class TerraTorchEncoder(FrozenModel):
     def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """See `FrozenModel.embed`."""
         made, outputs = self.made, self.made.outputs(images)
-        chosen = [outputs[at - 1] if at == made.depth else made.norm(outputs[at - 1]) for at in self.layers]
+        ends = [at - made.depth - 1 for at in self.layers]  # -1 is the last layer
+        chosen = [outputs[at] if at == -1 else made.norm(outputs[at]) for at in ends]
         if made.products > 1:
             chosen = [one.unflatten(1, (made.products, -1)).mean(dim=1) for one in chosen]
         return torch.cat([pool_tokens(one, self.request.pooling, prefix=made.prefix) for one in chosen], dim=1)
