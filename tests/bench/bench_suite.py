@@ -164,7 +164,9 @@ def document(found: dict[str, Any]) -> str:
         pairs = step["pairs"].values() if "kill" not in step["name"] or "not" in step["name"] else ("–", "–", "–")
         numbers = f"{step['seconds']} | {step['cpu_s']} | {step['load']}"
         lines.append(f"| {step['name']} | {numbers} | {' | '.join(map(str, pairs))} |")
-    parts = ", ".join(f"{count} of {SPLITS} parts of {name}" for name, count in left["unfinished"].items())
+    parts = ", ".join(
+        f"{count} of {-(-LIMIT // PART_ROWS)} parts of {name}" for name, count in left["unfinished"].items()
+    )
     lines += [
         "",
         f"SIGKILL to all processes left {left['files']} files and {parts}. The same command again: "
@@ -174,11 +176,11 @@ def document(found: dict[str, Any]) -> str:
     ]
     lines += [
         "",
-        "Ranks over several datasets are of models with the same bands on each: a model whose default bands depend on the "
-        "dataset is ranked in each dataset only; give it `--bands` to rank it over all.",
+        "Ranks over several datasets are of models with the same bands on each: a model whose default bands depend on "
+        "the dataset is ranked in each dataset only; give it `--bands` to rank it over all.",
     ]
     for table in sorted((KEPT / "killed" / "analysis" / "compare").glob("*.md")):
-        if "tuned" in table.name or "scores" in table.name:
+        if "tuned" in table.name or "normalised" in table.name:
             continue
         head, *rest = table.read_text().splitlines()
         lines += ["", f"## {head.lstrip('# ')}", *rest]
