@@ -60,15 +60,12 @@ def project(
         raise RequestError(f"UMAP needs at least {SMALLEST} samples, found {len(features)}; featurize more")
     if fit_on and fit_on < SMALLEST:
         raise RequestError(f"--fit-on {fit_on}: UMAP needs at least {SMALLEST} samples to fit on")
-    identity = {
+    settings: dict[str, Any] = {"neighbors": neighbors, "min_dist": min_dist, "seed": seed, "fast": fast}
+    settings["fit_on"] = fit_on if fit_on < len(features) else 0
+    identity = settings | {
         "features_sha256": digest_array(features),
         "shape": list(features.shape),
         "pca": PCA_DIM,
-        "neighbors": neighbors,
-        "min_dist": min_dist,
-        "seed": seed,
-        "fast": fast,
-        "fit_on": fit_on if fit_on < len(features) else 0,
         "versions": {name: version(name) for name in DECIDING},
     }
     file = cache / f"umap-{short_hash(identity, 16)}.npz"
@@ -79,7 +76,7 @@ def project(
         say(f"umap: {file} is damaged; computing it again")
     start = time.monotonic()
     say(f"umap: projecting {len(features):,} x {features.shape[1]} features ...")
-    points = _compute(features, neighbors=neighbors, min_dist=min_dist, seed=seed, fast=fast, fit_on=identity["fit_on"])
+    points = _compute(features, **settings)
     with published(file) as temporary, temporary.open("wb") as target:
         np.savez(target, points=points, identity=canonical_json(identity), sources=np.array(sources, dtype=str))
     say(f"umap: done in {time.monotonic() - start:.1f} s, cached in {file}")
