@@ -78,7 +78,7 @@ from data.tables import find_tables, read_tables
 CARD = DatasetCard(
     title="Your own images",
     classes="yours",
-    labels="either",
+    labels="single- or multi-label",
     bands="red, green, blue of JPEG and PNG; whatever your TIFFs or dataset.json name",
     licence="yours",
     citation="none",

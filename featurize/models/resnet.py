@@ -23,7 +23,7 @@ CARD = ModelCard(
     image_size=224,
     default_bands=("rgb",),
     sizes="at least 32",
-    dim="2048; 512 of the variants that end in 18",
+    dim="2048; 512 for variants ending in 18",
     bands="imagenet: red, green, blue; sentinel2: s2-13; sentinel2-rgb: B04,B03,B02; sentinel1: s1",
     files="timm/resnet50.a1_in1k: model.safetensors; torchgeo/resnet50_sentinel2_all_moco, ..._all_dino, "
     "..._rgb_moco, resnet50_sentinel1_all_moco, resnet18_sentinel2_all_moco, ..._rgb_moco; "
