@@ -87,7 +87,7 @@ def summary(run: Run) -> str:
 
 
 def _write(run: Run, frame: pd.DataFrame, folder: Path) -> Output:
-    first, said, panels, classes = frame.iloc[0], summary(run), "", frame["class"].nunique()
+    first, said, panels, classes = frame.iloc[0], summary(run), "", len(set(frame["class"]))
     if run.multilabel:
         panels = f"The {MOST_PANELS} most frequent of {classes} classes. " if classes > MOST_PANELS else ""
         panels += "Horizontal: mean score in the bin. Larger points: more samples. By decreasing support. "

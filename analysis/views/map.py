@@ -132,10 +132,11 @@ def draw_figure(frame: pd.DataFrame, *, one: SceneMap, picture: np.ndarray | Non
     return figure
 
 
-def _legend_colour(number: int, *, plain: bool) -> list[float]:
+def _legend_colour(number: int, *, plain: bool) -> tuple[float, float, float]:
     """Colour of a class as the map shows it, over a scene of mean grey unless the map is plain."""
     opacity = 1.0 if plain else OPACITY
-    return [part / 255 * opacity + (1 - opacity) * GREY for part in colour(number)]
+    red, green, blue = (part / 255 * opacity + (1 - opacity) * GREY for part in colour(number))
+    return red, green, blue
 
 
 def draw(one: SceneMap, ax: Axes, picture: np.ndarray | None) -> None:
