@@ -7,7 +7,8 @@ A view is a module whose docstring's first line is its help, with a literal `ana
     def run(request: ViewRequest, *, bins: int) -> list[Output]: ...
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -188,15 +189,22 @@ def run_view(name: str, request: ViewRequest, **options: Any) -> list[Output]:
 
 
 def run_or_note(name: str, request: ViewRequest, notes: list[str], *, what: str, **options: Any) -> list[Output]:
-    """As `run_view`; why there are no outputs becomes a note, ``<what>: <why>``.
+    """As `run_view`; why there are no outputs becomes a note, as `noted` makes it."""
+    with noted(notes, what):
+        return run_view(name, request, **options)
+    return []
+
+
+@contextmanager
+def noted(notes: list[str], what: str) -> Iterator[None]:
+    """What cannot be done inside becomes a note, ``<what>: <why>``, and the rest goes on.
 
     Raises:
         DiskError: the disk is full or fails, so that what would be left of the whole could not be trusted.
     """
     try:
-        return run_view(name, request, **options)
+        yield
     except DiskError:
         raise
     except RequestError as error:
         notes.append(f"{what}: {error}")
-        return []

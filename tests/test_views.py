@@ -183,11 +183,11 @@ def test_every_view_shows_the_per_class_values_of_the_run_to_the_last_digit(rule
         assert absent == f"{digits[name]['specificity']} ({values['tn']})"
     shown = explorer.from_runs([run], words="words", most=1000, note="")
     panel = explorer._panel(run, shown, rule, "rf", "0-0")
-    header, rows = panel.classes
+    header, rows = panel["classes"]
     assert {row[0]: dict(zip(header, row, strict=True))["F2"] for row in rows} == {
         n: d["f2"] for n, d in digits.items()
     }
-    assert [cells[0][0] for _, cells in panel.confusion[1]] == [row[1] for row in outcomes]
+    assert [cells[0][0] for _, cells in panel["confusion"][1]] == [row[1] for row in outcomes]
     # the page's curves pass through what was recorded: this run's thresholds are 0.5 and 0.2
     at = {"half": 50, "tuned": 20}[rule]
     for curve, values in zip(explorer.threshold_curves(run, run.predictions("test")), recorded.values(), strict=True):

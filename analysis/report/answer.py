@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import figures, frames, ranking
-from analysis.contract import Table
+from analysis.contract import Table, noted
 from analysis.views import compare
-from data.errors import DiskError, RequestError
 from data.runs import Run
 from probes import pooling
 
@@ -61,17 +60,12 @@ def answers(runs: Sequence[Run], rule: str, failures: list[str]) -> list[Answer]
     """
     found = []
     for dataset in dict.fromkeys(run.dataset for run in runs):
-        try:
+        with noted(failures, f"{dataset}, comparison"):
             frame, pairs, contenders = _ranked([run for run in runs if run.dataset == dataset], rule)
-        except DiskError:
-            raise
-        except RequestError as error:
-            failures.append(f"{dataset}, comparison: {error}")
-            continue
-        members: Any = frame.groupby("test_split", sort=False)
-        for split, part in members:
-            members_runs = [contenders[row].run for row in part.index]
-            found.append(_answer(part, pairs.loc[pairs["test_split"] == split], members_runs))
+            members: Any = frame.groupby("test_split", sort=False)
+            for split, part in members:
+                members_runs = [contenders[row].run for row in part.index]
+                found.append(_answer(part, pairs.loc[pairs["test_split"] == split], members_runs))
     return found
 
 

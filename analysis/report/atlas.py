@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from analysis import frames, samples
+from analysis.contract import noted
 from analysis.report import thumbnails
 from analysis.report.explorer import Shown
-from data.errors import DiskError, RequestError
 from data.files import published
 from data.paths import slug
 from probes import pooling
@@ -42,15 +42,10 @@ def write_atlas(
         if one.points is None:
             continue
         same = one.dataset, tuple(one.ids)  # encoders share their samples' pictures
-        try:
+        with noted(notes, f"no pictures of {one.dataset}"):
             if same not in read:
                 read[same] = _pictures(one, pictures, root)
-            images = read[same]
-        except DiskError:
-            raise
-        except RequestError as error:
-            images = {}
-            notes.append(f"no pictures of {one.dataset}: {error}")
+        images = read.get(same, {})
         kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
         columns = {"id": one.ids, "image": pa.array([images.get(name) for name in one.ids], kind)}
         columns |= {"class": frames.class_words(one.class_names, one.labels, NONE), **_decisions(one, rule)}

@@ -8,6 +8,7 @@ so that the page can only agree with the runs; scores go as bytes, which is enou
 import base64
 import gzip
 import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,11 @@ import pandas as pd
 from jaxtyping import Float32, Integer, UInt32
 
 from analysis import figures, frames
+from analysis.contract import noted
 from analysis.report import coastline, thumbnails
 from analysis.views import cases, classes, confusion, similar
 from data import store
 from data.cached import array_for, keep_array
-from data.errors import DiskError, RequestError
 from data.files import short_hash
 from data.runs import Predictions, Run
 from probes import metrics, pooling
@@ -64,12 +65,12 @@ class Shown:
         class_names: K names.
         ids: the samples shown.
         labels: (N, K) booleans of these.
-        total: samples of the split.
-        points: (N, 2) float32 UMAP coordinates, or None.
         lonlat: (N, 2) degrees, or None.
+        total: samples of the split.
+        runs: its runs.
+        points: (N, 2) float32 UMAP coordinates, or None.
         neighbours: (N, NEIGHBOURS) uint32 indices of the samples shown, or None.
         note: why there are no points, else empty.
-        runs: its runs.
     """
 
     dataset: str
@@ -80,35 +81,12 @@ class Shown:
     class_names: Sequence[str]
     ids: list[str]
     labels: np.ndarray
-    total: int
-    points: np.ndarray | None
     lonlat: np.ndarray | None
-    neighbours: np.ndarray | None
-    note: str
+    total: int
     runs: list[Run]
-
-
-@dataclass
-class Panel:
-    """Tables of one run under one rule: what the page shows when that run is chosen.
-
-    Args:
-        key: of the panel, as the page's script knows it.
-        title: what it is of.
-        note: how the decisions were made.
-        classes: header and cells.
-        confusion: header, and rows of a name and cells (text, share or None, whether it is an error).
-        square: whether confusion is of classes against classes.
-        cases: right decisions and mistakes, each a list of cases.
-    """
-
-    key: str
-    title: str
-    note: str
-    classes: tuple[list[str], list[list[str]]]
-    confusion: tuple[list[str], list[tuple[str, list[tuple[str, float | None, bool]]]]]
-    square: bool
-    cases: dict[str, list[dict[str, Any]]]
+    points: np.ndarray | None = None
+    neighbours: np.ndarray | None = None
+    note: str = ""
 
 
 @dataclass
@@ -119,32 +97,22 @@ class Explorer:
         data: for the page's script, JSON-able.
         blobs: arrays that `data` names.
         sprites: images that `data` names.
-        panels: one a run and rule.
+        panels: one for each run and rule: see `_panel`.
         notes: what is left out, and why.
     """
 
-    data: dict[str, Any]
-    blobs: Blobs
-    sprites: dict[str, bytes]
-    panels: list[Panel]
+    data: dict[str, Any] = field(default_factory=dict)
+    blobs: Blobs = field(default_factory=Blobs)
+    sprites: dict[str, bytes] = field(default_factory=dict)
+    panels: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def from_features(
     features: store.FeatureSet, frame: pd.DataFrame, *, dataset: str, words: str, runs: list[Run], cache: Path
 ) -> Shown:
-    """One encoder's test features, laid out.
-
-    Args:
-        features: of test.
-        frame: their coordinates, of `analysis.views.umap.compute`.
-        dataset: folder name.
-        words: the encoder in a few words.
-        runs: its runs.
-        cache: folder of kept neighbours.
-    """
+    """One encoder's test features at the coordinates of `frame`, of `analysis.views.umap.compute`."""
     rows = pd.Index(features.ids).get_indexer(list(frame["id"]))
-    truth = metrics.label_matrix(features.labels, len(features.class_names))
     return Shown(
         dataset=dataset,
         words=words,
@@ -152,15 +120,21 @@ def from_features(
         identity=features.identity["dataset"],
         split=features.identity["split"],
         class_names=features.class_names,
-        ids=list(frame["id"]),
-        labels=truth[rows],
-        total=len(features.ids),
-        points=frame[["x", "y"]].to_numpy(np.float32),
-        lonlat=None if features.lonlat is None else features.lonlat[rows],
-        neighbours=nearest_neighbours(features, rows, cache),
-        note="",
         runs=runs,
+        points=frame[["x", "y"]].to_numpy(np.float32),
+        neighbours=nearest_neighbours(features, rows, cache),
+        **_samples(features, rows, features.class_names),
     )
+
+
+def _samples(source: store.FeatureSet | Predictions, rows: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+    """``ids labels lonlat total`` of `Shown` for some samples of a split."""
+    return {
+        "ids": [source.ids[row] for row in rows],
+        "labels": metrics.label_matrix(source.labels, len(class_names))[rows],
+        "lonlat": None if source.lonlat is None else source.lonlat[rows],
+        "total": len(source.ids),
+    }
 
 
 def nearest_neighbours(
@@ -196,9 +170,8 @@ def nearest_neighbours(
 
 def from_runs(runs: list[Run], *, words: str, most: int, note: str) -> Shown:
     """One encoder whose test features are not there: what its runs know of the samples."""
-    first = min(
-        runs, key=lambda run: frames.split_words(run) != frames.ORIGINAL
-    )  # the dataset's own split if any has it
+    # the dataset's own split if any run has it
+    first = min(runs, key=lambda run: frames.split_words(run) != frames.ORIGINAL)
     predictions, shared = first.predictions("test"), first.record["features"]
     rows = np.linspace(0, len(predictions.ids) - 1, min(most, len(predictions.ids))).round().astype(int)
     return Shown(
@@ -208,14 +181,9 @@ def from_runs(runs: list[Run], *, words: str, most: int, note: str) -> Shown:
         identity=shared["dataset"],
         split=shared["splits"]["test"],
         class_names=first.class_names,
-        ids=[predictions.ids[row] for row in rows],
-        labels=metrics.label_matrix(predictions.labels, len(first.class_names))[rows],
-        total=len(predictions.ids),
-        points=None,
-        lonlat=None if predictions.lonlat is None else predictions.lonlat[rows],
-        neighbours=None,
-        note=note,
         runs=runs,
+        note=note,
+        **_samples(predictions, rows, first.class_names),
     )
 
 
@@ -238,34 +206,27 @@ def explorer(
         root: folder of the data.
         cache: where sprites are kept.
     """
-    blobs, sets, panels, notes = Blobs(), [], [], []
+    made, sets = Explorer(), []
     for number, one in enumerate(shown):
-        sets.append(_one_set(one, rules, blobs, panels, notes, key=f"{number}"))
+        sets.append(_one_set(one, rules, made, key=f"{number}"))
         if one.points is not None and one.neighbours is None:
-            notes.append(f"{one.words}: nearest neighbours, which are found for 2 to {MOST_NEIGHBOURS:,} samples")
+            made.notes.append(f"{one.words}: nearest neighbours, which are found for 2 to {MOST_NEIGHBOURS:,} samples")
     located = any(one.lonlat is not None for one in shown)
     places = {run.folder: (number, at) for number, one in enumerate(shown) for at, run in enumerate(one.runs)}
     number, at = places.get(best.folder, (0, 0)) if best else (0, 0)
     opened = {"set": number, "run": at, "rule": len(rules) - 1 if best and best.multilabel else 0}
-    data = {"sets": sets, "open": opened, "coast": blobs.add(coastline.outlines()) if located else None}
-    made = Explorer(data, blobs, {}, panels, notes)
+    made.data |= {"sets": sets, "open": opened, "coast": made.blobs.add(coastline.outlines()) if located else None}
     _add_pictures(made, shown, pictures=pictures, root=root, cache=cache)
     return made
 
 
-def _one_set(
-    one: Shown, rules: Sequence[str], blobs: Blobs, panels: list[Panel], notes: list[str], *, key: str
-) -> dict[str, Any]:
-    names = list(one.class_names)
-    labels = frames.run_labels(one.runs)
+def _one_set(one: Shown, rules: Sequence[str], made: Explorer, *, key: str) -> dict[str, Any]:
+    names, blobs, labels = list(one.class_names), made.blobs, frames.run_labels(one.runs)
     multilabel = one.runs[0].multilabel if one.runs else bool((one.labels.sum(axis=1) != 1).any())
     runs = [
-        _one_run(
-            run, one, labels[run.dataset, run.encoder, run.folder.name], rules, blobs, panels, notes,
-            key=f"{key}-{number}",
-        )
+        _one_run(run, one, labels[run.dataset, run.encoder, run.folder.name], rules, made, key=f"{key}-{number}")
         for number, run in enumerate(one.runs)
-    ]  # fmt: skip
+    ]
     return {
         "title": f"{one.dataset}: {one.words}",
         "simulated": one.simulated,
@@ -285,11 +246,8 @@ def _one_set(
     }
 
 
-def _one_run(
-    run: Run, one: Shown, label: str, rules: Sequence[str], blobs: Blobs, panels: list[Panel], notes: list[str], *,
-    key: str,
-) -> dict[str, Any]:  # fmt: skip
-    predictions = run.predictions("test")
+def _one_run(run: Run, one: Shown, label: str, rules: Sequence[str], made: Explorer, *, key: str) -> dict[str, Any]:
+    predictions, blobs, notes = run.predictions("test"), made.blobs, made.notes
     rows = pd.Index(predictions.ids).get_indexer(one.ids)
     tested = rows >= 0
     if not tested.all() and (split := frames.split_words(run)) != frames.ORIGINAL:
@@ -303,9 +261,13 @@ def _one_run(
             "features have changed since: run probe again"
         )
     linked = bool(tested.any())
-    entry: dict[str, Any] = {"label": label, "rules": [], "scores": None}
-    entry["curves"] = blobs.add(threshold_curves(run, predictions))
-    entry["tested"] = None if tested.all() else blobs.add(tested.astype(np.uint8))
+    entry: dict[str, Any] = {
+        "label": label,
+        "rules": [],
+        "scores": None,
+        "curves": blobs.add(threshold_curves(run, predictions)),
+        "tested": None if tested.all() else blobs.add(tested.astype(np.uint8)),
+    }
     if linked and blobs.bytes + one.labels.size <= MOST_BYTES:
         entry["scores"] = blobs.add(np.round(predictions.scores[rows] * 255).astype(np.uint8))
     elif linked:
@@ -323,7 +285,7 @@ def _one_run(
                 "decisions": blobs.add(np.packbits(decided[rows], axis=1)) if linked else None,
             }
         )
-        panels.append(_panel(run, one, rule, label, f"{key}-{rule}"))
+        made.panels.append(_panel(run, one, rule, label, f"{key}-{rule}"))
     return entry
 
 
@@ -345,32 +307,28 @@ def threshold_curves(run: Run, predictions: Predictions) -> Float32[np.ndarray, 
     return np.array(curves, np.float32)
 
 
-def _panel(run: Run, one: Shown, rule: str, label: str, key: str) -> Panel:
-    words = frames.rule_words(rule, run.multilabel)
-    header, rows = classes.readable(classes.compute([run], (rule,)))
+def _panel(run: Run, one: Shown, rule: str, label: str, key: str) -> dict[str, Any]:
+    """Tables of one run under one rule: what the page shows when that run is chosen, known to its script by the key."""
     chosen = cases.compute(run, rule, count=CASES)
-    return Panel(
-        key=key,
-        title=f"{one.dataset}: {one.words}, {label}",
-        note=words,
-        classes=(header, rows),
-        confusion=confusion_table(confusion.compute(run, rule)),
-        square=not run.multilabel,
-        cases={
+    return {
+        "key": key,
+        "title": f"{one.dataset}: {one.words}, {label}",
+        "note": frames.rule_words(rule, run.multilabel),
+        "classes": classes.readable(classes.compute([run], (rule,))),
+        "confusion": confusion_table(confusion.compute(run, rule)),
+        "square": not run.multilabel,  # classes against classes
+        "cases": {
             case: [
                 row | {"picture": None, "outcomes": cases.outcomes(row) if run.multilabel else {}}
                 for row in chosen.loc[chosen["case"] == case].to_dict("records")
             ]
             for case in (cases.CORRECT, cases.ERROR)
         },
-    )
+    }
 
 
 def confusion_table(frame: pd.DataFrame) -> tuple[list[str], list[tuple[str, list[tuple[str, float | None, bool]]]]]:
-    """A confusion as the page shows it.
-
-    Args:
-        frame: of `analysis.views.confusion.compute`.
+    """A confusion of `analysis.views.confusion.compute` as the page shows it.
 
     Returns:
         Header; and rows of a name and cells: text, share of the row's samples (None: undefined), whether an error.
@@ -389,21 +347,20 @@ def _add_pictures(made: Explorer, shown: Sequence[Shown], *, pictures: int, root
     """A sprite for each set of samples; where the data cannot be reached, a note that says why."""
     if not pictures:
         return
-    groups: dict[str, list[int]] = {}
+    groups: dict[str, list[int]] = defaultdict(list)
     for number, one in enumerate(shown):
-        groups.setdefault(f"{one.dataset} {store.digest_ids(one.ids)}", []).append(number)
+        groups[f"{one.dataset} {store.digest_ids(one.ids)}"].append(number)
     for numbers in groups.values():
         one = shown[numbers[0]]
-        panels = [panel for panel in made.panels if int(panel.key.partition("-")[0]) in numbers]
-        of_cases = [case["id"] for panel in panels for part in panel.cases.values() for case in part]
+        panels = [panel for panel in made.panels if int(panel["key"].partition("-")[0]) in numbers]
+        shown_cases = [case for panel in panels for part in panel["cases"].values() for case in part]
+        of_cases = [case["id"] for case in shown_cases]
         every = list(dict.fromkeys([*one.ids, *of_cases]))  # a case may lie outside the samples drawn
         wanted = thumbnails.chosen(every, of_cases, pictures)
-        try:
+        sprite = None
+        with noted(made.notes, f"no thumbnails of {one.dataset}"):
             sprite = thumbnails.sprite(one.identity, one.split, wanted, root=root, cache=cache)
-        except DiskError:
-            raise
-        except RequestError as error:
-            made.notes.append(f"no thumbnails of {one.dataset}: {error}")
+        if sprite is None:
             continue
         name = f"sprite-{len(made.sprites)}"
         made.sprites[name] = sprite
@@ -416,10 +373,7 @@ def _add_pictures(made: Explorer, shown: Sequence[Shown], *, pictures: int, root
         }
         for number in numbers:
             made.data["sets"][number]["pictures"] = about
-        place = {name_: slot for slot, name_ in enumerate(wanted)}
-        for panel in panels:
-            for case in (case for part in panel.cases.values() for case in part):
-                slot = place[case["id"]]
-                case["picture"] = {
-                    "sprite": name, "x": slot % thumbnails.COLUMNS, "y": slot // thumbnails.COLUMNS,
-                }  # fmt: skip
+        place = {id_: slot for slot, id_ in enumerate(wanted)}
+        for case in shown_cases:
+            y, x = divmod(place[case["id"]], thumbnails.COLUMNS)
+            case["picture"] = {"sprite": name, "x": x, "y": y}
