@@ -169,6 +169,8 @@ class TerraTorchEncoder(FrozenModel):
         chosen = [outputs[at] if at == -1 else made.norm(outputs[at]) for at in ends]
         if made.products > 1:
             chosen = [one.unflatten(1, (made.products, -1)).mean(dim=1) for one in chosen]
+        if self.request.pooling == "patches":
+            chosen = [torch.cat(chosen, dim=2)]
         return torch.cat([pool_tokens(one, self.request.pooling, prefix=made.prefix) for one in chosen], dim=1)
 
 
