@@ -4,6 +4,7 @@ Some are held to it with fewer layers or narrower, which is the same code; FULL_
 and DOFA large, which is minutes and gigabytes.
 """
 
+import importlib
 import os
 from functools import partial
 
@@ -515,6 +516,15 @@ def test_olmoearth_is_torchgeos_forward_with_the_authors_scaling(bands, tmp_path
         wanted = found.pool_unmasked_tokens(PoolingType.MEAN)
         got = encoder(raw)
     assert got.shape == (2, 128) and (got - wanted).abs().max() < 1e-4
+
+
+def test_olmoearth_takes_sensors_in_the_same_order_in_every_process():
+    """The package's own order is that of a set of words."""
+    importlib.import_module("featurize.models.olmoearth")
+    order = importlib.import_module(
+        "olmoearth_pretrain_minimal.olmoearth_pretrain_v1.nn.flexi_vit"
+    ).get_modalities_to_process
+    assert order(list("hgfedcba"), list("bdfhaceg")) == list("abcdefgh")
 
 
 def test_olmoearth_says_which_sizes_it_takes():

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.data.normalize import load_computed_config
-from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.nn.flexi_vit import PoolingType
+from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.nn import flexi_vit
 from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.constants import Modality
 from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.datatypes import MaskedOlmoEarthSample
 from torch import Tensor, nn
@@ -46,6 +46,9 @@ WEIGHTS = {
     "large": OlmoEarthV1_Weights.LARGE,
 }
 SENSORS = {"S2": Modality.SENTINEL2_L2A, "S1": Modality.SENTINEL1}
+
+# The package takes the sensors in the order of a set of words, another in each process, and sums round with the order.
+flexi_vit.get_modalities_to_process = lambda available, supported: sorted(set(available) & set(supported))
 
 
 def build(request: EncoderRequest) -> FrozenModel:
@@ -113,7 +116,7 @@ class OlmoEarthEncoder(TokenModel):
         dates = torch.tensor(DATE, device=images.device).expand(count, 1, 3)
         sample = MaskedOlmoEarthSample(timestamps=dates, **fields)
         found = self.encoder(sample, patch_size=PATCH, input_res=GSD_M, fast_pass=True)
-        return found["tokens_and_masks"].pool_unmasked_tokens(PoolingType.MEAN)
+        return found["tokens_and_masks"].pool_unmasked_tokens(flexi_vit.PoolingType.MEAN)
 
 
 def own_name(band: str) -> str:
