@@ -52,6 +52,8 @@ def verify_signed(path: Path) -> list[Problem]:
             problems.append(Problem(Kind.MISSING, file, f"{file} is missing; {again}"))
         except OSError as error:
             problems.append(Problem(Kind.UNREADABLE, file, str(explained(error, file))))
+        except ValueError:  # a name that no file can have
+            problems.append(Problem(Kind.DAMAGED, listing, f"{listing} is damaged; {again}"))
     return problems
 
 

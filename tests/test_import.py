@@ -295,6 +295,13 @@ def test_damaged_vectors_are_one_line(tmp_path, made):
             imported(tmp_path, tmp_path / name)
 
 
+def test_a_lost_column_of_vectors_is_one_line(tmp_path):
+    columns = {"id": list("abcd")} | {f"f{number:02}": np.ones(4, np.float32) for number in (0, 1, 3)}
+    pd.DataFrame(columns).to_parquet(tmp_path / "v.parquet")
+    with pytest.raises(RequestError, match="f01"):
+        import_features(tmp_path / "v.parquet", ImportFlags(name="v"), tmp_path / "out")
+
+
 def test_a_table_is_read_as_those_of_a_folder_are(tmp_path, made):
     """Lists in cells, semicolons, tabs, UTF-16, commas in numbers: the same set each time."""
     lists = [["Forest", "Water"] if row % 2 else ["Town"] for row in range(ROWS)]

@@ -162,6 +162,8 @@ def test_a_map_that_changed_after_it_was_written_is_found_by_verify(mapped, tmp_
         content[len(content) // 2] ^= 1
         (tmp_path / name).write_bytes(content)
     (tmp_path / "map.tif").unlink()
+    with (tmp_path / "map.tif.sha256").open("a") as listing:
+        listing.write(f"{0:064}  map\0.tif\n")
     capsys.readouterr()
     assert command.run(probe, ["verify", str(tmp_path)]) == 1
     assert command.run(featurize, ["verify", str(tmp_path)]) == 1

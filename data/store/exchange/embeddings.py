@@ -272,7 +272,11 @@ def _vector_columns(file: Path, schema: pa.Schema, embedding: str | None) -> tup
     if len(found) < 2:
         what = f"no column or numbered columns '{embedding}'" if embedding else "no column of vectors"
         raise RequestError(f"{file} has {what}; it has {', '.join(schema.names)}; name them with --embedding")
-    return tuple(name for _, name in sorted(found))
+    numbers, columns = zip(*sorted(found), strict=True)
+    if gaps := sorted({*range(numbers[0], numbers[-1])} - {*numbers}):
+        after = columns[numbers.index(gaps[0] - 1)]
+        raise RequestError(f"{file} is damaged: the column after {after} is missing; export or download it again")
+    return columns
 
 
 def _is_list(kind: pa.DataType) -> bool:
