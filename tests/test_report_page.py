@@ -379,3 +379,19 @@ def test_print_leaves_controls_out_and_keeps_tables_and_pictures(page):
     assert page.locator(".panel:visible table").first.is_visible()
     assert ground(page) == 3 * 255
     assert len(page.pdf(format="A4", print_background=False)) > 20_000
+
+
+def test_a_plot_that_was_hidden_shows_its_points_apart(page):
+    """Its scale once stayed 0: all points in one place."""
+    page.evaluate("document.querySelector('#plot').style.display = 'none'")
+    page.select_option("#set", index=1)
+    page.wait_for_timeout(100)
+    page.evaluate("document.querySelector('#plot').style.display = ''")
+    page.wait_for_timeout(300)
+    wide = """() => {
+        const plot = document.querySelector('#plot'), {width, height} = plot;
+        const { data } = plot.getContext('2d').getImageData(0, 0, width, height);
+        const drawn = [...Array(width * height).keys()].filter((k) => data[4 * k + 3]).map((k) => k % width);
+        return (Math.max(...drawn.slice(0, 9e4)) - Math.min(...drawn.slice(0, 9e4))) / width;
+    }"""
+    assert page.evaluate(wide) > 0.3

@@ -222,8 +222,10 @@ function scatter(canvas, on) {
   }, { passive: false });
   let size = 0;
   new ResizeObserver(() => {
-    if (view && size) view.scale *= width() / size; // a hidden canvas has no width
+    if (!width()) return; // hidden
+    if (view && size) view.scale *= width() / size;
     size = width();
+    if (scene && !view.scale) reset(); // it was hidden when the scene came
     draw();
   }).observe(canvas);
 
