@@ -334,4 +334,3 @@ def _draw_overall(ranks: pd.DataFrame, datasets: Sequence[str], ax: Axes) -> Non
         ax, shares, [[figures.number(v, d) for v, d in zip(line, digits, strict=True)] for line in values]
     )
     ax.xaxis.tick_top()
-    ax.tick_params(length=0, rotation=0)

@@ -93,8 +93,7 @@ def panels(figure: Any, count: int, columns: int, **options: Any) -> list[Axes]:
 
 def colours(count: int) -> list[str]:
     """That many colours; the first eight are colour-blind safe, after sixteen they come again."""
-    both = PALETTE + MORE
-    return [both[i % len(both)] for i in range(count)]
+    return list(itertools.islice(itertools.cycle(PALETTE + MORE), count))
 
 
 def kind_colours(kinds: Sequence[str]) -> list[str]:
@@ -160,8 +159,7 @@ def draw_value(ax: Axes, row: Any, y: float, colour: str, *, filled: bool = True
 
 def without_frame(ax: Axes) -> None:
     """Remove the box and ticks around a panel."""
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
 
 
@@ -222,14 +220,11 @@ def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     dpi = min(dpi, *(MOST_DOTS / side for side in figure.get_size_inches()))
     dpi = min(dpi, (MOST_PIXELS / np.prod(figure.get_size_inches())) ** 0.5)
     files = (stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg"))
-    for file in files:
-        kind = file.suffix[1:]
-        metadata = {"Date": None} if kind == "svg" else None
+    png = {"format": "png", "pil_kwargs": {"compress_level": 4}}  # larger files, written sooner
+    settings: Any = (png, {"format": "svg", "metadata": {"Date": None}})
+    for file, options in zip(files, settings, strict=True):
         with published(file) as temporary, warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")  # reported once, above
-            options: Any = (
-                {"pil_kwargs": {"compress_level": 4}} if kind == "png" else {}
-            )  # larger files, written sooner
-            figure.savefig(temporary, format=kind, dpi=dpi, facecolor="white", metadata=metadata, **options)
+            figure.savefig(temporary, dpi=dpi, facecolor="white", **options)
         figure.set_layout_engine("none")  # the layout is settled by the first file, and slow to compute
     return files

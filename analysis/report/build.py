@@ -23,11 +23,7 @@ from data.lock import Lock
 
 
 def build(request: ViewRequest, options: dict[str, Any]) -> Path:
-    """Write a report and return its ``index.html``.
-
-    Args:
-        request: what to report.
-        options: the report's own, by name.
+    """Write a report, by its own options, and return its ``index.html``.
 
     Raises:
         RequestError: there is nothing to report, or the folder holds something else than a report.
@@ -78,12 +74,11 @@ def report_views() -> list[str]:
 
 def _draw_views(request: ViewRequest, folder: Path) -> tuple[list[tuple[str, Output]], list[str]]:
     """Outputs of every view that belongs in the report, by name, and a line for each one that failed."""
-    outputs: list[tuple[str, Output]] = []
-    failures: list[str] = []
+    outputs, failures = [], []
     for name in report_views() if request.runs else ():
         say(f"report: {name} ...")
-        one = replace(request, folder=folder / name)
-        outputs += [(name, output) for output in run_or_note(name, one, failures, what=name)]
+        drawn = run_or_note(name, replace(request, folder=folder / name), failures, what=name)
+        outputs += [(name, output) for output in drawn]
     return outputs, failures
 
 

@@ -142,11 +142,6 @@ def nearest_neighbours(
 ) -> UInt32[np.ndarray, "shown k"] | None:
     """Each sample's nearest ones among those shown, by the similarity of `analysis.views.similar`, the nearest first.
 
-    Args:
-        features: of the split.
-        rows: of those shown.
-        cache: folder of kept results.
-
     Returns:
         (M, k) indices of `rows`; None if there are more than `MOST_NEIGHBOURS`, or fewer than two.
     """

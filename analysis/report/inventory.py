@@ -46,11 +46,7 @@ class EncoderResults:
 
 
 def find(request: ViewRequest, runs: Sequence[Run]) -> list[EncoderResults]:
-    """Every encoder x dataset that has features or runs, sorted by folder.
-
-    Args:
-        request: which.
-        runs: those that fit it.
+    """Every encoder x dataset that has features or runs, of those that fit the request, sorted by folder.
 
     Raises:
         RequestError: there is nothing at all, or a feature file is damaged and no run describes its encoder.

@@ -41,15 +41,8 @@ def render(
 ) -> str:
     """The page as HTML.
 
-    Args:
-        request: what was asked.
-        found: what there is.
-        answers: what the runs say, for the top.
-        outputs: by view name, in the order of the page.
-        explorer: the interactive part.
-        failures: what could not be drawn, and why.
-        folder: where the page will be; the files beside it are named relative to it.
-        command: the command that makes it again.
+    Outputs come by the name of their view, in the order of the page. The page will be in `folder`: files beside it are
+    named relative to it. `command` makes it again.
     """
     environment = Environment(
         loader=PackageLoader("analysis.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True,

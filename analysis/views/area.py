@@ -6,17 +6,17 @@ where it was not drawn by map class; without one, the test samples of a single-l
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analysis import figures, tables
 from analysis.card import Option, ViewCard
 from analysis.contract import Output, Table, ViewRequest, with_simulated
-from analysis.map_accuracy import Estimate, MapAccuracy, allocate, estimate, sample_size
+from analysis.map_accuracy import Z95, MapAccuracy, allocate, estimate, sample_size
 from analysis.writing import write_view
 from data.errors import RequestError, unknown
 from data.runs import Run
@@ -176,44 +176,43 @@ def compute(result: Result) -> pd.DataFrame:
 
 def _write(result: Result, folder: Path, *, simulated: bool) -> Output:
     frame, stem = compute(result).assign(simulated=simulated), folder / f"area__{result.name}"
-    shown = readable(result)
+    shown, names = readable(frame, result), result.found.classes
     title = f"Map accuracy and area, {result.title}"
+    overall = _plus_minus(float(result.found.overall.value), float(result.found.overall.se))
     note = (
-        f"Overall accuracy {_plus_minus(result.found.overall)} (95% CI). {result.note} ± is 1.96 standard errors; for "
+        f"Overall accuracy {overall} (95% CI). {result.note} ± is 1.96 standard errors; for "
         "a class that is rare in a large stratum use the interval instead."
     )
-    matrix = pd.DataFrame(result.found.matrix, columns=list(result.found.classes))
-    matrix.insert(0, "map", list(result.found.classes))
+    matrix = pd.DataFrame(result.found.matrix, names, names).rename_axis("map").reset_index()
     heading = with_simulated(title, simulated)
+    lines = sum(figures.wrapped(name, 30).count("\n") + 1 for name in names)
     return write_view(
-        frame, lambda _: draw_figure(result, simulated=simulated), stem, title=heading, heading=title, shown=[shown],
+        frame, partial(draw, unit=result.unit), stem, title=heading, heading=title, shown=[shown],
         note=note, of=(), dataset=result.dataset, encoder=result.encoder,
+        size=(7.0, 1.9 + max(0.32 * len(names), 0.19 * lines)),
+        drawn="Mapped and error-adjusted area", where=result.title, reading=result.note,
         alt=f"Mapped and error-adjusted area of {len(frame)} classes with 95% CI.",
         summary=f"{heading}\n{note}\n{tables.markdown_table(*shown, left=1)}",
         files=[tables.write_csv(matrix, stem.with_name(f"{stem.name}__matrix"))],
     )  # fmt: skip
 
 
-def readable(result: Result) -> Table:
-    """The table: a row per class."""
-    of, total = f" ({result.unit})" if result.unit else " (share)", result.total
-    header = ["Class", f"Mapped area{of}", f"Adjusted area{of}", "95% CI", "User's accuracy", "Producer's accuracy"]
-    area, bounds = result.found.area.scaled(total), result.found.area_interval * total
-    rows = [
-        [
-            name, _amount(result.mapped[k] * total, total),
-            f"{_amount(area.value[k], total)} ± {_amount(area.half_width[k], total)}",
-            f"{_amount(bounds[k, 0], total)} to {_amount(bounds[k, 1], total)}",
-            _plus_minus(result.found.users, k), _plus_minus(result.found.producers, k),
-        ]
-        for k, name in enumerate(result.found.classes)
-    ]  # fmt: skip
-    return Table(header, rows)
+def readable(frame: pd.DataFrame, result: Result) -> Table:
+    """The table of `compute`: a row per class."""
+    of, amount = f" ({result.unit or 'share'})", partial(_amount, total=result.total)
+    columns = {
+        "Class": "{class}",
+        f"Mapped area{of}": lambda row: amount(row["mapped_area"]),
+        f"Adjusted area{of}": lambda row: f"{amount(row['area'])} ± {amount(Z95 * row['area_se'])}",
+        "95% CI": lambda row: f"{amount(row['area_low'])} to {amount(row['area_high'])}",
+        "User's accuracy": lambda row: _plus_minus(row["users_accuracy"], row["users_accuracy_se"]),
+        "Producer's accuracy": lambda row: _plus_minus(row["producers_accuracy"], row["producers_accuracy_se"]),
+    }
+    return Table.of(frame, columns)
 
 
-def _plus_minus(estimate: Estimate, k: int | None = None) -> str:
-    value, half = (float(x if k is None else x[k]) for x in (estimate.value, estimate.half_width))
-    return "–" if np.isnan(value) else f"{value:.3f} ± {half:.3f}"
+def _plus_minus(value: float, se: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.3f} ± {Z95 * se:.3f}"
 
 
 def _amount(value: float, total: float) -> str:
@@ -222,22 +221,10 @@ def _amount(value: float, total: float) -> str:
     return f"{value:,.0f}" if total >= 1000 else f"{value:.4g}" if total > 1 else f"{value:.3f}"
 
 
-def draw_figure(result: Result, *, simulated: bool) -> Figure:
-    """Mapped area as dots and adjusted area as bars with their intervals."""
-    lines = sum(figures.wrapped(name, 30).count("\n") + 1 for name in result.found.classes)
-    figure = figures.new_figure(7.0, 1.9 + max(0.32 * len(result.found.classes), 0.19 * lines))
-    draw(compute(result), figure.subplots(), unit=result.unit)
-    figures.put_title(figure, "Mapped and error-adjusted area", result.title, simulated=simulated, note=result.note)
-    return figure
-
-
 def draw(frame: pd.DataFrame, ax: Axes, *, unit: str) -> None:
-    """One bar per class, the first on top.
+    """Mapped area as marks and adjusted area as bars with their intervals, the first class on top.
 
-    Args:
-        frame: of `compute`.
-        ax: where to draw.
-        unit: of the areas; empty for shares of the map.
+    An empty `unit` means shares of the map.
     """
     rows = np.arange(len(frame))
     # The interval of a rare class may lie above an estimate of 0.

@@ -58,4 +58,3 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
     figures.heatmap(ax, shares, columns=header[1:], rows=names, cmap=figures.shades())
     figures.write_values(ax, shares, texts)
     ax.xaxis.tick_top()
-    ax.tick_params(length=0, rotation=0)

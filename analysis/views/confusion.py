@@ -139,7 +139,6 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
         wrong = np.tile([outcome in ("fn", "fp") for outcome in OUTCOMES], (len(names), 1))
         _heatmap(shares, texts, list(OUTCOMES.values()), names, ax, wrong=wrong, fontsize=8)
         ax.xaxis.tick_top()
-        ax.tick_params(axis="x", rotation=0, length=0)
         return
     rows, columns = names, names
     if _numbered(names):
@@ -195,5 +194,3 @@ def _heatmap(
         cells = np.where(shown, shares, np.nan)
         figures.heatmap(ax, cells, columns=heads, rows=names, cmap=figures.shades(colour), gap=1)
     figures.write_values(ax, shares, texts, fontsize=fontsize)
-    ax.tick_params(length=0)
-    ax.tick_params(axis="y", rotation=0)

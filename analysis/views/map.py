@@ -53,12 +53,7 @@ def run(request: ViewRequest) -> list[Output]:
 
 
 def compute(done: Run, one: SceneMap) -> pd.DataFrame:
-    """A row per class: the columns of `frames.run_columns`, then ``scene class cells share km2 probability``.
-
-    Args:
-        done: the run.
-        one: its map of one scene.
-    """
+    """A row per class: the columns of `frames.run_columns`, then ``scene class cells share km2 probability``."""
     import pyproj  # deferred: only maps need it
 
     classes, best = one.classes, np.nan_to_num(one.probability.max(axis=0))
@@ -105,13 +100,7 @@ def _write(frame: pd.DataFrame, one: SceneMap, picture: np.ndarray | None, folde
 
 
 def draw_figure(frame: pd.DataFrame, *, one: SceneMap, picture: np.ndarray | None) -> Figure:
-    """The map over the scene's picture, and the scene.
-
-    Args:
-        frame: of `compute`.
-        one: the map.
-        picture: (h, w, 3) of the scene; None where its files are not at hand.
-    """
+    """The map over the scene's picture (h, w, 3), and the scene; the map alone where there is no picture."""
     grid, panels = one.grid, 1 if picture is None else 2
     tall = 5.0 * min(2.0, grid.height / grid.width) + 1.9
     figure = figures.new_figure(5.0 * panels + 0.5, tall)

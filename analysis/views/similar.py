@@ -72,12 +72,7 @@ def run(request: ViewRequest, *, like: str, unlike: str, count: int, data_root: 
 
 
 def find(features: store.FeatureSet, text: str, flag: str) -> Integer[np.ndarray, " examples"]:
-    """Rows of the examples that a flag names.
-
-    Args:
-        features: of one split.
-        text: ids, or places as ``lon,lat``, separated by ``;``.
-        flag: for messages.
+    """Rows of the examples that a flag names: ids, or places as ``lon,lat``, separated by ``;``.
 
     Raises:
         RequestError: an id that is not there, or a place without a sample nearby.
@@ -119,13 +114,10 @@ def compute(
     *,
     count: int,
 ) -> pd.DataFrame:
-    """A row per sample, the most similar first: ``rank id similarity lon lat``; the examples are left out.
+    """At most `count` samples, the most similar first, without the examples, which are rows of the features.
 
-    Args:
-        features: of one split.
-        like: rows of positive examples.
-        unlike: rows of negative ones.
-        count: how many.
+    Returns:
+        A row per sample: ``rank id similarity lon lat``.
     """
     values = features.features[:].astype(np.float32)
     similarity = similarities(values, like, unlike)
@@ -148,13 +140,7 @@ def similarities(
     like: Integer[np.ndarray, " examples"],
     unlike: Integer[np.ndarray, " others"],
 ) -> Float[np.ndarray, " samples"]:
-    """Mean cosine of every sample to positive examples, less that to negative ones; features are centred first.
-
-    Args:
-        values: features of all samples.
-        like: rows of positive examples.
-        unlike: rows of negative ones.
-    """
+    """Mean cosine of every sample to positive examples, less that to negative ones; features are centred first."""
     unit = directions(values, values.mean(axis=0))
     wanted = unit[like].mean(axis=0) - (unit[unlike].mean(axis=0) if len(unlike) else 0)
     return (unit @ wanted).astype(np.float64)
@@ -180,13 +166,7 @@ def _pictures(features: store.FeatureSet, ids: list[str], data_root: str) -> dic
 
 
 def draw_figure(frame: pd.DataFrame, *, pictures: dict[str, np.ndarray], examples: list[str]) -> Figure:
-    """The examples, then the samples most similar to them; names in boxes where there are no pictures.
-
-    Args:
-        frame: of `compute`.
-        pictures: by id.
-        examples: ids of the positive ones.
-    """
+    """The examples by id, then the samples most similar to them; grey boxes where there are no pictures."""
     shown: list[tuple[str, str, Any]] = [(name, f"example\n{name}", figures.RIGHT) for name in examples]
     shown += [(row["id"], f"{row['similarity']:.3f}\n{row['id']}", figures.INK) for row in frame.to_dict("records")]
     rows = -(-len(shown) // COLUMNS)

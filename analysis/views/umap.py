@@ -137,12 +137,7 @@ def _write(frame: pd.DataFrame, sets: Sequence[store.FeatureSet], request: ViewR
 
 
 def draw_figure(frame: pd.DataFrame, features: store.FeatureSet) -> Figure:
-    """All classes in one scatter plot, or for multi-label data one panel per class; with title.
-
-    Args:
-        frame: of `compute`.
-        features: one of the feature sets that it is of.
-    """
+    """All classes in one scatter plot, or for multi-label data one panel per class; with title."""
     names, title = list(features.class_names), "UMAP by class" if features.class_names else "UMAP"
     if features.multilabel:
         figure, title = draw_panels(frame, names), ONE_VS_REST
@@ -255,8 +250,6 @@ def _dense(points: np.ndarray) -> np.ndarray:
 
 
 def _bare(ax: Axes) -> None:
-    ax.set_xticks([])
-    ax.set_yticks([])
+    ax.set(xticks=[], yticks=[])
     ax.set_aspect("equal", adjustable="datalim")
-    for spine in ax.spines.values():
-        spine.set_color(figures.FAINT)
+    ax.spines[:].set_color(figures.FAINT)
