@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -166,9 +167,7 @@ def _ranked(contenders: list[Contender]) -> tuple[list[Contender], list[dict[str
     contenders = sorted(contenders, key=lambda one: -sign * np.nan_to_num(one.value, nan=-sign * np.inf))
     metric = contenders[0].metric
     of_pairs = [
-        (i, j, one.pooled.less(other.pooled, metric))
-        for i, one in enumerate(contenders)
-        for j, other in enumerate(contenders[i + 1 :], i + 1)
+        (i, j, one.pooled.less(other.pooled, metric)) for (i, one), (j, other) in combinations(enumerate(contenders), 2)
     ]
     corrected = intervals.holm([difference.p for _, _, difference in of_pairs])
     better = np.zeros(len(contenders), int)  # how many are significantly better

@@ -9,7 +9,6 @@ from analysis.report.inventory import EncoderResults
 from data import paths
 from data.asked import recorded_command
 from data.dataset import SPLITS
-from data.runs import Run
 from data.scene.grid import grids_of
 from probes import protocols
 from probes.card import PROBES
@@ -17,14 +16,12 @@ from probes.card import PROBES
 
 def commands(one: EncoderResults, out: Path) -> list[str]:
     """The commands that make these features and runs again: as recorded, or the flags that are known."""
-    made = [run.command or _known_flags(one, run, out) for run in one.runs]
+    made = []
+    for run in one.runs:
+        protocol = run.record["arguments"].get("protocol")
+        flags = {"protocol": None if protocol == "default" else protocol, "seed": run.record["seed"] or None}
+        made.append(run.command or probe_command(one, out, [run.kind], flags))
     return [featurize_command(one, out), *dict.fromkeys(made)]
-
-
-def _known_flags(one: EncoderResults, run: Run, out: Path) -> str:
-    protocol = run.record["arguments"].get("protocol")
-    settings = {"protocol": None if protocol == "default" else protocol, "seed": run.record["seed"] or None}
-    return probe_command(one, out, [run.kind], settings)
 
 
 def missing(one: EncoderResults, out: Path) -> list[tuple[str, str]]:
@@ -59,10 +56,10 @@ def featurize_command(one: EncoderResults, out: Path) -> str:
     return recorded or shlex.join(["featurize", *_flags(names)])
 
 
-def probe_command(one: EncoderResults, out: Path, kinds: Sequence[str], settings: dict[str, Any] | None = None) -> str:
+def probe_command(one: EncoderResults, out: Path, kinds: Sequence[str], settings: dict[str, Any]) -> str:
     """The command that runs these probes on these features, with these flags."""
     every = list(kinds) == PROBES.names()
-    flags = {"kind": "all" if every else ",".join(kinds), "features": one.folder, **(settings or {}), "out": out}
+    flags = {"kind": "all" if every else ",".join(kinds), "features": one.folder, **settings, "out": out}
     return shlex.join(["probe", *_flags(flags)])
 
 

@@ -66,7 +66,7 @@ def render(
         columns=thumbnails.COLUMNS,
         sprites=[(name, _inline(image, "webp")) for name, image in explorer.sprites.items()],
         blobs=explorer.blobs.texts.items(),
-        data=_script(json.dumps(explorer.data, allow_nan=False)),
+        data=Markup(json.dumps(explorer.data, allow_nan=False).replace("<", "\\u003c")),  # no name ends the script
         css=Markup((here / "page.css").read_text("utf-8")),
         scripts=[Markup((here / script).read_text("utf-8")) for script in SCRIPTS],
         simulated=any(features.simulated for features in found),
@@ -169,11 +169,6 @@ def encoder_facts(features: EncoderResults) -> dict[str, Any]:
 def _inline(content: bytes, kind: str) -> str:
     """An image as the page holds it."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _script(text: str) -> Markup:
-    """JSON that may stand in a page: no name in it can end the script."""
-    return Markup(text.replace("<", "\\u003c"))
 
 
 def _shade(cell: str) -> Markup:

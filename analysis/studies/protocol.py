@@ -71,17 +71,14 @@ def matching(record: dict[str, Any], metric: str) -> list[Match]:
     for one in reference.PUBLISHED:
         if one.match is None or (one.metric, one.probe) != (metric, record["kind"]):
             continue
-        if all(_fits(known.get(key), value) for key, value in one.match.items()):
+        # a tuple is several names for one value
+        wanted = {key: value if isinstance(value, tuple) else (value,) for key, value in one.match.items()}
+        if all(known.get(key) in names for key, names in wanted.items()):
             found.append(Match(one, differences(record, one.protocol)))
     nearest: dict[str, Match] = {}
     for one in sorted(found, key=lambda one: len(one.differences)):
         nearest.setdefault(one.published.study, one)
     return list(nearest.values())
-
-
-def _fits(here: Any, wanted: Any) -> bool:
-    """Whether a value is the one wanted, or one of several names for it (a tuple)."""
-    return here in wanted if isinstance(wanted, tuple) else here == wanted
 
 
 def differences(record: dict[str, Any], protocol: Mapping[str, Any]) -> tuple[str, ...]:
@@ -148,12 +145,9 @@ def described(record: dict[str, Any]) -> dict[str, Any]:
 
 def _standardized(record: dict[str, Any]) -> bool:
     """Whether the probe standardized the features: recorded, or what its kind does."""
-    chosen, asked = record.get("chosen", {}), record.get("arguments", {})
-    for name in ("standardize", "standardise", "zscore"):
-        for where in (chosen, asked):
-            if where.get(name) is not None:
-                return bool(where[name])
-    return record["kind"] != "knn"
+    places, names = (record.get("chosen", {}), record.get("arguments", {})), ("standardize", "standardise", "zscore")
+    known = (place[name] for name in names for place in places if place.get(name) is not None)
+    return bool(next(known, record["kind"] != "knn"))
 
 
 def _training(candidates: list[dict[str, Any]]) -> dict[str, Any]:

@@ -67,13 +67,14 @@ def _write(frame: pd.DataFrame, pairs: pd.DataFrame, stem: Path) -> Output:
         heading=f"{metric} compared, {where}, {words}", drawn=f"{metric} compared: {words}", where=where,
         reading=f"{first['samples']:,} shared test samples. Number: rank; grey: not significantly different from the "
         "best.",
-        shown=[readable(frame)], left=2, note=" ".join([_caption(frame), *_references(frame)]), of=["dataset"],
+        shown=[readable(frame)], left=2, note=_note(frame), of=["dataset"],
         alt=f"{len(frame)} probe runs ranked by {metric}.",
         files=[tables.write_csv(pairs, stem.with_name(f"{stem.name}__pairs"))],
     )  # fmt: skip
 
 
-def _caption(frame: pd.DataFrame) -> str:
+def _note(frame: pd.DataFrame) -> str:
+    """How to read the table, what the published numbers beside ours are, and how their protocols differ."""
     lines = [
         f"{int(frame['samples'].iloc[0]):,} shared test samples, {frame['test_split'].iloc[0]}; "
         f"{frames.interval_words(frame)}.",
@@ -81,22 +82,17 @@ def _caption(frame: pd.DataFrame) -> str:
     ]
     if any(frame["seeds"] > 1):
         lines.append("Runs that differ only in their seed are one row: the mean, with the spread between seeds.")
-    few = next(filter(None, frame["few_cells"]), None)
-    return " ".join([*lines, *([f"Warning: {few}."] if few else []), *frames.without_interval(frame)])
-
-
-def _references(frame: pd.DataFrame) -> list[str]:
-    """What the published numbers beside ours are and how their protocols differ, or that there are none."""
+    lines += [f"Warning: {few}." for few in frame["few_cells"] if few][:1] + frames.without_interval(frame)
     matches = [(row, match) for row in frame.to_dict("records") for match in row["published"]]
     if not matches:
-        return ["No published number matches the data, model, bands and probe of these runs."]
-    words = [f"{name}: {reference.STUDIES[name].text()}" for name in sorted({m.published.study for _, m in matches})]
-    words += [
+        lines.append("No published number matches the data, model, bands and probe of these runs.")
+    lines += [f"{name}: {reference.STUDIES[name].text()}" for name in sorted({m.published.study for _, m in matches})]
+    lines += [
         f"{row['model']}, {row['probe']}, compared with {match.published.value:.3f}: {'; '.join(match.differences)}."
         for row, match in matches
         if match.differences
     ]
-    return list(dict.fromkeys(words))
+    return " ".join(dict.fromkeys(lines))
 
 
 def draw_figure(frame: pd.DataFrame) -> Figure:

@@ -131,6 +131,9 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
     outcomes = "outcome" in frame
     names = list(frame["class" if outcomes else "true"].unique())
     shares = np.nan_to_num(frame["share"].to_numpy().reshape(len(names), -1))
+    if not outcomes:
+        ax.set_xlabel("Predicted", fontweight="bold")
+        ax.set_ylabel("True", fontweight="bold")
     if not outcomes and len(names) > NUMBERS_UP_TO:
         _draw_image(shares, names, ax)
         return
@@ -154,8 +157,6 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
     for edge in range(len(names) + 1):  # to follow a row or a column through empty cells
         ax.axhline(edge, color=figures.FAINT, lw=0.5, zorder=3)
         ax.axvline(edge, color=figures.FAINT, lw=0.5, zorder=3)
-    ax.set_xlabel("Predicted", fontweight="bold")
-    ax.set_ylabel("True", fontweight="bold")
 
 
 def _draw_image(shares: np.ndarray, names: Sequence[str], ax: Axes) -> None:
@@ -169,14 +170,11 @@ def _draw_image(shares: np.ndarray, names: Sequence[str], ax: Axes) -> None:
     step = next(step for step in (10, 20, 50, 100, 200, 500, 1000) if count / step <= 20 or step == 1000)
     marks = [k for k in range(count) if k == 0 or (k + 1) % step == 0]
     ax.set_xticks([k + 0.5 for k in marks], [str(k + 1) for k in marks])
+    ax.set_yticks([k + 0.5 for k in marks], [str(k + 1) for k in marks])
     if count <= NAMES_UP_TO:
         labels = [f"{figures.shortened(name, 40)}\u00a0\u00a0{k + 1}" for k, name in enumerate(names)]
         ax.set_yticks(np.arange(count) + 0.5, labels, fontsize=5.5)
-    else:
-        ax.set_yticks([k + 0.5 for k in marks], [str(k + 1) for k in marks])
     figures.without_frame(ax)
-    ax.set_xlabel("Predicted", fontweight="bold")
-    ax.set_ylabel("True", fontweight="bold")
 
 
 def _numbered(names: Sequence[str]) -> bool:

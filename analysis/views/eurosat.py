@@ -1,9 +1,7 @@
 """Class project on DINOv2 and EuroSAT: tables, curves, confusion matrix, cases, CPU vs. GPU, DINOv2 vs. CNN."""
 
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from analysis import tables
 from analysis.card import Option, ViewCard
@@ -41,7 +39,13 @@ def run(request: ViewRequest, *, count: int, data_root: str, other_out: str) -> 
     outputs.append(models.write(runs, folder, notes))
     for note in notes:
         print(f"eurosat: {note}", file=sys.stderr)
-    _write_page(runs, outputs, notes, folder)
+    first = runs[0]
+    text = f"# {with_simulated('The class project on DINOv2 and EuroSAT, published and ours', first.simulated)}\n\n"
+    text += f"Published: {STUDY.text()}\n\nOurs: {first.dataset} ({split_sizes(first)} samples), "
+    text += f"probe {first.kind}, {len(runs)} run{'s' * (len(runs) > 1)}.\n"
+    with_tables = [output for output in outputs if output.title.startswith("Table")]
+    text += tables.markdown_page(outputs, with_tables, notes)
+    tables.write_document(text, folder / f"eurosat__{first.dataset}__page", "md")
     return outputs
 
 
@@ -68,14 +72,3 @@ def chosen_runs(request: ViewRequest) -> list[Run]:
 def _named(what: str, outputs: list[Output]) -> list[Output]:
     """Outputs of another view, whose titles name the run only, with what they show."""
     return [replace(one, title=f"{what}: {one.title}") for one in outputs]
-
-
-def _write_page(runs: Sequence[Run], outputs: Sequence[Output], notes: Sequence[str], folder: Path) -> None:
-    """One Markdown page with every table and figure."""
-    run = runs[0]
-    text = f"# {with_simulated('The class project on DINOv2 and EuroSAT, published and ours', run.simulated)}\n\n"
-    text += f"Published: {STUDY.text()}\n\nOurs: {run.dataset} ({split_sizes(run)} samples), "
-    text += f"probe {run.kind}, {len(runs)} run{'s' * (len(runs) > 1)}.\n"
-    with_tables = [output for output in outputs if output.title.startswith("Table")]
-    text += tables.markdown_page(outputs, with_tables, notes)
-    tables.write_document(text, folder / f"eurosat__{run.dataset}__page", "md")

@@ -113,19 +113,12 @@ def draw_figure(frame: pd.DataFrame, *, one: SceneMap, picture: np.ndarray | Non
         ax.set_xticks([])
         ax.set_yticks([])
     shown = frame[frame["cells"] > 0]
-    handles = [
-        Patch(color=_legend_colour(one.class_names.index(name), plain=picture is None), label=f"{name} {share:.0%}")
-        for name, share in zip(shown["class"], shown["share"], strict=True)
-    ]
+    opacity, handles = 1.0 if picture is None else OPACITY, []
+    for name, share in zip(shown["class"], shown["share"], strict=True):
+        r, g, b = (part / 255 * opacity + (1 - opacity) * GREY for part in colour(one.class_names.index(name)))
+        handles.append(Patch(color=(r, g, b), label=f"{name} {share:.0%}"))
     figure.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize="small")
     return figure
-
-
-def _legend_colour(number: int, *, plain: bool) -> tuple[float, float, float]:
-    """Colour of a class as the map shows it, over a scene of mean grey unless the map is plain."""
-    opacity = 1.0 if plain else OPACITY
-    red, green, blue = (part / 255 * opacity + (1 - opacity) * GREY for part in colour(number))
-    return red, green, blue
 
 
 def draw(one: SceneMap, ax: Axes, picture: np.ndarray | None) -> None:

@@ -54,13 +54,19 @@ def run(request: ViewRequest) -> list[Output]:
     )  # fmt: skip
     outputs, notes = [table], []
     outputs += _umap(request, runs[0], folder, notes)
-    outputs += _bars(runs, request, folder, notes)
+    if bars := [one for one in runs if one.kind in BARS]:
+        outputs.append(f2.write(f2.compute(bars, request.rules), folder / f"f2__{shown.dataset}__{shown.encoder}"))
+    else:
+        notes.append(f"no F2 bars: no run of {' or '.join(BARS)}")
     absent = [kind for kind in reference.SEMINAR if kind not in {one.kind for one in runs}]
     if absent and not request.kind:
         notes.append(f"no run of {', '.join(absent)}: make it with probe --kind {','.join(absent)}")
     for note in notes:
         print(f"seminar: {note}", file=sys.stderr)
-    _write_page(frame, shown, outputs, notes, folder)
+    title = with_simulated("The seminar on DOFA and BigEarthNet, published and ours", shown.simulated)
+    text = f"# {title}\n\n{statement(shown)}\n\n{PUBLISHED}\n\n{tables.markdown_table(*readable(frame), left=2)}"
+    text += tables.markdown_page(outputs, [], notes)
+    tables.write_document(text, folder / f"seminar__{shown.dataset}__{shown.encoder}__page", "md")
     return outputs
 
 
@@ -151,22 +157,6 @@ def _umap(request: ViewRequest, run: Run, folder: Path, notes: list[str]) -> lis
         return []
     of_test = replace(request, folder=folder, features=features, model=None, dataset=None, split="test")
     return run_or_note("umap", of_test, notes, what="no UMAP panels")
-
-
-def _bars(runs: Sequence[Run], request: ViewRequest, folder: Path, notes: list[str]) -> list[Output]:
-    shown = [run for run in runs if run.kind in BARS]
-    if not shown:
-        notes.append(f"no F2 bars: no run of {' or '.join(BARS)}")
-        return []
-    return [f2.write(f2.compute(shown, request.rules), folder / f"f2__{runs[0].dataset}__{runs[0].encoder}")]
-
-
-def _write_page(frame: pd.DataFrame, run: Run, outputs: list[Output], notes: list[str], folder: Path) -> None:
-    """One Markdown page with the table and the figures."""
-    title = with_simulated("The seminar on DOFA and BigEarthNet, published and ours", run.simulated)
-    text = f"# {title}\n\n{statement(run)}\n\n{PUBLISHED}\n\n{tables.markdown_table(*readable(frame), left=2)}"
-    text += tables.markdown_page(outputs, [], notes)
-    tables.write_document(text, folder / f"seminar__{run.dataset}__{run.encoder}__page", "md")
 
 
 def draw_figure(frame: pd.DataFrame, run: Run) -> Figure:

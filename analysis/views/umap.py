@@ -43,7 +43,37 @@ CLASS = "class: "  # so that a class named "x" or "id" is no trouble
 def run(request: ViewRequest, **options: Any) -> list[Output]:
     """Project one feature set and draw it."""
     sets, frame = project(request, **options)
-    return _write(frame, sets, request)
+    first = sets[0]
+    names, total = list(first.class_names), sum(len(s.ids) for s in sets)
+    dataset, encoder = store.dataset_slug(first.identity), store.encoder_slug(first.identity)
+    about: dict[str, Any] = {"dataset": dataset, "encoder": encoder, "where": _where(first), "of": ()}
+    shown = f"{len(frame):,}" if len(frame) == total else f"{len(frame):,} of {total:,}"
+    note = f"{shown} samples, split: {request.split}."
+    stem = stem_of(request.target("umap"), "umap", about | {"split": request.split}, "dataset", "encoder", "split")
+    if not names:
+        return [
+            write_view(
+                frame, draw_unlabelled, stem, title="UMAP", size=(6.4, 6.4),
+                note=f"{note} The samples have no labels.", alt="Scatter plot of all samples.", **about,
+            )
+        ]  # fmt: skip
+    reading = f"{note} Coloured: samples with the class; grey: the rest. The smaller group is drawn on top."
+    panels = write_view(
+        frame, lambda frame: draw_panels(frame, names), stem, title=ONE_VS_REST, drawn=ONE_VS_REST, reading=reading,
+        note=f"{reading} All panels show the same projection; distances between distant groups are not meaningful.",
+        alt=f"{len(names)} panels of one scatter plot, one class coloured in each.", **about,
+    )  # fmt: skip
+    if first.multilabel:
+        return [panels]
+    single = draw_figure(frame, first)
+    by_class = replace(
+        panels,
+        title="UMAP by class",
+        files=(*figures.save(single, stem.with_name(f"{stem.name}__by-class")), panels.files[-1]),
+        caption=f"{note} The number of a class stands where the class is densest.",
+        alt=f"Scatter plot of {len(names)} classes.",
+    )
+    return [by_class, panels]
 
 
 def project(
@@ -100,40 +130,6 @@ def compute(sets: Sequence[store.FeatureSet], *, points: int, seed: int, cache: 
     splits = np.array([s.identity["split"]["name"] for s in sets for _ in s.ids], dtype=object)[rows]
     frame = pd.DataFrame({"id": ids, "split": splits, "x": xy[:, 0], "y": xy[:, 1], "simulated": sets[0].simulated})
     return frame.join(pd.DataFrame(member.astype(np.uint8), columns=[f"{CLASS}{name}" for name in names]))
-
-
-def _write(frame: pd.DataFrame, sets: Sequence[store.FeatureSet], request: ViewRequest) -> list[Output]:
-    first = sets[0]
-    names, total = list(first.class_names), sum(len(s.ids) for s in sets)
-    dataset, encoder = store.dataset_slug(first.identity), store.encoder_slug(first.identity)
-    about: dict[str, Any] = {"dataset": dataset, "encoder": encoder, "where": _where(first), "of": ()}
-    shown = f"{len(frame):,}" if len(frame) == total else f"{len(frame):,} of {total:,}"
-    note = f"{shown} samples, split: {request.split}."
-    stem = stem_of(request.target("umap"), "umap", about | {"split": request.split}, "dataset", "encoder", "split")
-    if not names:
-        return [
-            write_view(
-                frame, draw_unlabelled, stem, title="UMAP", size=(6.4, 6.4),
-                note=f"{note} The samples have no labels.", alt="Scatter plot of all samples.", **about,
-            )
-        ]  # fmt: skip
-    reading = f"{note} Coloured: samples with the class; grey: the rest. The smaller group is drawn on top."
-    panels = write_view(
-        frame, lambda frame: draw_panels(frame, names), stem, title=ONE_VS_REST, drawn=ONE_VS_REST, reading=reading,
-        note=f"{reading} All panels show the same projection; distances between distant groups are not meaningful.",
-        alt=f"{len(names)} panels of one scatter plot, one class coloured in each.", **about,
-    )  # fmt: skip
-    if first.multilabel:
-        return [panels]
-    single = draw_figure(frame, first)
-    by_class = replace(
-        panels,
-        title="UMAP by class",
-        files=(*figures.save(single, stem.with_name(f"{stem.name}__by-class")), panels.files[-1]),
-        caption=f"{note} The number of a class stands where the class is densest.",
-        alt=f"Scatter plot of {len(names)} classes.",
-    )
-    return [by_class, panels]
 
 
 def draw_figure(frame: pd.DataFrame, features: store.FeatureSet) -> Figure:
