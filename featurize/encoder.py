@@ -34,7 +34,7 @@ class EncoderRequest:
         normalize: ``--normalize``.
         weights: ``pretrained``, ``random``, or a path.
         layer: ``--layer``, see `featurize.tokens.chosen_layers`.
-        inner: what follows the colon of ``--model``, where the model is an adapter for a library such as ``timm``.
+        name: of the model; an adapter's for a library is followed by a colon and the library's name.
     """
 
     bands: tuple[Band, ...]
@@ -46,7 +46,12 @@ class EncoderRequest:
     normalize: Any = None
     weights: Any = None
     layer: str | None = None
-    inner: str = ""
+    name: str = ""
+
+    @property
+    def inner(self) -> str:
+        """The library's name of an adapter's model."""
+        return self.name.partition(":")[2]
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Expected:
 
 
 class FrozenModel(nn.Module):
-    """A frozen model that turns images into embeddings; a model file subclasses it.
+    """A frozen model that turns images into embeddings; a model file makes one of a module, or subclasses it.
 
     Args:
         request: the complete request.
@@ -69,10 +74,9 @@ class FrozenModel(nn.Module):
         autocast: whether the model may run in bf16 or fp16; statistics of pixels may not.
         interpolation: ``bilinear`` (with antialiasing when shrinking), or ``area`` (block means).
         settings: what else decides the values, JSON-able.
+        model: module that embeds scaled images; None for a subclass that has its own `embed`.
     """
 
-    model: Any
-    name: str = ""  # set by build_encoder, unless the model does: its name on the command line
     expects: Expected | None = Expected()  # None: any values are accepted
     needs_locations = False  # whether `embed` cannot do without them
     has_patches = False  # whether the pooling "patches" of `featurize.dense` gives all patch tokens, row by row
@@ -91,9 +95,10 @@ class FrozenModel(nn.Module):
         autocast: bool = True,
         interpolation: str = "bilinear",
         settings: Mapping[str, Any] | None = None,
+        model: Any = None,
     ) -> None:
         super().__init__()
-        self.request, self.dim, self.weights = request, dim, weights
+        self.request, self.name, self.dim, self.weights, self.model = request, request.name, dim, weights, model
         self.normalization = normalization or make_normalization(request.normalize, request.bands, request.statistics)
         self.dtype, self.autocast, self.interpolation = dtype, autocast, interpolation
         self.settings = dict(settings or {})
@@ -101,8 +106,7 @@ class FrozenModel(nn.Module):
     def check_locations(self, lonlat: object) -> None:
         """Raise a RequestError if there are no locations, and the model needs them."""
         if self.needs_locations and lonlat is None:
-            name = self.name or type(self).__module__.rpartition(".")[2]
-            raise RequestError(f"{name} needs locations, and this dataset has none; use georeferenced images")
+            raise RequestError(f"{self.name} needs locations, and this dataset has none; use georeferenced images")
 
     def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """Embed scaled images; on a CPU called from several threads at once, so it must keep no state."""
@@ -170,7 +174,7 @@ def build_encoder(name: str, dataset: EODataset, bands: str | None, request: Enc
         )
     if request.image_size is not None and request.image_size < 1:
         raise RequestError(f"--image-size {request.image_size}: must be at least 1")
-    request = replace(request, inner=name.partition(":")[2])
+    request = replace(request, name=name)
     own_bands = module.default_bands(request) if hasattr(module, "default_bands") else card.default_bands
     chosen = (
         choose_bands(dataset.bands, bands, where=dataset.where) if bands else _default_bands(name, own_bands, dataset)
@@ -181,7 +185,6 @@ def build_encoder(name: str, dataset: EODataset, bands: str | None, request: Enc
         usual |= module.defaults(request)
     filled = {field: value for field, value in usual.items() if getattr(request, field) is None}
     encoder = module.build(replace(request, **filled))
-    encoder.name = encoder.name or name
     if request.normalize and encoder.normalization.changes_nothing():
         raise RequestError(
             f"--normalize {request.normalize} changes nothing: the bands already have mean 0 and std 1; use "

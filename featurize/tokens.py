@@ -1,6 +1,6 @@
 """What models that turn patches into tokens share: pooling, patch sizes, embeddings made for one set of bands."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from threading import get_ident
 from typing import Any
@@ -82,8 +82,8 @@ def chosen_layers(name: str, layer: str | None, depth: int) -> tuple[int, ...]:
 class TokenModel(FrozenModel):
     """A model whose embedding is pooled from its tokens: those after the last block, or after those of ``--layer``.
 
-    A model's file names the blocks and implements `run`. Tokens of inner blocks are noted while the model runs, and
-    pass through its final norm as the last ones do.
+    A model's file names the blocks and passes `run`, or overrides it. Tokens of inner blocks are noted while the model
+    runs, and pass through its final norm as the last ones do.
 
     Args:
         request: the complete request.
@@ -95,6 +95,7 @@ class TokenModel(FrozenModel):
         own: the pooling that `run` makes itself, of the last layer. Where it is not one of tokens (``gap``), `run`
             returns tokens for the others.
         residual: whether a block returns only what it adds to its input.
+        run: see the method of this name.
         about: for `FrozenModel`; ``dim`` where it is not that of the pooled tokens.
     """
 
@@ -109,14 +110,16 @@ class TokenModel(FrozenModel):
         pooled_norm: nn.Module | None = None,
         own: str | None = None,
         residual: bool = False,
+        run: Callable[[Images], Tensor] | None = None,
         **about: Any,
     ) -> None:
-        name = type(self).__module__.rpartition(".")[2] + (request.inner and f":{request.inner}")
+        name = request.name
         layers = chosen_layers(name, request.layer, len(blocks))
         if own and request.pooling == own and request.layer and own not in TOKEN_POOLINGS:
             raise RequestError(f"--pooling {own}: {name} has it of the last layer only; with --layer use mean")
         super().__init__(request, **{"dim": pooled_dim(width, request.pooling, layers=len(layers)), **about})
         self.layers, self.prefix, self.residual = layers, prefix, residual
+        self.given = run
         self.norms = (norm or nn.Identity(), pooled_norm or nn.Identity())  # in a tuple: they are the model's already
         self.own = request.pooling == own and not request.layer
         self.notes = bool(request.layer) or (own in TOKEN_POOLINGS and not self.own)
@@ -127,13 +130,14 @@ class TokenModel(FrozenModel):
     def _note(self, layer: int, block: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self.noted.setdefault(get_ident(), {})[layer] = output + inputs[0] if self.residual else output
 
-    def run(self, images: Images, lonlat: Lonlat | None) -> Tensor:
+    def run(self, images: Images) -> Tensor:
         """Tokens after the last layer, or the embedding by a model's `own` pooling."""
-        raise NotImplementedError
+        assert self.given
+        return self.given(images)
 
     def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """See `FrozenModel.embed`."""
-        found = self.run(images, lonlat)
+        found = self.run(images)
         return found if self.own else self.pooled(self.chosen(found))
 
     def chosen(self, last: Tensor) -> list[Tensor]:

@@ -41,8 +41,6 @@ class Altered(PixelDataset):
 class Plain(FrozenModel):
     """The mean of every scaled band: takes any bands and any scaling, as quick as can be."""
 
-    name = "dofa"  # whose card says which other scalings there are
-
     def embed(self, images, lonlat):
         return images.mean((2, 3))
 
@@ -51,7 +49,8 @@ def plain(dataset, bands, normalize, *, expects=Expected(), statistics=None):  #
     from data.bands import choose_bands
 
     chosen = choose_bands(dataset.bands, bands)
-    request = EncoderRequest(chosen, dataset.statistics, lambda: dataset, normalize=normalize)
+    # Named after a model whose card says which other scalings there are.
+    request = EncoderRequest(chosen, dataset.statistics, lambda: dataset, normalize=normalize, name="dofa")
     scaling = make_normalization(normalize, chosen, statistics or dataset.statistics)
     encoder = Plain(request, dim=len(chosen), normalization=scaling, weights=NO_WEIGHTS, dtype="float32")
     encoder.expects = expects

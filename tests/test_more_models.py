@@ -109,7 +109,7 @@ def test_satclip_is_torchgeos_forward_of_the_locations_alone(tmp_path):
     torch.testing.assert_close(one, theirs(LONLAT))
     assert torch.equal(one, other)
     with pytest.raises(RequestError, match="locations"):
-        encoder.embed(noise(1, 3, 1, 1), None)
+        encoder(noise(1, 3, 1, 1), None)
 
 
 @pytest.mark.parametrize(("variant", "channels"), [("tiny-s2", 9), ("tiny-s2-rgb", 3)])

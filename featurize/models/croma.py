@@ -8,7 +8,7 @@ from torchgeo.models import CROMABase_Weights, CROMALarge_Weights, croma_base, c
 from data.bands import BAND_SETS, require_bands
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
-from featurize.shapes import Embeddings, Images, Lonlat
+from featurize.shapes import Embeddings, Images
 from featurize.tokens import TokenModel, Tokens, check_patch_size
 from featurize.weights import load_weights, random_module
 
@@ -83,7 +83,7 @@ class CROMAEncoder(TokenModel):
         )
         self.model, self.kind = model, kind
 
-    def run(self, images: Images, lonlat: Lonlat | None) -> Embeddings | Tokens:
+    def run(self, images: Images) -> Embeddings | Tokens:
         """See `TokenModel.run`."""
         inputs = {
             "sar": {"x_sar": images},

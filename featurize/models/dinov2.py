@@ -10,8 +10,7 @@ from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, D
 from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
-from featurize.shapes import Images, Lonlat
-from featurize.tokens import TokenModel, Tokens, check_patch_size
+from featurize.tokens import TokenModel, check_patch_size
 from featurize.weights import Weights, hub_state, load_transformers, made_with_weights
 
 CARD = ModelCard(
@@ -71,32 +70,22 @@ def defaults(request: EncoderRequest) -> dict[str, Any]:
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module."""
+    """The model of transformers after its final layer norm; position embeddings are interpolated to the size."""
     check_rgb("dinov2", request.bands)
     check_patch_size("dinov2", request.image_size, PATCH)
-    return DINOv2Encoder(request)
-
-
-class DINOv2Encoder(TokenModel):
-    """transformers' model after its final layer norm; position embeddings are interpolated to the size."""
-
-    has_patches = True
-
-    def __init__(self, request: EncoderRequest) -> None:
-        model, weights = load_model(architecture(request.variant), request.weights)
-        super().__init__(
-            request,
-            width=model.config.hidden_size,
-            blocks=model.encoder.layer,
-            norm=model.layernorm,
-            prefix=1 + getattr(model.config, "num_register_tokens", 0),  # registers lie before the patches
-            weights=weights,
-        )
-        self.model = model
-
-    def run(self, images: Images, lonlat: Lonlat | None) -> Tokens:
-        """See `TokenModel.run`."""
-        return self.model(pixel_values=images).last_hidden_state
+    model, weights = load_model(architecture(request.variant), request.weights)
+    encoder = TokenModel(
+        request,
+        model=model,
+        run=lambda images: model(pixel_values=images).last_hidden_state,
+        width=model.config.hidden_size,
+        blocks=model.encoder.layer,
+        norm=model.layernorm,
+        prefix=1 + getattr(model.config, "num_register_tokens", 0),  # registers lie before the patches
+        weights=weights,
+    )
+    encoder.has_patches = True
+    return encoder
 
 
 def load_model(wanted: Architecture, weights: str) -> tuple[Any, Weights]:

@@ -9,8 +9,7 @@ from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
 from featurize.models.dinov2 import Architecture, load_model
 from featurize.normalization import picture_normalization
-from featurize.shapes import Images, Lonlat
-from featurize.tokens import TokenModel, Tokens, check_patch_size
+from featurize.tokens import TokenModel, check_patch_size
 
 CARD = ModelCard(
     variant=("base", "small", "small-plus", "large", "huge-plus", "7b", "large-sat", "7b-sat"),
@@ -71,38 +70,28 @@ def defaults(request: EncoderRequest) -> dict[str, Any]:
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module."""
+    """The model of transformers after its final layer norm; positions are rotary, so that any size fits."""
     check_rgb("dinov3", request.bands)
     check_patch_size("dinov3", request.image_size, PATCH)
-    return DINOv3Encoder(request)
-
-
-class DINOv3Encoder(TokenModel):
-    """transformers' model after its final layer norm; positions are rotary, so that any size fits."""
-
-    def __init__(self, request: EncoderRequest) -> None:
-        wanted = architecture(request.variant)
-        try:
-            model, weights = load_model(wanted, request.weights)
-        except RequestError as error:
-            if request.weights != "pretrained":
-                raise
-            raise RequestError(
-                f"{error}. DINOv3's weights are gated: accept the licence at https://huggingface.co/"
-                f"{wanted.repository}, then run hf auth login"
-            ) from error
-        satellite = request.normalize == "sat493m"
-        super().__init__(
-            request,
-            width=model.config.hidden_size,
-            blocks=model.model.layer,
-            norm=model.norm,
-            prefix=1 + REGISTERS,
-            normalization=picture_normalization("sat493m", request.bands, SAT493M) if satellite else None,
-            weights=weights,
-        )
-        self.model = model
-
-    def run(self, images: Images, lonlat: Lonlat | None) -> Tokens:
-        """See `TokenModel.run`."""
-        return self.model(pixel_values=images).last_hidden_state
+    wanted = architecture(request.variant)
+    try:
+        model, weights = load_model(wanted, request.weights)
+    except RequestError as error:
+        if request.weights != "pretrained":
+            raise
+        raise RequestError(
+            f"{error}. DINOv3's weights are gated: accept the licence at https://huggingface.co/"
+            f"{wanted.repository}, then run hf auth login"
+        ) from error
+    satellite = request.normalize == "sat493m"
+    return TokenModel(
+        request,
+        model=model,
+        run=lambda images: model(pixel_values=images).last_hidden_state,
+        width=model.config.hidden_size,
+        blocks=model.model.layer,
+        norm=model.norm,
+        prefix=1 + REGISTERS,
+        normalization=picture_normalization("sat493m", request.bands, SAT493M) if satellite else None,
+        weights=weights,
+    )

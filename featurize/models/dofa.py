@@ -19,7 +19,7 @@ from data.bands import Band
 from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
-from featurize.shapes import Embeddings, Images, Lonlat
+from featurize.shapes import Images
 from featurize.tokens import StaticEmbedding, TokenModel, check_published, optical_wavelength_um
 from featurize.weights import load_weights, random_module
 
@@ -56,46 +56,36 @@ SENTINEL1_WAVELENGTH_UM = 3.75
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module."""
+    """DOFA of torchgeo; its tokens are pooled, by the mean in training, and then go through `fc_norm`."""
     if request.image_size != 224:
         raise RequestError(f"--image-size {request.image_size}: dofa takes 224; images are resized to it")
     check_published("dofa", request, PUBLISHED)
-    return DOFAEncoder(request)
+    wavelengths_um = [training_wavelength_um(band) for band in request.bands]
+    model: Any = random_module(lambda: MAKE[request.variant](num_classes=0))
+    weights = load_weights(
+        model,
+        request.weights,
+        hub_name=PUBLISHED.get(request.variant, ""),
+        may_miss=("fc_norm.weight", "fc_norm.bias"),  # not published; a new LayerNorm's 1 and 0 are neutral
+        unused=UNUSED,
+    )
+    model.patch_embed = DOFAStaticEmbedding(model.patch_embed, wavelengths_um)
+    return TokenModel(
+        request,
+        model=model,
+        run=lambda images: model.forward_features(images, []),
+        width=model.embed_dim,
+        blocks=model.blocks,
+        pooled_norm=model.fc_norm,
+        own="mean",
+        weights=weights,
+        settings={"dofa_wavelengths_um": wavelengths_um},
+    )
 
 
 def training_wavelength_um(band: Band) -> float:
     """The wavelength that the weights were trained with for a band; a RequestError if there is none."""
     return SENTINEL1_WAVELENGTH_UM if band.sensor == "S1" else optical_wavelength_um("dofa", band)
-
-
-class DOFAEncoder(TokenModel):
-    """torchgeo's DOFA; its tokens are pooled, by the mean in training, and then go through `fc_norm`."""
-
-    def __init__(self, request: EncoderRequest) -> None:
-        wavelengths_um = [training_wavelength_um(band) for band in request.bands]
-        model: Any = random_module(lambda: MAKE[request.variant](num_classes=0))
-        weights = load_weights(
-            model,
-            request.weights,
-            hub_name=PUBLISHED.get(request.variant, ""),
-            may_miss=("fc_norm.weight", "fc_norm.bias"),  # not published; a new LayerNorm's 1 and 0 are neutral
-            unused=UNUSED,
-        )
-        super().__init__(
-            request,
-            width=model.embed_dim,
-            blocks=model.blocks,
-            pooled_norm=model.fc_norm,
-            own="mean",
-            weights=weights,
-            settings={"dofa_wavelengths_um": wavelengths_um},
-        )
-        model.patch_embed = DOFAStaticEmbedding(model.patch_embed, wavelengths_um)
-        self.model = model
-
-    def run(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
-        """See `TokenModel.run`."""
-        return self.model.forward_features(images, [])
 
 
 class DOFAStaticEmbedding(StaticEmbedding):

@@ -1,5 +1,7 @@
 """EarthLoc: ResNet-50 with a feature mixer, trained to localize astronaut photographs of the Earth (torchgeo)."""
 
+from typing import Any
+
 from torchgeo.models.earthloc import EarthLoc, EarthLoc_Weights
 
 from data.errors import RequestError
@@ -25,22 +27,10 @@ SIDE = 320
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module."""
+    """EarthLoc of torchgeo: descriptors of length 1."""
     check_rgb("earthloc", request.bands)
     if request.image_size != SIDE:
         raise RequestError(f"--image-size {request.image_size}: earthloc takes {SIDE}; images are resized to it")
-    return EarthLocEncoder(request)
-
-
-class EarthLocEncoder(FrozenModel):
-    """torchgeo's EarthLoc: descriptors of length 1."""
-
-    def __init__(self, request: EncoderRequest) -> None:
-        model = random_module(EarthLoc)
-        weights = load_weights(model, request.weights, hub_name=EarthLoc_Weights.SENTINEL2_RESNET50.url)
-        super().__init__(
-            request,
-            dim=int(model.desc_dim),  # type: ignore[arg-type]
-            weights=weights,
-        )
-        self.model = model
+    model: Any = random_module(EarthLoc)
+    weights = load_weights(model, request.weights, hub_name=EarthLoc_Weights.SENTINEL2_RESNET50.url)
+    return FrozenModel(request, dim=model.desc_dim, weights=weights, model=model)

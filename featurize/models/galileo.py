@@ -14,7 +14,7 @@ from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.normalization import Normalization, stretched
-from featurize.shapes import Embeddings, Images, Lonlat
+from featurize.shapes import Embeddings, Images
 from featurize.tokens import TokenModel, Tokens, ndvi
 from featurize.weights import hub_file, load_weights, random_module, read_state
 
@@ -116,7 +116,7 @@ class GalileoEncoder(TokenModel):
         }
         self.ndvi_of = (names.index("B08"), names.index("B04")) if {"B08", "B04"} <= set(names) else None
 
-    def run(self, images: Images, lonlat: Lonlat | None) -> Tokens:
+    def run(self, images: Images) -> Tokens:
         """See `TokenModel.run`."""
         height, width = images.shape[-2:]
         if height != width:

@@ -15,7 +15,7 @@ from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.normalization import stretched
-from featurize.shapes import Embeddings, Images, Lonlat
+from featurize.shapes import Embeddings, Images
 from featurize.tokens import TokenModel
 from featurize.weights import load_weights, random_module
 
@@ -99,7 +99,7 @@ class OlmoEarthEncoder(TokenModel):
             if any(band.sensor == sensor for band in request.bands)
         }
 
-    def run(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
+    def run(self, images: Images) -> Embeddings:
         """See `TokenModel.run`."""
         count, _, height, width = images.shape
         if height % PATCH or width % PATCH:

@@ -11,7 +11,7 @@ from torchgeo.models.copernicusfm import resize_abs_pos_embed
 from data.bands import Band
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
-from featurize.shapes import Images, Lonlat
+from featurize.shapes import Images
 from featurize.tokens import TokenModel, Tokens, check_patch_size, optical_wavelength_um
 from featurize.weights import load_weights, random_module
 
@@ -77,7 +77,7 @@ class PanopticonEncoder(TokenModel):
         self.model = model
         self.register_buffer("channel_ids", torch.tensor(channel_ids, dtype=torch.float32))
 
-    def run(self, images: Images, lonlat: Lonlat | None) -> Tokens:
+    def run(self, images: Images) -> Tokens:
         """See `TokenModel.run`."""
         ids = self.channel_ids.repeat(len(images), 1)  # its own memory: the model rounds them in place
         return self.model.forward_features({"imgs": images, "chn_ids": ids})

@@ -85,27 +85,15 @@ def variant_of(request: EncoderRequest) -> Variant:
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module. ``--image-size`` may be any of at least 32."""
+    """ResNet of timm without its classifier: the last feature map, averaged over the image; sizes of 32 and more."""
     if not request.image_size or request.image_size < 32:
         raise RequestError(f"--image-size {request.image_size}: resnet takes 32 and more, and was trained at 224")
+    variant = VARIANTS[request.variant]
     if request.variant == "imagenet":
         check_rgb("resnet imagenet", request.bands)
     else:
-        require_bands(f"resnet {request.variant}", request.bands, VARIANTS[request.variant].band_names())
-    return ResNetEncoder(request)
-
-
-class ResNetEncoder(FrozenModel):
-    """timm's ResNet without its classifier: the last feature map, averaged over the image."""
-
-    def __init__(self, request: EncoderRequest) -> None:
-        variant = VARIANTS[request.variant]
-        channels = len(request.bands)
-        model: Any = random_module(lambda: timm.create_model(variant.architecture, in_chans=channels, num_classes=0))
-        weights = load_weights(model, request.weights, hub_name=variant.url, unused=("fc.",))
-        super().__init__(
-            request,
-            dim=model.num_features,
-            weights=weights,
-        )
-        self.model = model
+        require_bands(f"resnet {request.variant}", request.bands, variant.band_names())
+    channels = len(request.bands)
+    model: Any = random_module(lambda: timm.create_model(variant.architecture, in_chans=channels, num_classes=0))
+    weights = load_weights(model, request.weights, hub_name=variant.url, unused=("fc.",))
+    return FrozenModel(request, dim=model.num_features, weights=weights, model=model)

@@ -9,8 +9,7 @@ from torchgeo.models.scale_mae import ScaleMAE, scalemae_large_patch16
 
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
-from featurize.shapes import Images, Lonlat
-from featurize.tokens import TokenModel, Tokens, check_patch_size, check_published
+from featurize.tokens import TokenModel, check_patch_size, check_published
 from featurize.weights import load_weights, random_module
 
 CARD = ModelCard(
@@ -42,36 +41,26 @@ UNUSED = (
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module."""
+    """Scale-MAE of torchgeo after its final layer norm."""
     check_rgb("scalemae", request.bands)
     check_patch_size("scalemae", request.image_size, PATCH)
     check_published("scalemae", request, ["large"])
-    return ScaleMAEEncoder(request)
-
-
-class ScaleMAEEncoder(TokenModel):
-    """torchgeo's Scale-MAE after its final layer norm."""
-
-    def __init__(self, request: EncoderRequest) -> None:
-        size = int(request.image_size or 0)
-        scale = SCALE * TRAINED_SIZE / size
-        make = {"large": scalemae_large_patch16, "base": base_patch16}[request.variant]
-        model: Any = random_module(lambda: make(img_size=size, res=scale, num_classes=0))
-        model.pos_embed = None
-        weights = load_weights(model, request.weights, hub_name=URL, unused=UNUSED)
-        super().__init__(
-            request,
-            width=model.embed_dim,
-            blocks=model.blocks,
-            norm=model.norm,
-            weights=weights,
-            settings={"scale": scale},
-        )
-        self.model = model
-
-    def run(self, images: Images, lonlat: Lonlat | None) -> Tokens:
-        """See `TokenModel.run`."""
-        return self.model.forward_features(images)
+    size = int(request.image_size or 0)
+    scale = SCALE * TRAINED_SIZE / size
+    make = {"large": scalemae_large_patch16, "base": base_patch16}[request.variant]
+    model: Any = random_module(lambda: make(img_size=size, res=scale, num_classes=0))
+    model.pos_embed = None
+    weights = load_weights(model, request.weights, hub_name=URL, unused=UNUSED)
+    return TokenModel(
+        request,
+        model=model,
+        run=model.forward_features,
+        width=model.embed_dim,
+        blocks=model.blocks,
+        norm=model.norm,
+        weights=weights,
+        settings={"scale": scale},
+    )
 
 
 def base_patch16(**settings: Any) -> ScaleMAE:

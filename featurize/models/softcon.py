@@ -8,8 +8,7 @@ from torchgeo.models import ViTBase14_DINOv2_Weights, ViTSmall14_DINOv2_Weights
 from data.bands import BAND_SETS, require_bands
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
-from featurize.shapes import Images, Lonlat
-from featurize.tokens import TokenModel, Tokens, check_patch_size
+from featurize.tokens import TokenModel, check_patch_size
 from featurize.weights import load_weights, random_module
 
 CARD = ModelCard(
@@ -44,32 +43,16 @@ def default_bands(request: EncoderRequest) -> list[str]:
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module. ``--pooling mean`` averages the patch tokens, as the authors evaluate it."""
+    """DINOv2 of timm after its final layer norm; position embeddings are resampled to the size.
+
+    ``--pooling mean`` averages the patch tokens, as the authors evaluate it.
+    """
     check_patch_size("softcon", request.image_size, PATCH)
     require_bands(f"softcon {request.variant}", request.bands, BAND_SETS[default_bands(request)[0]])
-    return SoftConEncoder(request)
-
-
-class SoftConEncoder(TokenModel):
-    """timm's DINOv2 after its final layer norm; position embeddings are resampled to the size."""
-
-    def __init__(self, request: EncoderRequest) -> None:
-        name, channels = SIZES[request.variant.partition("-")[0]], len(request.bands)
-        model: Any = random_module(
-            lambda: timm.create_model(name, in_chans=channels, img_size=TRAINED_SIZE, num_classes=0)
-        )
-        weights = load_weights(model, request.weights, hub_name=URLS[request.variant], unused=("mask_token",))
-        super().__init__(
-            request,
-            width=model.embed_dim,
-            blocks=model.blocks,
-            norm=model.norm,
-            weights=weights,
-        )
-        if request.image_size != TRAINED_SIZE:
-            model.set_input_size(img_size=request.image_size)
-        self.model = model
-
-    def run(self, images: Images, lonlat: Lonlat | None) -> Tokens:
-        """See `TokenModel.run`."""
-        return self.model.forward_features(images)
+    name, channels = SIZES[request.variant.partition("-")[0]], len(request.bands)
+    model: Any = random_module(lambda: timm.create_model(name, in_chans=channels, img_size=TRAINED_SIZE, num_classes=0))
+    weights = load_weights(model, request.weights, hub_name=URLS[request.variant], unused=("mask_token",))
+    if request.image_size != TRAINED_SIZE:
+        model.set_input_size(img_size=request.image_size)
+    parts = {"width": model.embed_dim, "blocks": model.blocks, "norm": model.norm}
+    return TokenModel(request, model=model, run=model.forward_features, **parts, weights=weights)

@@ -10,7 +10,6 @@ from data.bands import require_bands
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
 from featurize.normalization import Normalization, scaled
-from featurize.shapes import Embeddings, Images, Lonlat
 from featurize.tokens import TokenModel, check_patch_size
 from featurize.weights import load_weights, random_module
 
@@ -64,38 +63,28 @@ def default_bands(request: EncoderRequest) -> list[str]:
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module."""
+    """The model of torchvision without its classifier: the last stage's normalised features, pooled."""
     check_patch_size("swin", request.image_size, STRIDE, example=256)
-    if _variant(request.variant).channels == len(SENTINEL2):
+    wanted = _variant(request.variant)
+    if wanted.channels == len(SENTINEL2):
         require_bands(f"swin {request.variant}", request.bands, SENTINEL2)
     else:
         check_rgb(f"swin {request.variant}", request.bands)
-    return SwinEncoder(request)
-
-
-class SwinEncoder(TokenModel):
-    """torchvision's model without its classifier: the last stage's normalised features, pooled."""
-
-    def __init__(self, request: EncoderRequest) -> None:
-        wanted = _variant(request.variant)
-        model: Any = random_module(lambda: _model(wanted))
-        weights = load_weights(model, request.weights, hub_name=wanted.url)
-        model.head = torch.nn.Identity()
-        super().__init__(
-            request,
-            width=wanted.dim,
-            blocks=[model.features],  # stages are of several widths: no choice of layers
-            norm=model.norm,
-            prefix=0,
-            own="mean",
-            normalization=scaling(request),
-            weights=weights,
-        )
-        self.model = model
-
-    def run(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
-        """See `TokenModel.run`."""
-        return self.model(images)
+    model: Any = random_module(lambda: _model(wanted))
+    weights = load_weights(model, request.weights, hub_name=wanted.url)
+    model.head = torch.nn.Identity()
+    return TokenModel(
+        request,
+        model=model,
+        run=model.forward,
+        width=wanted.dim,
+        blocks=[model.features],  # stages are of several widths: no choice of layers
+        norm=model.norm,
+        prefix=0,
+        own="mean",
+        normalization=scaling(request),
+        weights=weights,
+    )
 
 
 def _model(wanted: Variant) -> Any:

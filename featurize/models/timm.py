@@ -16,7 +16,7 @@ from featurize.card import ModelCard
 from featurize.checkpoints import unwrapped
 from featurize.encoder import EncoderRequest, FrozenModel, check_order, is_rgb
 from featurize.normalization import picture_normalization
-from featurize.shapes import Embeddings, Images, Lonlat
+from featurize.shapes import Embeddings, Images
 from featurize.tokens import TokenModel, Tokens
 from featurize.weights import (
     check_keys,
@@ -95,7 +95,7 @@ class TimmEncoder(TokenModel):
         super().__init__(request, **parts, own="own", normalization=scaling, weights=weights)
         self.model = model
 
-    def run(self, images: Images, lonlat: Lonlat | None) -> Embeddings | Tokens:
+    def run(self, images: Images) -> Embeddings | Tokens:
         """See `TokenModel.run`."""
         return self.model(images) if self.own else self.model.forward_features(images)
 
