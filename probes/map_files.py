@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
@@ -160,23 +161,23 @@ def _write_mosaic(maps: Iterable[SceneMap], to: Path) -> list[Path]:
 
 def virtual_raster(files: Sequence[Path], beside: Path) -> str:
     """GDAL's VRT of rasters on one grid; where they overlap, the last one with data is shown."""
-    opened = [rasterio.open(file) for file in files]
-    try:
+    with ExitStack() as stack:
+        opened = [stack.enter_context(rasterio.open(file)) for file in files]
         first = opened[0]
         left, top = min(one.bounds.left for one in opened), max(one.bounds.top for one in opened)
         right, bottom = max(one.bounds.right for one in opened), min(one.bounds.bottom for one in opened)
         step_x, step_y = first.transform.a, -first.transform.e
         width, height = round((right - left) / step_x), round((top - bottom) / step_y)
         kind = {"uint8": "Byte", "float32": "Float32"}[first.dtypes[0]]
-        bands = []
+        names, bands = [file.relative_to(beside.parent).as_posix() for file in files], []
         for band in range(1, first.count + 1):
             sources = "".join(
-                f'<ComplexSource><SourceFilename relativeToVRT="1">{escape(_relative(file, beside))}</SourceFilename>'
+                f'<ComplexSource><SourceFilename relativeToVRT="1">{escape(name)}</SourceFilename>'
                 f"<SourceBand>{band}</SourceBand>"
                 f'<SrcRect xOff="0" yOff="0" xSize="{one.width}" ySize="{one.height}"/>'
                 f'<DstRect xOff="{(one.bounds.left - left) / step_x:.6f}" yOff="{(top - one.bounds.top) / step_y:.6f}" '
                 f'xSize="{one.width}" ySize="{one.height}"/><NODATA>{first.nodata:g}</NODATA></ComplexSource>'
-                for file, one in zip(files, opened, strict=True)
+                for name, one in zip(names, opened, strict=True)
             )
             colours = ""
             if first.colorinterp[0] == ColorInterp.palette:
@@ -195,10 +196,3 @@ def virtual_raster(files: Sequence[Path], beside: Path) -> str:
             f"<GeoTransform>{left!r}, {step_x!r}, 0.0, {top!r}, 0.0, {-step_y!r}</GeoTransform>"
             f"<Metadata>{tags}</Metadata>{''.join(bands)}</VRTDataset>"
         )
-    finally:
-        for one in opened:
-            one.close()
-
-
-def _relative(file: Path, beside: Path) -> str:
-    return file.relative_to(beside.parent).as_posix()

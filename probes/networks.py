@@ -21,13 +21,14 @@ def initialize(
     model: MLPClassifier,
     features: Num[np.ndarray, "samples dim"],
     labels: Integer[np.ndarray, "samples classes"] | Integer[np.ndarray, " samples"],
+    *,
+    rows: int = 200,
 ) -> MLPClassifier:
-    """The network before its first step: scikit-learn draws the weights when it sees the first batch."""
+    """The network before its first step: scikit-learn draws the weights when it sees a batch, here the first rows."""
     classes = np.arange(labels.shape[1]) if labels.ndim == 2 else np.unique(labels)
     given = {name: model.get_params()[name] for name in ("learning_rate_init", "batch_size", "shuffle")}
-    rows = slice(0, 200)
-    model.set_params(learning_rate_init=_NO_STEP, batch_size=len(labels[rows]), shuffle=False)
-    model.partial_fit(features[rows], labels[rows], classes=classes)
+    model.set_params(learning_rate_init=_NO_STEP, batch_size=len(labels[:rows]), shuffle=False)
+    model.partial_fit(features[:rows], labels[:rows], classes=classes)
     del model._optimizer  # it has the moments of that step; scikit-learn creates a new one
     return model.set_params(**given)
 

@@ -285,14 +285,10 @@ def _each(task: FitTask, module: Any) -> Iterator[Trial]:
         return task.evaluate(params, whole, fit_s=fit_s, converged=_converged(params, estimator), **history)
 
     with ThreadPoolExecutor(1 if in_turn else task.threads) as pool:
-        futures = [pool.submit(run, number, params) for number, params in enumerate(task.candidates)]
-        try:
-            while futures:
-                if trial := futures.pop(0).result():  # popped: a forest that was not chosen must not stay in memory
-                    yield trial
-        finally:
-            for future in futures:
-                future.cancel()
+        # `map` keeps no result that it has given: a forest that was not chosen must not stay in memory.
+        for trial in pool.map(run, range(len(task.candidates)), task.candidates):
+            if trial:
+                yield trial
 
 
 def _converged(params: dict[str, Any], estimator: Any) -> bool:

@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 from data.errors import RequestError
 from probes.card import ProbeCard
 from probes.metrics import label_matrix
-from probes.networks import DivergedError, Trainer, train_epoch
+from probes.networks import DivergedError, Trainer, initialize, train_epoch
 from probes.scores import HALF
 from probes.shapes import Scores, Truth
 
@@ -64,9 +64,10 @@ def search(task: "FitTask") -> Iterator["Trial"]:
     images = len(task.train) // task.settings.views
     rng = np.random.default_rng(task.seed)
     truth = label_matrix(task.labels[:images], task.classes)
-    model = _at_zero(
-        build(task.candidates[0], seed=task.seed, multilabel=task.multilabel, n_jobs=1), task.train, task.targets
-    )
+    model = build(task.candidates[0], seed=task.seed, multilabel=task.multilabel, n_jobs=1)
+    initialize(model, task.train, task.targets, rows=model.batch_size)
+    for weights in (*model.coefs_, *model.intercepts_):
+        weights[:] = 0
     device = task.settings.device
     trainer = None if device == "cpu" else Trainer(model, task.train, task.targets, device)
     curves: list[dict[str, float]] = []  # shared by all trials: the chosen epoch's run records the later ones, too
@@ -111,14 +112,3 @@ def loss_and_accuracy(truth: Truth, scores: Scores, *, multilabel: bool) -> tupl
         loss = -np.log(np.where(truth, likely, 1 - likely)).mean()
         return float(loss), float(((scores >= HALF) == truth).mean())
     return float(-np.log(likely[truth]).mean()), float((scores.argmax(axis=1) == truth.argmax(axis=1)).mean())
-
-
-def _at_zero(model: MLPClassifier, features: np.ndarray, labels: np.ndarray) -> MLPClassifier:
-    """The network before its first step, with all weights 0."""
-    classes = np.arange(labels.shape[1]) if labels.ndim == 2 else np.unique(labels)
-    rows = min(model.batch_size, len(features))
-    model.set_params(batch_size=rows).partial_fit(features[:rows], labels[:rows], classes=classes)
-    for weights in (*model.coefs_, *model.intercepts_):
-        weights[:] = 0
-    del model._optimizer  # it has the moments of the step just undone; scikit-learn creates a new one
-    return model

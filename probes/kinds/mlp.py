@@ -56,7 +56,7 @@ def search(task: FitTask) -> Iterator[Trial]:
     The weights are those of ``build(...).fit`` for each number of epochs; on a GPU, but for rounding.
     """
     scaler = task.standardise()
-    groups = groupby(task.candidates, key=lambda params: (params["hidden"], params["alpha"]))
+    groups = [list(one) for _, one in groupby(task.candidates, key=lambda params: (params["hidden"], params["alpha"]))]
 
     def run(number: int, members: list[dict[str, Any]]) -> list[Trial]:
         trials, fit_s, networks = [], 0.0, _trained(task, members)
@@ -70,13 +70,8 @@ def search(task: FitTask) -> Iterator[Trial]:
         return trials
 
     with ThreadPoolExecutor(task.threads if task.settings.device == "cpu" else 1) as pool:
-        futures = [pool.submit(run, number, list(members)) for number, (_, members) in enumerate(groups)]
-        try:
-            while futures:
-                yield from futures.pop(0).result()
-        finally:
-            for future in futures:
-                future.cancel()
+        for trials in pool.map(run, range(len(groups)), groups):
+            yield from trials
 
 
 def _trained(task: FitTask, members: list[dict[str, Any]]) -> Iterator[MLPClassifier]:
