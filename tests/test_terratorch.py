@@ -240,7 +240,7 @@ def test_clay_is_terratorchs_forward(tmp_path, monkeypatch):
         ("clay_v1_base", {"bands": "B01,VV,B02"}, "not trained with B01, VV; it takes B02"),
         ("prithvi_eo_v2_600", {"image_size": 64}, "--image-size 64: .* multiples of 14"),
         ("terramind_v1_tiny", {"image_size": 100}, "multiples of 16"),
-        ("terramind_v1_tiny", {"layer": "13"}, "--layer 13: terramind_v1_tiny has layers 1 to 12"),
+        ("terramind_v1_tiny", {"layer": "13"}, "--layer 13: terratorch:terramind_v1_tiny has layers 1 to 12"),
     ],
 )
 def test_what_a_backbone_cannot_take_is_named(name, settings, message, prithvi_vit):

@@ -2,13 +2,12 @@
 
 import importlib
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from types import MethodType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from data.bands import Band
 from data.errors import RequestError
@@ -16,8 +15,8 @@ from featurize.card import ModelCard
 from featurize.checkpoints import unwrapped
 from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.normalization import standardized
-from featurize.shapes import Embeddings, Images, Lonlat
-from featurize.tokens import check_patch_size, chosen_layers, pool_tokens, pooled_dim
+from featurize.shapes import Embeddings, Images
+from featurize.tokens import TokenModel, Tokens, check_patch_size
 from featurize.weights import Weights, first_line, load_weights, random_module, read_state, url_file
 
 CARD = ModelCard(
@@ -87,35 +86,6 @@ PRITHVI_UNUSED = (
 TERRAMIND_UNUSED = ("mask_token", "decoder.", "decoder_embeddings.", "decoder_norm.", "decoder_proj_context.")
 
 
-@dataclass(frozen=True)
-class Backbone:
-    """A model of terratorch with its weights, ready for the chosen bands.
-
-    Args:
-        model: terratorch's.
-        weights: where they come from.
-        outputs: maps scaled images to the tokens after every layer; those after the last are normed.
-        norm: the final norm.
-        depth: number of layers.
-        width: of a token.
-        numbers: mean and standard deviation of each chosen band in the training data.
-        prefix: tokens before those of the patches.
-        products: how many products, each with tokens for all patches, follow one another.
-        settings: what else decides the values.
-    """
-
-    model: nn.Module
-    weights: Weights
-    outputs: Callable[[Images], Sequence[Tensor]]
-    norm: nn.Module
-    depth: int
-    width: int
-    numbers: Sequence[tuple[float, float]]
-    prefix: int = 0
-    products: int = 1
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
 def default_bands(request: EncoderRequest) -> Sequence[str]:
     """Those that the backbone was trained with."""
     check_name(request.inner)
@@ -137,47 +107,40 @@ def build(request: EncoderRequest) -> FrozenModel:
     """
     check_name(request.inner)
     with warnings.catch_warnings(action="ignore"):  # of terratorch's dependencies, about themselves
-        return TerraTorchEncoder(request, maker(request.inner)(request))
+        make = prithvi if request.inner in PRITHVI else terramind if request.inner in TERRAMIND else clay
+        return make(request)
 
 
-def maker(name: str) -> Callable[[EncoderRequest], Backbone]:
-    """What builds a backbone."""
-    return prithvi if name in PRITHVI else terramind if name in TERRAMIND else clay
+class TerraTorchEncoder(TokenModel):
+    """A backbone's tokens of some layers, after its final norm, pooled.
 
-
-class TerraTorchEncoder(FrozenModel):
-    """A backbone's tokens of some layers, after its final norm, pooled."""
+    Args:
+        request: the complete request.
+        numbers: mean and standard deviation of each chosen band in the training data.
+        products: how many products, each with tokens for all patches, follow one another.
+        about: for `TokenModel`.
+    """
 
     has_patches = True
 
-    def __init__(self, request: EncoderRequest, made: Backbone) -> None:
-        layers = chosen_layers(request.inner, request.layer, made.depth)
-        own = standardized("own", request.bands, made.numbers) if request.normalize == "own" else None
-        super().__init__(
-            request,
-            dim=pooled_dim(made.width, request.pooling, layers=len(layers)),
-            weights=made.weights,
-            normalization=own,
-            settings=made.settings,
-        )
-        self.model, self.made, self.layers = made.model, made, layers
+    def __init__(
+        self, request: EncoderRequest, *, numbers: Sequence[tuple[float, float]], products: int = 1, **about: Any
+    ) -> None:
+        own = standardized("own", request.bands, numbers) if request.normalize == "own" else None
+        super().__init__(request, normalization=own, **about)
+        self.products = products
 
-    def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
-        """See `FrozenModel.embed`."""
-        made, outputs = self.made, self.made.outputs(images)
-        ends = [at - made.depth - 1 for at in self.layers]  # -1 is the last layer
-        chosen = [outputs[at] if at == -1 else made.norm(outputs[at]) for at in ends]
-        if made.products > 1:
-            chosen = [one.unflatten(1, (made.products, -1)).mean(dim=1) for one in chosen]
-        if self.request.pooling == "patches":
-            chosen = [torch.cat(chosen, dim=2)]
-        return torch.cat([pool_tokens(one, self.request.pooling, prefix=made.prefix) for one in chosen], dim=1)
+    def pooled(self, tokens: Sequence[Tokens]) -> Embeddings:
+        """See `TokenModel.pooled`; tokens of several products are averaged."""
+        if self.products > 1:
+            tokens = [one.unflatten(1, (self.products, -1)).mean(dim=1) for one in tokens]
+        return super().pooled(tokens)
 
 
 # ------------------------------------------------------------------------------------------------ the families
 
 
-def prithvi(request: EncoderRequest) -> Backbone:
+def prithvi(request: EncoderRequest) -> FrozenModel:
     """Prithvi 1 and 2: class token, then patches of one date.
 
     The sizes with ``tl`` were also trained with dates and locations, absent for a part of the images (arXiv:2412.02732,
@@ -193,20 +156,20 @@ def prithvi(request: EncoderRequest) -> Backbone:
     weights = load(model, request.weights, library.pretrained_weights[name], PRITHVI_UNUSED)
     embedding = model.patch_embed.proj  # D, bands, dates, height, width
     embedding.weight = nn.Parameter(embedding.weight[:, chosen].detach().clone())
-    return Backbone(
-        model,
-        weights,
-        model.forward_features,
-        model.norm,
-        depth=len(model.blocks),
+    return TerraTorchEncoder(
+        request,
+        model=model,
+        weights=weights,
+        run=lambda images: model.forward_features(images)[-1],
+        norm=model.norm,
+        blocks=model.blocks,
         width=model.embed_dim,
         numbers=[(published["mean"][at], published["std"][at]) for at in chosen],
-        prefix=1,
         settings={"dates": None, "location": None} if name.endswith("_tl") else {},
     )
 
 
-def terramind(request: EncoderRequest) -> Backbone:
+def terramind(request: EncoderRequest) -> FrozenModel:
     """TerraMind v1: patches alone; those of two sensors are averaged, as terratorch does by default.
 
     It has an embedding for each product: Sentinel-2 Level-1C if B10 is among the bands, which Level-2A lacks, else
@@ -237,20 +200,22 @@ def terramind(request: EncoderRequest) -> Backbone:
         embedding.weight = nn.Parameter(kernels[..., chosen].flatten(1).clone())
         for at, place in zip(rows[key], chosen, strict=True):
             numbers[at] = library.v1_pretraining_mean[key][place], library.v1_pretraining_std[key][place]
-    return Backbone(
-        model,
-        weights,
-        lambda images: model({key: images[:, at] for key, at in rows.items()}),
-        model.encoder_norm,
-        depth=len(model.encoder),
+    return TerraTorchEncoder(
+        request,
+        model=model,
+        weights=weights,
+        run=lambda images: model({key: images[:, at] for key, at in rows.items()})[-1],
+        norm=model.encoder_norm,
+        blocks=model.encoder,
         width=model.out_channels[-1],
         numbers=numbers,
+        prefix=0,
         products=len(keys),
         settings={"products": keys},
     )
 
 
-def clay(request: EncoderRequest) -> Backbone:
+def clay(request: EncoderRequest) -> FrozenModel:
     """Clay v1: class token, then patches; told the bands' wavelengths and 10 m pixels.
 
     Dates and locations are zeros, which stand for unknown ones in terratorch.
@@ -269,24 +234,25 @@ def clay(request: EncoderRequest) -> Backbone:
     weights = load(encoder, request.weights, where, ())
     waves = torch.tensor([wave for wave, _, _ in facts])
 
-    def outputs(images: Images) -> Sequence[Tensor]:
+    def run(images: Images) -> Tokens:
         height, width = images.shape[-2:]
         if height != width or height % CLAY_PATCH:
             raise RequestError(
                 f"{CLAY} takes squares of multiples of {CLAY_PATCH} pixels, not {height} x {width}; resize with "
                 f"--image-size {max(CLAY_PATCH, height // CLAY_PATCH * CLAY_PATCH)}"
             )
-        return model.forward_features(images, waves=waves.to(images.device), gsd=CLAY_GSD_M)
+        return model.forward_features(images, waves=waves.to(images.device), gsd=CLAY_GSD_M)[-1]
 
-    return Backbone(
-        model,
-        weights,
-        outputs,
-        encoder.transformer.norm,
-        depth=len(encoder.transformer.layers),
+    return TerraTorchEncoder(
+        request,
+        model=model,
+        weights=weights,
+        run=run,
+        norm=encoder.transformer.norm,
+        blocks=[feed_forward for _, feed_forward in encoder.transformer.layers],
+        residual=True,
         width=encoder.dim,
         numbers=[(mean, std) for _, mean, std in facts],
-        prefix=1,
         settings={"gsd_m": CLAY_GSD_M, "wavelengths_um": waves.tolist(), "dates": None, "location": None},
     )
 
