@@ -51,12 +51,9 @@ class Answer:
 
 
 def answers(runs: Sequence[Run], rule: str, failures: list[str]) -> list[Answer]:
-    """An answer for every dataset, and for every split of it that runs were tested on.
+    """An answer for every dataset, and for every split of it that runs were tested on, multi-label runs under one rule.
 
-    Args:
-        runs: all of the report.
-        rule: decision rule of multi-label runs.
-        failures: takes a line for each dataset whose runs cannot be compared.
+    `failures` takes a line for each dataset whose runs cannot be compared.
     """
     found = []
     for dataset in dict.fromkeys(run.dataset for run in runs):

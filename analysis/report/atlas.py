@@ -24,14 +24,9 @@ OPEN = "embedding-atlas {file} --x projection_x --y projection_y --image image"
 def write_atlas(
     shown: Sequence[Shown], rule: str, folder: Path, *, pictures: int, root: Path | None
 ) -> tuple[list[Path], list[str]]:
-    """Write one file for each encoder that has a UMAP.
+    """Write one file for each encoder that has a UMAP, its decisions under one rule of multi-label runs.
 
-    Args:
-        shown: encoders on datasets.
-        rule: decision rule of multi-label runs.
-        folder: where to write.
-        pictures: number of samples with a picture, spread evenly; the others have none.
-        root: folder of the data.
+    So many samples have a picture, spread evenly; `root` is the folder of the data.
 
     Returns:
         The files, and a line for each dataset whose pictures cannot be read.

@@ -20,7 +20,7 @@ from jaxtyping import Float32, Integer, UInt32
 
 from analysis import figures, frames
 from analysis.contract import noted
-from analysis.report import coastline, thumbnails
+from analysis.report import thumbnails
 from analysis.views import cases, classes, confusion, similar
 from data import store
 from data.cached import array_for, keep_array
@@ -32,6 +32,8 @@ NEIGHBOURS = 6  # of a sample, by cosine similarity
 MOST_NEIGHBOURS = 20_000  # samples: beyond, all pairs take too long and their numbers too much room
 CASES = 6  # correct predictions of a run, and as many errors
 THRESHOLDS = np.linspace(0, 1, 101)
+# Outlines of the world's countries: Natural Earth, 1:110m (public domain), packed by tests/write_coastline.py.
+COASTLINE = Path(__file__).with_name("coastline.npz")
 MOST_BYTES = 80_000_000  # of arrays before compression: beyond, a page is slow to open and to send
 
 
@@ -191,15 +193,10 @@ def explorer(
     cache: Path,
     best: Run | None = None,
 ) -> Explorer:
-    """The interactive part.
+    """The interactive part of every encoder on every dataset.
 
-    Args:
-        shown: every encoder on every dataset.
-        rules: decision rules of multi-label runs.
-        best: the run to open with, under the last rule; None opens the first one.
-        pictures: number of thumbnails per dataset, besides those of the cases.
-        root: folder of the data.
-        cache: where sprites are kept.
+    The rules are those of multi-label runs. It opens with the best run under the last rule, or with the first run.
+    Each dataset has so many pictures besides those of the cases; sprites of them are kept in `cache`.
     """
     made, sets = Explorer(), []
     for number, one in enumerate(shown):
@@ -210,9 +207,16 @@ def explorer(
     places = {run.folder: (number, at) for number, one in enumerate(shown) for at, run in enumerate(one.runs)}
     number, at = places.get(best.folder, (0, 0)) if best else (0, 0)
     opened = {"set": number, "run": at, "rule": len(rules) - 1 if best and best.multilabel else 0}
-    made.data |= {"sets": sets, "open": opened, "coast": made.blobs.add(coastline.outlines()) if located else None}
+    made.data |= {"sets": sets, "open": opened, "coast": made.blobs.add(coastline()) if located else None}
     _add_pictures(made, shown, pictures=pictures, root=root, cache=cache)
     return made
+
+
+def coastline() -> Float32[np.ndarray, "points 2"]:
+    """Longitude and latitude in degrees of the countries' outlines, (N, 2) float32, NaN after each ring."""
+    with np.load(COASTLINE) as kept:
+        points, ends = kept["hundredths"].astype(np.float32) / 100, np.cumsum(kept["lengths"])
+    return np.insert(points, ends, np.nan, axis=0)
 
 
 def _one_set(one: Shown, rules: Sequence[str], made: Explorer, *, key: str) -> dict[str, Any]:

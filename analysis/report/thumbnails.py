@@ -29,14 +29,9 @@ def chosen(ids: Sequence[str], first: Sequence[str], count: int) -> list[str]:
 def sprite(
     dataset: dict[str, Any], split: dict[str, Any], ids: Sequence[str], *, root: Path | None, cache: Path
 ) -> bytes:
-    """Pictures of samples in one image, row by row; one kept for the same samples is used again.
+    """Pictures of samples in one image, row by row; one kept in `cache` for the same samples is used again.
 
-    Args:
-        dataset: the ``dataset`` identity of their features.
-        split: the ``split`` identity.
-        ids: of the samples.
-        root: folder of the data; None means ``EO_DATA_ROOT``, then ``datasets``.
-        cache: folder of kept sprites.
+    Dataset and split are identities of their features. Without `root`, data are in ``EO_DATA_ROOT``, then ``datasets``.
 
     Returns:
         WebP, `COLUMNS` thumbnails of `SIDE` pixels per row.

@@ -212,31 +212,22 @@ def _best(values: np.ndarray, metric: str) -> str:
 def draw_figure(frame: pd.DataFrame) -> Figure:
     """One dataset's headline metrics side by side, a row per run."""
     metrics = shown_metrics(frame)[0]
-    multilabel, simulated = bool(frame["multilabel"].iloc[0]), is_simulated(frame)
+    words, first = frames.metric_names(bool(frame["multilabel"].iloc[0])), frame.iloc[0]
     rows = frame.groupby(["model", "probe"], sort=False).ngroups
     figure = figures.new_figure(12, 1.9 + 0.34 * rows + 0.3 * len(set(frame["model"])))
     axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for ax, metric in zip(axes, metrics, strict=True):
         draw(frame.loc[(frame["split"] == "test") & (frame["metric"] == metric)], ax)
         arrow = "\n(lower is better)" if metric in frames.LOWER_IS_BETTER else ""
-        ax.set_title(frames.metric_names(multilabel)[metric] + arrow, fontsize=8.5)
+        ax.set_title(words[metric] + arrow, fontsize=8.5)
         ax.xaxis.set_major_locator(MaxNLocator(3))
     figure.get_layout_engine().set(wspace=0.14)  # type: ignore[union-attr]
-    rules = [rule for rule in ("half", "tuned") if rule in set(frame["rule"])]
-    handles = [
-        Line2D([], [], marker="o", color=figures.INK, lw=1.2, ms=6, mfc="white" if rule == "half" else figures.INK)
-        for rule in rules
-    ]
-    words = [frames.rule_words(rule, multilabel) for rule in rules]
-    if len(rules) > 1:
-        figure.legend(handles, words, loc="outside upper right", ncols=2, frameon=False)
-    figures.put_title(
-        figure,
-        "Test metrics",
-        frames.with_split(str(frame["dataset"].iloc[0]), str(frame["test_split"].iloc[0])),
-        simulated=simulated,
-        note=f"Lines: {frames.interval_words(frame)}.",
-    )
+    if len(set(frame["rule"])) > 1:
+        fills = ("white", figures.INK)
+        handles = [Line2D([], [], marker="o", color=figures.INK, lw=1.2, ms=6, mfc=fill) for fill in fills]
+        figure.legend(handles, frames.RULE_WORDS.values(), loc="outside upper right", ncols=2, frameon=False)
+    where, note = frames.with_split(first["dataset"], first["test_split"]), f"Lines: {frames.interval_words(frame)}."
+    figures.put_title(figure, "Test metrics", where, simulated=is_simulated(frame), note=note)
     return figure
 
 

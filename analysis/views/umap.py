@@ -190,14 +190,11 @@ def draw(frame: pd.DataFrame, ax: Axes, names: Sequence[str]) -> None:
     member = frame[[f"{CLASS}{name}" for name in names]].to_numpy()
     number = np.where(member.any(axis=1), member.argmax(axis=1), -1)  # -1: unlabelled
     counts = np.bincount(number[number >= 0], minlength=len(names))
-    size = 2 * _size(len(frame), int((number < 0).sum()))
-    ax.scatter(frame["x"][number < 0], frame["y"][number < 0], s=size, c=UNLABELLED, linewidths=0, rasterized=True)
     palette = figures.colours(len(names))
-    for k in np.argsort(-counts, kind="stable"):
-        size = 2 * _size(len(frame), counts[k])
-        ax.scatter(
-            frame["x"][number == k], frame["y"][number == k], s=size, c=palette[k], linewidths=0, rasterized=True
-        )
+    for k in (-1, *np.argsort(-counts, kind="stable")):
+        own, colour = number == k, UNLABELLED if k < 0 else palette[k]
+        size = 2 * _size(len(frame), int(own.sum()))
+        ax.scatter(frame["x"][own], frame["y"][own], s=size, c=colour, linewidths=0, rasterized=True)
     halo = [patheffects.withStroke(linewidth=2.5, foreground="white")]
     for k, (x, y) in label_places(frame[["x", "y"]].to_numpy(), number, len(names)).items():
         ax.text(x, y, str(k + 1), ha="center", va="center", fontsize=10, fontweight="bold", path_effects=halo)
