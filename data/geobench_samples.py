@@ -85,9 +85,7 @@ class Samples:
 
     def where(self, sample: str) -> str:
         """How error messages name a sample."""
-        if self.members:
-            return f"{self.folder / self.members[sample]['bands.npz'][0]}, sample {sample}"
-        return str(self.folder / f"{sample}.hdf5")
+        return f"{self.folder / self.file(sample)}{f', sample {sample}' if self.members else ''}"
 
     def pixels(self, sample: str, stored: Sequence[str]) -> list[Shaped[np.ndarray, "_ _"]]:
         """Bands of a sample by their stored names; a name in the file may be followed by ``_<date>``."""
@@ -107,7 +105,8 @@ class Samples:
                 payload = self._member(sample, "meta.pkl")
             else:
                 with h5py.File(self.folder / f"{sample}.hdf5", "r", locking=False) as file:
-                    payload = ast.literal_eval(_text(file.attrs["pickle"]))
+                    payload = file.attrs["pickle"]
+                payload = ast.literal_eval(payload.decode() if isinstance(payload, bytes) else str(payload))
             about = inert_pickle.loads(payload, modules=MODULES)
             if not isinstance(about, dict) or "label" not in about:
                 raise ValueError("no label in it")
@@ -127,10 +126,6 @@ def _dataset(file: h5py.File, name: str) -> np.ndarray:
     if (node.size or 0) > MOST_PIXELS:
         raise ValueError(f"'{name}' is not a band of at most {MOST_PIXELS:,} pixels")
     return node[()]
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _key(names: Sequence[str], stored: str) -> str:

@@ -268,10 +268,7 @@ def _gdal_header(source: rasterio.DatasetReader) -> Header:
     header = Header(source.count, source.dtypes[0], tuple(source.descriptions), declared=_gdal_declared(source))
     if source.crs is None or source.transform.is_identity:
         return header
-    to = source.transform
-    column, row = source.width / 2, source.height / 2
-    centre = (to.a * column + to.b * row + to.c, to.d * column + to.e * row + to.f)
-    return replace(header, crs=source.crs.to_wkt(), centre=centre)
+    return replace(header, crs=source.crs.to_wkt(), centre=source.transform @ (source.width / 2, source.height / 2))
 
 
 def _gdal_declared(source: rasterio.DatasetReader) -> Declared | None:

@@ -103,7 +103,7 @@ def _from_points(
         for point in np.flatnonzero((found >= 0) & ~inside[owner]):
             votes[rows[found[point]], names.index(shapes.classes[owner[point]])] += 1
         inside[owner[found >= 0]] = True
-    return _decided(source, votes, names, votes.sum(axis=1), [(~inside).sum(), len(inside)])
+    return _decided(source, votes, names, ~inside)
 
 
 def nearest_windows(grid: SceneGrid, windows: np.ndarray, pixels: np.ndarray) -> np.ndarray:
@@ -148,7 +148,7 @@ def _from_polygons(
             return rasterize(burnt, out_shape=shape, transform=transform, dtype="uint16")
 
         pixels[windows] = _counted(grid, footprint[windows, 1:], strip, len(names))
-    return _covered(source, pixels, names, grids)
+    return _covered(source, pixels, names, grids[0].tile)
 
 
 def _from_raster(source: LabelSource, grids: Sequence[SceneGrid], footprint: np.ndarray) -> WindowLabels:
@@ -161,10 +161,8 @@ def _from_raster(source: LabelSource, grids: Sequence[SceneGrid], footprint: np.
         if np.dtype(raster.dtypes[0]).kind not in "iu":
             raise RequestError(f"{source.path} holds {raster.dtypes[0]}; a raster of labels holds whole class numbers")
         nodata, tags = raster.nodata, raster.tags()
-        values = sorted(
-            {int(v) for _, window in raster.block_windows(1) for v in np.unique(raster.read(1, window=window))}
-        )
-        values = [value for value in values if value != nodata]
+        found = {int(v) for _, window in raster.block_windows(1) for v in np.unique(raster.read(1, window=window))}
+        values = sorted(found - {nodata})
         if len(values) > 1000 or not values:
             raise RequestError(f"{source.path} holds {len(values)} values; a raster of labels holds class numbers")
         known = json.loads(tags.get("class_names", "{}"))
@@ -183,7 +181,7 @@ def _from_raster(source: LabelSource, grids: Sequence[SceneGrid], footprint: np.
                     return np.where(np.array(values)[where] == stored, where + 1, 0).astype(np.uint16)
 
                 pixels[windows] = _counted(grid, footprint[windows, 1:], strip, len(names))
-    return _covered(source, pixels, names, grids)
+    return _covered(source, pixels, names, grids[0].tile)
 
 
 def _unused(values: Sequence[int], dtype: str, path: Path) -> int:
@@ -217,33 +215,29 @@ def _counted(grid: SceneGrid, windows: np.ndarray, strip: Any, classes: int) -> 
     return np.column_stack([grid.per_window(of_one, windows) for of_one in cells])
 
 
-def _covered(
-    source: LabelSource, pixels: np.ndarray, names: tuple[str, ...], grids: Sequence[SceneGrid]
-) -> WindowLabels:
-    enough = np.where(pixels >= source.min_cover * grids[0].tile ** 2, pixels, 0)
+def _covered(source: LabelSource, pixels: np.ndarray, names: tuple[str, ...], tile: int) -> WindowLabels:
+    enough = np.where(pixels >= source.min_cover * tile**2, pixels, 0)
     if not enough.any() and pixels.any():
-        best = pixels.max() / grids[0].tile ** 2
+        best = pixels.max() / tile**2
         raise RequestError(
             f"{source.path}: no class covers {source.min_cover:.0%} of a window (at most {best:.0%}); "
             "lower --min-cover or --tile"
         )
-    return _decided(source, enough, names, enough.any(axis=1), None)
+    return _decided(source, enough, names)
 
 
-def _decided(
-    source: LabelSource, votes: np.ndarray, names: tuple[str, ...], labelled: np.ndarray, outside: Any
-) -> WindowLabels:
-    """The class with most votes; none where two have as many."""
+def _decided(source: LabelSource, votes: np.ndarray, names: tuple[str, ...], outside: Any = ()) -> WindowLabels:
+    """The class with most votes, (N, K); none where two have as many. `outside` says of points which lie in none."""
     if not votes.any():
         raise RequestError(
             f"{source.path}: no label lies in a window of the scene; check that both cover the same area"
         )
     ranked = np.sort(votes, axis=1)
     tied = (ranked[:, -1] > 0) & (ranked[:, -1] == ranked[:, -2]) if len(names) > 1 else np.zeros(len(votes), bool)
-    labels = np.where(labelled.astype(bool) & ~tied, votes.argmax(axis=1), -1).astype(np.int64)
+    labels = np.where(votes.any(axis=1) & ~tied, votes.argmax(axis=1), -1).astype(np.int64)
     notes = []
-    if outside and outside[0]:
-        notes.append(f"{outside[0]:,} of {outside[1]:,} labelled points lie in no window and are not used")
+    if any(outside):
+        notes.append(f"{sum(outside):,} of {len(outside):,} labelled points lie in no window and are not used")
     if tied.any():
         notes.append(f"{tied.sum():,} windows have a tie between two classes and stay unlabelled")
     used = np.unique(labels[labels >= 0])

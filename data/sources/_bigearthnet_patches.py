@@ -103,12 +103,8 @@ def read_metadata(root: Path, splits: Sequence[str], sensors: Sequence[str]) -> 
     if "S2" in names and len(set(names["S2"])) < len(labels):
         twice = [name for name, count in Counter(names["S2"]).items() if count > 1]
         raise RequestError(f"{file}: {len(twice)} patches are listed twice, first '{twice[0]}'; download it again")
-    found = {}
-    for split in splits:
-        rows = np.flatnonzero(numbers == known[SPLIT_NAMES[split]])
-        chosen = {sensor: [every[row] for row in rows.tolist()] for sensor, every in names.items()}
-        found[split] = Patches(chosen, labels[rows], flagged[rows])
-    return found
+    patches = Patches(names, labels, flagged)
+    return {split: patches.without(numbers != known[SPLIT_NAMES[split]]) for split in splits}
 
 
 def _columns(file: Path, names: Sequence[str]) -> Any:

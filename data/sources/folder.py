@@ -186,16 +186,9 @@ class Folder(EODataset):
             lacking = inspection.lacks | inspection.floats if how == "fill" else inspection.lacks
             rows = np.flatnonzero(lacking).tolist()
             times = [about for _, abouts in sorted(inspection.beside.items()) for about in abouts]
-            self.nodata = settled(self, how, rows, self._index(cache, rows, times)) if rows else None
-
-    def _index(
-        self, cache: Path | None, rows: Sequence[int], times: Sequence[tuple[int, int]]
-    ) -> tuple[Path, str] | None:
-        """File of the nodata count, and the digest of what was counted: files, sidecar files, bands, images."""
-        if cache is None:
-            return None
-        digest = short_hash([self.files_digest, times, [asdict(band) for band in self.bands], list(rows)], 64)
-        return cache / f"folder-nodata-{digest[:16]}.npz", digest
+            counted = short_hash([self.files_digest, times, [asdict(band) for band in self.bands], rows], 64)
+            index = (cache / f"folder-nodata-{counted[:16]}.npz", counted) if cache else None
+            self.nodata = settled(self, how, rows, index) if rows else None
 
     def files(self, index: int, bands: Sequence[Band]) -> list[str]:
         """See `EODataset.files`: all of a sample's, whichever bands are read."""

@@ -171,7 +171,7 @@ class GeoBench2(EODataset):
         split: str,
     ) -> None:
         self.file, self.parts = str(file), parts
-        self.subfiles = [sample["files"] for sample in samples]
+        self.subfiles, places = [sample["files"] for sample in samples], [sample["lonlat"] for sample in samples]
         stat = os.stat(file)
         super().__init__(
             name="geobench2",
@@ -182,7 +182,7 @@ class GeoBench2(EODataset):
             class_names=about.classes,
             bands=[channel.band for part in parts for channel in part.channels],
             statistics={},
-            lonlat=_lonlat(samples),
+            lonlat=None if None in places else np.array(places, np.float64),
             provenance={"split": "the benchmark's"},
             files_digest=times_digest({file.name: stat}),
         )
@@ -292,11 +292,6 @@ def _labels(file: Path, samples: Sequence[Mapping[str, Any]], about: Set) -> np.
         if strange := [name for name in sample["labels"] if name not in about.classes]:
             raise RequestError(f"{file}: '{sample['id']}' has the unknown class '{strange[0]}'; download it again")
     return multi_hot([sample["labels"] for sample in samples], about.classes)
-
-
-def _lonlat(samples: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
-    found = [sample["lonlat"] for sample in samples]
-    return None if any(place is None for place in found) else np.array(found, np.float64)
 
 
 def _aerial(file: Path, part: Part, samples: Sequence[Mapping[str, Any]]) -> Part:

@@ -20,7 +20,6 @@ So2Sat becomes digital numbers. torchgeo reads a sample at a time: `featurize pa
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from jaxtyping import Shaped
 from rasterio.errors import RasterioError
 
 from data.bands import Band
-from data.command import say
+from data.command import note
 from data.dataset import EODataset, check_variant, measured_statistics
 from data.errors import RequestError, unknown
 from data.flags import SPLITS, DatasetRequest
@@ -71,7 +70,7 @@ def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
     variant = check_variant(f"torchgeo:{name}", variant, list(about.variants)) if about.variants else None
     root = request.root
     if about.better:
-        _recommend(name, about.better)
+        note(f"--dataset {about.better} reads the files of torchgeo:{name} faster and at native resolution and type")
     about = replace(about, splits=about.splits_of.get(variant or "", about.splits))
     sources = {split: _source(name, about, variant, split, request) for split in about.splits or ("train",)}
     listed = {split: _samples(name, about, source, split, root) for split, source in sources.items()}
@@ -248,11 +247,6 @@ def _samples(name: str, about: TorchGeoSet, source: Any, split: str, root: Path)
             f"{absent[0]}; download them again"
         )
     return found
-
-
-@cache
-def _recommend(name: str, better: str) -> None:
-    say(f"torchgeo:{name}: --dataset {better} reads the same files faster and at their native resolution and type")
 
 
 # --- splits and labels
