@@ -226,7 +226,7 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def progress(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
+def progress(label: str, total: int, unit: str) -> Iterator[Callable[..., object]]:
     """Show progress, rate and time left on standard error; yields ``advance(count, bottleneck=None)``.
 
     On a terminal a rich bar, below that of a step it is part of; elsewhere a plain line every 30 s. More units than
@@ -243,11 +243,7 @@ def progress(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]
         from tqdm import tqdm  # deferred: only here
 
         with tqdm(total=total, desc=label, unit=f" {unit}", file=sys.stderr) as plain:
-
-            def update(count: int, bottleneck: str | None = None) -> None:
-                plain.update(count)
-
-            yield update
+            yield lambda count, bottleneck=None: plain.update(count)
         return
     start = last = time.monotonic()
     done = 0

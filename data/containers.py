@@ -10,6 +10,7 @@ import re
 import shutil
 import tarfile
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -189,20 +190,17 @@ def _of_table(file: Path, names: list[str]) -> Iterator[Contained]:
     names = _names_of(features.get(label)) or names
     others = {one: by_name[one] for one in OTHERS if one in by_name}
     columns = [name for name in (image, label, *others.values()) if name]
-    row = 0
     try:
-        for batch in _batches(file, columns):
-            for record in batch.to_pylist():
-                cell = record[image]
-                content, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
-                key = str(record[others["id"]]) if "id" in others else path
-                if content is None:
-                    raise RequestError(
-                        f"{file}, row {row}: the image '{path}' is not in the file; save the dataset with its images"
-                    )
-                given = {one: record[name] for one, name in others.items() if one != "id"}
-                yield Contained(key, content, _named(record.get(label), names), given)
-                row += 1
+        for row, record in enumerate(record for batch in _batches(file, columns) for record in batch.to_pylist()):
+            cell = record[image]
+            content, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+            key = str(record[others["id"]]) if "id" in others else path
+            if content is None:
+                raise RequestError(
+                    f"{file}, row {row}: the image '{path}' is not in the file; save the dataset with its images"
+                )
+            given = {one: record[name] for one, name in others.items() if one != "id"}
+            yield Contained(key, content, _named(record.get(label), names), given)
     except (pa.ArrowException, OSError) as error:
         raise RequestError(f"{file} is damaged ({error}); download it again") from error
 
@@ -270,22 +268,16 @@ def _of_shard(file: Path, names: list[str]) -> Iterator[Contained]:
     """Samples of one shard: members with the same key follow each other."""
     try:
         with tarfile.open(file, "r:") as shard:
-            group: dict[str, bytes] = {}
-            last = ""
-            for member in shard:
-                if not member.isreg():
-                    continue
-                key, ending = _key(member.name)
-                if key != last and group:
-                    yield _shard_sample(file, last, group, names)
-                    group = {}
-                last = key
-                if not _is_image(ending) and member.size > LARGEST_TEXT:
-                    continue  # audio, arrays
-                content = shard.extractfile(member)
-                group[ending] = content.read() if content else b""
-            if group:
-                yield _shard_sample(file, last, group, names)
+            files = (member for member in shard if member.isreg())
+            for key, group in groupby(files, lambda member: _key(member.name)[0]):
+                held: dict[str, bytes] = {}
+                for member in group:
+                    ending = _key(member.name)[1]
+                    if _is_image(ending) or member.size <= LARGEST_TEXT:  # no audio, no arrays
+                        content = shard.extractfile(member)
+                        held[ending] = content.read() if content else b""
+                if held:
+                    yield _shard_sample(file, key, held, names)
     except (tarfile.TarError, OSError) as error:
         raise RequestError(f"{file} is damaged or incomplete ({error}); download it again") from error
 

@@ -157,12 +157,9 @@ def _card(name: str) -> dict[str, str]:
 
 def _size(header: dict[str, Any], splits: Mapping[str, EODataset]) -> int:
     """Bytes of the arrays."""
-    pixels = sum(stack.sample_bytes for stack in stacks_of(header))
-    total = 0
-    for samples in splits.values():
-        about = _about(samples)
-        total += len(samples) * (pixels + 8 * len(header["bands"])) + sum(array.nbytes for array in about.values())
-    return total + len(canonical_json(header).encode())
+    per_sample = sum(stack.sample_bytes for stack in stacks_of(header)) + 8 * len(header["bands"])  # and checksums
+    beside = sum(array.nbytes for samples in splits.values() for array in _about(samples).values())
+    return per_sample * sum(map(len, splits.values())) + beside + len(canonical_json(header).encode())
 
 
 def _about(samples: EODataset) -> dict[str, np.ndarray]:
@@ -207,8 +204,9 @@ def _allocate(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: str) 
     how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     how.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     how.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    kind = h5py.h5t.py_create(np.dtype(dtype).newbyteorder("<"))
-    h5py.h5d.create(group.id, name.encode(), kind, h5py.h5s.create_simple(shape), how)
+    h5py.h5d.create(
+        group.id, name.encode(), h5py.h5t.py_create(little_endian(dtype)), h5py.h5s.create_simple(shape), how
+    )
 
 
 @dataclass(frozen=True)

@@ -92,19 +92,15 @@ def fused_folder(out: Path, model: str, *, dataset: str | None = None, views: in
         return folders[0]
     if len(set(folders)) < len(folders):
         raise RequestError(f"--model {model}: {folders[0].name} is named twice; name different encoders")
-    splits = [split for split in SPLITS if all(split in splits_in(folder) for folder in folders)]
     for folder in folders:
         if absent := [split for split in SPLITS if split not in splits_in(folder)]:
             raise RequestError(
                 f"--model {model}: no {' and '.join(absent)} features in {folder}; run featurize for them"
             )
-    target: Path | None = None
-    for split in splits:
-        target = join([paths.feature_file(folder, split) for folder in folders], out)
+    joined_files = [join([paths.feature_file(folder, split) for folder in folders], out) for split in SPLITS]
     for view in range(1, views):
         join([paths.view_file(folder, "train", view) for folder in folders], out)
-    assert target is not None
-    return target.parent
+    return joined_files[0].parent
 
 
 def split_names(out: Path, model: str) -> list[str]:

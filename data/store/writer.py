@@ -184,12 +184,9 @@ class FeatureWriter(PartWriter):
             RequestError: parts are missing, or the disk is full.
         """
         arrays: dict[str, np.ndarray] = {"labels": dataset.labels, "ids": np.array([i.encode() for i in dataset.ids])}
-        if dataset.lonlat is not None:
-            arrays["lonlat"] = dataset.lonlat.astype(np.float64)
-        if dataset.footprint is not None:
-            arrays["footprint"] = dataset.footprint.astype(np.int32)
-        if dataset.geometry is not None:
-            arrays["geometry"] = dataset.geometry.astype(bytes)
+        for name, kind in (("lonlat", np.float64), ("footprint", np.int32), ("geometry", bytes)):
+            if (array := getattr(dataset, name)) is not None:
+                arrays[name] = array.astype(kind)
         sources, journal = np.zeros((self.rows, 2), np.uint64), self._read_journals()
         self._lock.check()
         digest = hashlib.sha256()
@@ -197,10 +194,8 @@ class FeatureWriter(PartWriter):
         row_bytes = self.dim * self.dtype.itemsize + sum(array[:1].nbytes for array in (*arrays.values(), sources))
         size = -(-self.rows // chunk) * chunk * row_bytes  # HDF5 takes whole chunks
         with published(self.file) as temporary, reserved(temporary, size) as file:
-            chunks = (min(CHUNK_ROWS, self.rows), self.dim)
-            features = file.create_dataset(
-                "features", (self.rows, self.dim), self.dtype, chunks=chunks, fletcher32=True
-            )
+            shape, chunks = (self.rows, self.dim), (chunk, self.dim)
+            features = file.create_dataset("features", shape, self.dtype, chunks=chunks, fletcher32=True)
             for part in range(self.parts_in_all):
                 start, stop = self.bounds(part)
                 content = self._content(part, journal.get(part))
@@ -208,16 +203,15 @@ class FeatureWriter(PartWriter):
                     count = len(self.missing())
                     raise RequestError(f"{self.file}: {count} parts are missing or damaged; run featurize again")
                 with h5py.File(io.BytesIO(content), "r") as source:  # what was checked
-                    block = _array(source, "features")
+                    block = np.asarray(source["features"])
                     if "sources" in source:
-                        sources[start:stop] = _array(source, "sources")
+                        sources[start:stop] = np.asarray(source["sources"])
                 features[start:stop] = block
-                digest.update(np.ascontiguousarray(block).tobytes())
+                digest.update(block.tobytes())
             if sources.any():
                 arrays["sources"] = sources
             for name, array in arrays.items():
-                chunks = (min(CHUNK_ROWS, len(array)), *array.shape[1:])
-                file.create_dataset(name, data=array, chunks=chunks, fletcher32=True)
+                file.create_dataset(name, data=array, chunks=(chunk, *array.shape[1:]), fletcher32=True)
             checksums = {"features": digest.hexdigest()} | {name: digest_array(a) for name, a in arrays.items()}
             file.attrs["identity"] = canonical_json(self.identity)
             several = {"parts_made_by": self.makers} if len(self.makers) > 1 else {}
@@ -296,10 +290,6 @@ class FeatureWriter(PartWriter):
                 "values may differ slightly between them: use --overwrite to recompute everything"
             )
         write_plan(self.parts, plan | {"part_rows": self.part_rows, MADE_BY: self.makers})
-
-
-def _array(source: Any, name: str) -> np.ndarray:
-    return source[name][:]
 
 
 @contextmanager

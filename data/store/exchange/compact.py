@@ -104,13 +104,7 @@ def _probe_scores(held: dict[str, FeatureSet], change: Callable[[np.ndarray], np
     """Scores of ridge regression on the classes, fitted on train and scored on test (else val), before and after."""
     scored = held.get("test") or held.get("val")
     train = held.get("train")
-    if (
-        train is None
-        or scored is None
-        or not train.class_names
-        or (train.labels < 0).any()
-        or (scored.labels < 0).any()
-    ):
+    if not train or not scored or not train.class_names or any((one.labels < 0).any() for one in (train, scored)):
         return None
     from sklearn.linear_model import Ridge  # deferred: only here
     from sklearn.metrics import average_precision_score

@@ -135,10 +135,16 @@ def open_embeddings(file: Path, product: str | None, embedding: str | None) -> E
     with readable(file):
         if suffix in PARQUET:
             return _open_parquet(file, product, embedding)
-        if suffix in (".npy", ".npz"):
-            return _open_numpy(file, embedding)
+        if suffix == ".npy":
+            return _arrays(file, None, {"": np.load(file, mmap_mode="r", allow_pickle=False)}, "")
+        if suffix == ".npz":
+            with np.load(file, allow_pickle=False) as arrays:
+                return _arrays(file, embedding, dict(arrays))
         if suffix in (".h5", ".hdf5"):
-            return _open_hdf5(file, embedding)
+            inspected(file, "foreign")
+            with open_hdf5(file) as source:
+                arrays = {name: node for name, node in source.items() if isinstance(node, h5py.Dataset)}
+                return _arrays(file, embedding, arrays)
     raise RequestError(f"{file}: unknown kind '{suffix}'; give Parquet, GeoParquet, .npy, .npz or HDF5")
 
 
@@ -322,21 +328,7 @@ class _Arrays(Embeddings):
             yield start, np.asarray(self._vectors[start : start + BLOCK_ROWS])
 
 
-def _open_numpy(file: Path, embedding: str | None) -> Embeddings:
-    if file.suffix.lower() == ".npy":
-        return _arrays(file, None, {"": np.load(file, mmap_mode="r", allow_pickle=False)}, "")
-    with np.load(file, allow_pickle=False) as arrays:
-        return _arrays(file, embedding, {name: arrays[name] for name in arrays.files}, None)
-
-
-def _open_hdf5(file: Path, embedding: str | None) -> Embeddings:
-    inspected(file, "foreign")
-    with open_hdf5(file) as source:
-        arrays = {name: node for name, node in source.items() if isinstance(node, h5py.Dataset)}
-        return _arrays(file, embedding, arrays, None)
-
-
-def _arrays(file: Path, embedding: str | None, arrays: dict[str, Any], name: str | None) -> Embeddings:
+def _arrays(file: Path, embedding: str | None, arrays: dict[str, Any], name: str | None = None) -> Embeddings:
     usual = [one for one in ((embedding,) if embedding else VECTORS) if one in arrays]
     matrices = [one for one, a in arrays.items() if a.ndim == 2 and a.dtype.kind in "fiu" and a.shape[1] > 2]
     name = name if name is not None else next(iter(usual), matrices[0] if len(matrices) == 1 else None)

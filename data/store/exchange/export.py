@@ -43,14 +43,14 @@ def export(
     if to == "geoparquet":
         compact = compacted(features, pca, quantize)
         with published(target) as temporary:
-            written = write_geoparquet(features, temporary, compact)
+            emb, bbox = write_geoparquet(features, temporary, compact)
         if scores := compact.scores:
             kind = ", ".join([*([f"{pca} dimensions"] if pca else []), *([quantize] if quantize else [])])
             note(
                 f"linear probe on {scores['split']}: {scores['metric']} {scores['before']:.3f} -> {scores['after']:.3f}"
                 f" ({kind}; ridge regression on {scores['train_samples']:,} training samples)"
             )
-        more = write_stac(features, target, written.emb, written.bbox, *origins) if origins else []
+        more = write_stac(features, target, emb, bbox, *origins) if origins else []
         return [target, *more]
     with published(target) as temporary:
         if to == "npz":

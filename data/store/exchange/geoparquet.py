@@ -1,7 +1,6 @@
 """Feature files as GeoParquet 1.1: one list column of vectors, points, and what the vectors are, for other tools."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,9 @@ from data.store.reader import FeatureSet, read_geometries
 ROW_GROUP = 8192
 
 
-@dataclass(frozen=True)
-class Written:
-    """What a GeoParquet file says of itself.
-
-    Args:
-        emb: see `describe`.
-        bbox: west, south, east and north in degrees.
-    """
-
-    emb: dict[str, Any]
-    bbox: list[float]
-
-
-def write_geoparquet(features: FeatureSet, target: Path, compact: Compact | None = None) -> Written:
+def write_geoparquet(
+    features: FeatureSet, target: Path, compact: Compact | None = None
+) -> tuple[dict[str, Any], list[float]]:
     """Write one split: ``id``, ``split``, ``class`` or ``classes``, ``embedding``, ``geometry`` (WKB).
 
     Rows are in Hilbert order, so that readers of a region skip most row groups; the file is compressed by ZSTD. The
@@ -41,6 +29,9 @@ def write_geoparquet(features: FeatureSet, target: Path, compact: Compact | None
         features: one split, with locations.
         target: the file to write.
         compact: vectors to write in place of its own, which are float32.
+
+    Returns:
+        What `describe` says of the vectors; west, south, east and north in degrees.
     """
     if features.lonlat is None:
         raise RequestError(f"{features.file} has no locations; export it with --to parquet")
@@ -63,13 +54,10 @@ def write_geoparquet(features: FeatureSet, target: Path, compact: Compact | None
     bbox = [float(value) for value in shapes.total_bounds]
     geometry = {"encoding": "WKB", "geometry_types": sorted(shapes.geom_type.unique()), "bbox": bbox}
     emb = describe(features, compact)
-    metadata = {
-        "geo": {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}},
-        "emb": emb,
-    }
-    table = pa.table(columns).replace_schema_metadata({key: json.dumps(value) for key, value in metadata.items()})
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
+    table = pa.table(columns).replace_schema_metadata({"geo": json.dumps(geo), "emb": json.dumps(emb)})
     pq.write_table(table, target, compression="zstd", row_group_size=ROW_GROUP, write_page_checksum=True)
-    return Written(emb, bbox)
+    return emb, bbox
 
 
 def describe(features: FeatureSet, compact: Compact) -> dict[str, Any]:
@@ -78,19 +66,13 @@ def describe(features: FeatureSet, compact: Compact) -> dict[str, Any]:
     grids = grids_of(dataset["provenance"])
     layout: dict[str, Any] = {"layout_type": "variable_grid"}
     if grids:
-        side, stride = [grids[0].tile] * 2, [grids[0].stride] * 2
-        layout = {"layout_type": "regular_grid", "chip_size": side, "stride": stride}
+        layout = {"layout_type": "regular_grid", "chip_size": [grids[0].tile] * 2, "stride": [grids[0].stride] * 2}
     after = {"pca": compact.pca, "probe_score": compact.scores}
     return {
         "emb:type": "chip",
         "emb:dimensions": int(compact.vectors.shape[1]),
         "emb:chip_layout": layout,
-        "emb:preprocessing": {
-            "bands": encoder.get("bands"),
-            "normalization": encoder.get("normalization"),
-            "image_size": encoder.get("image_size"),
-            "pooling": encoder.get("pooling"),
-        },
+        "emb:preprocessing": {key: encoder.get(key) for key in ("bands", "normalization", "image_size", "pooling")},
         **({"emb:quantization": compact.quantization} if compact.quantization else {}),
         **({"emb:postprocessing": after} if any(after.values()) else {}),
         "data_type": str(compact.vectors.dtype),

@@ -1,7 +1,7 @@
 """Ids, labels, splits and locations of imported vectors, from the file's columns and a second table."""
 
 import re
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,10 +97,8 @@ class _Problems:
         """(N,) rows that can be used."""
         counts = self.dropped()
         if counts and not drop:
-            shown = "; ".join(
-                f"{count} {reason}, first row {int(np.argmax(self.found[reason])) + 1}"
-                for reason, count in counts.items()
-            )
+            firsts = {reason: int(np.argmax(self.found[reason])) + 1 for reason in counts}
+            shown = "; ".join(f"{count} {reason}, first row {firsts[reason]}" for reason, count in counts.items())
             raise RequestError(f"{self.file}: {shown}; fix them, or skip those rows with --drop")
         return ~np.any(list(self.found.values()), axis=0)
 
@@ -110,13 +108,15 @@ def _joined(frame: pd.DataFrame, ids: pd.Series, flags: ImportFlags, problems: _
     assert flags.table
     if not flags.table.is_file():
         raise RequestError(f"no table at {flags.table}")
-    table = _read_table(flags.table)
+    parquet = flags.table.suffix in PARQUET
+    with readable(flags.table) if parquet else nullcontext():
+        table = pd.read_parquet(flags.table) if parquet else read_csv(flags.table)
     if not len(table.columns) or len(set(table.columns)) < len(table.columns):
         raise RequestError(f"{flags.table} has no columns, or two with the same name: {_names(table)}")
     key = next((name for name in (flags.id, "id", str(ids.name), table.columns[0]) if name in table), None)
     assert key is not None
     table[key] = table[key].astype(str).str.strip()
-    if flags.table.suffix not in PARQUET:
+    if not parquet:
         table = table.apply(lambda column: column if column.name == key else _as_numbers(column))
     if twice := int(pd.Series(table[key]).duplicated().sum()):
         raise RequestError(f"{flags.table}: {twice} ids of column {key} occur twice; every id needs one row")
@@ -124,13 +124,6 @@ def _joined(frame: pd.DataFrame, ids: pd.Series, flags: ImportFlags, problems: _
     problems.add(f"whose id is not in {flags.table.name}", ~ids.isin(table.index).to_numpy())
     more = table.reindex(ids).reset_index(drop=True)
     return pd.concat([more, frame.drop(columns=[name for name in more if name in frame])], axis=1)
-
-
-def _read_table(file: Path) -> pd.DataFrame:
-    if file.suffix not in PARQUET:
-        return read_csv(file)
-    with readable(file):
-        return pd.read_parquet(file)
 
 
 def _as_numbers(column: pd.Series) -> pd.Series:
