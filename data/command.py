@@ -226,7 +226,7 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def progress(label: str, total: int, unit: str) -> Iterator[Callable[..., object]]:
+def progress(label: str, total: int, unit: str) -> Iterator[Callable[..., Any]]:
     """Show progress, rate and time left on standard error; yields ``advance(count, bottleneck=None)``.
 
     On a terminal a rich bar, below that of a step it is part of; elsewhere a plain line every 30 s. More units than

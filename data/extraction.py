@@ -56,8 +56,10 @@ def extract_zip(archive: Path, folder: Path) -> None:
                 if member.is_dir():
                     (folder / member.filename).mkdir(parents=True, exist_ok=True)
                 else:
+                    year, month, day, *clock = member.date_time  # some programs write zeros, also for month and day
+                    changed = calendar.timegm((year, min(max(month, 1), 12), max(day, 1), *clock, 0, 0, 0))
                     with source.open(member) as content:  # compares the CRC at its end
-                        write_file(folder / member.filename, content, _time_of(member))
+                        write_file(folder / member.filename, content, changed)
                 advance(1)
 
 
@@ -84,12 +86,6 @@ def extract_tar(parts: Sequence[Path], folder: Path) -> None:
                         write_file(folder / member.name, content, member.mtime)
             while bounded.read(2**20):
                 pass  # to the end, where the checksum is
-
-
-def _time_of(member: zipfile.ZipInfo) -> int:
-    """The time of a member of a zip file; some programs write zeros, also for the month and day."""
-    year, month, day, *clock = member.date_time
-    return calendar.timegm((year, min(max(month, 1), 12), max(day, 1), *clock, 0, 0, 0))
 
 
 def write_file(file: Path, content: IO[bytes], mtime: float) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from data import command
+from data.scene.grid import transformed
 
 if TYPE_CHECKING:
     from data.images import Header
@@ -24,8 +25,7 @@ def lonlat_of(headers: Sequence["Header"], *, where: str = "") -> Float64[np.nda
     """
     if not headers or any(header.crs is None for header in headers):
         return None
-    import pyproj  # deferred: a sixth of a second, which packed files and pictures need not pay
-    from pyproj.exceptions import ProjError
+    from pyproj.exceptions import ProjError  # deferred: a sixth of a second, which packed files need not pay
 
     systems = np.array([header.crs for header in headers])
     centres = np.array([header.centre for header in headers], dtype=np.float64)
@@ -33,12 +33,11 @@ def lonlat_of(headers: Sequence["Header"], *, where: str = "") -> Float64[np.nda
     for system in np.unique(systems):
         here = systems == system
         try:
-            transform = pyproj.Transformer.from_crs(str(system), "EPSG:4326", always_xy=True).transform
+            lonlat[here] = transformed(centres[here], str(system), "EPSG:4326")
         except ProjError:  # no such code, an engineering system, another planet
             name = str(system).partition('"')[2].partition('"')[0] or system  # of WKT, or a code
             warn(where, f"the coordinate system of {here.sum():,} images is not terrestrial: {name}")
             return None
-        lonlat[here] = np.column_stack(transform(*centres[here].T))
     return on_earth(lonlat, where=where)
 
 

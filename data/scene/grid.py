@@ -35,14 +35,8 @@ class SceneGrid:
     stride: int
     edge: str = "drop"
 
-    @classmethod
-    def from_record(cls, record: dict[str, Any]) -> "SceneGrid":
-        """The grid that `record` described."""
-        fields: dict[str, Any] = record | {"transform": tuple(record["transform"])}
-        return cls(**fields)
-
     def record(self) -> dict[str, Any]:
-        """JSON-able description."""
+        """JSON-able description, of which `grids_of` makes the grid again."""
         return asdict(self) | {"transform": list(self.transform)}
 
     @cached_property
@@ -140,4 +134,4 @@ def transformed(points: np.ndarray, source: Any, target: str) -> np.ndarray:
 
 def grids_of(provenance: dict[str, Any]) -> list[SceneGrid]:
     """The grids of a scene dataset, from the provenance that its features record."""
-    return [SceneGrid.from_record(record) for record in provenance.get("scenes", ())]
+    return [SceneGrid(**record | {"transform": tuple(record["transform"])}) for record in provenance.get("scenes", ())]

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pyproj
 from jaxtyping import Bool, Float64, UInt8
 
 from data.bands import BAND_SETS, SENTINEL1, SENTINEL2
@@ -24,6 +23,7 @@ from data.errors import RequestError
 from data.flags import DatasetRequest
 from data.nodata import record
 from data.nomenclature import CLASSES_19, CLASSES_43
+from data.scene.grid import transformed
 from data.sources._index import indexed
 from data.tiles import tile_corner
 
@@ -287,6 +287,5 @@ def locations(names: Sequence[str]) -> Float64[np.ndarray, "samples 2"] | None:
         if corner is None:
             return None
         system, left, top = corner
-        transform = pyproj.Transformer.from_crs(system, "EPSG:4326", always_xy=True).transform
-        lonlat[some] = np.column_stack(transform(*(steps[some] + (left, top)).T))
+        lonlat[some] = transformed(steps[some] + (left, top), system, "EPSG:4326")
     return lonlat.round(6)

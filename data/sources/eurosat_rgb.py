@@ -40,14 +40,18 @@ STDS = (51.46, 34.79, 29.38)
 def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
     """Open splits."""
     check_variant("eurosat-rgb", request.options.dataset_variant, CARD.variants)
-    home = _home(request.root)
+    root = request.root
+    homes = (root, root / "EuroSAT", root / "eurosat")  # as torchvision and a manual download create them
+    home = next((one for one in homes if (one / IMAGES).is_dir() or (one / ARCHIVE).is_file()), root)
     if request.options.download:
-        _download(home)
+        shared.download_lists(home)
+        if not (home / IMAGES).is_dir():
+            fetched(URL, home, md5=MD5)
     images = shared.listed_images(shared.image_folder(home, ARCHIVE, IMAGES, request), ".jpg")
     return {
         split: shared.EuroSAT(
             images=images,
-            ids=_names(split, home, request.root),
+            ids=_names(split, home, root),
             name="eurosat-rgb",
             variant=None,
             split=split,
@@ -62,17 +66,3 @@ def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
 def _names(split: str, home: Path, root: Path) -> list[str]:
     beside = home / f"eurosat-{split}.txt"
     return shared.read_list(beside if beside.is_file() else root / beside.name)
-
-
-def _home(root: Path) -> Path:
-    """Folder of the files: the root, or the one that torchvision or a manual download creates in it."""
-    for folder in (root, root / "EuroSAT", root / "eurosat"):
-        if (folder / IMAGES).is_dir() or (folder / ARCHIVE).is_file():
-            return folder
-    return root
-
-
-def _download(home: Path) -> None:
-    shared.download_lists(home)
-    if not (home / IMAGES).is_dir():
-        fetched(URL, home, md5=MD5)

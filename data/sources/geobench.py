@@ -12,25 +12,24 @@ and "08A" and "09" hold B11 and B12.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
 
 from data.archives import unpacked
 from data.bands import RGB, SENTINEL2, Band
-from data.command import progress, say
+from data.command import note, progress
 from data.dataset import EODataset, Statistic, check_variant, measured_statistics
 from data.errors import RequestError, unknown
 from data.flags import DatasetRequest
 from data.geobench_samples import HUB, Samples, shards
 from data.nomenclature import CLASSES_43, EUROSAT_CLASSES
 from data.registry import DatasetCard
-from data.sources._channels import LANDSAT, SO2SAT, SO2SAT_RADAR, in_unit
+from data.sources._channels import LANDSAT, SO2SAT, SO2SAT_RADAR, Channel, in_unit
 from data.sources._index import indexed
 from data.workers import LostWorkerError, in_order
 
@@ -50,14 +49,6 @@ CARD = DatasetCard(
 COLLECTION = "classification_v1.0"
 SPLITS = {"train": "train", "val": "valid", "test": "test"}
 BAND_NAMES = ("true", "published")
-
-
-class StoredChannel(NamedTuple):
-    """One band as stored; its values times `factor` are in the band's usual unit."""
-
-    stored: str
-    band: Band
-    factor: float = 1.0
 
 
 _S2 = {
@@ -146,25 +137,25 @@ CLASSES = {
 MULTILABEL = ("m-bigearthnet",)
 
 
-def channels(name: str, *, band_names: str = "true") -> tuple[StoredChannel, ...]:
-    """The bands of a set, in file order.
+def channels(name: str, *, band_names: str = "true") -> dict[str, Channel]:
+    """The bands of a set by the names they are stored under, in file order.
 
     Args:
         name: the set.
         band_names: ``true``, or ``published`` for the wrong names in the files.
     """
     if name == "m-pv4ger":
-        return tuple(StoredChannel(colour.capitalize(), RGB[colour]) for colour in RGB)
+        return {colour.capitalize(): Channel(band) for colour, band in RGB.items()}
     if name == "m-forestnet":
-        return tuple(StoredChannel(stored, *channel) for stored, channel in zip(_LANDSAT, LANDSAT, strict=True))
+        return dict(zip(_LANDSAT, LANDSAT, strict=True))
     if name == "m-so2sat":
         names = {band: stored for stored, band in _S2.items()}
         stored = (*_RADAR, *(names[channel.band.name] for channel in SO2SAT))
-        return tuple(StoredChannel(name, *one) for name, one in zip(stored, (*SO2SAT_RADAR, *SO2SAT), strict=True))
+        return dict(zip(stored, (*SO2SAT_RADAR, *SO2SAT), strict=True))
     names = _S2 | (_CORRECTED.get(name, {}) if band_names == "true" else {})
     if name == "m-bigearthnet":
         names = {stored: band for stored, band in names.items() if band != "B10"}
-    return tuple(StoredChannel(stored, SENTINEL2.get(band) or RGB[band]) for stored, band in names.items())
+    return {stored: Channel(SENTINEL2.get(band) or RGB[band]) for stored, band in names.items()}
 
 
 def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
@@ -204,7 +195,7 @@ def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
             ids=chosen,
             labels=np.stack([labels[sample] for sample in chosen]) if chosen else np.zeros(0, np.int64),
             class_names=CLASSES[name],
-            bands=tuple(channel.band for channel in known),
+            bands=tuple(channel.band for channel in known.values()),
             statistics=statistics,
             provenance=about,
             files_digest=samples.digest(chosen),
@@ -220,10 +211,10 @@ class GeoBench(EODataset):
 
     digest_of_times = True
 
-    def __init__(self, *, samples: Samples, channels: Sequence[StoredChannel], **about: Any) -> None:
+    def __init__(self, *, samples: Samples, channels: Mapping[str, Channel], **about: Any) -> None:
         super().__init__(**about)
         self.samples = samples
-        self.channels = {channel.band.name: channel for channel in channels}
+        self.channels = {channel.band.name: (stored, channel.factor) for stored, channel in channels.items()}
         self.where = f"geobench {self.variant}"
 
     def files(self, index: int, bands: Sequence[Band]) -> list[str]:
@@ -233,8 +224,8 @@ class GeoBench(EODataset):
     def read(self, index: int, bands: Sequence[Band]) -> list[Shaped[np.ndarray, "_ _"]]:
         """See `EODataset.read`: float32, whole numbers as they are stored; reflectance as digital numbers."""
         wanted = [self.channels[band.name] for band in bands]
-        pixels = self.samples.pixels(self.ids[index], [channel.stored for channel in wanted])
-        found = [in_unit(array, channel.factor) for array, channel in zip(pixels, wanted, strict=True)]
+        pixels = self.samples.pixels(self.ids[index], [stored for stored, _ in wanted])
+        found = [in_unit(array, factor) for array, (_, factor) in zip(pixels, wanted, strict=True)]
         return [array.astype(np.float32) if array.dtype.kind == "f" else array for array in found]
 
 
@@ -317,12 +308,12 @@ def _checked_label(samples: Samples, sample: str, name: str, label: np.ndarray) 
     return label.reshape(-1)[0]
 
 
-def _statistics(folder: Path, known: Sequence[StoredChannel]) -> dict[str, Statistic]:
+def _statistics(folder: Path, known: Mapping[str, Channel]) -> dict[str, Statistic]:
     """Mean and standard deviation by band from the set's own file; empty if it lacks a band."""
     stats = _band_stats(folder)
     found = {}
-    for channel in known:
-        names = [name for name in stats if name == channel.stored or name.startswith(f"{channel.stored}_")]
+    for stored, channel in known.items():
+        names = [name for name in stats if name == stored or name.startswith(f"{stored}_")]
         if len(names) != 1:
             return {}
         mean, std = (float(stats[names[0]][key]) * channel.factor for key in ("mean", "std"))
@@ -353,18 +344,17 @@ def _misnamed(folder: Path, name: str) -> bool:
     return all(stats[stored]["max"] <= 255 for stored, band in _CORRECTED[name].items() if band in RGB)
 
 
-@cache
 def _report_names(folder: Path, name: str, *, corrected: bool) -> None:
     """Report once which bands are renamed, with the statistics that show why."""
     if not corrected:
-        say(f"geobench {name}: band names in the files match their statistics and are kept")
+        note(f"geobench {name}: band names in the files match their statistics and are kept")
         return
     stats = _band_stats(folder)
     shown = []
     for stored, band in _CORRECTED[name].items():
         figures = f" (mean {s['mean']:,.1f}, maximum {s['max']:,.0f})" if (s := stats.get(stored)) else ""
         shown.append(f"'{stored}'{figures} is {band}")
-    say(f"geobench {name}: wrong band names are corrected: {', '.join(shown)}; to keep them use --band-names published")
+    note(f"geobench {name}: wrong band names are corrected: {', '.join(shown)}; --band-names published keeps them")
 
 
 def _download(name: str, root: Path) -> None:
