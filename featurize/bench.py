@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -75,18 +76,14 @@ def bench(
     Yields:
         A rate as soon as it is measured.
     """
-    for name in models:
+    for name, device, precision, compile_ in product(models, devices, precisions, compiled):
         weights = job.model.weights or ("random" if "random" in MODELS.card(name).weights else None)
-        for device in devices:
-            for precision in precisions:
-                for compile_ in compiled:
-                    run = replace(job.run, device=device, precision=precision, compile=compile_)
-                    one = replace(job, model=replace(job.model, model=name, weights=weights), run=run)
-                    if precision not in ("auto", "fp32") and not one.encoder.autocast:
-                        print(f"{name}: {precision} skipped, it runs in fp32 only", flush=True)
-                        continue
-                    runtime = one.run.runtime(one.encoder)
-                    yield measure(one, runtime)
+        run = replace(job.run, device=device, precision=precision, compile=compile_)
+        one = replace(job, model=replace(job.model, model=name, weights=weights), run=run)
+        if precision not in ("auto", "fp32") and not one.encoder.autocast:
+            print(f"{name}: {precision} skipped, it runs in fp32 only", flush=True)
+        else:
+            yield measure(one, one.run.runtime(one.encoder))
 
 
 def measure(job: Job, runtime: Runtime) -> Rate:
@@ -179,12 +176,12 @@ def peak_tflops(device: str, precision: str) -> float:
     side = MATRIX[device]
     one, other = (torch.randn(side, side, device=device, dtype=PRECISIONS[precision]) for _ in range(2))
 
-    def product() -> None:
+    def multiply() -> None:
         torch.matmul(one, other)
         if device == "cuda":
             torch.cuda.synchronize()
 
-    return 2 * side**3 * calls_per_second(product) / 1e12
+    return 2 * side**3 * calls_per_second(multiply) / 1e12
 
 
 def write(rates: Sequence[Rate], samples: EODataset, out: Path) -> Path:

@@ -11,7 +11,7 @@ from data.command import say
 from data.errors import RequestError
 
 # What torch.compile and FSDP put into the middle of names.
-INSERTED = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+INSERTED = re.compile(r"_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.")
 PREFERRED = ("teacher", "ema")  # of two copies of a model these are what is evaluated
 
 # DINOv2 (Oquab et al. 2023), github.com/facebookresearch/dinov2: its names, and those of the hub's files.
@@ -51,7 +51,7 @@ def unwrapped(state: Mapping[str, Tensor], expected: Collection[str], origin: st
     Returns:
         The state as it is where no prefix fits better than none.
     """
-    state = {_without_inserted(key): value for key, value in state.items()}
+    state = {INSERTED.sub("", key): value for key, value in state.items()}
     wanted = set(expected)
     found: Counter[str] = Counter()
     for key in state:
@@ -70,12 +70,6 @@ def unwrapped(state: Mapping[str, Tensor], expected: Collection[str], origin: st
         names = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
         say(f"featurize: note: {origin}: loaded {best[0]}, ignored {len(left)} other tensors ({names})")
     return kept
-
-
-def _without_inserted(key: str) -> str:
-    for word in INSERTED:
-        key = key.replace(word, "")
-    return key
 
 
 # --------------------------------------------------------------------------------------------- DINOv2

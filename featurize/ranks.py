@@ -94,7 +94,10 @@ class Ranks:
         try:
             if self.rank == 0:
                 self._remove_dead()
-                self._remove_dead_runs()
+                for folder in self.folder.parent.glob(".run-*"):  # of runs whose processes were all killed
+                    locks = list(folder.glob("rank-*.lock"))
+                    if folder != self.folder and locks and all(map(self.lock.outlived, locks)):
+                        shutil.rmtree(folder, ignore_errors=True)
                 self.session = self._session_of(self.lock.text)
                 self.session.mkdir()
             else:
@@ -117,7 +120,12 @@ class Ranks:
         self._leave()
 
     def work(self, task: Task, writer: store.PartWriter, parts: Sequence[int], meter: Meter) -> None:
-        """Make parts together with the other processes; see `featurize.pipeline.embed_parts`. For the first process."""
+        """Make parts together with the other processes; see `featurize.pipeline.embed_parts`. For the first process.
+
+        Raises:
+            RequestError: a process failed, died or did not start.
+            KeyboardInterrupt: a process was interrupted.
+        """
         number = len(list(self.session.glob("*.json")))
         write_text(self.session / f"{number}.json", json.dumps(asdict(Assignment.of(task, writer, parts))))
 
@@ -126,7 +134,12 @@ class Ranks:
             meter.shown(images * self.world, bottleneck)  # the other processes are assumed to keep pace
 
         embed_parts(task, writer, parts[:: self.world], Meter(shown, meter.seconds))
-        self._wait_for_parts(writer, parts)
+        while missing := set(parts) - writer.recorded():  # by the journals
+            self.check()
+            if any(self.session.glob("*.stopped")):
+                raise KeyboardInterrupt
+            self._check_start(rank for rank in range(1, self.world) if missing & {*parts[rank :: self.world]})
+            time.sleep(POLL_S)
 
     def wait_for_start(self) -> None:
         """Wait for processes that start so late that all is done: they must not look for this one in vain."""
@@ -167,20 +180,6 @@ class Ranks:
             if rank != self.rank and self.lock.outlived(self._lock_file(rank)):
                 raise RequestError(f"the process of rank {rank} died; finished parts are kept: run the command again")
 
-    def _wait_for_parts(self, writer: store.PartWriter, parts: Sequence[int]) -> None:
-        """Wait until the journals have all parts.
-
-        Raises:
-            RequestError: a process failed, died or did not start.
-            KeyboardInterrupt: a process was interrupted.
-        """
-        while missing := set(parts) - writer.recorded():
-            self.check()
-            if any(self.session.glob("*.stopped")):
-                raise KeyboardInterrupt
-            self._check_start(rank for rank in range(1, self.world) if missing & {*parts[rank :: self.world]})
-            time.sleep(POLL_S)
-
     def _check_start(self, ranks: Iterable[int]) -> bool:
         """Whether these ranks have started; a RequestError once there was time enough for it."""
         late = [rank for rank in ranks if not (self.session / f"rank-{rank}.here").exists()]
@@ -215,13 +214,6 @@ class Ranks:
         for lock in self.folder.glob("rank-*.lock"):
             if lock != self.lock.path and self.lock.outlived(lock):
                 lock.unlink(missing_ok=True)
-
-    def _remove_dead_runs(self) -> None:
-        """Remove folders of runs whose processes were all killed."""
-        for folder in self.folder.parent.glob(".run-*"):
-            locks = list(folder.glob("rank-*.lock"))
-            if folder != self.folder and locks and all(map(self.lock.outlived, locks)):
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _text(file: Path) -> str:

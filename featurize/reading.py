@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,36 +21,34 @@ from featurize.stages import Meter
 Stacks = list[tuple[list[int], np.ndarray]]
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """Reads the samples from one row to another."""
+def _read(
+    dataset: EODataset, bands: Sequence[Band], rows: tuple[int, int]
+) -> tuple[float, list[tuple[list[int], Stacks]], np.ndarray]:
+    """Seconds it took, the arrays of each `Batch`, and what they were read from, (b, 2) uint64 (`data.seen`).
 
-    dataset: EODataset  # one split
-    bands: Sequence[Band]  # which
+    Arrays, as tensors would not come back through shared memory.
+    """
+    start, wanted = time.perf_counter(), range(*rows)
+    try:
+        stamps = [stamp(dataset, row, bands) for row in wanted]  # before the pixels: see `data.seen`
+        read, sums = _read_arrays(dataset, bands, wanted)
+    except OSError as error:
+        raise RequestError(str(explained(error, Path(dataset.where)))) from error
+    seen = np.column_stack([np.array(stamps, np.uint64), np.array(sums, np.uint64)])
+    check_looked(dataset, wanted, seen[:, STAMP])
+    return time.perf_counter() - start, read, seen
 
-    def __call__(self, rows: tuple[int, int]) -> tuple[float, list[tuple[list[int], Stacks]], np.ndarray]:
-        """Seconds it took, the arrays of each `Batch`, and what they were read from, (b, 2) uint64 (`data.seen`).
 
-        Arrays, as tensors would not come back through shared memory.
-        """
-        start, wanted = time.perf_counter(), range(*rows)
-        try:
-            stamps = [stamp(self.dataset, row, self.bands) for row in wanted]  # before the pixels: see `data.seen`
-            read, sums = self._read(wanted)
-        except OSError as error:
-            raise RequestError(str(explained(error, Path(self.dataset.where)))) from error
-        seen = np.column_stack([np.array(stamps, np.uint64), np.array(sums, np.uint64)])
-        check_looked(self.dataset, wanted, seen[:, STAMP])
-        return time.perf_counter() - start, read, seen
-
-    def _read(self, rows: range) -> tuple[list[tuple[list[int], Stacks]], list[int]]:
-        stacks = self.dataset.read_stacks(rows, self.bands)
-        if stacks is not None:
-            return [(list(range(len(rows))), list(stacks))], stack_checksums(stacks)
-        samples = [self.dataset.read(row, self.bands) for row in rows]
-        batches = collate(samples)
-        read = [(batch.rows, [(channels, pixels.numpy()) for channels, pixels in batch.stacks]) for batch in batches]
-        return read, [checksum(sample) for sample in samples]
+def _read_arrays(
+    dataset: EODataset, bands: Sequence[Band], rows: range
+) -> tuple[list[tuple[list[int], Stacks]], list[int]]:
+    stacks = dataset.read_stacks(rows, bands)
+    if stacks is not None:
+        return [(list(range(len(rows))), list(stacks))], stack_checksums(stacks)
+    samples = [dataset.read(row, bands) for row in rows]
+    batches = collate(samples)
+    read = [(batch.rows, [(channels, pixels.numpy()) for channels, pixels in batch.stacks]) for batch in batches]
+    return read, [checksum(sample) for sample in samples]
 
 
 def read_batches(
@@ -71,7 +69,7 @@ def read_batches(
         largest = max(stop - start for start, stop in rows)
         size = largest * sum(pixels.nbytes for pixels in dataset.read(rows[0][0], bands))
     try:
-        batches = in_order(_Reader(dataset, bands), rows, workers=workers, result_bytes=size)
+        batches = in_order(partial(_read, dataset, bands), rows, workers=workers, result_bytes=size)
         for (start, _), (seconds, read, made_from) in zip(rows, batches, strict=True):
             meter.seconds["read"] += seconds / max(1, workers)
             if seen is not None:

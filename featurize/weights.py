@@ -101,7 +101,7 @@ def load_weights(
     weights: str,
     *,
     hub_name: str,
-    hub: Callable[[], Mapping[str, Tensor]] | None = None,
+    file: Callable[[], Path] | None = None,
     may_miss: Collection[str] = (),
     unused: Collection[str] = (),
 ) -> Weights:
@@ -110,8 +110,8 @@ def load_weights(
     Args:
         module: made by `random_module`.
         weights: ``pretrained``, ``random``, or the path of a file of weights or of a folder that holds one.
-        hub_name: URL of the published file.
-        hub: fetches the published state where it is more than the file at that URL.
+        hub_name: URL of the published file, or its name where `file` fetches it.
+        file: fetches the published file; None means from the URL.
         may_miss: keys that the published files are known to lack, and whose initial values are neutral.
         unused: keys, or prefixes ending in ``.``, of published files that the encoder does not use.
 
@@ -120,15 +120,9 @@ def load_weights(
     """
     if weights == "random":
         return random_weights(module)
-    if weights != "pretrained":
-        state, origin = unwrapped(read_state(Path(weights)), module.state_dict().keys(), weights), weights
-    elif hub is None:
-        state, origin = read_state(url_file(hub_name)), hub_name
-    else:
-        try:
-            state, origin = hub(), hub_name
-        except (OSError, RuntimeError) as error:
-            raise unreachable(hub_name, first_line(error)) from error
+    origin = hub_name if weights == "pretrained" else weights
+    path = Path(weights) if weights != "pretrained" else file() if file else url_file(hub_name)
+    state = unwrapped(read_state(path), module.state_dict().keys(), origin)
     load_strictly(module, state, origin, may_miss, unused)
     return Weights("loaded", digest_state(module.state_dict()), origin)
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from data.scene.grid import SceneGrid, grids_of
 from data.scene.labels import label_windows, remembered
 from data.scene.patches import by_patch, sample_grids
 from probes import inputs, spatial
-from probes.blocks import Blocks, divide_blocks
+from probes.blocks import divide_blocks
 from probes.models import load_model
 from probes.scores import score
 
@@ -51,8 +50,11 @@ def map_splits(folder: Path, *, buffer_km: float | None, seed: int) -> dict[str,
     part = replace(inputs.only_rows(labelled, rows), footprint=None)
     about = {
         "labels": asdict(source) | {"path": source.path.name, "class_names": list(found.class_names)},
-        "blocks": _record(blocks, seed),
-    }
+        "blocks": {
+            "block_km": round(blocks.block_km, 6), "buffer_km": round(blocks.buffer_km, 6), "degrees": blocks.degrees,
+            "seed": seed, "count": blocks.count, "folds": blocks.folds.tolist(),
+        },
+    }  # fmt: skip
     divided = f"{int(blocks.folds.max()) + 1} folds of {blocks.count} blocks of {blocks.block_km:.2g} km"
     note(f"{len(rows):,} labelled windows in {divided}; a buffer of {blocks.buffer_km:.2g} km around each test fold")
     split = {"rows": len(part.ids)} | store.sample_digests(part.ids, part.labels, part.lonlat) | about
@@ -79,11 +81,6 @@ def ground_km(features: store.FeatureSet) -> float:
     grid = grids_of(features.identity["dataset"]["provenance"])[0]
     lonlat = grid.lonlat(np.array([[0, 0], [0, grid.tile]]))
     return float(spatial.nearest_km(lonlat[:1], lonlat[1:])[0])
-
-
-def _record(blocks: Blocks, seed: int) -> dict[str, Any]:
-    km = {"block_km": round(blocks.block_km, 6), "buffer_km": round(blocks.buffer_km, 6)}
-    return km | {"degrees": blocks.degrees, "seed": seed, "count": blocks.count, "folds": blocks.folds.tolist()}
 
 
 # ------------------------------------------------------------------------------------------- maps

@@ -15,7 +15,7 @@ from featurize.engines import local
 from featurize.flags import ModelFlags, RunFlags
 from featurize.job import Job
 from featurize.pipeline import embed_parts
-from featurize.reading import _Reader
+from featurize.reading import _read
 
 PART = 8  # windows; a scene has 16
 
@@ -41,9 +41,8 @@ def test_a_process_opens_every_raster_once_while_it_takes_its_parts(many, tmp_pa
     parts = range(len(windows) // PART)
     for rank in range(2):
         opened.clear()
-        reader = _Reader(windows, windows.bands)
         work = [(part * PART, part * PART + PART) for part in parts[rank::2]]
-        thread = threading.Thread(target=lambda: [reader(rows) for rows in work])  # noqa: B023 - joined below
+        thread = threading.Thread(target=lambda: [_read(windows, windows.bands, rows) for rows in work])  # noqa: B023 - joined below
         thread.start()
         thread.join()
         assert len(opened) == len(set(opened)) == 5 * 4

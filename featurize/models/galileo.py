@@ -1,5 +1,6 @@
 """Galileo: multimodal transformer for Sentinel-1 and Sentinel-2, used with one date and small patches."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -9,14 +10,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from data.bands import Band, require_whole_groups
+from data.bands import require_whole_groups
 from data.errors import RequestError
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel
-from featurize.normalization import Normalization, stretched
+from featurize.normalization import stretched
 from featurize.shapes import Embeddings, Images
 from featurize.tokens import TokenModel, Tokens, ndvi
-from featurize.weights import hub_file, load_weights, random_module, read_state
+from featurize.weights import hub_file, load_weights, random_module
 
 CARD = ModelCard(
     variant=("nano", "tiny", "base"),
@@ -75,11 +76,6 @@ def build(request: EncoderRequest) -> FrozenModel:
     return GalileoEncoder(request)
 
 
-def scaling(bands: Sequence[Band]) -> Normalization:
-    """Two standard deviations below the mean become 0, two above it 1; values beyond are kept."""
-    return stretched("galileo", bands, [STATISTICS[band.name] for band in bands], clip=False)
-
-
 class GalileoEncoder(TokenModel):
     """Tokens of all groups and patches after the last layer norm, pooled."""
 
@@ -93,16 +89,17 @@ class GalileoEncoder(TokenModel):
             model,
             request.weights,
             hub_name=f"{REPOSITORY}/{name}",
-            hub=lambda: read_state(hub_file(REPOSITORY, name)),
+            file=lambda: hub_file(REPOSITORY, name),
             unused=UNUSED,
         )
+        numbers = [STATISTICS[band.name] for band in request.bands]
         super().__init__(
             request,
             width=SIZES[variant][0],
             blocks=model.blocks,
             norm=model.norm,
             prefix=0,
-            normalization=scaling(request.bands),
+            normalization=stretched("galileo", request.bands, numbers, clip=False),  # values beyond are kept
             weights=weights,
             dtype="float32",
             settings={"month": MONTH, "gsd_m": GSD_M},
@@ -227,7 +224,9 @@ class _Block(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.norm1, self.attn = nn.LayerNorm(dim), _Attention(dim, heads)
-        self.norm2, self.mlp = nn.LayerNorm(dim), _MLP(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        layers = {"fc1": nn.Linear(dim, MLP_RATIO * dim), "act": nn.GELU(), "fc2": nn.Linear(MLP_RATIO * dim, dim)}
+        self.mlp = nn.Sequential(OrderedDict(layers))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
@@ -243,12 +242,3 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (part(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (self.q, self.k, self.v))
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-
-
-class _MLP(nn.Module):
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(dim, MLP_RATIO * dim), nn.Linear(MLP_RATIO * dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))

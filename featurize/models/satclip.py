@@ -1,16 +1,12 @@
 """SatCLIP: embeds the location of an image, not its pixels: a baseline for what geography explains (torchgeo)."""
 
-from collections.abc import Mapping
-
-from torch import Tensor
 from torchgeo.models.satclip import SatCLIP, SatCLIP_Weights
 
 from data.errors import RequestError
 from featurize.card import ModelCard
-from featurize.checkpoints import unwrapped
 from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.shapes import Embeddings, Images, Lonlat
-from featurize.weights import load_weights, random_module, read_state, url_file
+from featurize.weights import load_weights, random_module
 
 CARD = ModelCard(
     pooling=("own",),
@@ -44,11 +40,7 @@ class SatCLIPEncoder(FrozenModel):
 
     def __init__(self, request: EncoderRequest) -> None:
         model = random_module(SatCLIP)
-
-        def published() -> Mapping[str, Tensor]:
-            return unwrapped(read_state(url_file(URL)), model.state_dict().keys(), URL)
-
-        weights = load_weights(model, request.weights, hub_name=URL, hub=published, unused=("posenc.",))
+        weights = load_weights(model, request.weights, hub_name=URL, unused=("posenc.",))
         super().__init__(request, dim=256, weights=weights, dtype="float32", autocast=False)
         self.model = model
 

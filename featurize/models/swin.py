@@ -9,7 +9,7 @@ from torchvision.models import swin_v2_b, swin_v2_t
 from data.bands import require_bands
 from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_rgb
-from featurize.normalization import Normalization, scaled
+from featurize.normalization import scaled
 from featurize.tokens import TokenModel, check_patch_size
 from featurize.weights import load_weights, random_module
 
@@ -70,6 +70,11 @@ def build(request: EncoderRequest) -> FrozenModel:
         require_bands(f"swin {request.variant}", request.bands, SENTINEL2)
     else:
         check_rgb(f"swin {request.variant}", request.bands)
+    own = None
+    if request.normalize == "own":
+        white = [TRUE_COLOUR_WHITE_DN if band.colour else WHITE_DN for band in request.bands]
+        unit = [255.0 if band.sensor == "RGB" else dn for band, dn in zip(request.bands, white, strict=True)]
+        own = scaled("own", request.bands, unit=unit, clip=True)
     model: Any = random_module(lambda: _model(wanted))
     weights = load_weights(model, request.weights, hub_name=wanted.url)
     model.head = torch.nn.Identity()
@@ -82,7 +87,7 @@ def build(request: EncoderRequest) -> FrozenModel:
         norm=model.norm,
         prefix=0,
         own="mean",
-        normalization=scaling(request),
+        normalization=own,
         weights=weights,
     )
 
@@ -92,13 +97,3 @@ def _model(wanted: Variant) -> Any:
     first = model.features[0][0]
     model.features[0][0] = torch.nn.Conv2d(wanted.channels, first.out_channels, kernel_size=4, stride=4)
     return model
-
-
-def scaling(request: EncoderRequest) -> Normalization | None:
-    """Satlas's own scaling to [0, 1], if it is asked for."""
-    if request.normalize != "own":
-        return None
-    unit = [
-        255.0 if band.sensor == "RGB" else TRUE_COLOUR_WHITE_DN if band.colour else WHITE_DN for band in request.bands
-    ]
-    return scaled("own", request.bands, unit=unit, clip=True)

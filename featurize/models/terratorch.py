@@ -12,12 +12,11 @@ from torch import nn
 from data.bands import Band
 from data.errors import RequestError
 from featurize.card import ModelCard
-from featurize.checkpoints import unwrapped
 from featurize.encoder import EncoderRequest, FrozenModel
 from featurize.normalization import standardized
 from featurize.shapes import Embeddings, Images
 from featurize.tokens import TokenModel, Tokens, check_patch_size
-from featurize.weights import Weights, first_line, load_weights, random_module, read_state, url_file
+from featurize.weights import Weights, first_line, load_weights, random_module
 
 CARD = ModelCard(
     pooling=("mean", "cls", "cls+mean", "max", "std", "gem", "mean+std"),
@@ -292,12 +291,10 @@ def places(name: str, bands: Iterable[Band], trained: dict[str, Sequence[str]]) 
 
 def load(model: nn.Module, weights: str, published: dict[str, str], unused: Sequence[str]) -> Weights:
     """Load strictly; buffers, which are computed or zero, may be absent."""
-    url = "https://huggingface.co/{hf_hub_id}/resolve/main/{hf_hub_filename}".format(**published)
     return load_weights(
         model,
         weights,
-        hub_name=url,
-        hub=lambda: unwrapped(read_state(url_file(url)), model.state_dict().keys(), url),
+        hub_name="https://huggingface.co/{hf_hub_id}/resolve/main/{hf_hub_filename}".format(**published),
         may_miss=[name for name, _ in model.named_buffers()],
         unused=unused,
     )

@@ -133,7 +133,7 @@ def bench_bigearthnet_reading() -> dict:
     from data.packed import PackedSplit
     from data.packing import pack
     from data.sources import bigearthnet
-    from featurize.pipeline import _Reader
+    from featurize.reading import _read
 
     with patches(1000, shutil.copy) as folder:
         files = open_split(bigearthnet, "train", folder, bands=("s2-12",))
@@ -143,9 +143,8 @@ def bench_bigearthnet_reading() -> dict:
         ranges = [(start, min(start + BATCH, len(files))) for start in range(0, len(files), BATCH)]
 
         def batches(source: Any) -> None:
-            reader = _Reader(source, files.bands, ranges)
-            for number in range(len(reader)):
-                reader[number]
+            for rows in ranges:
+                _read(source, files.bands, rows)
 
         result = paired(lambda: batches(files), lambda: list(theirs), len(files), "patches")
         result["packed"] = paired(lambda: batches(packed), lambda: batches(files), len(files), "patches")
