@@ -99,7 +99,7 @@ def honoured(
     band: Band | None,
     mask: Bool[np.ndarray, "height width"] | None = None,
 ) -> Values:
-    """Measured values, and a mask of pixels without one.
+    """Measured values (float32 where a scale or offset is applied), and a mask of pixels without one.
 
     Args:
         stored: (H, W) values of one band, as the file has them.
@@ -121,19 +121,12 @@ def honoured(
         invalid = none if invalid is None else invalid | none
     if invalid is not None and not invalid.any():
         invalid = None
-    return Values(measured(stored, declared, index, band), invalid)
-
-
-def measured(
-    stored: Shaped[np.ndarray, "height width"], declared: Declared, index: int, band: Band | None
-) -> Shaped[np.ndarray, "height width"]:
-    """Stored values with scale and offset applied, float32; as they are where the file declares none."""
-    scale, offset = declared.scale[index], declared.offset[index]
     if not declared.scaled:
-        return stored
+        return Values(stored, invalid)
+    scale, offset = declared.scale[index], declared.offset[index]
     if band is not None and band.sensor == "S2" and 0 < scale <= REFLECTANCE_SCALE:
         scale, offset = scale * REFLECTANCE_DN, offset * REFLECTANCE_DN
-    return (stored.astype(np.float64) * scale + offset).astype(np.float32)
+    return Values((stored.astype(np.float64) * scale + offset).astype(np.float32), invalid)
 
 
 def pixels_by(

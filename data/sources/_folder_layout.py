@@ -42,17 +42,14 @@ def layout_of(root: Path, first: str) -> BandLayout:
         return BandLayout(bands, path, None, alpha=False, declared=bool(declared))
     alpha = len(declared) == 4
     header = read_header(path, alpha=alpha)
-    if not declared:
-        bands = _bands_of_file(path, header)
-        _check_type(path, header, bands)
-        return BandLayout(bands, path, header, alpha, declared=False)
-    if len(declared) != header.count:
+    if declared and len(declared) != header.count:
         raise RequestError(
             f"{root / BANDS_FILE} names {len(declared)} bands but {path} has {header.count}; name every band, in "
             "file order"
         )
-    _check_type(path, header, declared)
-    return BandLayout(declared, path, header, alpha, declared=True)
+    bands = declared or _bands_of_file(path, header)
+    _check_type(path, header, bands)
+    return BandLayout(bands, path, header, alpha, declared=bool(declared))
 
 
 def _check_type(path: Path, header: Header, bands: Sequence[Band]) -> None:
