@@ -134,7 +134,9 @@ def run_block(block: Block) -> None:
     """Run a block in the working folder."""
     if block.language == "python":
         text = re.sub(r'"([^"]*ENCODER[^"]*)"', lambda found: repr(filled(found[1])[0]), block.text)
-        exec(compile(text, "a page", "exec"), {"__name__": "page"})
+        code = compile(text, "a page", "exec")
+        if block.mark != "not":
+            exec(code, {"__name__": "page"})
         return
     if block.mark == "not":
         subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
