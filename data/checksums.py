@@ -1,4 +1,4 @@
-"""Checksums beside files that other programs read: ``map.tif.sha256``, as ``sha256sum --check`` takes it."""
+"""Checksums beside files that other programs read: ``map.tif.sha256``, as ``sha256sum -c`` takes it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager

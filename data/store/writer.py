@@ -155,7 +155,8 @@ class FeatureWriter(PartWriter):
     def __init__(
         self, file: Path, identity: dict[str, Any], *, overwrite: bool = False, any_times: bool = False, **size: Any
     ) -> None:
-        super().__init__(file, **({"part_rows": DEFAULT_PART_ROWS} | size))
+        given: dict[str, Any] = {"part_rows": DEFAULT_PART_ROWS} | size
+        super().__init__(file, **given)
         self.identity, self.overwrite, self.any_times = identity, overwrite, any_times
         self.other_times = False
         self.makers: list[dict[str, str]] = [maker()]
