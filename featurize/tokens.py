@@ -79,6 +79,12 @@ def chosen_layers(name: str, layer: str | None, depth: int) -> tuple[int, ...]:
     return found
 
 
+def noise_for(request: EncoderRequest) -> Images:
+    """An image to try a model out on, the same each time."""
+    side = request.image_size or 0
+    return torch.randn(1, len(request.bands), side, side, generator=torch.Generator().manual_seed(0))
+
+
 class TokenModel(FrozenModel):
     """A model whose embedding is pooled from its tokens: those after the last block, or after those of ``--layer``.
 

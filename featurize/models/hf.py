@@ -18,7 +18,7 @@ from featurize.card import ModelCard
 from featurize.encoder import EncoderRequest, FrozenModel, check_order, is_rgb
 from featurize.normalization import picture_normalization
 from featurize.shapes import Embeddings, Images, Lonlat
-from featurize.tokens import chosen_layers, pool_tokens
+from featurize.tokens import chosen_layers, noise_for, pool_tokens
 from featurize.weights import (
     NotOnHub,
     Weights,
@@ -290,12 +290,6 @@ def try_out(model: Any, config: Any, request: EncoderRequest) -> tuple[dict[str,
             "choose another model"
         )
     return options, prefix, one
-
-
-def noise_for(request: EncoderRequest) -> Images:
-    """An image to try a model out on."""
-    side = request.image_size or 0
-    return torch.randn(1, len(request.bands), side, side, generator=torch.Generator().manual_seed(0))
 
 
 @torch.inference_mode()

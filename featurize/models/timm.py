@@ -17,7 +17,7 @@ from featurize.checkpoints import unwrapped
 from featurize.encoder import EncoderRequest, FrozenModel, check_order, is_rgb
 from featurize.normalization import picture_normalization
 from featurize.shapes import Embeddings, Images
-from featurize.tokens import TokenModel, Tokens
+from featurize.tokens import TokenModel, Tokens, noise_for
 from featurize.weights import (
     check_keys,
     first_line,
@@ -184,9 +184,7 @@ def transformer_of(model: Any, request: EncoderRequest) -> dict[str, Any]:
     asked = f"--layer {request.layer}" if request.layer else f"--pooling {request.pooling}"
     blocks, norm, noted = list(getattr(model, "blocks", ())), getattr(model, "norm", None), []
     hooks = [block.register_forward_hook(lambda *call: noted.append(call[2])) for block in blocks]
-    side = request.image_size or 0
-    noise = torch.randn(1, len(request.bands), side, side, generator=torch.Generator().manual_seed(0))
-    last = model.forward_features(noise)
+    last = model.forward_features(noise_for(request))
     for hook in hooks:
         hook.remove()
     if not norm or len(noted) != len(blocks) or last.ndim != 3 or {one.shape for one in noted} != {last.shape}:
