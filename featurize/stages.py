@@ -49,12 +49,11 @@ _END = object()
 
 
 @contextmanager
-def ahead[T](items: Iterable[T], *, depth: int = DEPTH) -> Iterator[Iterator[T]]:
-    """Draw items in a thread of its own, at most `depth` before they are asked for.
+def ahead[T](items: Iterable[T]) -> Iterator[Iterator[T]]:
+    """Draw items in a thread of its own, at most `DEPTH` before they are asked for.
 
     Args:
         items: drawn in order; an error in it is raised where the item would have come.
-        depth: items that may wait.
 
     Yields:
         The same items; leaving the block stops the thread, whatever is left.
@@ -64,7 +63,7 @@ def ahead[T](items: Iterable[T], *, depth: int = DEPTH) -> Iterator[Iterator[T]]
 
     def drawn() -> Iterator[T]:
         while True:
-            while len(waiting) <= depth:
+            while len(waiting) <= DEPTH:
                 waiting.append(pool.submit(next, source, _END))
             if (item := waiting.popleft().result()) is _END:
                 return
@@ -78,12 +77,11 @@ def ahead[T](items: Iterable[T], *, depth: int = DEPTH) -> Iterator[Iterator[T]]
 
 
 @contextmanager
-def behind[T](work: Callable[[T], None], *, depth: int = DEPTH) -> Iterator[Callable[[T], None]]:
-    """Do work on what is handed over in a thread of its own, at most `depth` items late.
+def behind[T](work: Callable[[T], None]) -> Iterator[Callable[[T], None]]:
+    """Do work on what is handed over in a thread of its own, at most `DEPTH` items late; handing over more blocks.
 
     Args:
         work: called on each item in order; after it has failed the rest is dropped.
-        depth: items that may wait; handing over more blocks.
 
     Yields:
         ``put(item)``, which raises what `work` raised on an earlier item. Leaving the block waits until all is done,
@@ -91,7 +89,7 @@ def behind[T](work: Callable[[T], None], *, depth: int = DEPTH) -> Iterator[Call
     """
     # Not one Queue of that size: an interrupt in the middle of its Python code can leave the thread asleep for ever.
     waiting, free = queue.SimpleQueue[Any](), queue.SimpleQueue[None]()
-    for _ in range(depth):
+    for _ in range(DEPTH):
         free.put(None)
     errors: list[BaseException] = []
 

@@ -102,7 +102,7 @@ class TokenModel(FrozenModel):
             returns tokens for the others.
         residual: whether a block returns only what it adds to its input.
         run: see the method of this name.
-        about: for `FrozenModel`; ``dim`` where it is not that of the pooled tokens.
+        about: for `FrozenModel`.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class TokenModel(FrozenModel):
         layers = chosen_layers(name, request.layer, len(blocks))
         if own and request.pooling == own and request.layer and own not in TOKEN_POOLINGS:
             raise RequestError(f"--pooling {own}: {name} has it of the last layer only; with --layer use mean")
-        super().__init__(request, **{"dim": pooled_dim(width, request.pooling, layers=len(layers)), **about})
+        super().__init__(request, dim=pooled_dim(width, request.pooling, layers=len(layers)), **about)
         self.layers, self.prefix, self.residual = layers, prefix, residual
         self.given = run
         self.norms = (norm or nn.Identity(), pooled_norm or nn.Identity())  # in a tuple: they are the model's already

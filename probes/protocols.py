@@ -62,21 +62,16 @@ class Protocol:
         fixed = {
             "standardize": self.standardise,
             "refit": None if self.refit is None else bool(self.refit),
-            "learning_rate": self.learning_rate,
-            "batch_size": self.batch_size,
-            "epochs": self.epochs,
-            "seeds": self.seeds,
+            **{flag: getattr(self, flag) for flag in ("learning_rate", "batch_size", "epochs", "seeds")},
         }
         fixed = {flag: value for flag, value in fixed.items() if value is not None}
         if not self.any_part:
             fixed["shots"] = self.shots
             if self.fractions is None:
                 fixed["train_fraction"] = None
-        return fixed | (
-            {"balanced": False, "calibrate": None, "oversample": None, "augment": 1, "folds": None}
-            if self.plain
-            else {}
-        )
+        if self.plain:
+            fixed |= {"balanced": False, "calibrate": None, "oversample": None, "augment": 1, "folds": None}
+        return fixed
 
     def options(self, kind: str) -> dict[str, Any]:
         """The arguments of a kind's `candidates` that the protocol fixes."""

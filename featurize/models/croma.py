@@ -48,46 +48,42 @@ def defaults(request: EncoderRequest) -> dict[str, Any]:
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module. ``--pooling gap`` is the model's own summary, ``mean`` the mean of its tokens.
+    """The parts of torchgeo's CROMA that the bands need.
 
-    With both sensors these are the same, the mean of the joint encoder's tokens. ``--normalize stretch`` is the
-    authors' scaling (mean and standard deviation per channel; theirs of a batch, here of the dataset).
+    ``--pooling gap`` is the model's own summary, ``mean`` the mean of its tokens: with both sensors these are the same,
+    the mean of the joint encoder's tokens. ``--normalize stretch`` is the authors' scaling (mean and standard deviation
+    per channel; theirs of a batch, here of the dataset).
     """
     check_patch_size("croma", request.image_size, PATCH, example=120)
     sensors = {band.sensor for band in request.bands}
     kind, spec = {"S1": ("sar", "s1"), "S2": ("optical", "s2-12")}.get("".join(sensors), ("joint", "s1s2"))
     require_bands(f"croma with {spec}", request.bands, BAND_SETS[spec])
-    return CROMAEncoder(request, kind)
+    make, url = MODELS[request.variant]
+    modalities = ["sar", "optical"] if kind == "joint" else [kind]
+    model: Any = random_module(lambda: make(modalities=modalities, image_size=request.image_size))
+    parts = nn.ModuleDict({name: getattr(model, name) for name in PARTS[kind]})
+    others = tuple(f"{name}." for name in PARTS["joint"] if name not in PARTS[kind])
+    last = getattr(model, PARTS[kind][-1 if kind == "joint" else 0])
+    stack = last if kind == "joint" else last.transformer
+    result = f"{kind}_{'encodings' if request.pooling != 'gap' or request.layer else 'GAP'}"
 
-
-class CROMAEncoder(TokenModel):
-    """torchgeo's CROMA with the parts that the bands need: ``sar``, ``optical`` or ``joint``."""
-
-    def __init__(self, request: EncoderRequest, kind: str) -> None:
-        make, url = MODELS[request.variant]
-        modalities = ["sar", "optical"] if kind == "joint" else [kind]
-        model: Any = random_module(lambda: make(modalities=modalities, image_size=request.image_size))
-        parts = nn.ModuleDict({name: getattr(model, name) for name in PARTS[kind]})
-        others = tuple(f"{name}." for name in PARTS["joint"] if name not in PARTS[kind])
-        last = getattr(model, PARTS[kind][-1 if kind == "joint" else 0])
-        stack = last if kind == "joint" else last.transformer
-        super().__init__(
-            request,
-            width=model.encoder_dim,
-            blocks=[parts_of_block[-1] for parts_of_block in stack.layers],
-            residual=True,
-            norm=stack.norm_out,
-            prefix=0,
-            own="gap",
-            weights=load_weights(parts, request.weights, hub_name=url, unused=others),
-        )
-        self.model, self.kind = model, kind
-
-    def run(self, images: Images) -> Embeddings | Tokens:
-        """See `TokenModel.run`."""
+    def run(images: Images) -> Embeddings | Tokens:
         inputs = {
             "sar": {"x_sar": images},
             "optical": {"x_optical": images},
             "joint": {"x_sar": images[:, :2], "x_optical": images[:, 2:]},
-        }[self.kind]
-        return self.model(**inputs)[f"{self.kind}_{'GAP' if self.own else 'encodings'}"]
+        }[kind]
+        return model(**inputs)[result]
+
+    return TokenModel(
+        request,
+        model=model,
+        run=run,
+        width=model.encoder_dim,
+        blocks=[parts_of_block[-1] for parts_of_block in stack.layers],
+        residual=True,
+        norm=stack.norm_out,
+        prefix=0,
+        own="gap",
+        weights=load_weights(parts, request.weights, hub_name=url, unused=others),
+    )

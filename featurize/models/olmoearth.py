@@ -39,12 +39,6 @@ PATCH = 8
 GSD_M = 10
 # Day, month (0 is January) and year given to every image: the datasets have no dates. Their months matter to the model.
 DATE = (1, 6, 2020)
-WEIGHTS = {
-    "nano": OlmoEarthV1_Weights.NANO,
-    "tiny": OlmoEarthV1_Weights.TINY,
-    "base": OlmoEarthV1_Weights.BASE,
-    "large": OlmoEarthV1_Weights.LARGE,
-}
 SENSORS = {"S2": Modality.SENTINEL2_L2A, "S1": Modality.SENTINEL1}
 
 # The package takes the sensors in the order of a set of words, another in each process, and sums round with the order.
@@ -71,9 +65,8 @@ class OlmoEarthEncoder(TokenModel):
         model: Any = random_module(lambda: olmoearth_v1(model_size=request.variant)).model
         # Published files hold the whole training setup; the encoder's keys begin with its name.
         parts = nn.ModuleDict({"encoder": model.encoder})
-        weights = load_weights(
-            parts, request.weights, hub_name=WEIGHTS[request.variant].url, unused=("decoder.", "target_encoder.")
-        )
+        url = OlmoEarthV1_Weights[request.variant.upper()].url
+        weights = load_weights(parts, request.weights, hub_name=url, unused=("decoder.", "target_encoder."))
         normalization = None
         if request.normalize == "olmoearth":
             table = load_computed_config()

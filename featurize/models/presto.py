@@ -87,13 +87,8 @@ class PrestoEncoder(TokenModel):
         channels = self.channels(images)  # (B, P, 17)
         count, pixels = channels.shape[:2]
         latlon = lonlat.flip(1).float().repeat_interleave(pixels, dim=0)
-        flat = channels.reshape(-1, 1, N_CHANNELS)
-        tokens = torch.cat(
-            [
-                self.pixel_embeddings(flat[start : start + PIXELS_A_PASS], latlon[start : start + PIXELS_A_PASS])
-                for start in range(0, len(flat), PIXELS_A_PASS)
-            ]
-        ).reshape(count, pixels, -1)
+        passes = zip(*(one.split(PIXELS_A_PASS) for one in (channels.flatten(0, 1)[:, None], latlon)), strict=True)
+        tokens = torch.cat([self.pixel_embeddings(*one) for one in passes]).reshape(count, pixels, -1)
         return self.pooled(tokens.chunk(len(self.layers), dim=2))
 
     def channels(self, images: Images) -> Float[Tensor, "batch pixels 17"]:

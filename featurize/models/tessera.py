@@ -95,8 +95,7 @@ class TesseraEncoder(FrozenModel):
     def embed(self, images: Images, lonlat: Lonlat | None) -> Embeddings:
         """See `FrozenModel.embed`; images are scaled block means."""
         pixels = self.channels(images)
-        flat = pixels.flatten(0, 1)[:, None]
-        parts = [self.model(flat[start : start + PIXELS_PER_PASS]) for start in range(0, len(flat), PIXELS_PER_PASS)]
+        parts = [self.model(some) for some in pixels.flatten(0, 1)[:, None].split(PIXELS_PER_PASS)]
         return pool_tokens(torch.cat(parts).reshape(*pixels.shape[:2], -1), self.request.pooling, prefix=0)
 
     def channels(self, images: Images) -> Float[Tensor, "batch pixels _"]:

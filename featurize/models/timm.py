@@ -16,8 +16,7 @@ from featurize.card import ModelCard
 from featurize.checkpoints import unwrapped
 from featurize.encoder import EncoderRequest, FrozenModel, check_order, is_rgb
 from featurize.normalization import picture_normalization
-from featurize.shapes import Embeddings, Images
-from featurize.tokens import TokenModel, Tokens, noise_for
+from featurize.tokens import TokenModel, noise_for
 from featurize.weights import (
     check_keys,
     first_line,
@@ -51,53 +50,42 @@ def defaults(request: EncoderRequest) -> dict[str, Any]:
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """See the module. ``--pooling own`` is what timm's classifier would read (``num_classes=0``).
+    """The model without its classifier, at its own input size unless another was asked for.
 
-    The others, and ``--layer``, are of transformers with blocks of one width, such as vit, deit, beit and eva.
+    ``--pooling own`` is what timm's classifier would read (``num_classes=0``). The others, and ``--layer``, are of
+    transformers with blocks of one width, such as vit, deit, beit and eva.
     """
-    check_name(request.inner)
-    check_order(f"timm:{request.inner}", request.bands)
-    return TimmEncoder(request)
+    name = request.inner
+    check_name(name)
+    check_order(f"timm:{name}", request.bands)
+    published = timm.get_pretrained_cfg(name) or PretrainedCfg()
+    options: dict[str, Any] = {"in_chans": len(request.bands)}
+    if request.image_size and published.fixed_input_size:
+        options["img_size"] = request.image_size
 
+    def fit(state: dict[str, Tensor], origin: str) -> Any:
+        if origin == request.weights:  # a file of one's own training, whose names may have prefixes
+            with torch.device("meta"):
+                state = unwrapped(state, create(name, options).state_dict().keys(), origin)
+        return load_strictly(name, state, origin, published, options)
 
-class TimmEncoder(TokenModel):
-    """timm's model without its classifier, at its own input size unless another was asked for."""
-
-    def __init__(self, request: EncoderRequest) -> None:
-        name = request.inner
-        published = timm.get_pretrained_cfg(name) or PretrainedCfg()
-        options: dict[str, Any] = {"in_chans": len(request.bands)}
-        if request.image_size and published.fixed_input_size:
-            options["img_size"] = request.image_size
-
-        def fit(state: dict[str, Tensor], origin: str) -> Any:
-            if origin == request.weights:  # a file of one's own training, whose names may have prefixes
-                with torch.device("meta"):
-                    state = unwrapped(state, create(name, options).state_dict().keys(), origin)
-            return load_strictly(name, state, origin, published, options)
-
-        model, weights = made_with_weights(
-            request.weights,
-            lambda: create(name, {**options, "num_classes": 0}),
-            lambda: published_state(name, published),
-            fit,
-        )
-        config = resolve_model_data_config(model.eval())
-        request = replace(request, image_size=request.image_size or max(config["input_size"][1:]))
-        scaling = None
-        if request.normalize == "own":
-            colours = zip(("red", "green", "blue"), config["mean"], config["std"], strict=True)
-            scaling = picture_normalization("own", request.bands, {name: (mean, std) for name, mean, std in colours})
-        dim = width(name, model, request)
-        parts: dict[str, Any] = {"width": dim, "blocks": ()}
-        if request.pooling != "own" or request.layer:
-            parts = transformer_of(model, request)
-        super().__init__(request, **parts, own="own", normalization=scaling, weights=weights)
-        self.model = model
-
-    def run(self, images: Images) -> Embeddings | Tokens:
-        """See `TokenModel.run`."""
-        return self.model(images) if self.own else self.model.forward_features(images)
+    model, weights = made_with_weights(
+        request.weights,
+        lambda: create(name, {**options, "num_classes": 0}),
+        lambda: published_state(name, published),
+        fit,
+    )
+    config = resolve_model_data_config(model.eval())
+    request = replace(request, image_size=request.image_size or max(config["input_size"][1:]))
+    scaling = None
+    if request.normalize == "own":
+        colours = zip(("red", "green", "blue"), config["mean"], config["std"], strict=True)
+        scaling = picture_normalization("own", request.bands, {name: (mean, std) for name, mean, std in colours})
+    dim = width(name, model, request)
+    parts: dict[str, Any] = {"width": dim, "blocks": (), "run": model.forward}
+    if request.pooling != "own" or request.layer:
+        parts = transformer_of(model, request)
+    return TokenModel(request, model=model, **parts, own="own", normalization=scaling, weights=weights)
 
 
 def check_name(name: str) -> None:
@@ -193,7 +181,8 @@ def transformer_of(model: Any, request: EncoderRequest) -> dict[str, Any]:
     if "cls" in request.pooling and not prefix:
         raise RequestError(f"{asked}: timm's {request.inner} has no class token; use mean")
     pooled = getattr(model, "fc_norm", None)
-    return {"blocks": blocks, "norm": norm, "pooled_norm": pooled, "prefix": prefix, "width": last.shape[2]}
+    parts = {"blocks": blocks, "norm": norm, "pooled_norm": pooled, "prefix": prefix, "width": last.shape[2]}
+    return parts | {"run": model.forward_features}
 
 
 @torch.inference_mode()
