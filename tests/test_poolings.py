@@ -98,8 +98,8 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setitem(softcon.SIZES, "small", "test_vit")
     monkeypatch.setitem(croma.MODELS, "base", (partial(CROMA, encoder_dim=64, encoder_depth=4, num_heads=16), ""))
     make, narrow = timm.create_model, {**NARROW, "embed_dim": 64, "num_heads": 16}
-    dinov2s = {"vit_base_patch14_dinov2": narrow}  # Panopticon's
-    monkeypatch.setattr(timm, "create_model", lambda name, **options: make(name, **options | dinov2s.get(name, {})))
+    less = {"vit_base_patch14_dinov2": narrow, "tnt_s_legacy_patch16_224": {"depth": 1}}  # the first is Panopticon's
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: make(name, **options | less.get(name, {})))
     monkeypatch.setattr(panopticon, "Panopticon", partial(Panopticon, attn_dim=64, embed_dim=64))
     for module in (dinov2, dinov3):
         monkeypatch.setitem(module.SIZES, "small", TINY)
@@ -168,6 +168,10 @@ def test_a_pooling_or_kind_of_model_without_layers_says_so(small):
         build("croma", bands="s1", image_size=16, pooling="gap", layer="-1")
     with pytest.raises(RequestError, match="--layer -1: timm's test_resnet is no transformer"):
         build("timm:test_resnet", layer="-1")
+    with pytest.raises(RequestError, match="--pooling mean: timm's tnt_s_legacy_patch16_224 is no transformer"):
+        build("timm:tnt_s_legacy_patch16_224", pooling="mean")  # its blocks return two tensors
+    with pytest.raises(RequestError, match="test_vit3 has no class token"):  # its first token is a register
+        build("timm:test_vit3", pooling="cls")
     with pytest.raises(RequestError, match="--layer 9: hf:.*vit has layers 1 to 3"):
         build(small("hf:vit"), layer="9", normalize="imagenet")
 

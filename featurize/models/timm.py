@@ -175,10 +175,11 @@ def transformer_of(model: Any, request: EncoderRequest) -> dict[str, Any]:
     last = model.forward_features(noise_for(request))
     for hook in hooks:
         hook.remove()
-    if not norm or len(noted) != len(blocks) or last.ndim != 3 or {one.shape for one in noted} != {last.shape}:
+    shapes = [one.shape if isinstance(one, Tensor) else None for one in (last, *noted)]  # several, of TNT and CrossViT
+    if not norm or len(noted) != len(blocks) or set(shapes) != {shapes[0]} or len(shapes[0] or ()) != 3:
         raise RequestError(f"{asked}: timm's {request.inner} is no transformer with blocks of one width; remove it")
     prefix = getattr(model, "num_prefix_tokens", 0)
-    if "cls" in request.pooling and not prefix:
+    if "cls" in request.pooling and (not prefix or model.cls_token is None):  # only registers
         raise RequestError(f"{asked}: timm's {request.inner} has no class token; use mean")
     pooled = getattr(model, "fc_norm", None)
     parts = {"blocks": blocks, "norm": norm, "pooled_norm": pooled, "prefix": prefix, "width": last.shape[2]}
