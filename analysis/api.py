@@ -33,7 +33,7 @@ def table(
     rule: Rule = "both",
     out: Path | str = paths.DEFAULT_OUT,
 ) -> pd.DataFrame:
-    """Test metrics of runs with 95 % intervals; runs that differ only in their seed are one row, their mean.
+    """Test metrics of runs with 95% intervals; runs that differ only in their seed are one row, their mean.
 
     Args:
         runs: Runs of `probes.probe`. Default: all below `out` that fit.

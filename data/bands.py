@@ -154,7 +154,7 @@ def require_whole_groups(model: str, bands: Sequence[Band], groups: Iterable[Seq
         absent = [name for name in members if name not in names]
         if absent and len(absent) < len(members):
             raise RequestError(
-                f"{model} takes {', '.join(members)} together or not at all; {', '.join(absent)} missing"
+                f"{model} takes {', '.join(members)} together or not at all; missing: {', '.join(absent)}"
             )
 
 

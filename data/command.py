@@ -152,7 +152,7 @@ def confirmed(question: str) -> bool:
     try:
         return not shell_flags and input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError as error:
-        raise RequestError("nobody is there to answer; give --yes") from error
+        raise RequestError("there is no terminal to answer on; give --yes") from error
 
 
 class Terminated(KeyboardInterrupt):

@@ -212,8 +212,8 @@ def check_utf8(names: Iterable[str], where: object) -> None:
             name.encode()
         except UnicodeEncodeError as error:
             raise RequestError(
-                f"{where}: the name {ascii(name)} is not UTF-8, as of an archive packed on another system; rename it, "
-                "for instance with: convmv -f latin1 -t utf8 -r --notest DIR"
+                f"{where}: the name {ascii(name)} is not UTF-8, perhaps of an archive packed on another system; "
+                "rename it, for instance with: convmv -f latin1 -t utf8 -r --notest DIR"
             ) from error
 
 

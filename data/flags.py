@@ -193,7 +193,7 @@ class ImportFlags:
         name: Name of the new dataset, to use with --dataset.
         model: Name of the model. Default: the one recorded in the file.
         format: clay, earth-index, geovibes or major-tom (default: recognized by the columns); alphaearth or tessera,
-            rasters with a vector per pixel, which need --at.
+            rasters of per-pixel embeddings, which need --at.
         at: Points to sample a raster at, or polygons to pool it over: a vector file, or a CSV with lon and lat; its
             columns give ids, labels and splits.
         pooling: mean or mean+std+min+max of the pixels in a polygon. Default: mean.
@@ -201,7 +201,7 @@ class ImportFlags:
         embedding: Column of the vectors, or the common prefix of one column per dimension.
         id: Column of the ids.
         label: Column of the class names; lists, or names separated by ';', are multi-label.
-        split: Column with train, val or test. Default: 60/20/20 % drawn per class, or all test if unlabelled.
+        split: Column with train, val or test. Default: 60/20/20% drawn per class, or all test if unlabelled.
         lon: Column of the longitudes in degrees.
         lat: Column of the latitudes in degrees.
         drop: Skip rows that cannot be used, and record how many.

@@ -25,7 +25,7 @@ def featurize(flags: FeaturizeFlags) -> dict[str, FeatureSet]:
         The features by split.
 
     Raises:
-        RequestError: the request is wrong, such as an unknown model or missing data; the text is the command's.
+        RequestError: the request is wrong, such as an unknown model or missing data; it has the command's message.
 
     Examples:
         >>> import featurize

@@ -39,10 +39,10 @@ OWN_OF_DATA = ("dataset_variant", "partition")
 def featurize(*, flags: FeaturizeFlags, dry_run: Annotated[bool, Switch] = False) -> int:
     """Extract features, or reuse them if they exist with the same settings; an interrupted run resumes.
 
-    --model and --dataset accept lists, such as --model dofa,stats --dataset eurosat,folder: every pair is made in turn,
-    one that fails does not stop the others, and a table says what was made, reused and failed. --variant, --weights,
-    --bands, --pooling, --normalize, --layer, --dataset-variant and --partition then take one value for all, or one for
-    each: --variant dinov2=small,galileo=nano; what is not named has its default.
+    --model and --dataset accept lists, such as --model dofa,stats --dataset eurosat,folder: every pair is computed in
+    turn, one that fails does not stop the others, and a table lists what was made, reused and failed. --variant,
+    --weights, --bands, --pooling, --normalize, --layer, --dataset-variant and --partition then take one value for all,
+    or one for each: --variant dinov2=small,galileo=nano; names without a value use their default.
 
     Args:
         flags: Which encoder, which samples, and how to run.
@@ -153,7 +153,7 @@ def bench(*, model: ModelFlags, data: DataFlags = ANY, run: RunFlags = HERE, out
 def doctor(
     *, out: Path = paths.DEFAULT_OUT, data_root: Path | None = None, offline: Annotated[bool, Switch] = False
 ) -> int:
-    """Check this machine: packages, GPU, memory, disk, access to weights; what does not work, and how to fix it.
+    """Check packages, GPU, memory, disk and access to weights; report what does not work and how to fix it.
 
     Args:
         out: Output folder.
@@ -186,8 +186,8 @@ def list_(*name: str, out: Path | None = None) -> None:
 
 @app.command
 def prune(*, out: Path = paths.DEFAULT_OUT, yes: Annotated[bool, Switch] = False) -> int:
-    """Delete what is not needed in an output folder: parts of interrupted runs, and cached UMAP projections of
-    features that are gone, or by other versions of their packages.
+    """Delete what an output folder no longer needs: parts of interrupted runs, and cached UMAP projections of deleted
+    features or from other package versions.
 
     Parts that a running process writes are kept. Deleted parts are computed again when their featurize command runs.
 
@@ -203,7 +203,7 @@ def prune(*, out: Path = paths.DEFAULT_OUT, yes: Annotated[bool, Switch] = False
     if not found:
         print(f"nothing to delete in {out}")
         return 0
-    if not yes and not command.confirmed(f"delete these {len(found)}?"):
+    if not yes and not command.confirmed(f"delete these {len(found)} items?"):
         print("nothing was deleted")
         return 0
     for path in found:
@@ -319,7 +319,8 @@ def export(
         to: parquet (id, labels and one column per dimension), geoparquet (one list column and geometries, for
             GeoPandas, QGIS and DuckDB; extra geo) or npz (the arrays).
         pca: Principal components to keep (geoparquet); what this costs a linear probe is measured and printed.
-        quantize: int8 stores each dimension as 8-bit integers with a scale and an offset (geoparquet), likewise.
+        quantize: int8 stores each dimension as 8-bit integers with a scale and an offset (geoparquet); its cost is
+            measured too.
         stac: Write a STAC item and collection next to the GeoParquet.
     """
     formats = ("parquet", "geoparquet", "npz")

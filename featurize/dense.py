@@ -23,7 +23,7 @@ def keep_patches(encoder: FrozenModel, dataset: EODataset) -> FrozenModel:
     """
     grids = grids_of(dataset.provenance)
     if not grids:
-        raise RequestError("--dense goes with --dataset scene; leave it out")
+        raise RequestError("--dense requires --dataset scene; leave it out")
     if not encoder.has_patches:
         raise RequestError(f"--dense: patch tokens of {encoder.name} are not available; use dinov2 or galileo")
     side, channels = encoder.request.image_size or grids[0].tile, len(encoder.request.bands)

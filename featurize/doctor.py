@@ -113,7 +113,7 @@ def _disks(out: Path, data_root: Path) -> Iterator[Check]:
     for flag, folder in (("--out", out), ("--data-root", data_root)):
         there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
         free = shutil.disk_usage(there).free
-        found = f"{folder}: {free / GB:.0f} GB free" + ("" if there == folder.absolute() else ", not made yet")
+        found = f"{folder}: {free / GB:.0f} GB free" + ("" if there == folder.absolute() else ", does not exist yet")
         if flag == "--data-root":
             yield Check(flag, found)
             continue

@@ -40,7 +40,7 @@ class ModelFlags:
         normalize: How band values are scaled: zscore, stretch, imagenet, reflectance, ssl4eo, satlas or none;
             `featurize list` shows which a model supports. Default: as in the model's training, else zscore.
         normalize_like: Feature file, or folder of them, whose means and standard deviations scale the bands in place of
-            the dataset's own: for new images that a probe on those features shall predict.
+            the dataset's own: for new images that a probe trained on those features will score.
         weights: pretrained, random (untrained; shown in the name of the feature folder), or the path of a weights file
             or folder.
         variant: Variant of the model, such as small or base. Default: the first in `featurize list`.
@@ -127,9 +127,9 @@ class RunFlags:
             ENGINES.check(self.engine)
         for name in ("ray_address", "ray_workers"):
             if getattr(self, name) is not None and self.engine != "ray":
-                raise RequestError(f"--{name.replace('_', '-')} goes with --engine ray; add that or leave it out")
+                raise RequestError(f"--{name.replace('_', '-')} requires --engine ray; add that or leave it out")
         if "," in self.device and self.engine not in (None, "torchrun"):
-            raise RequestError(f"--device {self.device} goes with --engine torchrun; name one device or that engine")
+            raise RequestError(f"--device {self.device} requires --engine torchrun; name one device or that engine")
 
     def chosen_engine(self) -> str:
         """The requested engine, or the one implied by --device or the environment."""

@@ -156,4 +156,4 @@ def remedy(look: Look) -> str:
     others = [name for name in ("zscore", "stretch", *known) if name in known and name not in ("none", look.method)]
     if others:
         return f"use --normalize {others[0]}"
-    return f"{look.encoder.name} has no other scaling: bring the values to the units that it takes"
+    return f"{look.encoder.name} has no other scaling: convert the values to the units that it takes"

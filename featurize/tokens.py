@@ -122,7 +122,7 @@ class TokenModel(FrozenModel):
         name = request.name
         layers = chosen_layers(name, request.layer, len(blocks))
         if own and request.pooling == own and request.layer and own not in TOKEN_POOLINGS:
-            raise RequestError(f"--pooling {own}: {name} has it of the last layer only; with --layer use mean")
+            raise RequestError(f"--pooling {own}: {name} has it for the last layer only; use mean with --layer")
         super().__init__(request, dim=pooled_dim(width, request.pooling, layers=len(layers)), **about)
         self.layers, self.prefix, self.residual = layers, prefix, residual
         self.given = run

@@ -26,8 +26,8 @@ from featurize.stages import Meter
 class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """A frozen foundation model that turns images into embeddings, as a scikit-learn transformer.
 
-    `fit` measures the bands' mean and standard deviation, which models without published ones are scaled by, and
-    checks that the values are in units that the model takes; a frozen model learns nothing. Copies and pickles hold
+    `fit` measures each band's mean and standard deviation, for models that scale by them, and checks that the values
+    are in units that the model takes; a frozen model learns nothing. Copies and pickles hold
     the request and these numbers; the model is loaded when it is needed.
 
     Args:

@@ -65,8 +65,8 @@ def check_against_statistics(look: Look) -> None:
 def remedy(look: Look) -> str:
     """What to do."""
     return (
-        f"bring the values to the units of {look.dataset.name}'s statistics, or read the images with --dataset folder, "
-        "which measures its own"
+        f"convert the values to the units of {look.dataset.name}'s statistics, or read the images with --dataset "
+        "folder, which measures its own"
     )
 
 

@@ -80,7 +80,7 @@ def divide_blocks(
     ]
     if count < 3 or any(len(np.unique(part)) < 2 for part in trained):
         raise RequestError(
-            f"{len(labels)} labelled windows in {count} blocks of {block_km:.2g} km are too few to judge a map: "
+            f"{len(labels)} labelled windows in {count} blocks of {block_km:.2g} km are too few to evaluate a map: "
             "without some blocks only one class is left; label more windows, farther apart, or lower --buffer-km"
         )
     return blocks

@@ -102,7 +102,7 @@ class Protocol:
             if own != value:
                 found.append(f"features made with {name} {own}, the protocol's with {value}")
         if not self.any_part:
-            found += [f"--{name} {value}: no part of the protocol" for name, value in (given or {}).items() if value]
+            found += [f"--{name} {value}: not part of the protocol" for name, value in (given or {}).items() if value]
         return found
 
 

@@ -236,8 +236,8 @@ def test_a_ray_worker_that_cannot_open_the_data_says_why_and_does_not_die(tmp_pa
 @pytest.mark.parametrize("extra, message", [
     (["--engine", "torchrun"], "GPUs here; name several devices"),
     (["--engine", "slurm"], "unknown engine 'slurm'; choose from local, ray, torchrun"),
-    (["--engine", "ray", "--device", "cpu,cpu"], "goes with --engine torchrun"),
-    (["--ray-address", "auto"], "goes with --engine ray"),
+    (["--engine", "ray", "--device", "cpu,cpu"], "requires --engine torchrun"),
+    (["--ray-address", "auto"], "requires --engine ray"),
 ])  # fmt: skip
 def test_a_wrong_engine_is_one_clear_line(tmp_path, capsys, extra, message):
     assert command.run(app, words(tmp_path, *extra)) == 2

@@ -164,7 +164,7 @@ def test_without_a_class_token_there_is_no_cls(name):
 
 
 def test_a_pooling_or_kind_of_model_without_layers_says_so(small):
-    with pytest.raises(RequestError, match="--pooling gap: croma has it of the last layer only"):
+    with pytest.raises(RequestError, match="--pooling gap: croma has it for the last layer only"):
         build("croma", bands="s1", image_size=16, pooling="gap", layer="-1")
     with pytest.raises(RequestError, match="--layer -1: timm's test_resnet is no transformer"):
         build("timm:test_resnet", layer="-1")

@@ -120,7 +120,7 @@ def test_what_is_beside_the_protocol_is_recorded(tmp_path):
     assert _run(words, tmp_path, tmp_path / "out") == 0
     (record,) = _records(tmp_path / "out")
     assert record["protocol_differences"][-2:] == [
-        "--split-by cells: no part of the protocol", "--budget 90s: no part of the protocol",
+        "--split-by cells: not part of the protocol", "--budget 90s: not part of the protocol",
     ]  # fmt: skip
 
 

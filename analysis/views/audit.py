@@ -68,7 +68,7 @@ def run(request: ViewRequest, *, pixels: bool, bands: str) -> list[Output]:
         text += (f"\n## {heading}\n" if heading else "") + "\n" + tables.markdown_table(*table, left=left)
     wrong, unknown = (list(frames["audit"]["verdict"]).count(verdict) for verdict in (WRONG, UNKNOWN))
     verdict = f"{wrong} of {len(found.rows)} checks found a problem" if wrong else "no problems found"
-    verdict += f"; {unknown} could not be made" if unknown else ""
+    verdict += f"; {unknown} could not be run" if unknown else ""
     stems = {name: folder / f"{name}__{slug}" for name in frames}
     csv = [tables.write_csv(frame.assign(simulated=simulated), stems[name]) for name, frame in frames.items()]
     return [

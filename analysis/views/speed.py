@@ -20,7 +20,7 @@ CARD = ViewCard(input="speed")
 
 NOTE = (
     "Forward only: images that are on the device already. End to end: from the dataset's files to a feature file. "
-    "Upper bound: the smaller of what the device's rate for one large matrix product and the reading rate allow."
+    "Upper bound: the lower of the reading rate and the rate that the device's speed at matrix products allows."
 )
 
 

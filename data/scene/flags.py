@@ -33,9 +33,9 @@ class LabelFlags:
         """Raise a RequestError unless these go with the dataset."""
         given = [name for name, value in vars(self).items() if value is not None]
         if given and dataset != "scene":
-            raise RequestError(f"--{given[0].replace('_', '-')} goes with --dataset scene; leave it out")
+            raise RequestError(f"--{given[0].replace('_', '-')} requires --dataset scene; leave it out")
         if given and self.labels is None:
-            raise RequestError(f"--{given[0].replace('_', '-')} goes with --labels; name the labels or leave it out")
+            raise RequestError(f"--{given[0].replace('_', '-')} requires --labels; add that or leave it out")
 
     def record(self, windows: "EODataset", out: Path) -> None:
         """Look the labels up in a scene's windows, report them, and record where they are for the probes.

@@ -54,7 +54,7 @@ def inspect(file: str, wanted: str, beat: Beat = lambda: None) -> dict[str, Any]
             return {"os_error": [error.errno, os.strerror(error.errno)]}
         return {"problem": _problem(Kind.UNREADABLE, f"HDF5 cannot read it ({_first_line(error)})")}
     except MemoryError:
-        text = "reading it takes more memory than a file of this kind ever does"
+        text = "reading it takes more memory than any valid file of this kind"
         return {"problem": _problem(Kind.UNREADABLE, text)}
     except Exception as error:  # whatever h5py raises for damage: the file is to blame, and the next question waits
         text = f"HDF5 cannot read it ({type(error).__name__}: {_first_line(error)})"

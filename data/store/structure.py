@@ -95,7 +95,7 @@ def check_array(name: str, array: Any, file_size: int, *, plain: bool = True) ->
     if not shape or len(shape) > 4:
         raise Unfit(f"'{name}' has shape {shape}; arrays have one to four dimensions")
     if array.dtype.itemsize > LARGEST_ITEM:
-        raise Unfit(f"'{name}' holds text of {array.dtype.itemsize:,} bytes a row, at most {LARGEST_ITEM:,} is read")
+        raise Unfit(f"'{name}' holds text of {array.dtype.itemsize:,} bytes per row; the limit is {LARGEST_ITEM:,}")
     logical = math.prod(shape) * array.dtype.itemsize
     if logical > COMPRESSION * file_size:
         raise Unfit(f"'{name}' declares {logical:,} bytes, the file has {file_size:,}")

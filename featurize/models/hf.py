@@ -307,7 +307,9 @@ def stack_of(model: Any, request: EncoderRequest, options: Mapping[str, Any]) ->
     last, states = output.last_hidden_state, list(output.hidden_states or ())
     norms = [module for module, given, made in calls if made is last and given and states and given[0] is states[-1]]
     if {one.shape for one in states} != {last.shape} or last.ndim != 3 or not (norms or last is states[-1]):
-        raise RequestError(f"--layer {request.layer}: hf:{request.inner} has no layers of one width; remove the flag")
+        raise RequestError(
+            f"--layer {request.layer}: hf:{request.inner} has layers of different widths; remove the flag"
+        )
     return chosen_layers(f"hf:{request.inner}", request.layer, len(states) - 1), norms[0] if norms else None
 
 

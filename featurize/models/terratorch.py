@@ -45,9 +45,9 @@ NAMES = (*PRITHVI, *TERRAMIND, CLAY)
 # What a part of a name says about why a backbone of terratorch's registry is not among them.
 REFUSED = {
     "dinov3": "use --model dinov3",
-    "dofa": "use --model dofa: terratorch's ends without the final norm",
-    "scalemae": "use --model scalemae: terratorch's ends without the final norm",
-    "tokenizer": "a tokenizer gives codes, no embeddings",
+    "dofa": "use --model dofa: terratorch's version lacks the final norm",
+    "scalemae": "use --model scalemae: terratorch's version lacks the final norm",
+    "tokenizer": "a tokenizer returns codes, not embeddings",
     "_tim": "it generates further inputs with tokenizers",
     "landsat": "no dataset here has Landsat's bands",
 }
@@ -94,7 +94,7 @@ def default_bands(request: EncoderRequest) -> Sequence[str]:
 
 
 def defaults(request: EncoderRequest) -> dict[str, Any]:
-    """Clay's authors use the class token, and images in their own resolution, which the model is told."""
+    """Clay's authors use the class token and images at their own resolution, which is an input of the model."""
     return {"pooling": "cls", "image_size": None} if request.inner == CLAY else {}
 
 
@@ -215,7 +215,7 @@ def terramind(request: EncoderRequest) -> FrozenModel:
 
 
 def clay(request: EncoderRequest) -> FrozenModel:
-    """Clay v1: class token, then patches; told the bands' wavelengths and 10 m pixels.
+    """Clay v1: class token, then patches; the bands' wavelengths and a pixel size of 10 m are inputs.
 
     Dates and locations are zeros, which stand for unknown ones in terratorch.
     """
@@ -275,7 +275,7 @@ def terratorch(name: str, module: str) -> Any:
     except ImportError as error:
         raise RequestError(
             f"--model terratorch:{name} needs terratorch ({first_line(error)}); install it in an environment of its "
-            "own, without constraints.txt: pip install -e . terratorch (docs/guide/install.md)"
+            "own: docs/guide/install.md"
         ) from error
 
 

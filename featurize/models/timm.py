@@ -35,7 +35,7 @@ CARD = ModelCard(
     default_bands=("rgb", "all"),
     sizes="the model's own, and others where it can take them",
     dim="the model's; twice that for cls+mean",
-    bands="red, green, blue as published; any others by z-score, the first layer's weights spread over them",
+    bands="red, green, blue as published; any others with zscore and an adapted first layer",
     files="what timm names, mostly timm/NAME: model.safetensors",
     licence="the weights' own, on their page of the hub (timm: Apache-2.0)",
     citation="Wightman 2019, doi:10.5281/zenodo.4414861, and the model's own paper",
@@ -52,8 +52,8 @@ def defaults(request: EncoderRequest) -> dict[str, Any]:
 def build(request: EncoderRequest) -> FrozenModel:
     """The model without its classifier, at its own input size unless another was asked for.
 
-    ``--pooling own`` is what timm's classifier would read (``num_classes=0``). The others, and ``--layer``, are of
-    transformers with blocks of one width, such as vit, deit, beit and eva.
+    ``--pooling own`` is what timm's classifier would read (``num_classes=0``). The others, and ``--layer``, need
+    transformers with blocks of equal width, such as vit, deit, beit and eva.
     """
     name = request.inner
     check_name(name)
@@ -177,7 +177,7 @@ def transformer_of(model: Any, request: EncoderRequest) -> dict[str, Any]:
         hook.remove()
     shapes = [one.shape if isinstance(one, Tensor) else None for one in (last, *noted)]  # several, of TNT and CrossViT
     if not norm or len(noted) != len(blocks) or set(shapes) != {shapes[0]} or len(shapes[0] or ()) != 3:
-        raise RequestError(f"{asked}: timm's {request.inner} is no transformer with blocks of one width; remove it")
+        raise RequestError(f"{asked}: timm's {request.inner} has no transformer blocks of equal width; remove it")
     prefix = getattr(model, "num_prefix_tokens", 0)
     if "cls" in request.pooling and (not prefix or model.cls_token is None):  # only registers
         raise RequestError(f"{asked}: timm's {request.inner} has no class token; use mean")

@@ -85,8 +85,8 @@ def document(coverage: dict) -> str:
         "## Worked example",
         "",
         "Olofsson et al. 2014, Table 8 and page 54, which is also the second example of R's `mapaccuracy`. The paper "
-        "prints 0.23 and 0.01 where its own equation 7 gives 0.25 and 0.02. `tests/test_map_accuracy.py` checks these, "
-        "Olofsson et al. 2013 and Stehman 2014: all examples of `mapaccuracy`.",
+        "prints 0.23 and 0.01 where its own equation 7 gives 0.25 and 0.02. `tests/test_map_accuracy.py` checks these "
+        "numbers and those of Olofsson et al. 2013 and Stehman 2014: all examples of `mapaccuracy`.",
         "",
         "| | " + " | ".join(CHANGE) + " |",
         "| --- |" + " ---: |" * len(CHANGE),
@@ -97,9 +97,9 @@ def document(coverage: dict) -> str:
         "",
         "## Coverage",
         "",
-        f"Share of {REPETITIONS:,} simulated stratified samples whose 95 % interval of a class's area contains the "
-        f"true area. A map of four classes with {shares} of the area; at least 50 "
-        "samples per class. `analyze area` uses the first kind of interval.",
+        f"Share of {REPETITIONS:,} simulated stratified samples whose 95% interval of a class's area contains the true "
+        f"area. The map has four classes with {shares} of the area; the samples have at least 50 locations per class. "
+        "`analyze area` reports the first kind of interval.",
         "",
         "| Samples | Interval | " + " | ".join(CLASSES) + " |",
         "| ---: | --- |" + " ---: |" * len(CLASSES),

@@ -38,18 +38,18 @@ MACRO = ("f2_macro", "precision_macro", "map_macro")
 
 HEAD = """# Coverage of the intervals
 
-Written by `python -m tests.bench --only coverage`: {repetitions} repetitions per line (a coverage of 95 % has a
-standard error of {error:.1f} points), simulated labels with the class frequencies of BigEarthNet v2. Covers: share of
-the given 95 % intervals that hold the true value, in per cent. Given: share of the repetitions in which an interval
-is given; there is none where a class has fewer than 10 positives in test (precision: or fewer than 10 predicted
-positives). Width: mean of the given intervals. Lines of images that are taken as independent although they lie in
-cells show what ignoring locations does; no command does that.
+Written by `python -m tests.bench --only coverage`: {repetitions} repetitions per row (a coverage of 95% has a
+standard error of {error:.1f} points), simulated labels with the class frequencies of BigEarthNet v2. "Covers": share of
+the reported 95% intervals that contain the true value. "Given": share of the repetitions in which an interval is
+reported; there is none if a class has fewer than 10 positives in test (precision: or fewer than 10 predicted
+positives). "Width": mean width of the reported intervals. Rows "taken as independent images" ignore that the images
+lie in cells, to show the effect; no command does that.
 """
 PAIRS_HEAD = """
 ## Two equal models
 
-Share of repetitions in which two models of the same skill, whose scores share 80 % of their noise, are found to differ
-(p below 0.05; nominal 5 %).
+Share of repetitions in which two models of the same skill, whose scores share 80% of their noise, are found to differ
+(p below 0.05; nominal 5%).
 """
 
 
@@ -226,7 +226,7 @@ def page(covered: list[tuple], differ: list[tuple], repetitions: int) -> str:
     error = 100 * np.sqrt(0.95 * 0.05 / repetitions)
     lines = [
         HEAD.format(repetitions=repetitions, error=error),
-        "| Judged | Test | Images | Metric | Given % | Covers % | Width |",
+        "| Simulation | Test | Images | Metric | Given % | Covers % | Width |",
         "|---|---|--:|---|--:|--:|--:|",
     ]
     for case, by_metric in covered:
@@ -237,7 +237,7 @@ def page(covered: list[tuple], differ: list[tuple], repetitions: int) -> str:
             lines.append(f"| {about} | {100 * one['given']:.0f} | {covers} | {width} |")
     lines += [
         PAIRS_HEAD,
-        "| Judged | Test | Images | Metric | Differ % |",
+        "| Simulation | Test | Images | Metric | Differ % |",
         "|---|---|--:|---|--:|",
     ]
     for case, by_metric in differ:
@@ -250,8 +250,9 @@ def exact(shares: tuple[float, ...] = (0.8, 0.97, 0.99), sizes: tuple[int, ...] 
     """Coverage of Wilson's interval by summing the binomial distribution, without simulation, as Markdown."""
     lines = [
         "\n## Wilson's interval, exactly\n",
-        "The lines of accuracy by image without the noise of repetitions: the probability, summed over the binomial",
-        "distribution, that the interval holds the true value.\n",
+        "The rows of accuracy by image without simulation noise: the probability, summed over the binomial "
+        "distribution,",
+        "that the interval contains the true value.\n",
         "| Accuracy | Images | Covers % |",
         "|--:|--:|--:|",
     ]

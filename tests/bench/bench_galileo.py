@@ -148,12 +148,12 @@ def parity_text(rows: list[dict], commit: str) -> str:
         f"nasaharvest/galileo at commit `{commit}` and the published nano weights.",
         "",
         "- Ours: what `featurize` wrote to its HDF5 files.",
-        "- Theirs: NDVI as their `Dataset` computes it, their `Normalizer` with `config/normalization.json`, the masks "
-        "of `construct_galileo_input` with NDVI's group unmasked, `Encoder` and `average_tokens`; their default month "
-        "5, patches of 8 pixels.",
-        "- Pixels: all 600 real 13-band EuroSAT tiles, ten bands of each. No real pairs with Sentinel-1 are at hand: "
-        "each tile gets a 64 x 64 window of one of four real BigEarthNet Sentinel-1 patches (VV and VH in decibels) "
-        "of other places. All values are real, but the two sensors do not show one scene.",
+        "- Theirs: NDVI from their `Dataset`, their `Normalizer` with `config/normalization.json`, the masks of "
+        "`construct_galileo_input` with NDVI's group unmasked, then `Encoder` and `average_tokens`; with their default "
+        "month 5 and patches of 8 pixels.",
+        "- Pixels: all 600 real 13-band EuroSAT tiles, ten bands of each. No real pairs with Sentinel-1 were "
+        "available: each tile is paired with a 64 x 64 window of one of four real BigEarthNet Sentinel-1 patches (VV "
+        "and VH in decibels) from elsewhere. All values are real, but the two sensors do not show the same place.",
         "",
         "| Pixels | Precision | Samples | Dimensions | Mean magnitude | Largest difference | Relative to the vector's "
         "length | Least cosine similarity |",
@@ -205,8 +205,8 @@ def bench_galileo_probes() -> dict:
     lines = [
         "Made by `python -m tests.bench --only galileo_probes`, which runs the commands below: EuroSAT's 600 real "
         "tiles (360 train, 120 val, 120 test), ten Sentinel-2 bands, published weights of both models. "
-        "`galileo-evaluation` are features made by the authors' code as their eval.py uses it (month 6, no NDVI), "
-        "imported; they are there after `--only galileo_parity`.",
+        "`galileo-evaluation` stands for imported features that the authors' code computed as in their eval.py "
+        "(month 6, no NDVI); `--only galileo_parity` makes them.",
         "",
         "```bash",
         *(shown(shlex.join([app.name[0], *words])) for app, words in steps),

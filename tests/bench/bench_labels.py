@@ -92,15 +92,15 @@ def _recall(features: np.ndarray, truth: np.ndarray, share: float, seed: int) ->
 
 def _document(frame: pd.DataFrame) -> str:
     lines = [
-        "# Planted wrong labels found",
+        "# Artificial label errors found",
         "",
-        "Made by `python -m tests.bench --only labels`. Real EuroSAT features; the class of a share of the samples is "
-        "changed at random (multi-label: one class of a sample added or removed), and `analyze labels` ranks all "
-        f"samples. Recall@k: share of the k planted ones among the k most suspect, mean of {len(SEEDS)} seeds; by "
-        "chance it is the share itself. EuroSAT's own errors and samples that the features cannot tell apart count "
-        "against it.",
+        "Made by `python -m tests.bench --only labels`. Real EuroSAT features; the label of a fraction of the "
+        "samples is changed at random (multi-label: one class of a sample added or removed), and `analyze labels` "
+        "ranks all samples. Recall@k: share of the k changed labels that are among the k most suspicious ones, mean "
+        f"of {len(SEEDS)} seeds; a random ranking would find that fraction of them. EuroSAT's own label errors and "
+        "samples that the features cannot tell apart lower it.",
         "",
-        "| Data | Encoder | Samples | Planted | recall@k | recall@2k | Suspected | Recall of these |",
+        "| Data | Encoder | Samples | Changed | Recall@k | Recall@2k | Suspected | Recall of these |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in frame.to_dict("records"):

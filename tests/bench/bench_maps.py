@@ -133,15 +133,15 @@ def document(rows: list[dict], classes: np.ndarray) -> str:
         "",
         f"Made by `python -m tests.bench --only maps`. The scene is a mosaic of {len(np.unique(shown))} real 13-band "
         f"EuroSAT tiles, {side * 64:,} x {side * 64:,} pixels; its true map is known. 50 labels, five per class: "
-        "points, squares of 40 pixels around them, or these as a raster. Galileo nano and Presto with their own "
-        "weights, bands s2-10; a linear probe. The estimate is that of `--protocol map`, from the labels alone, with "
-        "its 95 % interval by spatial block.",
+        "points, squares of 40 pixels around them, or these as a raster. Galileo nano and Presto with their "
+        'published weights, bands s2-10; a linear probe. "Estimate" is the accuracy that `--protocol map` reports '
+        "from the labels alone, with its 95% interval by spatial block.",
         "",
-        f"There are fewer tiles than the {side**2:,} places of the mosaic, so tiles occur once or twice (turned). **No "
-        "tile is used for both training and accuracy**: the accuracy is over the pixels of the "
-        f"{int(unseen.sum()):,} places whose tile has no label on it, neither there nor at its other place.",
+        f"There are fewer tiles than the {side**2:,} positions of the mosaic, so some tiles occur twice (rotated). "
+        '**No tile is used for both training and accuracy**: "Accuracy" is over the pixels of the '
+        f"{int(unseen.sum()):,} positions whose tile is not labelled, neither there nor at its other position.",
         "",
-        "| Model | Labels, map | Estimate | 95 % interval | Accuracy | CPU s to embed | to map | Features, MB |",
+        "| Model | Labels, map | Estimate | 95% interval | Accuracy | CPU s to embed | to map | Features, MB |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in rows:
@@ -152,9 +152,10 @@ def document(rows: list[dict], classes: np.ndarray) -> str:
         )
     lines += [
         "",
-        "The second and third row reuse the features of the first. The product has its bands at 10, 20 and 60 m, an "
-        "offset of 1,000 and a scene classification with a cloud over nine places, which the map leaves out. EuroSAT's "
-        "classes are of whole tiles (a Highway tile is mostly fields): patches and small windows, which see one class "
-        "where the truth has another, cannot reach the accuracy of windows here.",
+        "The second and third rows reuse the features of the first. The Level-2A product has bands at 10, 20 and 60 "
+        "m, an offset of 1,000 and a scene classification with a cloud over nine tiles, which the map leaves out. "
+        "EuroSAT's labels are for whole tiles (a Highway tile is mostly fields). Patches and small windows often "
+        "show another class than that of their tile, so they cannot reach the accuracy of windows of a whole tile "
+        "here.",
     ]
     return "\n".join(lines) + "\n"

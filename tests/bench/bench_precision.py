@@ -133,12 +133,15 @@ def _document(found: dict[str, Any]) -> str:
     lines = [
         "# bf16 and fp32 on a CPU",
         "",
-        f"Made by `python -m tests.bench --only precision` on one core of a CPU with "
-        f"{', '.join(found['flags']) or 'no bf16 instructions'}: images per CPU second, medians of {ROUNDS} runs in "
-        f"turns of a batch of {IMAGES}, random weights. The plain loop is the model's own forward on prepared images; "
-        "bf16 by autocast. Cosine: the lowest between features in both precisions.",
+        "Made by `python -m tests.bench --only precision` on one core of a CPU with "
+        f"{', '.join(found['flags']) or 'no bf16 instructions'}: images per CPU second with random weights, the "
+        f'median of {ROUNDS} runs on a batch of {IMAGES}; the settings take turns. "Plain" is a loop over the model\'s '
+        'own forward pass on prepared images, with autocast for bf16; "ours" is `featurize`. `auto` is the precision '
+        "that `--precision auto` chooses; its rate is also given relative to plain fp32. Cosine: the lowest "
+        "similarity between the features of an image in the two precisions.",
         "",
-        "| Model | Plain fp32 | Plain bf16 | Ours fp32 | Ours bf16 | bf16 / fp32 | `auto` | To plain fp32 | Cosine |",
+        "| Model | Plain fp32 | Plain bf16 | Ours fp32 | Ours bf16 | bf16 / fp32 | `auto` | `auto` / plain fp32 | "
+        "Cosine |",
         "| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |",
     ]
     skipped = []

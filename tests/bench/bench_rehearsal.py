@@ -199,18 +199,20 @@ def _document(table: pd.DataFrame, rcf: list[dict[str, Any]], larger: float) -> 
         f"Made by `python -m tests.bench --only rehearsal` on {os.cpu_count()} cores without a GPU. The names, splits "
         f"and labels of all {ALL:,} patches are those of BigEarthNet v2's own metadata; a patch is a folder of 12 "
         f"GeoTIFFs. The pixels are EuroSAT's: at most {DIFFERENT:,} mosaics of tiles that match the labels, and hard "
-        "links to them. So the scores say nothing about BigEarthNet. `make seminar` with image statistics of nine "
-        f"bands, then three more kinds of probe with a budget of {BUDGET} each, every view, the report and "
-        "`featurize verify`.",
+        "links to them, so the scores say nothing about BigEarthNet. The steps are `make seminar` with image "
+        f"statistics of nine bands, three more kinds of probe with a budget of {BUDGET} each, every view, the report "
+        "and `featurize verify`.",
         "",
         f"**{ran['seconds'].sum() / 60:.0f} minutes** ({ran['cpu_s'].sum() / 60:.0f} minutes of CPU time), at most "
-        f"**{ran['peak_mb'].max() / 1000:.2f} GB** in a process. Making the tree is not counted.",
+        f"**{ran['peak_mb'].max() / 1000:.2f} GB** of memory in one process. Creating the folder tree (`tree`) is not "
+        "counted.",
         "",
-        f"The last three columns divide by the figures of {SMALL:,} patches, {larger:.0f} times fewer. Load: runnable "
-        "processes when the step began. Other programs used the same two cores, so CPU seconds say more than seconds. "
-        "`probe knn` compares val and test with train: its work grows with the square of the patches, and above "
-        "50,000 training rows it imports PyTorch, for products in bf16 where the CPU has them. Forests on more than "
-        "20,000 rows draw 20,000 for each tree.",
+        f"The last three columns are ratios to the same recipe on {SMALL:,} patches, {larger:.0f} times fewer. Load: "
+        "runnable processes when the step began. Other programs used the same two cores, so CPU seconds are more "
+        "reliable than seconds. `probe knn` compares val and test with train, so its work grows with the square of the "
+        "number of patches; above 50,000 training rows it imports PyTorch to multiply in bf16 on CPUs that support it. "
+        "Forests on more than 20,000 rows draw 20,000 for each tree. `linear` may try more candidates than planned, "
+        "because it extends its grid.",
         "",
         "| Step | Seconds | Share | CPU s | Peak MB | Disk MB | Load | Seconds / small | CPU / small | Peak / small |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -223,9 +225,9 @@ def _document(table: pd.DataFrame, rcf: list[dict[str, Any]], larger: float) -> 
             f"{row['peak_mb x']:.1f} |"
         )
     long = [row["step"] for row in rows if row["step"] != "tree" and row["share"] > 0.095]
-    lines += ["", "Steps of a tenth of the whole or more: "]
+    lines += ["", "Steps that take about a tenth of the time or more: "]
     lines[-1] += "; ".join(f"`{name}`, {BOUNDS.get(name, 'not examined')}" for name in long) + "."
-    lines += ["", "Views that have nothing to show here, and say so:", ""]
+    lines += ["", "Views that have nothing to show here, with their messages:", ""]
     lines += [
         f"- `{row['step']}`: {re.sub(r'/[^ ;]+/out', 'OUT', row['refused'])}"
         for row in rows
@@ -233,7 +235,7 @@ def _document(table: pd.DataFrame, rcf: list[dict[str, Any]], larger: float) -> 
     ]
     lines += [
         "",
-        "| Probe | Fit chosen, s | Search, s | Total, s | Candidates | Chosen | mAP macro | F2 macro, tuned |",
+        "| Probe | Final fit, s | Search, s | Total, s | Candidates | Chosen | mAP macro | F2 macro, tuned |",
     ]
     lines += ["| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: |"]
     for kind, run in [row["runs"] for row in rows if isinstance(row["runs"], dict)][-1].items():

@@ -226,22 +226,21 @@ def document(results: dict) -> str:
     lines = [
         "# Suggested labels against random ones",
         "",
-        "Made by `python -m tests.bench --only suggest`. Real EuroSAT tiles: 600 of 13 bands, and 2,000 others in red, "
-        "green and blue; Galileo nano and Presto with their own weights. Each set is cut into half A and half B. For "
-        f"each of {SEEDS} seeds, half of the tiles of a half are a pool to label from and the others are tested on; "
-        "20 labels (two per class) are drawn at random, then 20 are added twice, by a rule or at random. The probe is "
-        "a logistic regression. Gain: accuracy of the rule less that of as many random labels, paired by seed, with "
-        "its 95 % interval (t). At 40 and at 60 labels.",
+        "Made by `python -m tests.bench --only suggest`. Real EuroSAT tiles: 600 of 13 bands, and 2,000 others in "
+        "red, green and blue; Galileo nano and Presto with their published weights. Each set is divided into half A "
+        f"and half B. For each of {SEEDS} seeds, 50% of the tiles of a half form the pool to choose from, and the "
+        "others are the test set; 20 labels (two per class) are drawn at random, then 20 more are added twice, by a "
+        "rule or at random. The probe is a logistic regression. Gain: accuracy with the rule minus accuracy with as "
+        "many random labels, paired by seed, with its 95% interval (Student's t), at 40 and at 60 labels.",
         "",
-        "The rule in use was fixed earlier, on the 600 tiles with Galileo; half B with Presto and all of RGB played no "
-        f"part in that. On half A, the best rule is: {best}. Mean gain over sets and budgets on half A and half B: "
-        + "; ".join(f"{name} {of['A']:+.3f}, {of['B']:+.3f}" for name, of in mean.items())
-        + ".",
+        "The rule in use was fixed earlier, on the 600 tiles with Galileo; half B with Presto and all RGB results "
+        f"played no part in that choice. On half A, the best rule is: {best}. Mean gain over sets and budgets on half "
+        "A and half B: " + "; ".join(f"{name} {of['A']:+.3f}, {of['B']:+.3f}" for name, of in mean.items()) + ".",
         "",
         f"On half B, the rule in use beats random labels in {len(proof)} comparisons by {min(proof):+.3f} to "
         f"{max(proof):+.3f}; {sum(sure)} of the intervals exclude zero.",
     ]
-    for half, title in (("B", "Half B: the proof"), ("A", "Half A: the choice")):
+    for half, title in (("B", "Half B: validation"), ("A", "Half A: selection")):
         here = {key: of for key, of in results.items() if key[0] == half}
         lines += ["", f"## {title}", "", "| Rule | " + " | ".join(f"{i}, {e}" for _, i, e in here) + " |"]
         lines += ["| --- |" + " ---: |" * len(here)]

@@ -34,7 +34,7 @@ WEIGHTS = {
 }
 SPLITS, MOSAICS, LIMIT, PART_ROWS = 3, 400, 36, 12
 KILLED_AFTER = 11 * SPLITS  # files; then in the middle of the next set
-NO_LOCATIONS = "Presto needs locations, and the mosaics have none: that pair fails, the others go on (exit code 1)."
+NO_LOCATIONS = "Presto needs locations, and the mosaics have none: that pair fails, the others are made (exit code 1)."
 FLAGS = (
     f"--model {','.join(MODELS)} --dataset {','.join(DATASETS)} --data-root data --variant dinov2=small,dofa=small "
     f"--weights {','.join(f'{model}={weights}' for model, weights in WEIGHTS.items())} "
@@ -148,8 +148,8 @@ def document(found: dict[str, Any]) -> str:
         "# Eight models on three datasets, killed in the middle",
         "",
         f"Made by `python -m tests.bench --only suite` on {os.cpu_count()} CPU cores shared with other work (load "
-        "average in the table). Galileo nano and Presto with their published weights, the others without training or "
-        f"with random weights: a test of the way, not of the models. At most {LIMIT} samples per split, all of real "
+        "average in the table). Galileo nano and Presto have their published weights, the others need none or have "
+        f"random weights: this tests the pipeline, not the models. At most {LIMIT} samples per split, all with real "
         f"pixels: EuroSAT's 600 13-band tiles; {MOSAICS} multi-label mosaics of them in the layout of BigEarthNet v2; "
         f"2,000 other EuroSAT tiles in red, green and blue as a folder of GeoTIFFs. {NO_LOCATIONS}",
         "",
@@ -169,15 +169,15 @@ def document(found: dict[str, Any]) -> str:
     )
     lines += [
         "",
-        f"SIGKILL to all processes left {left['files']} files and {parts}. The same command again: "
+        f"After SIGKILL to all processes, there were {left['files']} files and {parts}. The same command again: "
         f"{again['pairs']['reused']} pairs reused, {again['pairs']['made']} made; "
         f"{'; '.join(again['resuming']) or 'no part reused'}. {found['equal']} of {found['sets']} files have the "
-        "checksums (features, labels, ids, locations) of the run without a kill.",
+        "same checksums (features, labels, ids, locations) as in the run without a kill.",
     ]
     lines += [
         "",
-        "Ranks over several datasets are of models with the same bands on each: a model whose default bands depend on "
-        "the dataset is ranked in each dataset only; give it `--bands` to rank it over all.",
+        "Ranks over several datasets compare models with the same bands on each: a model whose default bands depend on "
+        "the dataset is ranked within each dataset only; give it `--bands` to rank it over all.",
     ]
     for table in sorted((KEPT / "killed" / "analysis" / "compare").glob("*.md")):
         if "tuned" in table.name or "normalised" in table.name:

@@ -43,8 +43,8 @@ def page_part(file: Path) -> str:
     lines = [
         f"One Sentinel-2 product ({SIDE:,} x {SIDE:,} pixels) has {tile:,} windows of {TILE} pixels without overlap "
         f"and {dense_tile:,} with `--stride {TILE // 2}`. An area as large as Germany ({GERMANY_KM2:,} km²) has "
-        f"{country:,} and {dense_country:,}; about {products()} products touch it, {products() * tile:,} windows if "
-        "all are embedded whole, overlaps included.",
+        f"{country:,} and {dense_country:,}; about {products()} products touch it, with {products() * tile:,} windows "
+        "in all if each product is embedded completely, including overlaps.",
         "",
         f"Measured by `featurize bench` on {machine['gpu'] or machine['cpu']}, {machine['cores']} cores, load "
         f"{machine['load']:.1f} ({machine['date']}):",

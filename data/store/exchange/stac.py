@@ -101,7 +101,7 @@ def _collection(
         "id": name,
         "title": f"{model.title} embeddings of {dataset.title}",
         "description": f"Embeddings of {dataset.title} (licence: {dataset.licence}) by {model.title} "
-        f"(licence: {model.licence}), a vector for each image.",
+        f"(licence: {model.licence}), one vector per image.",
         "license": "other",
         "extent": {"spatial": {"bbox": [whole]}, "temporal": {"interval": [[dates[0], dates[-1]]]}},
         **{key: emb[key] for key in COLLECTION_FIELDS if key in emb},
