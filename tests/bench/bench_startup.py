@@ -45,8 +45,11 @@ def bench_startup() -> dict:
         jobs |= {f"probe --kind {kind}": probe(root, kind) for kind in ("linear", "knn")}
         jobs["analyze table"] = ["analysis", "table", "--out", "{out}"]
         if only := os.environ.get("STARTUP_ONLY"):
-            jobs = {name: words for name, words in jobs.items() if any(one in name for one in only.split(","))}
-        table = {name: compared(words, checkouts, root) for name, words in jobs.items()}
+            jobs = {name: words for name, words in jobs.items() if any(one.strip() in name for one in only.split(","))}
+        table = {}
+        for name, words in jobs.items():
+            table[name] = compared(words, checkouts, root)
+            print(name, table[name], flush=True)
     return {"rounds": ROUNDS, "jobs": table}
 
 
@@ -73,11 +76,20 @@ def write_features(root: Path) -> None:
 
 
 def compared(words: Sequence[str], checkouts: dict[str, Path], root: Path) -> dict:
-    """Medians of one command in every checkout, in turns; a first round does not count."""
+    """Medians of one command in every checkout, in turns; a first round does not count.
+
+    Another checkout that cannot run the command, such as one without the model, has no figures.
+    """
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in checkouts}
     for number in range(ROUNDS + 1):
-        for name, checkout in checkouts.items():
-            took = timed(words, checkout, root / name)
+        for name in list(found):
+            try:
+                took = timed(words, checkouts[name], root / name)
+            except RuntimeError:
+                if name == "now" or number:
+                    raise
+                del found[name]
+                continue
             if number:
                 found[name].append(took)
     medians = {
@@ -96,5 +108,5 @@ def timed(words: Sequence[str], checkout: Path, out: Path) -> tuple[float, float
     done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)}: {done.stderr[-2000:]}")
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2000:]}")
     return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
