@@ -1,6 +1,6 @@
 """Models and probes across datasets: normalized scores, their interquartile mean, ranks and how stable they are.
 
-Scores of a dataset are normalised to 0 for the worst and 1 for the best of those compared, and the interquartile mean
+Scores of a dataset are normalized to 0 for the worst and 1 for the best of those compared, and the interquartile mean
 over datasets leaves out the lowest and highest quarter (Agarwal et al. 2021; GEO-Bench, Lacoste et al. 2023). Its
 interval is a bootstrap stratified by dataset: in each, test units (images or spatial cells) are drawn, the same for all
 models, and the change of a metric is added up from what leaving out each unit changes (infinitesimal jackknife); the
@@ -44,7 +44,7 @@ class Across:
 
     Args:
         values: (M, D) frame of the metric, by name and dataset.
-        scores: (M, D) frame, normalised: 1 is the dataset's best, 0 its worst.
+        scores: (M, D) frame, normalized: 1 is the dataset's best, 0 its worst.
         table: a row per name, the best first: ``name iqm low high rank_low rank_high first lowest_rank highest_rank``:
             the interquartile mean and its 95% interval; the 95% range of its rank and how often it is first among
             resamples; its lowest and highest rank when one dataset is left out.

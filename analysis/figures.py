@@ -1,4 +1,4 @@
-"""Drawing helpers that all views share: style, colours, names that fit, titles that say 'simulated', saving."""
+"""Drawing helpers that all views share: style, colors, names that fit, titles that say 'simulated', saving."""
 
 import itertools
 import textwrap
@@ -27,11 +27,11 @@ MOST_DOTS, MOST_PIXELS = 30_000, 50e6  # of a side and in all: what has hundreds
 PAGE_WIDTH = 7.0  # inches of text on a page: wider figures are printed smaller, which makes their dots finer
 INK, GREY, FAINT = "#1b1f24", "#5f6873", "#d5dade"
 
-# Okabe and Ito (2008), "Color Universal Design", less black; distinguishable with every common colour blindness.
+# Okabe and Ito (2008), "Color Universal Design", less black; distinguishable with every common color blindness.
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7F7F7F", "#F0E442"]
 RIGHT, WRONG = PALETTE[0], PALETTE[5]
 
-# Beyond eight, shades of the same hues: a plot that uses them names its classes beside the colours.
+# Beyond eight, shades of the same hues: a plot that uses them names its classes beside the colors.
 MORE = ["#003F63", "#8A5F00", "#00543D", "#7A3F60", "#1F6E97", "#7A3400", "#3F3F3F", "#8C8510"]
 
 STYLE: dict[Any, Any] = {
@@ -92,14 +92,14 @@ def panels(figure: Any, count: int, columns: int, **options: Any) -> list[Axes]:
 
 
 def colours(count: int) -> list[str]:
-    """That many colours; the first eight are colour-blind safe, after sixteen they come again."""
+    """That many colors; the first eight are color-blind safe, after sixteen they come again."""
     return list(itertools.islice(itertools.cycle(PALETTE + MORE), count))
 
 
 def kind_colours(kinds: Sequence[str]) -> list[str]:
-    """A colour for each run by its probe kind, the same in every figure; runs of one kind get different ones."""
+    """A color for each run by its probe kind, the same in every figure; runs of one kind get different ones."""
     registered = PROBES.names()
-    spare = itertools.count(len(registered))  # a repeated kind must not take the colour of another one
+    spare = itertools.count(len(registered))  # a repeated kind must not take the color of another one
     taken: list[int] = []
     for kind in kinds:
         own = registered.index(kind) if kind in registered else None
@@ -109,7 +109,7 @@ def kind_colours(kinds: Sequence[str]) -> list[str]:
 
 
 def shades(colour: str = RIGHT) -> Colormap:
-    """White to a colour, for shares from 0 to 1."""
+    """White to a color, for shares from 0 to 1."""
     return LinearSegmentedColormap.from_list("shades", ["white", colour])
 
 
@@ -167,9 +167,9 @@ def heatmap(
     ax: Axes, shares: Float[np.ndarray, "rows columns"], *, columns: Sequence[str], rows: Sequence[str], cmap: Colormap,
     top: float = 1.0, gap: float = 1.5,
 ) -> None:  # fmt: skip
-    """Coloured cells, the first row above; cell (row, column) is centred at (column + 0.5, row + 0.5).
+    """Colored cells, the first row above; cell (row, column) is centered at (column + 0.5, row + 0.5).
 
-    Colours are those of shares from 0 to `top`; NaN or masked cells stay empty. The gap between cells is in points.
+    Colors are those of shares from 0 to `top`; NaN or masked cells stay empty. The gap between cells is in points.
     """
     # seaborn.heatmap draws the same, but takes 1.5 GB to find out whether the labels of 45 columns overlap
     ax.pcolormesh(np.ma.masked_invalid(shares), cmap=cmap, vmin=0, vmax=top, linewidths=gap, edgecolor="white")

@@ -14,13 +14,13 @@ from data.bands import Band
 from data.dataset import EODataset
 from probes.spatial import on_globe
 
-# A square that is turned against north by less than 5 degrees overlaps its neighbour by less than 1% in our reckoning.
+# A square that is turned against north by less than 5 degrees overlaps its neighbor by less than 1% in our reckoning.
 OVERLAP = 0.05
 SAME_PLACE = 0.95
 BLOCK = 4096  # samples compared at once
 # Sentinel-2 products as BigEarthNet names them, v2 with the MGRS tile and v1 without: scene, tile, column, row.
 SCENE = re.compile(r"(S2[A-D]_MSIL[12][AC]_\d{8}T\d+(?:_N\d{4}_R\d{3}_T([0-9A-Z]{5}))?)_(\d+)_(\d+)")
-# WGS 84 (NIMA TR8350.2): semi-major axis in metres, and eccentricity squared.
+# WGS 84 (NIMA TR8350.2): semi-major axis in meters, and eccentricity squared.
 AXIS_M, ECCENTRICITY2 = 6_378_137.0, 6.69437999014e-3
 
 
@@ -45,9 +45,9 @@ def nearness(
     """How near samples are to others, footprints taken as rectangles along north and east.
 
     Args:
-        of: (M, 2) longitude and latitude of centres in degrees.
+        of: (M, 2) longitude and latitude of centers in degrees.
         among: (N, 2) likewise.
-        size_m: width and height of a footprint; None where unknown: then only centres within a metre overlap.
+        size_m: width and height of a footprint; None where unknown: then only centers within a meter overlap.
     """
     width, height = size_m or (1.0, 1.0)
     tree, points = KDTree(AXIS_M * on_globe(among)), AXIS_M * on_globe(of)
@@ -66,7 +66,7 @@ def nearness(
 
 
 def _offsets_m(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Metres east and north from one to a place nearby, by the ellipsoid's radii of curvature."""
+    """Meters east and north from one to a place nearby, by the ellipsoid's radii of curvature."""
     lat = np.radians((one[:, 1] + other[:, 1]) / 2)
     flattened = 1 - ECCENTRICITY2 * np.sin(lat) ** 2
     across = AXIS_M / np.sqrt(flattened)
@@ -76,7 +76,7 @@ def _offsets_m(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def footprint_m(dataset: EODataset, bands: Sequence[Band]) -> tuple[float, float] | None:
-    """Width and height of a patch in metres, from its finest band; None where no band has a sampling distance."""
+    """Width and height of a patch in meters, from its finest band; None where no band has a sampling distance."""
     images = zip(dataset.read(0, bands), bands, strict=True)
     known = [(-image.size, band.gsd_m, image.shape) for image, band in images if band.gsd_m]
     if not known:

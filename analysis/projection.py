@@ -36,14 +36,14 @@ def project(
 ) -> Float32[np.ndarray, "samples 2"]:
     """Two UMAP coordinates per sample; those cached for the same features, settings and versions are used again.
 
-    PCA to 50 dimensions, nearest neighbours (exact to 60,000 samples, then approximate, by nearest-neighbour descent),
+    PCA to 50 dimensions, nearest neighbors (exact to 60,000 samples, then approximate, by nearest-neighbor descent),
     then UMAP.
 
     Args:
         features: (N, D).
         neighbors: UMAP's n_neighbors; large values show global structure, small ones local structure.
         min_dist: UMAP's minimum distance between points.
-        seed: of PCA, neighbours and UMAP, which then place points one after the other, so that the same call gives
+        seed: of PCA, neighbors and UMAP, which then place points one after the other, so that the same call gives
             the same layout.
         cache: folder of cached projections.
         fast: use all cores: faster, but not reproducible.
@@ -109,7 +109,7 @@ def _compute(
         n_jobs=-1 if fast else 1,
         init=start,
         precomputed_knn=_neighbours(values[fitted], neighbors, seed=seed, fast=fast, for_others=bool(fit_on)),
-        force_approximation_algorithm=True,  # else it drops these neighbours below 4,096 samples
+        force_approximation_algorithm=True,  # else it drops these neighbors below 4,096 samples
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="precomputed_knn.* is not an NNDescent object")
@@ -122,9 +122,9 @@ def _compute(
 
 
 def _neighbours(values: np.ndarray, count: int, *, seed: int, fast: bool, for_others: bool) -> tuple[Any, Any, Any]:
-    """Indices (N, count) and distances (N, count) of nearest neighbours, each sample its own first, and the index.
+    """Indices (N, count) and distances (N, count) of nearest neighbors, each sample its own first, and the index.
 
-    An index is needed only if it will be asked for neighbours of other samples; otherwise it may be None.
+    An index is needed only if it will be asked for neighbors of other samples; otherwise it may be None.
     """
     if len(values) <= EXACT_UP_TO and not for_others:
         from sklearn.neighbors import NearestNeighbors  # deferred: as umap

@@ -72,11 +72,11 @@ def pictures(
 
 
 def picture(source: EODataset, name: str) -> UInt8[np.ndarray, "height width 3"]:
-    """One sample as it is shown: true colour where the bands allow it, else the first band.
+    """One sample as it is shown: true color where the bands allow it, else the first band.
 
     Returns:
         (H, W, 3) uint8. 8-bit images as they are; other values scaled by the dataset's means and standard
-        deviations, the same for all its images and for the three bands, so that colours are those of the ground.
+        deviations, the same for all its images and for the three bands, so that colors are those of the ground.
     """
     bands = shown_bands(source.bands)
     planes = source.read(source.ids.index(name), bands)

@@ -22,7 +22,7 @@ RATIOS = {
     ("B10", "B02"): (0.0, 0.35),
     ("B12", "B11"): (0.2, 1.4),
 }
-# Bands of neighbouring wavelengths, whose pixels go together wherever they are measured.
+# Bands of neighboring wavelengths, whose pixels go together wherever they are measured.
 NEIGHBOURS = (("B02", "B03"), ("B03", "B04"), ("B06", "B07"), ("B08", "B8A"), ("B11", "B12"))
 LEAST_CORRELATION = 0.8
 FEW_VALUES = 256  # block means of four images; fewer may all be of one land cover

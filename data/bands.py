@@ -1,4 +1,4 @@
-"""Spectral bands: the Sentinel-1 and Sentinel-2 tables, plain colours, and named band sets."""
+"""Spectral bands: the Sentinel-1 and Sentinel-2 tables, plain colors, and named band sets."""
 
 import json
 import re
@@ -16,9 +16,9 @@ class Band:
     Args:
         name: unique within a dataset, such as ``B04``, ``VV`` or ``red``.
         sensor: ``S2``, ``S1``, ``RGB`` (an 8-bit picture) or ``other`` (described by the user).
-        wavelength_um: physical centre wavelength in micrometres; None if unknown. A model trained with another
+        wavelength_um: physical center wavelength in micrometers; None if unknown. A model trained with another
             number for a band has its own table.
-        gsd_m: ground sampling distance in metres; None if unknown.
+        gsd_m: ground sampling distance in meters; None if unknown.
         colour: ``red``, ``green``, ``blue`` where the band is one of them.
     """
 
@@ -29,7 +29,7 @@ class Band:
     colour: str | None = None
 
 
-# ESA's Sentinel-2 user handbook: centre wavelengths (DOFA's, Xiong et al. 2024, arXiv:2403.15356) and resolutions.
+# ESA's Sentinel-2 user handbook: center wavelengths (DOFA's, Xiong et al. 2024, arXiv:2403.15356) and resolutions.
 SENTINEL2 = {
     band.name: band
     for band in (
@@ -73,7 +73,7 @@ BAND_SETS["s1s2"] = BAND_SETS["s1"] + BAND_SETS["s2-12"]
 
 
 def known_band(name: str | None) -> Band | None:
-    """The Sentinel band or colour of a name; files, folders, tables and flags all use this rule.
+    """The Sentinel band or color of a name; files, folders, tables and flags all use this rule.
 
     Any case, with or without the zero, with or without a resolution: ``B02``, ``b2``, ``B8a``, ``vv``, ``Red``,
     ``B02_10m``. None for any other name.
@@ -103,7 +103,7 @@ def choose_bands(available: Sequence[Band], spec: str, *, where: str = "this dat
 
     Args:
         available: the dataset's bands.
-        spec: ``rgb``, ``s2-9``, ``all``, ``B04,b8``... Colours also find the band of that colour.
+        spec: ``rgb``, ``s2-9``, ``all``, ``B04,b8``... Colors also find the band of that color.
         where: name of the dataset in error messages.
     """
     if spec == "all":
@@ -125,7 +125,7 @@ def choose_bands(available: Sequence[Band], spec: str, *, where: str = "this dat
 
 
 def shown_bands(bands: Sequence[Band]) -> list[Band]:
-    """Bands of a picture: red, green and blue where there are all three, else the first band as grey."""
+    """Bands of a picture: red, green and blue where there are all three, else the first band as gray."""
     by_colour = {band.colour: band for band in bands}
     colours = BAND_SETS["rgb"]
     return [by_colour[colour] for colour in colours] if by_colour.keys() >= set(colours) else [bands[0]]

@@ -46,7 +46,7 @@ class Directories:
 
 
 def read_class_folders(listed: Directories) -> Listing:
-    """List the images of class folders, or images without classes as an unlabelled test split."""
+    """List the images of class folders, or images without classes as an unlabeled test split."""
     root, found = listed.root, listed.folders("")
     as_splits = [folder for folder in found if folder.strip().lower() in SPLIT_NAMES]
     if as_splits and len(as_splits) < len(found):

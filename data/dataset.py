@@ -39,11 +39,11 @@ class EODataset(ABC):
         variant: the variant, None when the dataset has only one.
         split: ``train``, ``val`` or ``test``.
         ids: N unique names, in the dataset's own order.
-        labels: (N, K) uint8 of 0 and 1 for multi-label, (N,) int64 class numbers otherwise, -1 for unlabelled.
+        labels: (N, K) uint8 of 0 and 1 for multi-label, (N,) int64 class numbers otherwise, -1 for unlabeled.
         class_names: K names.
         bands: what `read` can give.
         statistics: by band name, in native units.
-        lonlat: (N, 2) float64 WGS 84 patch centres in degrees, or None; dropped unless all are on Earth.
+        lonlat: (N, 2) float64 WGS 84 patch centers in degrees, or None; dropped unless all are on Earth.
         provenance: what else decides the samples' values (seed, version); JSON-able; equal for all splits.
         files_digest: digest of the source files of this split where their contents may change unnoticed; one per
             sensor where each sensor has its own files.
@@ -60,7 +60,7 @@ class EODataset(ABC):
     scaled = False  # whether scales that files declare were applied: part of the split's identity
     altered: dict[str, Any] | None = None  # how pixels differ from the source's: part of the split's identity
     footprint: Int32[np.ndarray, "samples 3"] | None = None  # scene, row, column of windows of scenes (`data.scene`)
-    geometry: Shaped[np.ndarray, " samples"] | None = None  # WGS 84 geometries as hexadecimal WKB, if not just centres
+    geometry: Shaped[np.ndarray, " samples"] | None = None  # WGS 84 geometries as hexadecimal WKB, if not just centers
 
     def __init__(
         self,

@@ -52,7 +52,7 @@ class Header:
     dtype: str  # numpy name of the stored values' type
     names: tuple[str | None, ...]  # the bands' names where the file gives them, else None for each
     crs: str | None = None  # coordinate reference system as pyproj takes it, None if the file has none
-    centre: tuple[float, float] | None = None  # x and y of the image's centre in that system
+    centre: tuple[float, float] | None = None  # x and y of the image's center in that system
     declared: Declared | None = None  # None if nothing is declared about the values
     beside: bool = False  # whether a file beside it (see `data.images.SIDECARS`) declares more, or is a mask
 

@@ -47,7 +47,7 @@ class DataFlags:
         band_names: For geobench: true (the correct names) or published (the wrong names of m-eurosat and m-brick-kiln,
             which published results used). Default: true.
         tile: For scene: side of a window in pixels. Default: 64.
-        stride: For scene: pixels between the starts of neighbouring windows. Default: the tile (no overlap).
+        stride: For scene: pixels between the starts of neighboring windows. Default: the tile (no overlap).
         min_valid: For scene: minimum fraction of valid pixels in a window (not nodata, cloud or shadow). Default: 0.8.
         edge: For scene: drop or pad windows that extend beyond the scene. Default: drop.
         limit: Maximum number of images per split, evenly spaced over the split.
@@ -201,7 +201,7 @@ class ImportFlags:
         embedding: Column of the vectors, or the common prefix of one column per dimension.
         id: Column of the ids.
         label: Column of the class names; lists, or names separated by ';', are multi-label.
-        split: Column with train, val or test. Default: 60/20/20% drawn per class, or all test if unlabelled.
+        split: Column with train, val or test. Default: 60/20/20% drawn per class, or all test if unlabeled.
         lon: Column of the longitudes in degrees.
         lat: Column of the latitudes in degrees.
         drop: Skip rows that cannot be used, and record how many.

@@ -178,7 +178,7 @@ def _first_bytes(path: Path) -> bytes:
 
 
 def _is_deep_png(start: bytes) -> bool:
-    # Pillow quietly reduces 16-bit colour to 8 bits; byte 24 of a PNG is its bit depth
+    # Pillow quietly reduces 16-bit color to 8 bits; byte 24 of a PNG is its bit depth
     return start[:8] == b"\x89PNG\r\n\x1a\n" and start[24:25] == b"\x10"
 
 
@@ -193,7 +193,7 @@ def _mode(image: Image.Image, *, alpha: bool) -> str:
         return "RGB"
     if image.mode == "RGBA":
         return "RGBA" if alpha else "RGB"
-    raise ValueError(f"its colour mode {image.mode} is not supported; save it as RGB")
+    raise ValueError(f"its color mode {image.mode} is not supported; save it as RGB")
 
 
 def _picture(data: bytes, *, alpha: bool) -> np.ndarray:

@@ -34,15 +34,15 @@ class Listing:
     paths: list[str]  # relative to the folder: images, or folders of single-band TIFFs
     ids: list[str]  # unique names
     splits: list[str]  # train, val or test for each
-    # (N, K) uint8, or (N,) int64 with -1 for unlabelled samples
+    # (N, K) uint8, or (N,) int64 with -1 for unlabeled samples
     labels: Integer[np.ndarray, " samples"] | Integer[np.ndarray, "samples classes"]
-    class_names: list[str]  # K names, the union over all splits, sorted; none where no sample is labelled
+    class_names: list[str]  # K names, the union over all splits, sorted; none where no sample is labeled
     lonlat: Float64[np.ndarray, "samples 2"] | None  # (N, 2) degrees, or None
     how: str  # how the split was made
-    unlabelled: frozenset[str] = frozenset()  # splits in which no sample is labelled
+    unlabelled: frozenset[str] = frozenset()  # splits in which no sample is labeled
 
     def of(self, split: str) -> "Listing":
-        """The samples of one split; labels of an unlabelled one are (N,) int64 of -1."""
+        """The samples of one split; labels of an unlabeled one are (N,) int64 of -1."""
         rows = [row for row, name in enumerate(self.splits) if name == split]
         return replace(
             self,
@@ -60,7 +60,7 @@ def make_labels(
     """Labels and sorted class names.
 
     Args:
-        names: the classes of each sample; none for an unlabelled one.
+        names: the classes of each sample; none for an unlabeled one.
         several: whether a sample may have several.
 
     Returns:
@@ -151,5 +151,5 @@ def check_class_names(names: Iterable[str], where: object) -> None:
 
 
 def folded(name: str) -> str:
-    """A name normalised in case, spaces and Unicode form."""
+    """A name normalized in case, spaces and Unicode form."""
     return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", name)).strip().casefold()

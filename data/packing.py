@@ -152,7 +152,9 @@ def _card(name: str) -> dict[str, str]:
     """What is kept of the dataset's card; nothing of a dataset that is not registered."""
     own = name.partition(":")[0]
     card = DATASETS.card(own) if own in DATASETS.names() else None
-    return {key: getattr(card, key) for key in ("title", "licence", "citation", "source")} if card else {}
+    if not card:
+        return {}
+    return {"title": card.title, "licence": card.license, "citation": card.citation, "source": card.source}
 
 
 def _size(header: dict[str, Any], splits: Mapping[str, EODataset]) -> int:

@@ -17,7 +17,7 @@ _warned: set[str] = set()
 
 
 def lonlat_of(headers: Sequence["Header"], *, where: str = "") -> Float64[np.ndarray, "samples 2"] | None:
-    """WGS 84 longitude and latitude of image centres.
+    """WGS 84 longitude and latitude of image centers.
 
     Returns:
         (N, 2) float64 degrees; None if any file has no location, or, with one warning per command, if its coordinate

@@ -123,7 +123,7 @@ class DatasetCard:
         labels: ``single-label``, ``multi-label`` or either.
         bands: sensors, levels, units and sizes in pixels.
         variants: names for ``--dataset-variant``; the first is the default.
-        licence: of the images.
+        license: of the images.
         citation: of the paper, with its DOI or arXiv number.
         source: how to obtain the files, or where to put them.
         options: flags that only some datasets have: fields of `data.flags.DataFlags`.
@@ -136,7 +136,7 @@ class DatasetCard:
     labels: str
     bands: str
     variants: tuple[str, ...] = ()
-    licence: str
+    license: str
     citation: str
     source: str
     options: tuple[str, ...] = ()

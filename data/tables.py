@@ -115,7 +115,7 @@ def read_tables(root: Path, tables: dict[Path, str | None]) -> Listing:
     unlabelled = frozenset(s for s in set(splits) if not any(n for n, of in zip(names, splits, strict=True) if of == s))
     refuse(
         [not chosen and split not in unlabelled for chosen, split in zip(names, splits, strict=True)],
-        "have no label although others of their split have; label them, or give unlabelled images a split of their own",
+        "have no label although others of their split have; label them, or give unlabeled images a split of their own",
     )
     for name, other in _spelt_twice(names).items():
         why = f"which differs from '{other}' only in case, spaces or Unicode form; write it one way"

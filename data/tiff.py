@@ -44,7 +44,7 @@ TYPES = {(1, 8): "u1", (1, 16): "u2", (1, 32): "u4", (1, 64): "u8", (2, 8): "i1"
          (2, 64): "i8", (3, 32): "f4", (3, 64): "f8"}  # fmt: skip
 MODEL_TYPE, RASTER_TYPE, GEOGRAPHIC, PROJECTED = 1024, 1025, 2048, 3072
 LARGEST_CODE = 32766  # of EPSG's in GeoTIFF; 32767 is user-defined, and beyond are ESRI's
-# Geo keys that do not change the location: citations, and units in degrees (9102) and metres (9001).
+# Geo keys that do not change the location: citations, and units in degrees (9102) and meters (9001).
 GEO_IGNORED, GEO_UNITS = {1026, 2049, 2057, 2059, 3073}, {2054: 9102, 3076: 9001}
 
 
@@ -300,7 +300,7 @@ def header_of(data: Bytes) -> Header | None:
 
 
 def place_of(data: Bytes) -> tuple[str | None, tuple[float, float] | None] | None:
-    """Coordinate system and centre of a plain TIFF, both None if it has none; None if only GDAL can read them."""
+    """Coordinate system and center of a plain TIFF, both None if it has none; None if only GDAL can read them."""
     if (found := _tags(data)) is None:
         return None
     tags = found[1]
@@ -316,7 +316,7 @@ def place_of(data: Bytes) -> tuple[str | None, tuple[float, float] | None] | Non
     if len(tags.get(PIXEL_SCALE, ())) != 3 or len(tags.get(TIEPOINT, ())) != 6 or MATRIX in tags:
         return None
     column, row, _, x, y, _ = tags[TIEPOINT]
-    half = 0.5 if raster == 2 else 0.0  # the tie point is a pixel's centre, not its corner
+    half = 0.5 if raster == 2 else 0.0  # the tie point is a pixel's center, not its corner
     step_x, step_y, _ = tags[PIXEL_SCALE]
     return f"EPSG:{code}", (
         x + (tags[WIDTH][0] / 2 - column - half) * step_x,

@@ -21,7 +21,7 @@ def tile_corner(tile: str) -> tuple[str, int, int] | None:
         tile: such as ``33UUP``.
 
     Returns:
-        (coordinate system, easting, northing) such as ``("EPSG:32633", 300000, 5400000)``, in metres; None for what
+        (coordinate system, easting, northing) such as ``("EPSG:32633", 300000, 5400000)``, in meters; None for what
         is no such name.
     """
     zone, band, column, row = tile[:-3], tile[-3:-2], tile[-2:-1], tile[-1:]
@@ -32,7 +32,7 @@ def tile_corner(tile: str) -> tuple[str, int, int] | None:
         return None
     left = (columns.index(column) + 1) * 100_000
     top = ((ROWS.index(row) - (0 if int(zone) % 2 else 5)) % len(ROWS) + 1) * 100_000
-    south = (LATITUDE_BANDS.index(band) - 10) * 8 * 110_500  # metres a degree, rather too few
+    south = (LATITUDE_BANDS.index(band) - 10) * 8 * 110_500  # meters a degree, rather too few
     while top < south:
         top += ROWS_REPEAT_M
     return f"EPSG:{32600 + int(zone)}", left // PIXEL_GRID_M * PIXEL_GRID_M, -(-top // PIXEL_GRID_M) * PIXEL_GRID_M

@@ -1,10 +1,10 @@
-"""Altered views of training images, made from raw values: quarter turns, flips and, where it makes sense, colour.
+"""Altered views of training images, made from raw values: quarter turns, flips and, where it makes sense, color.
 
 A view's alteration follows from the image's id and the view's number alone, so neither the batch size nor the
 order nor a kill changes it. View 0 is the image itself. The first seven altered views of an image show it in its
 seven other symmetries of a square, each once, in an order of its own.
 
-Colour is altered by factors drawn from 1 - STRENGTH to 1 + STRENGTH:
+Color is altered by factors drawn from 1 - STRENGTH to 1 + STRENGTH:
 
 - ``RGB`` (8-bit pictures): brightness; contrast (about the image's mean luma) and saturation (about each pixel's
   luma) where red, green and blue are all read.

@@ -20,7 +20,7 @@ class ModelCard:
         dim: length of an embedding.
         bands: which bands the model takes.
         files: published weights, as repository or URL and file name.
-        licence: of the weights and the code.
+        license: of the weights and the code.
         citation: of the paper, with its DOI or arXiv number.
         layers: whether ``--layer`` chooses among the model's layers.
         example: of an adapter, which takes a name of the wrapped library after a colon.
@@ -36,7 +36,7 @@ class ModelCard:
     dim: str
     bands: str
     files: str
-    licence: str
+    license: str
     citation: str
     layers: bool = False
     example: str | None = None

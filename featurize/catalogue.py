@@ -45,7 +45,7 @@ def model_lines(name: str) -> Iterator[tuple[str, str]]:
     yield "scaling", _choices(card.normalize)
     yield "weights", _choices(card.weights)
     yield "files", card.files
-    yield "licence", card.licence
+    yield "license", card.license
     yield "citation", card.citation
 
 
@@ -58,7 +58,7 @@ def dataset_lines(name: str) -> Iterator[tuple[str, str]]:
     yield "variants", "see its documentation" if card.example else _choices(card.variants)
     if card.example:
         yield "example", card.example
-    yield "licence", card.licence
+    yield "license", card.license
     yield "citation", card.citation
     yield "source", card.source
 

@@ -167,7 +167,7 @@ def doctor(
 
 @app.command(name="list")
 def list_(*name: str, out: Path | None = None) -> None:
-    """List models and datasets with variants, dimensions, bands, input sizes, weights, licences and citations.
+    """List models and datasets with variants, dimensions, bands, input sizes, weights, licenses and citations.
 
     Args:
         name: Models or datasets to show. Default: all.
@@ -344,7 +344,7 @@ def _origins(identity: dict[str, Any]) -> "tuple[Origin, Origin]":
         card = registry.card(name) if name.partition(":")[0] in registry.names() else None
         cited = re.search(r"(arXiv:|doi:)([\w./()-]*\w)", card.citation) if card else None
         host = {"arXiv:": "https://arxiv.org/abs/", "doi:": "https://doi.org/"}[cited[1]] if cited else "urn:name:"
-        found.append(Origin(name, f"{host}{cited[2] if cited else name}", card.licence if card else "unknown"))
+        found.append(Origin(name, f"{host}{cited[2] if cited else name}", card.license if card else "unknown"))
     return found[0], found[1]
 
 

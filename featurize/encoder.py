@@ -120,7 +120,7 @@ class FrozenModel(nn.Module):
     def resize(
         self, images: Float32[Tensor, "batch bands _ _"], size: tuple[int, int]
     ) -> Float32[Tensor, "batch bands height width"]:
-        """Resize images to `size` by this encoder's interpolation (half-pixel centres)."""
+        """Resize images to `size` by this encoder's interpolation (half-pixel centers)."""
         if tuple(images.shape[-2:]) == size:
             return images
         if self.interpolation == "area":

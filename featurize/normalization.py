@@ -129,12 +129,12 @@ def scaled(
 def picture_normalization(
     method: str, bands: Sequence[Band], published: Mapping[str, tuple[float, float]]
 ) -> Normalization:
-    """Pixels brought to [0, 1], 8-bit pictures by 255 and reflectance by its white, then standardized per colour.
+    """Pixels brought to [0, 1], 8-bit pictures by 255 and reflectance by its white, then standardized per color.
 
     Args:
         method: ``imagenet``, or ``own`` for what a model was published with.
         bands: red, green and blue ones.
-        published: mean and standard deviation of pixels in [0, 1], by colour.
+        published: mean and standard deviation of pixels in [0, 1], by color.
     """
     _refuse(method, "is for red, green and blue, not", [b.name for b in bands if b.colour not in published])
     mean, std = zip(*(published[str(band.colour)] for band in bands), strict=True)

@@ -187,8 +187,8 @@ def optical_wavelength_um(name: str, band: Band) -> float:
     low, high = OPTICAL_UM
     if not low <= band.wavelength_um <= high:
         raise RequestError(
-            f"{name} takes optical bands of {low:g} to {high:g} micrometres and Sentinel-1; {band.name} is at "
-            f"{band.wavelength_um:g}: check that its wavelength is in micrometres, or leave it out"
+            f"{name} takes optical bands of {low:g} to {high:g} micrometers and Sentinel-1; {band.name} is at "
+            f"{band.wavelength_um:g}: check that its wavelength is in micrometers, or leave it out"
         )
     return float(band.wavelength_um)
 
@@ -202,7 +202,7 @@ def ndvi(near_infrared: Float[Tensor, "*shape"], red: Float[Tensor, "*shape"]) -
 class StaticEmbedding(nn.Module):
     """A patch embedding whose weights are generated from wavelengths, made once for one set of bands.
 
-    Images must be normalised before: the convolution pads with zeros, which are the mean.
+    Images must be normalized before: the convolution pads with zeros, which are the mean.
 
     Args:
         embedding: torchgeo's, of DOFA or Copernicus-FM, on the CPU in fp32.

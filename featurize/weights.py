@@ -60,7 +60,7 @@ def digest_state(state: Mapping[str, Tensor]) -> str:
 
 
 def random_module(make: Callable[[], nn.Module]) -> nn.Module:
-    """Make a module with its own initialisation from a fixed seed, leaving the global generator alone."""
+    """Make a module with its own initialization from a fixed seed, leaving the global generator alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
         return make()

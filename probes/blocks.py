@@ -1,4 +1,4 @@
-"""Spatial blocks of labelled windows, and scores of each window by a probe that has not seen its surroundings.
+"""Spatial blocks of labeled windows, and scores of each window by a probe that has not seen its surroundings.
 
 Windows next to each other resemble each other, so that random splits overrate a map (Roberts et al. 2017, doi
 10.1111/ecog.02881). With few labels, a test split of some blocks says next to nothing. So every label trains the map,
@@ -26,12 +26,12 @@ KM_PER_DEGREE = float(np.pi * spatial.EARTH_KM / 180)
 
 @dataclass(frozen=True)
 class Blocks:
-    """How labelled windows are divided.
+    """How labeled windows are divided.
 
     Args:
         folds: (N,) fold of each, from 0.
         block_km: side of a block.
-        buffer_km: distance between centres below which a window does not train the probe that scores another.
+        buffer_km: distance between centers below which a window does not train the probe that scores another.
         count: blocks with labels.
     """
 
@@ -54,12 +54,12 @@ def divide_blocks(
     buffer_km: float | None = None,
     seed: int = 0,
 ) -> Blocks:
-    """Divide labelled windows into folds of whole blocks, stratified by class.
+    """Divide labeled windows into folds of whole blocks, stratified by class.
 
     Blocks are the largest of 2, 4, 8 ... windows of which `LEAST_BLOCKS` have labels.
 
     Args:
-        lonlat: centres in degrees.
+        lonlat: centers in degrees.
         labels: class numbers.
         tile_km: side of a window on the ground.
         buffer_km: None means two windows, so that one fits between windows of different folds.
@@ -80,7 +80,7 @@ def divide_blocks(
     ]
     if count < 3 or any(len(np.unique(part)) < 2 for part in trained):
         raise RequestError(
-            f"{len(labels)} labelled windows in {count} blocks of {block_km:.2g} km are too few to evaluate a map: "
+            f"{len(labels)} labeled windows in {count} blocks of {block_km:.2g} km are too few to evaluate a map: "
             "without some blocks only one class is left; label more windows, farther apart, or lower --buffer-km"
         )
     return blocks

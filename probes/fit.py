@@ -70,7 +70,7 @@ class RunPlan:
 
     @property
     def blocks(self) -> dict[str, Any] | None:
-        """How labelled windows of a scene are divided (`probes.maps`); None for other samples."""
+        """How labeled windows of a scene are divided (`probes.maps`); None for other samples."""
         return self.features["splits"]["train"].get("blocks")
 
     @property

@@ -94,7 +94,7 @@ def read_views(folder: Path, train: store.FeatureSet, views: int) -> tuple[store
 
 
 def check_rows(features: store.FeatureSet, *, labelled: bool = True) -> None:
-    """Raise a RequestError unless rows line up and every value can be used; unlabelled samples have -1."""
+    """Raise a RequestError unless rows line up and every value can be used; unlabeled samples have -1."""
     file, labels, classes = features.file, features.labels, len(features.class_names)
     verify = f"see featurize verify {file}"
     rows = {"features": len(features.features), "labels": len(labels), "ids": len(features.ids)}

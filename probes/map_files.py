@@ -26,7 +26,7 @@ from probes.maps import SceneMap, features_of, scene_maps
 SUFFIXES = (".tif", ".vrt", ".gpkg", ".geojson", ".parquet")
 NODATA = 0  # of the class raster; classes count from 1
 BLOCK = 256
-# Okabe and Ito's palette for colour-blind readers, then paler and darker ones: https://jfly.uni-koeln.de/color.
+# Okabe and Ito's palette for color-blind readers, then paler and darker ones: https://jfly.uni-koeln.de/color.
 COLOURS = (
     (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66),
     (110, 110, 110), (102, 61, 20), (136, 204, 136), (170, 68, 153), (17, 119, 51), (136, 34, 85), (221, 204, 119),
@@ -84,7 +84,7 @@ def write_maps(maps: Iterable[SceneMap], to: Path, *, scenes: int) -> list[Path]
 def write_rasters(one: SceneMap, to: Path) -> list[Path]:
     """Write a class raster and, beside it, the probabilities.
 
-    The class raster is uint8, 0 where there is no data, with a colour table and, in the tag ``class_names``, the names
+    The class raster is uint8, 0 where there is no data, with a color table and, in the tag ``class_names``, the names
     by number. The probabilities are float32, NaN where there is no data, a band for each class.
     """
     if len(one.class_names) > 255:

@@ -1,4 +1,4 @@
-"""Maps as polygons: neighbouring cells of one class, with its mean probability."""
+"""Maps as polygons: neighboring cells of one class, with its mean probability."""
 
 import shutil
 import tempfile

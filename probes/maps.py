@@ -1,4 +1,4 @@
-"""From labelled windows of a scene to a run, and from a run to a map of classes and probabilities."""
+"""From labeled windows of a scene to a run, and from a run to a map of classes and probabilities."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +22,7 @@ ROWS = 8 * inputs.BLOCK_ROWS  # scored at a time
 
 
 def map_splits(folder: Path, *, buffer_km: float | None, seed: int) -> dict[str, store.FeatureSet]:
-    """The labelled windows of a scene, as train and as test; labels are looked up now, where they are recorded.
+    """The labeled windows of a scene, as train and as test; labels are looked up now, where they are recorded.
 
     Args:
         folder: features of a scene.
@@ -56,7 +56,7 @@ def map_splits(folder: Path, *, buffer_km: float | None, seed: int) -> dict[str,
         },
     }  # fmt: skip
     divided = f"{int(blocks.folds.max()) + 1} folds of {blocks.count} blocks of {blocks.block_km:.2g} km"
-    note(f"{len(rows):,} labelled windows in {divided}; a buffer of {blocks.buffer_km:.2g} km around each test fold")
+    note(f"{len(rows):,} labeled windows in {divided}; a buffer of {blocks.buffer_km:.2g} km around each test fold")
     split = {"rows": len(part.ids)} | store.sample_digests(part.ids, part.labels, part.lonlat) | about
     return {
         name: replace(part, identity=part.identity | {"split": {"name": name} | split}) for name in ("train", "test")

@@ -20,7 +20,7 @@ class Protocol:
         citation: its publication.
         kinds: probe kinds that it defines; empty for all.
         c_values: C of linear; exactly these are tried.
-        k_values: neighbours of knn, by plain Euclidean distance.
+        k_values: neighbors of knn, by plain Euclidean distance.
         select: selection metric on val, for single-label and for multi-label probes.
         tie_breaker: metric that breaks ties; None takes the first.
         standardise: whether features are z-scored by train.

@@ -161,5 +161,5 @@ def decide(scores: Scores, thresholds: Float64[np.ndarray, " classes"] | None) -
     """Decisions: classes whose score reaches their threshold; without thresholds the argmax, the first of equals."""
     if thresholds is None:
         return one_hot(scores.argmax(axis=1), scores.shape[1])
-    # float64: a midpoint between two float32 neighbours would be rounded onto one of them
+    # float64: a midpoint between two float32 neighbors would be rounded onto one of them
     return scores.astype(np.float64) >= np.asarray(thresholds, np.float64)

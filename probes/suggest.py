@@ -1,7 +1,7 @@
-"""Windows of a scene to label next: those that a probe is least sure of, unlike each other and what is labelled.
+"""Windows of a scene to label next: those that a probe is least sure of, unlike each other and what is labeled.
 
 A window's value is one minus its margin, the difference of its two highest probabilities (Settles 2009, section 3.1),
-times its distance in standardized features to the nearest window that is labelled or chosen (as in the greedy k-centre
+times its distance in standardized features to the nearest window that is labeled or chosen (as in the greedy k-center
 of Sener and Savarese 2018, arXiv:1708.00489). The window of highest value is taken, then the next.
 """
 
@@ -25,12 +25,12 @@ from probes.maps import features_of
 from probes.models import load_model
 from probes.scores import score
 
-LABELLED = 500  # windows that distances are taken from, evenly spread, where more are labelled
+LABELLED = 500  # windows that distances are taken from, evenly spread, where more are labeled
 SUFFIXES = (".gpkg", ".geojson", ".parquet", ".csv")
 
 
 def suggest(run: Run, to: Path, *, count: int = 20, n_jobs: int = -1) -> int:
-    """Write the centres of windows to label next, with an empty column for the class to fill in.
+    """Write the centers of windows to label next, with an empty column for the class to fill in.
 
     Args:
         run: a run of ``--protocol map``.
@@ -42,7 +42,7 @@ def suggest(run: Run, to: Path, *, count: int = 20, n_jobs: int = -1) -> int:
         How many were written: fewer where few windows are free.
 
     Raises:
-        RequestError: a run of no scene, a count below 1, another kind of file, or every window is labelled.
+        RequestError: a run of no scene, a count below 1, another kind of file, or every window is labeled.
     """
     if count < 1:
         raise RequestError(f"--count {count}: must be at least 1")
@@ -60,9 +60,9 @@ def suggest(run: Run, to: Path, *, count: int = 20, n_jobs: int = -1) -> int:
     values = inputs.in_memory([features.features])
     chosen = choose(values, scores, features.footprint, labelled, count=count, tile=grids[0].tile)
     if not len(chosen):
-        raise RequestError(f"{features.file}: every window is labelled, or overlaps one that is; nothing to suggest")
+        raise RequestError(f"{features.file}: every window is labeled, or overlaps one that is; nothing to suggest")
     if len(chosen) < count:
-        note(f"only {len(chosen)} windows do not overlap with labelled ones")
+        note(f"only {len(chosen)} windows do not overlap with labeled ones")
     write_vector(_table(run, source.field or "class", features, scores, chosen), to)
     return len(chosen)
 
@@ -92,13 +92,13 @@ def choose(
     count: int,
     tile: int,
 ) -> Int[np.ndarray, " chosen"]:
-    """Rows to label next, none of which overlaps another or a labelled one.
+    """Rows to label next, none of which overlaps another or a labeled one.
 
     Args:
         features: of all windows.
         scores: probabilities of all windows.
         footprint: scene, row and column of all windows.
-        labelled: which are labelled.
+        labelled: which are labeled.
         count: how many, at most.
         tile: side of a window in pixels.
     """

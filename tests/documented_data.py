@@ -18,7 +18,7 @@ COUNTS = {"train": 4, "val": 2, "test": 2}  # images per class
 
 
 def eurosat(root: Path) -> None:
-    """Ten classes of 64 x 64 pixels with a colour each, as GeoTIFFs of 13 bands and as JPEGs, with split files."""
+    """Ten classes of 64 x 64 pixels with a color each, as GeoTIFFs of 13 bands and as JPEGs, with split files."""
     rng = np.random.default_rng(0)
     inside = root / "ds/images/remote_sensing/otherDatasets/sentinel_2/tif"
     spectra = np.insert(surfaces(len(EUROSAT_CLASSES)), 10, 12, axis=1)[:, [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 8]]
@@ -49,7 +49,7 @@ def grained(spectrum: np.ndarray, side: int, rng: np.random.Generator) -> np.nda
 
 
 def write(path: Path, pixels: np.ndarray, *, west: int = 0, gsd: int = 10, names: tuple[str, ...] = ()) -> None:
-    """A GeoTIFF of (bands, height, width), its western edge at so many hundred metres."""
+    """A GeoTIFF of (bands, height, width), its western edge at so many hundred meters."""
     path.parent.mkdir(parents=True, exist_ok=True)
     place = from_origin(300_000 + 100 * west, 5_400_000, gsd, gsd)
     about = {"count": len(pixels), "height": pixels.shape[1], "width": pixels.shape[2], "dtype": pixels.dtype}

@@ -45,7 +45,7 @@ def make_scene(folder, *, side=256, seed=0, **more):
 
 
 def make_points(path, truth, count=40, *, seed=0, crs="EPSG:4326", classes=None, field="class"):
-    """Write labelled points spread over a scene; return the path."""
+    """Write labeled points spread over a scene; return the path."""
     import geopandas
 
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Models across datasets: normalised scores, interquartile means, Friedman's and Nemenyi's tests, stable ranks."""
+"""Models across datasets: normalized scores, interquartile means, Friedman's and Nemenyi's tests, stable ranks."""
 
 import numpy as np
 import pytest

@@ -61,7 +61,7 @@ def test_all_bands_of_a_view_are_turned_alike_at_their_own_resolutions():
     """A corner marked in a 4 x 4 band and in a 2 x 2 band of the same ground stays one corner."""
     fine, coarse = np.zeros((4, 4), np.float32), np.zeros((2, 2), np.float32)
     fine[0, 3], coarse[0, 1] = 1, 1
-    bands = [SENTINEL1["VV"], SENTINEL1["VH"]]  # no colour
+    bands = [SENTINEL1["VV"], SENTINEL1["VH"]]  # no color
     corners = set()
     for view in range(1, 8):
         big, small = alter([fine, coarse], bands, "patch", view)
@@ -81,7 +81,7 @@ def test_the_first_seven_views_are_the_seven_other_symmetries():
 
 
 def test_colours_by_hand():
-    """A pixel (100, 50, 200) beside a grey one (60, 60, 60)."""
+    """A pixel (100, 50, 200) beside a gray one (60, 60, 60)."""
     pixels = [np.array([[value, 60]], np.uint8) for value in (100, 50, 200)]
     only_bright = recolour(pixels, COLOURS, Factors(1.1, 1.0, 1.0))
     assert [band.tolist() for band in only_bright] == [[[110, 66]], [[55, 66]], [[220, 66]]]

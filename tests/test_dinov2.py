@@ -47,7 +47,7 @@ class Pictures(EODataset):
 
 
 def lively(make, seed=0):
-    """A model in which every parameter matters: the library's own initialisation leaves tokens nearly alike."""
+    """A model in which every parameter matters: the library's own initialization leaves tokens nearly alike."""
     with torch.device("meta"):
         model = make()
     model.to_empty(device="cpu")

@@ -1,4 +1,4 @@
-"""EuroSAT with 13 bands and in colour: order, labels, pixels, locations, splits, and what goes wrong."""
+"""EuroSAT with 13 bands and in color: order, labels, pixels, locations, splits, and what goes wrong."""
 
 import os
 import pickle
@@ -157,7 +157,7 @@ def test_some_spatial_lists_without_the_others_are_refused(tiny):
 
 
 def test_locations_are_the_centres_in_degrees(tiny):
-    # UTM 33N has its central meridian, 15 degrees east, at easting 500,000: tile 1 has its centre 680 m west of it.
+    # UTM 33N has its central meridian, 15 degrees east, at easting 500,000: tile 1 has its center 680 m west of it.
     lon, lat = open_ms(tiny).lonlat[0]
     metres_a_degree = 111_320 * np.cos(np.radians(lat))
     assert lon == pytest.approx(15 - 680 / metres_a_degree, abs=1e-4)
@@ -314,7 +314,7 @@ def test_download_of_the_spatial_variant_fetches_its_lists_too(tiny, tmp_path, m
     assert "eurosat-spatial-test.txt" in " ".join(url for url, _ in asked)
 
 
-# --- colour
+# --- color
 
 
 def test_colour_channels_are_red_green_blue(tiny_rgb):
@@ -412,7 +412,7 @@ def test_real_locations_agree_with_the_published_footprints(tmp_path):
         dataset = open_ms(SHARED / "eurosat-ms", split, cache_dir=tmp_path)
         assert dataset.lonlat is not None
         expected = np.array([lonlat[f"{name}.tif"] for name in dataset.ids])
-        assert np.abs(dataset.lonlat - expected).max() < 1e-4  # ten metres
+        assert np.abs(dataset.lonlat - expected).max() < 1e-4  # ten meters
         seen += len(dataset)
     assert seen == 600
 

@@ -52,7 +52,7 @@ def coarse(monkeypatch):
 
 
 def make_grey(monkeypatch):
-    """Every sample has an image, all of them grey."""
+    """Every sample has an image, all of them gray."""
     monkeypatch.setattr(samples, "open_samples", lambda *_, ids, **__: dict.fromkeys(ids))
     monkeypatch.setattr(samples, "picture", lambda *_: np.full((8, 8, 3), 128, np.uint8))
 
@@ -327,7 +327,7 @@ def test_values_other_than_8_bit_are_scaled_alike_for_all_pictures(tmp_path):
     bands = shown_bands(source.bands)
     assert [band.colour for band in bands] == ["red", "green", "blue"]
     red = source.read(0, bands[:1])[0].astype(float)
-    known = [source.statistics[band.name] for band in bands]  # one scale for the three bands: natural colours
+    known = [source.statistics[band.name] for band in bands]  # one scale for the three bands: natural colors
     low, high = min(one.mean - 2 * one.std for one in known), max(one.mean + 2 * one.std for one in known)
     expected = np.clip((red - low) / (high - low) * 255, 0, 255).astype(np.uint8)
     shown = samples.picture(source, source.ids[0])

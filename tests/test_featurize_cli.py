@@ -89,13 +89,13 @@ def test_list_says_all_of_every_model_and_dataset_within_the_terminal(featurize,
         card = MODELS.card(name)
         block = words[words.index(f" {name} {MODELS.summary(name)}") :]
         said = [*card.variant, *card.pooling, *card.normalize, *card.weights]
-        said += [card.dim, card.bands, card.sizes, card.files, card.licence, card.citation]
+        said += [card.dim, card.bands, card.sizes, card.files, card.license, card.citation]
         for text in said:
             assert text in block[: block.index(card.citation) + len(card.citation)], (name, text)
         assert str(card.image_size or "") in block
     for name in DATASETS.names():
         card = DATASETS.card(name)
-        for text in (card.title, card.bands, card.licence, card.citation, card.source):
+        for text in (card.title, card.bands, card.license, card.citation, card.source):
             assert text in words[words.index(f" {name} {card.title}") :]
 
 

@@ -57,7 +57,7 @@ def test_only_a_choice_at_an_edge_with_a_rise_is_warned_of():
     assert at_edge(trials[0], trials, {}) == at_edge(trials[2], trials, {}) == []  # as good at the other end
     trials[0] = replace(trials[0], value=0.95)
     assert "k=1 is the smallest value tried (1 to 5)" in at_edge(trials[0], trials, {})[0]
-    assert at_edge(trials[0], trials, {"k": (1,)}) == []  # there is nothing below one neighbour
+    assert at_edge(trials[0], trials, {"k": (1,)}) == []  # there is nothing below one neighbor
     assert at_edge(trials[0], trials[:2], {}) == []  # of two values, each is at the edge
     assert at_edge(trials[0], trials[:1], {}) == []
 

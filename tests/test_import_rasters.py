@@ -30,7 +30,7 @@ def write_raster(file, values, place=PLACE, **more):
 
 
 def write_places(file, rows, columns, radius=0, **more):
-    """Points at pixels' centres, or squares around them."""
+    """Points at pixels' centers, or squares around them."""
     x, y = PLACE @ (np.array(columns) + 0.5, np.array(rows) + 0.5)
     shapes = shapely.points(x, y) if not radius else shapely.box(x - radius, y - radius, x + radius, y + radius)
     names = [f"p{k}" for k in range(len(shapes))]

@@ -1,4 +1,4 @@
-"""Nearest neighbours in blocks, held to scikit-learn's; the same code on torch tensors."""
+"""Nearest neighbors in blocks, held to scikit-learn's; the same code on torch tensors."""
 
 import tracemalloc
 
@@ -28,7 +28,7 @@ def on_torch(device, *arrays):
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
-    """Several blocks of each, the last of them short; the first tile has fewer rows than neighbours are asked for."""
+    """Several blocks of each, the last of them short; the first tile has fewer rows than neighbors are asked for."""
     monkeypatch.setattr(knn, "QUERIES", 32)
     monkeypatch.setattr(knn, "TILE", 7)
 
@@ -37,7 +37,7 @@ def _small_blocks(monkeypatch):
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
 @pytest.mark.parametrize("device", ["cpu", "torch"])
 def test_neighbours_are_scikit_learns_also_far_from_the_origin(distance, zscore, device, monkeypatch):
-    """Features of mean 40 and small deviation: without a shift, float32 confuses neighbours."""
+    """Features of mean 40 and small deviation: without a shift, float32 confuses neighbors."""
     if device == "torch":
         monkeypatch.setattr(knn, "on_device", on_torch)
     scaler = StandardScaler().fit(KEPT.astype(float))

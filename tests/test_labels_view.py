@@ -67,7 +67,7 @@ def test_a_class_of_one_sample_is_not_checked_and_two_classes_need_two_samples_e
         make_split(tmp_path / "train.h5", labels, features, NAMES, simulated=True)
         return view.compute([store.read_features(tmp_path / "train.h5")])
 
-    with pytest.raises(RequestError, match="20 labelled samples, 1 classes with at least 2"):
+    with pytest.raises(RequestError, match="20 labeled samples, 1 classes with at least 2"):
         compute(np.array([1, *[0] * 19]))
     frame = compute(np.array([2, *[0] * 12, *[1] * 12]))
     single = frame[frame["given"] == "crop"]
@@ -75,7 +75,7 @@ def test_a_class_of_one_sample_is_not_checked_and_two_classes_need_two_samples_e
 
 
 def test_neighbours_do_not_vouch_for_each_other():
-    """Every cell has its own features, unlike any other's: only a neighbour could say what a sample is."""
+    """Every cell has its own features, unlike any other's: only a neighbor could say what a sample is."""
     cells = np.repeat(np.arange(50), 8)
     truth = np.eye(2, dtype=bool)[cells % 2]
     features = np.random.default_rng(0).standard_normal((50, 60))[cells]

@@ -236,7 +236,7 @@ def test_scores_of_a_block_do_not_depend_on_its_own_labels():
             kind="knn", candidates=candidates_of("knn", 40, settings)[::8], val=features, train=features, labels=labels,
             val_truth=np.eye(3, dtype=bool)[labels], seed=0, settings=settings, n_jobs=1, class_names=("a", "b", "c"),
         )  # fmt: skip
-        return held_out_scores(task, folds, lonlat, 8.0)  # folds are 7.1 km apart: neighbouring ones are left out
+        return held_out_scores(task, folds, lonlat, 8.0)  # folds are 7.1 km apart: neighboring ones are left out
 
     before = scores(labels)
     assert (before.argmax(axis=1) == labels).mean() > 0.6

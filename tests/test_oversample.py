@@ -1,4 +1,4 @@
-"""Synthetic samples of rare classes: between neighbours of their class, in train alone."""
+"""Synthetic samples of rare classes: between neighbors of their class, in train alone."""
 
 import json
 import sys

@@ -129,7 +129,7 @@ def test_bands_of_several_resolutions_meet_at_the_finest():
 
 
 def test_resizing_is_bilinear_with_half_pixel_centres():
-    """Two pixels 0 and 4 become four: centres fall at -1/4, 1/4, 3/4, 5/4 of the way: 0, 1, 3, 4."""
+    """Two pixels 0 and 4 become four: centers fall at -1/4, 1/4, 3/4, 5/4 of the way: 0, 1, 3, 4."""
     encoder = stats(PixelDataset())
     row = encoder.resize(torch.tensor([[[[0.0, 4.0], [0.0, 4.0]]]]), (4, 4))[0, 0, 0]
     assert row.tolist() == [0.0, 1.0, 3.0, 4.0]

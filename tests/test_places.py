@@ -21,7 +21,7 @@ def nothing_said_yet(monkeypatch):
     [
         ("ESRI:103885", (0, 0, 10, 10)),  # Mars
         ('LOCAL_CS["Local Coordinates (m)",UNIT["metre",1]]', (0, 0, 10, 10)),
-        ("EPSG:4326", (500_000, 5_000_000, 10, 10)),  # metres taken for degrees
+        ("EPSG:4326", (500_000, 5_000_000, 10, 10)),  # meters taken for degrees
         ("EPSG:32633", (1e30, 1e30, 10, 10)),
         ("EPSG:32633", (float("nan"), 5e6, 10, 10)),
     ],

@@ -35,7 +35,7 @@ def test_torchgeo_bench_is_its_own_recipe(features, tmp_path, capsys):
     assert linear["arguments"]["selection"] == ("map_micro" if linear["multilabel"] else "accuracy")
     assert linear["fitted_on"] == {"splits": ["train", "val"], "rows": 180}
     assert knn["chosen"] == {"k": 5, "distance": "euclidean", "zscore": False}
-    assert knn["fitted_on"] == {"splits": ["train"], "rows": 120}, "its neighbours come from train alone"
+    assert knn["fitted_on"] == {"splits": ["train"], "rows": 120}, "its neighbors come from train alone"
     assert "features made with image_size None, the protocol's with 224" in linear["protocol_differences"]
     if linear["multilabel"]:
         return

@@ -28,7 +28,7 @@ def test_every_entry_has_a_help_line(registry, name):
 def test_every_model_has_a_whole_card(name):
     card = MODELS.card(name)
     assert card == MODELS.load(name).CARD  # read as text, and imported
-    assert all(len(text) > 2 for text in (card.files, card.sizes, card.dim, card.bands, card.licence, card.citation))
+    assert all(len(text) > 2 for text in (card.files, card.sizes, card.dim, card.bands, card.license, card.citation))
     assert card.pooling and card.normalize and card.default_bands
 
 
@@ -36,7 +36,7 @@ def test_every_model_has_a_whole_card(name):
 def test_every_dataset_has_a_whole_card(name):
     card = DATASETS.card(name)
     assert card == DATASETS.load(name).CARD  # read as text, and imported
-    assert all(len(text) > 2 for text in (card.title, card.bands, card.licence, card.citation, card.source))
+    assert all(len(text) > 2 for text in (card.title, card.bands, card.license, card.citation, card.source))
     assert set(card.options) <= {field.name for field in fields(DataFlags)}
 
 

@@ -99,7 +99,7 @@ def test_runs_that_cannot_be_compared_are_a_failure_and_not_the_end(tmp_path):
 
 def test_neighbours_are_those_of_the_similar_view_and_never_the_sample_itself(tmp_path, monkeypatch):
     values = np.random.default_rng(0).standard_normal((40, 5)).astype(np.float16)
-    values[7:17] = values[7]  # more equal ones than neighbours are shown
+    values[7:17] = values[7]  # more equal ones than neighbors are shown
     features, rows = SimpleNamespace(features=values, digest="x"), np.arange(0, 40)
     near = explorer.nearest_neighbours(features, rows, tmp_path)
     assert near.shape == (40, explorer.NEIGHBOURS) and not (near == rows[:, None]).any()

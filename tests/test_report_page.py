@@ -361,7 +361,7 @@ def test_dark_follows_the_system_and_the_button_wins(page):
     choose(page, lambda: page.emulate_media(color_scheme="dark"))
     assert ground(page) < 150
     page.screenshot(path=SCREENSHOTS / "report-dark.png")
-    choose(page, lambda: page.get_by_role("button", name="Switch to light colours").click())
+    choose(page, lambda: page.get_by_role("button", name="Switch to light colors").click())
     assert ground(page) > 600 and page.complaints == []
     page.emulate_media(color_scheme="light")
 

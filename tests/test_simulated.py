@@ -1,4 +1,4 @@
-"""The simulated dataset: the same everywhere, labelled like BigEarthNet, and honest about being simulated."""
+"""The simulated dataset: the same everywhere, labeled like BigEarthNet, and honest about being simulated."""
 
 import pickle
 from pathlib import Path

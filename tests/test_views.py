@@ -58,7 +58,7 @@ def out(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def coarse(request, monkeypatch):
-    """Pictures of few dots, which are written sooner, and grey images where a view asks for some."""
+    """Pictures of few dots, which are written sooner, and gray images where a view asks for some."""
     if "full_size" not in request.fixturenames:
         monkeypatch.setattr(figures, "LEAST_DPI", 60)
         monkeypatch.setattr(figures, "PRINT_DPI", 60)

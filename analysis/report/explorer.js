@@ -1,4 +1,4 @@
-// The report's interactive part: samples as points, coloured by true class or by a run's predictions; one run's tables.
+// The report's interactive part: samples as points, colored by true class or by a run's predictions; one run's tables.
 // What is counted was counted in Python (analysis/report/explorer.py); here values are looked up and shown.
 "use strict";
 
@@ -9,7 +9,7 @@ requestAnimationFrame(() => setTimeout(() => { // after the first paint: the ans
   const plot = byId("plot");
   const state = { ...data.open, cls: ALL, colour: "truth", place: "points" };
   let now = null; // the arrays of the chosen set and run
-  let groups = []; // what is drawn: rows of one colour
+  let groups = []; // what is drawn: rows of one color
   let current = null; // the sample shown beside the plot
   let kept = false; // whether it stays when the pointer moves on
   let picked = null; // rows of the last lasso
@@ -166,7 +166,7 @@ requestAnimationFrame(() => setTimeout(() => { // after the first paint: the ans
     return picture;
   }
 
-  /** A class's name with its colour, as in the plot. */
+  /** A class's name with its color, as in the plot. */
   function named(k) {
     const item = element("li", set().classes[k]), swatch = element("span", undefined, `swatch ${symbolOf(set(), k)}`);
     swatch.style.background = set().colours[k];
@@ -176,7 +176,7 @@ requestAnimationFrame(() => setTimeout(() => { // after the first paint: the ans
 
   const classesOf = (row, holds) => set().classes.filter((_, k) => holds(row, k));
 
-  /** The nearest neighbours of a sample, each with its picture, to go on from. */
+  /** The nearest neighbors of a sample, each with its picture, to go on from. */
   function similar(row) {
     const items = neighbours(row).map((other) => {
       const item = element("li"), go = element("button");
@@ -191,7 +191,7 @@ requestAnimationFrame(() => setTimeout(() => { // after the first paint: the ans
     if (!items.length) return [];
     const all = list(items);
     all.className = "near";
-    return [element("span", "Nearest neighbours by cosine similarity of the features, circled in the plot", "hint"), all];
+    return [element("span", "Nearest neighbors by cosine similarity of the features, circled in the plot", "hint"), all];
   }
 
   const place = (lon, lat) => `${Math.abs(lat).toFixed(3)}° ${lat < 0 ? "S" : "N"}, ${Math.abs(lon).toFixed(3)}° ${lon < 0 ? "W" : "E"}`;
@@ -202,7 +202,7 @@ requestAnimationFrame(() => setTimeout(() => { // after the first paint: the ans
     return made;
   }
 
-  /** Keep a sample: shown with its neighbours until another is chosen, circled in the plot, brought into view. */
+  /** Keep a sample: shown with its neighbors until another is chosen, circled in the plot, brought into view. */
   function keep(row, bring) {
     kept = row !== null;
     show(row);
@@ -211,7 +211,7 @@ requestAnimationFrame(() => setTimeout(() => { // after the first paint: the ans
     if (kept && bring) chart.bring(row);
   }
 
-  /** The nearest sample in a direction, among those that are coloured. */
+  /** The nearest sample in a direction, among those that are colored. */
   function step(dx, dy) {
     const some = groups.some((group) => !group.dim && group.rows.length);
     const from = current === null ? [plot.clientWidth / 2, plot.clientHeight / 2] : chart.at(current);
@@ -292,7 +292,7 @@ requestAnimationFrame(() => setTimeout(() => { // after the first paint: the ans
     radio("colour", state.colour).checked = true;
     radio("place", state.place).checked = true;
     const shown = one.count === one.total ? `${one.total.toLocaleString("en")} test samples` : `${one.count.toLocaleString("en")} of ${one.total.toLocaleString("en")} test samples`;
-    const what = one.multilabel && state.cls === ALL && state.colour === "truth" ? " Multi-label samples are coloured by their rarest class." : "";
+    const what = one.multilabel && state.cls === ALL && state.colour === "truth" ? " Multi-label samples are colored by their rarest class." : "";
     byId("no-map").textContent = one.lonlat ? "" : "Map is off: no sample locations are stored with these features.";
     byId("what").textContent = `${shown}${one.simulated ? ", simulated" : ""}.${what}`;
   }

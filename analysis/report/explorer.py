@@ -71,7 +71,7 @@ class Shown:
         total: samples of the split.
         runs: its runs.
         points: (N, 2) float32 UMAP coordinates, or None.
-        neighbours: (N, NEIGHBOURS) uint32 indices of the samples shown, or None.
+        neighbours: (N, NEIGHBORS) uint32 indices of the samples shown, or None.
         note: why there are no points, else empty.
     """
 
@@ -202,7 +202,7 @@ def explorer(
     for number, one in enumerate(shown):
         sets.append(_one_set(one, rules, made, key=f"{number}"))
         if one.points is not None and one.neighbours is None:
-            made.notes.append(f"{one.words}: nearest neighbours, which are found for 2 to {MOST_NEIGHBOURS:,} samples")
+            made.notes.append(f"{one.words}: nearest neighbors, which are found for 2 to {MOST_NEIGHBOURS:,} samples")
     located = any(one.lonlat is not None for one in shown)
     places = {run.folder: (number, at) for number, one in enumerate(shown) for at, run in enumerate(one.runs)}
     number, at = places.get(best.folder, (0, 0)) if best else (0, 0)

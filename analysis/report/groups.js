@@ -1,11 +1,11 @@
-// The groups of samples that the explorer draws: rows of one colour, named, with a symbol and a size.
+// The groups of samples that the explorer draws: rows of one color, named, with a symbol and a size.
 "use strict";
 
 const ALL = -1; // in place of a class's number
-const SYMBOLS = ["circle", "diamond", "square", "cross"]; // of classes whose colour has come before: there are sixteen
+const SYMBOLS = ["circle", "diamond", "square", "cross"]; // of classes whose color has come before: there are sixteen
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-/** Rows by a number each, as groups; `about` names and colours them, in the order to draw them in. */
+/** Rows by a number each, as groups; `about` names and colors them, in the order to draw them in. */
 function grouped(numbers, about) {
   const rows = about.map(() => []);
   for (let row = 0; row < numbers.length; row++) if (numbers[row] >= 0) rows[numbers[row]].push(row);
@@ -68,7 +68,7 @@ function makeGroups(one, state, of) {
 
 const symbolOf = (set, cls) => SYMBOLS[set.colours.slice(0, cls).filter((colour) => colour === set.colours[cls]).length % SYMBOLS.length];
 
-/** Whether a group's colour is one of the dark shades (analysis/figures.py), which need an edge on a dark page. */
+/** Whether a group's color is one of the dark shades (analysis/figures.py), which need an edge on a dark page. */
 const outlined = (group) => group.cls % 16 >= 8 && style("color-scheme") === "dark";
 
 /** Many first, few on top of them and larger: three specks among thousands would not be seen. */

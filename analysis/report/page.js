@@ -19,7 +19,7 @@ function saveCsv(name, rows) {
 
   function themed() {
     button.textContent = dark() ? "Light" : "Dark";
-    button.setAttribute("aria-label", `Switch to ${dark() ? "light" : "dark"} colours`);
+    button.setAttribute("aria-label", `Switch to ${dark() ? "light" : "dark"} colors`);
     document.dispatchEvent(new Event("theme"));
   }
   button.addEventListener("click", () => {

@@ -172,7 +172,7 @@ def _inline(content: bytes, kind: str) -> str:
 
 
 def _shade(cell: str) -> Markup:
-    """A style that colours a cell which is a rate, by its value."""
+    """A style that colors a cell which is a rate, by its value."""
     return Markup(f' class="rate" style="--share: {cell}"') if re.fullmatch(r"[01]\.\d{3}", cell) else Markup()
 
 

@@ -29,14 +29,14 @@ class Study:
 STUDIES = {
     "seminar": Study(
         citation="M. J. Frind, seminar 'Hot topics in Computer Vision': DOFA and BigEarthNet",
-        protocol="DOFA features of about 550,000 labelled Sentinel-1/2 patches of BigEarthNet, 19 (or 43) classes, "
+        protocol="DOFA features of about 550,000 labeled Sentinel-1/2 patches of BigEarthNet, 19 (or 43) classes, "
         "torchgeo's train and test split; release, bands and model size are not stated",
         assumed=("a class is predicted where its score reaches 0.5",),
     ),
     "class-project": Study(
         citation="ICT group 16, class project: DINOv2 and EuroSAT",
         protocol="facebook/dinov2-base-imagenet1k-1-layer, 224 px, ImageNet mean and standard deviation, rotations, "
-        "flips and colour as augmentation; a linear head trained with cross-entropy, Adam, learning rate 1e-4, batch "
+        "flips and color as augmentation; a linear head trained with cross-entropy, Adam, learning rate 1e-4, batch "
         "32, 10 epochs; 100 / 20 / 10 images per class (elsewhere 200 per class for four classes)",
         assumed=("the backbone is frozen, although the text speaks of fine-tuning",),
         contradictions=(

@@ -269,7 +269,7 @@ def _places(splits: Sequence[Material]) -> Iterator[Row]:
             yield UNKNOWN, "overlapping footprints", where, None, None, "size unknown: name the dataset with --dataset"
         few, half, most = np.quantile(spatial.nearest_km(later.lonlat, earlier.lonlat), [0.05, 0.5, 0.95])
         words = f"5% are within {few:,.2f} km of one, half within {half:,.2f} km, 95% within {most:,.2f} km"
-        yield NOTE, "nearest centre", where, None, None, words
+        yield NOTE, "nearest center", where, None, None, words
 
 
 def _scenes(splits: Sequence[Material]) -> Iterator[Row]:

@@ -14,7 +14,7 @@ from data.runs import Run
 
 CARD = ViewCard(input="runs")
 
-COUNTS = ["support", *frames.COUNTS]  # not coloured
+COUNTS = ["support", *frames.COUNTS]  # not colored
 COLUMNS = {"Class": "{class}", "Support": "{support:,}", **{name.upper(): f"{{{name}:,}}" for name in frames.COUNTS}}
 COLUMNS |= {name.capitalize(): lambda row, of=name: figures.number(row[of]) for name in frames.RATES}
 NOTE = "Test split, one-vs-rest. A rate with a zero denominator is reported as 0."
@@ -49,7 +49,7 @@ def _write(frame: pd.DataFrame, request: ViewRequest, keys: list[str]) -> Output
 
 
 def draw(frame: pd.DataFrame, ax: Axes) -> None:
-    """Counts as text, rates as coloured cells."""
+    """Counts as text, rates as colored cells."""
     header, rows = readable(frame)
     texts = [row[1:] for row in rows]
     shares = np.zeros((len(rows), len(header) - 1))

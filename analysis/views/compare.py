@@ -65,7 +65,7 @@ def _write(frame: pd.DataFrame, pairs: pd.DataFrame, stem: Path) -> Output:
         ranking.worded(frame), lambda _: draw_figure(frame), stem,
         title=frames.with_split(f"{metric}, {words}", first["test_split"]),
         heading=f"{metric} compared, {where}, {words}", drawn=f"{metric} compared: {words}", where=where,
-        reading=f"{first['samples']:,} shared test samples. Number: rank; grey: not significantly different from the "
+        reading=f"{first['samples']:,} shared test samples. Number: rank; gray: not significantly different from the "
         "best.",
         shown=[readable(frame)], left=2, note=_note(frame), of=["dataset"],
         alt=f"{len(frame)} probe runs ranked by {metric}.",

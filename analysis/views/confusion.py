@@ -20,7 +20,7 @@ CARD = ViewCard(input="runs")
 
 NUMBERS_UP_TO, NAMES_UP_TO = 60, 120  # classes whose counts are written into the cells, and whose names beside them
 LARGEST = 100  # pairs in the table of a matrix too large to be read as one
-MANY = "Colour: square root of the share of the row; blue: correct, orange: errors. Numbers: order in the CSV."
+MANY = "Color: square root of the share of the row; blue: correct, orange: errors. Numbers: order in the CSV."
 SHARES = "Share and count of the test samples that have the class (left two columns) or lack it (right two)."
 OUTCOMES = {
     "tp": "True positive (TP)", "fn": "False negative (FN)", "fp": "False positive (FP)", "tn": "True negative (TN)",
@@ -82,7 +82,7 @@ def _write(frame: pd.DataFrame, stem: Path) -> Output:
         reading = MANY
     elif not multilabel:
         note = "Counts by true class (row) and predicted class (column)."
-        reading = "Counts of test samples; colour: share of the true class (row)."
+        reading = "Counts of test samples; color: share of the true class (row)."
     return write_view(
         frame, draw_figure, stem, what="Confusion", title=frames.run_title(first) if multilabel else first["probe"],
         shown=[shown], left=3 if many else 1, note=f"Test split. {note}", reading=reading,
@@ -160,7 +160,7 @@ def draw(frame: pd.DataFrame, ax: Axes) -> None:
 
 
 def _draw_image(shares: np.ndarray, names: Sequence[str], ax: Axes) -> None:
-    """Hundreds of classes as an image without numbers; colours by the square root of the share, or few show."""
+    """Hundreds of classes as an image without numbers; colors by the square root of the share, or few show."""
     count = len(names)
     right = np.eye(count, dtype=bool)[..., None]
     visible = np.sqrt(shares)

@@ -18,7 +18,7 @@ from data.runs import Run
 CARD = ViewCard(input="runs", section=Section(order=20, heading="F2 per class"))
 
 MACRO = "All classes (macro mean)"
-PROBES_PER_FIGURE = 8  # as many bars per class as there are distinguishable colours
+PROBES_PER_FIGURE = 8  # as many bars per class as there are distinguishable colors
 
 
 def run(request: ViewRequest) -> list[Output]:

@@ -26,7 +26,7 @@ CARD = ViewCard(
     options={
         "count": Option(default=20, help="Number of images to show, lowest label quality first; the table lists all."),
         "folds": Option(
-            default=5, help="Folds of all labelled samples; each is scored by a probe fitted on the others."
+            default=5, help="Folds of all labeled samples; each is scored by a probe fitted on the others."
         ),
         "seed": Option(default=0, help="Seed of the folds."),
         "data_root": Option(default="", help="Folder of the images. Default: EO_DATA_ROOT, else datasets."),
@@ -79,14 +79,14 @@ def compute(sets: Sequence[store.FeatureSet], *, folds: int = 5, seed: int = 0) 
     All splits of a feature set are learned from together, each fold scored by the others.
 
     Returns:
-        A row per labelled sample, the most suspect first: ``id split given suggested quality suspected``. ``given`` and
+        A row per labeled sample, the most suspect first: ``id split given suggested quality suspected``. ``given`` and
         ``suggested`` are class names, several separated by ``; ``; ``quality`` is cleanlab's label quality score (0 is
         worst; single-label: the probability of the given class); ``suspected`` is cleanlab's verdict. A sample with a
         class that no other fold shows has no quality and is not suspected. Spatial cells stay in one fold, where
-        locations are known and there are at least as many cells as folds: neighbours would vouch for each other.
+        locations are known and there are at least as many cells as folds: neighbors would vouch for each other.
 
     Raises:
-        RequestError: too few labelled samples, or no two classes of at least two samples.
+        RequestError: too few labeled samples, or no two classes of at least two samples.
     """
     names = np.array(sets[0].class_names, dtype=object)
     labels = np.concatenate([s.labels for s in sets])
@@ -100,7 +100,7 @@ def compute(sets: Sequence[store.FeatureSet], *, folds: int = 5, seed: int = 0) 
     occurs, repeated = np.flatnonzero(truth.any(axis=0)), np.count_nonzero(truth.sum(axis=0) > 1)
     if len(truth) < 2 * folds or repeated < (1 if multilabel else 2):
         raise RequestError(
-            f"{len(truth)} labelled samples, {repeated} classes with at least 2: label checks need 2 samples per fold "
+            f"{len(truth)} labeled samples, {repeated} classes with at least 2: label checks need 2 samples per fold "
             f"({folds} folds) and " + ("a class" if multilabel else "two classes") + " with at least 2 samples"
         )
     truth, names = truth[:, occurs], names[occurs]

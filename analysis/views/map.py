@@ -25,7 +25,7 @@ from probes.maps import SceneMap, features_of, scene_maps
 
 CARD = ViewCard(input="runs", section=Section(order=5, heading="Map"))
 
-OPACITY, GREY = 0.7, 0.65  # of the map over the scene, whose mean the legend's colours are mixed with
+OPACITY, GREY = 0.7, 0.65  # of the map over the scene, whose mean the legend's colors are mixed with
 COLUMNS = {
     "Class": "{class}",
     "Share of the map": "{share:.1%}",
@@ -122,7 +122,7 @@ def draw_figure(frame: pd.DataFrame, *, one: SceneMap, picture: np.ndarray | Non
 
 
 def draw(one: SceneMap, ax: Axes, picture: np.ndarray | None) -> None:
-    """Each cell in its class's colour over the scene in grey; nothing where there is no data."""
+    """Each cell in its class's color over the scene in gray; nothing where there is no data."""
     grid, (down, right) = one.grid, one.grid.cells
     opacity = 255 if picture is None else round(255 * OPACITY)  # alpha= would count twice in SVG
     table = np.array([(255, 255, 255, 0), *((*colour(k), opacity) for k in range(len(one.class_names)))], np.uint8)

@@ -32,7 +32,7 @@ CARD = ViewCard(
     },
 )
 
-FARTHEST_KM = 5.0  # from a place to the centre of the sample that stands for it
+FARTHEST_KM = 5.0  # from a place to the center of the sample that stands for it
 COLUMNS = 6
 COLUMNS_OF_TABLE = {"Rank": "{rank}", "Sample": "{id}", "Similarity": "{similarity:.3f}"}
 NOTE = (
@@ -140,7 +140,7 @@ def similarities(
     like: Integer[np.ndarray, " examples"],
     unlike: Integer[np.ndarray, " others"],
 ) -> Float[np.ndarray, " samples"]:
-    """Mean cosine of every sample to positive examples, less that to negative ones; features are centred first."""
+    """Mean cosine of every sample to positive examples, less that to negative ones; features are centered first."""
     unit = directions(values, values.mean(axis=0))
     wanted = unit[like].mean(axis=0) - (unit[unlike].mean(axis=0) if len(unlike) else 0)
     return (unit @ wanted).astype(np.float64)
@@ -166,7 +166,7 @@ def _pictures(features: store.FeatureSet, ids: list[str], data_root: str) -> dic
 
 
 def draw_figure(frame: pd.DataFrame, *, pictures: dict[str, np.ndarray], examples: list[str]) -> Figure:
-    """The examples by id, then the samples most similar to them; grey boxes where there are no pictures."""
+    """The examples by id, then the samples most similar to them; gray boxes where there are no pictures."""
     shown: list[tuple[str, str, Any]] = [(name, f"example\n{name}", figures.RIGHT) for name in examples]
     shown += [(row["id"], f"{row['similarity']:.3f}\n{row['id']}", figures.INK) for row in frame.to_dict("records")]
     rows = -(-len(shown) // COLUMNS)

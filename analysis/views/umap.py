@@ -57,11 +57,11 @@ def run(request: ViewRequest, **options: Any) -> list[Output]:
                 note=f"{note} The samples have no labels.", alt="Scatter plot of all samples.", **about,
             )
         ]  # fmt: skip
-    reading = f"{note} Coloured: samples with the class; grey: the rest. The smaller group is drawn on top."
+    reading = f"{note} Colored: samples with the class; gray: the rest. The smaller group is drawn on top."
     panels = write_view(
         frame, lambda frame: draw_panels(frame, names), stem, title=ONE_VS_REST, drawn=ONE_VS_REST, reading=reading,
         note=f"{reading} All panels show the same projection; distances between distant groups are not meaningful.",
-        alt=f"{len(names)} panels of one scatter plot, one class coloured in each.", **about,
+        alt=f"{len(names)} panels of one scatter plot, one class colored in each.", **about,
     )  # fmt: skip
     if first.multilabel:
         return [panels]
@@ -173,7 +173,7 @@ def draw_panels(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
 
 
 def draw_one_vs_rest(frame: pd.DataFrame, ax: Axes, name: str, colour: str) -> None:
-    """One class in its colour, the same as in the report, the rest grey; the rarer on top."""
+    """One class in its color, the same as in the report, the rest gray; the rarer on top."""
     has = frame[f"{CLASS}{name}"].to_numpy(dtype=bool)
     groups = [(~has, UNLABELLED, 1), (has, colour, 2 if has.mean() <= 0.5 else 0)]
     for mask, shade, order in groups:
@@ -186,9 +186,9 @@ def draw_one_vs_rest(frame: pd.DataFrame, ax: Axes, name: str, colour: str) -> N
 
 
 def draw(frame: pd.DataFrame, ax: Axes, names: Sequence[str]) -> None:
-    """Every class in its colour, rare classes on top, numbered where they are densest."""
+    """Every class in its color, rare classes on top, numbered where they are densest."""
     member = frame[[f"{CLASS}{name}" for name in names]].to_numpy()
-    number = np.where(member.any(axis=1), member.argmax(axis=1), -1)  # -1: unlabelled
+    number = np.where(member.any(axis=1), member.argmax(axis=1), -1)  # -1: unlabeled
     counts = np.bincount(number[number >= 0], minlength=len(names))
     palette = figures.colours(len(names))
     for k in (-1, *np.argsort(-counts, kind="stable")):

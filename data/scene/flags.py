@@ -19,7 +19,7 @@ class LabelFlags:
     """Labels of a scene, for `probe --protocol map`.
 
     Args:
-        labels: For scene: labelled points or polygons (GeoPackage, GeoJSON, shapefile, GeoParquet, CSV with lon and
+        labels: For scene: labeled points or polygons (GeoPackage, GeoJSON, shapefile, GeoParquet, CSV with lon and
             lat), or a raster of class numbers.
         label_field: Column of --labels with the class. Default: class or label.
         min_cover: Minimum fraction of a window that one class must cover, for polygons and rasters. Default: 0.5.

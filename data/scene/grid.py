@@ -93,13 +93,13 @@ class SceneGrid:
         return sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
 
     def centres(self, windows: np.ndarray) -> np.ndarray:
-        """(N, 2) x and y of the windows' centres, (N, 2), in the scene's coordinates."""
+        """(N, 2) x and y of the windows' centers, (N, 2), in the scene's coordinates."""
         rows, columns = windows.T + self.tile / 2
         x, y = self.affine @ (columns, rows)
         return np.column_stack([x, y]).astype(np.float64)
 
     def lonlat(self, windows: np.ndarray) -> np.ndarray:
-        """(N, 2) WGS 84 degrees of the windows' centres, (N, 2)."""
+        """(N, 2) WGS 84 degrees of the windows' centers, (N, 2)."""
         return transformed(self.centres(windows), self.crs, "EPSG:4326")
 
     def boxes(self, windows: np.ndarray) -> np.ndarray:

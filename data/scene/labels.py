@@ -1,6 +1,6 @@
 """Labels of a scene's windows, from points, polygons, a raster or a table of coordinates; any reference system.
 
-A point labels the window whose centre is nearest. Of polygons and rasters a window takes the class that covers most of
+A point labels the window whose center is nearest. Of polygons and rasters a window takes the class that covers most of
 it, if that covers at least ``--min-cover`` of it.
 """
 
@@ -44,7 +44,7 @@ class WindowLabels:
     """Classes of windows.
 
     Args:
-        labels: (N,) int64 class numbers, -1 where unlabelled.
+        labels: (N,) int64 class numbers, -1 where unlabeled.
         class_names: K names, sorted.
         notes: what a reader should know, such as labels outside the scene.
     """
@@ -107,7 +107,7 @@ def _from_points(
 
 
 def nearest_windows(grid: SceneGrid, windows: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Row of the window that contains each point and whose centre is nearest; -1 where none does.
+    """Row of the window that contains each point and whose center is nearest; -1 where none does.
 
     Args:
         grid: of the scene.
@@ -237,9 +237,9 @@ def _decided(source: LabelSource, votes: np.ndarray, names: tuple[str, ...], out
     labels = np.where(votes.any(axis=1) & ~tied, votes.argmax(axis=1), -1).astype(np.int64)
     notes = []
     if any(outside):
-        notes.append(f"{sum(outside):,} of {len(outside):,} labelled points lie in no window and are not used")
+        notes.append(f"{sum(outside):,} of {len(outside):,} labeled points lie in no window and are not used")
     if tied.any():
-        notes.append(f"{tied.sum():,} windows have a tie between two classes and stay unlabelled")
+        notes.append(f"{tied.sum():,} windows have a tie between two classes and stay unlabeled")
     used = np.unique(labels[labels >= 0])
     if len(used) < 2:
         only = f"only {names[used[0]]}" if len(used) else "none"
@@ -260,7 +260,7 @@ def remember(file: Path, source: LabelSource, labels: WindowLabels) -> None:
     write_text(file, json.dumps(record, indent=1))
     counts = np.bincount(labels.labels[labels.labels >= 0], minlength=len(labels.class_names))
     shown = ", ".join(f"{name} {count:,}" for name, count in zip(labels.class_names, counts, strict=True))
-    note(f"{counts.sum():,} of {len(labels.labels):,} windows are labelled: {shown}")
+    note(f"{counts.sum():,} of {len(labels.labels):,} windows are labeled: {shown}")
     for line in labels.notes:
         note(line)
 

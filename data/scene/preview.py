@@ -12,7 +12,7 @@ STRETCH = (2, 98)  # percentiles that become black and white
 
 
 def preview(scene: Scene) -> UInt8[np.ndarray, "height width 3"]:
-    """True colour, or the first band as grey, stretched from its 2nd to its 98th percentile; white where no data is.
+    """True color, or the first band as gray, stretched from its 2nd to its 98th percentile; white where no data is.
 
     Args:
         scene: the scene; only a decimated version is read.

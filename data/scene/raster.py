@@ -217,7 +217,7 @@ def _same_place(source: rasterio.DatasetReader, scene: Scene) -> bool:
 
 
 def _regridded(source: rasterio.DatasetReader, scene: Scene) -> WarpedVRT:
-    """A raster whose grid does not fit the scene's, by nearest neighbour on that."""
+    """A raster whose grid does not fit the scene's, by nearest neighbor on that."""
     return WarpedVRT(
         source,
         crs=scene.crs,

@@ -1,4 +1,4 @@
-"""Labelled points and polygons, read from vector files and tables of coordinates."""
+"""Labeled points and polygons, read from vector files and tables of coordinates."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ PLACES = (("lon", "lat"), ("longitude", "latitude"))
 
 @dataclass(frozen=True)
 class Shapes:
-    """Labelled geometries.
+    """Labeled geometries.
 
     Args:
         geometries: (M,) shapely points or polygons.
@@ -28,7 +28,7 @@ class Shapes:
 
 
 def read_shapes(path: Path, field: str | None) -> Shapes:
-    """Geometries and classes of a vector file or a CSV; rows without a class, to be labelled later, are left out.
+    """Geometries and classes of a vector file or a CSV; rows without a class, to be labeled later, are left out.
 
     Raises:
         RequestError: see `label_windows`.

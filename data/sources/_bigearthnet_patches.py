@@ -266,10 +266,10 @@ def to_19(labels: UInt8[np.ndarray, "samples 43"]) -> UInt8[np.ndarray, "samples
 
 
 def locations(names: Sequence[str]) -> Float64[np.ndarray, "samples 2"] | None:
-    """Centres of patches named ``..._<tile>_<column>_<row>``, counted from the tile's upper left corner.
+    """Centers of patches named ``..._<tile>_<column>_<row>``, counted from the tile's upper left corner.
 
     Returns:
-        (N, 2) WGS 84 longitude and latitude in degrees, rounded to a decimetre; None if a name is another.
+        (N, 2) WGS 84 longitude and latitude in degrees, rounded to a decimeter; None if a name is another.
     """
     beginnings: dict[str, list[int]] = defaultdict(list)
     columns, rows = [], []

@@ -39,7 +39,7 @@ SO2SAT_RADAR = other(
     "VH_real", "VH_imag", "VV_real", "VV_imag", "VH_lee", "VV_lee", "VH_lee_real", "VV_lee_imag", gsd_m=10
 )
 SO2SAT = sentinel2(*BAND_SETS["s2-10"], factor=REFLECTANCE)
-# TreeSatAI (doi:10.5194/essd-15-681-2023): 20 cm colour-infrared pictures of 8 bits; Sentinel-1 in dB.
+# TreeSatAI (doi:10.5194/essd-15-681-2023): 20 cm color-infrared pictures of 8 bits; Sentinel-1 in dB.
 AERIAL = (
     Channel(Band("nir", "other", 0.83, 0.2)),
     Channel(Band("green", "other", 0.56, 0.2, "green")),
@@ -48,7 +48,7 @@ AERIAL = (
 )
 TREE_SAT_RADAR = (*VV_VH, *other("VV_VH_ratio", gsd_m=10))
 TREE_SAT_OPTICAL = sentinel2("B02", "B03", "B04", "B08", "B05", "B06", "B07", "B8A", "B11", "B12", "B01", "B09")
-# Landsat 8 (USGS): centre wavelengths; ForestNet's pictures are pansharpened to 15 m and stretched to 8 bits.
+# Landsat 8 (USGS): center wavelengths; ForestNet's pictures are pansharpened to 15 m and stretched to 8 bits.
 LANDSAT = (
     Channel(Band("blue", "other", 0.482, 15, "blue")),
     Channel(Band("green", "other", 0.561, 15, "green")),

@@ -65,7 +65,7 @@ class EuroSAT(EODataset):
         return [self.images.path(self.ids[index])]
 
     def read(self, index: int, bands: Sequence[Band]) -> list[Shaped[np.ndarray, "_ _"]]:
-        """See `EODataset.read`: uint16 digital numbers (reflectance x 10,000) of 13 bands, or uint8 colours."""
+        """See `EODataset.read`: uint16 digital numbers (reflectance x 10,000) of 13 bands, or uint8 colors."""
         indices = [self.columns[band.name] for band in bands]
         return read_bands(self.images.path(self.ids[index]), indices, count=len(self.bands))
 

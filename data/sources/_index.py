@@ -35,7 +35,7 @@ def indexed(
 
 
 def read_centres(files: Sequence[str], where: str) -> Float64[np.ndarray, "files 2"]:
-    """Longitude and latitude of the images' centres in degrees; NaN where a dataset has none."""
+    """Longitude and latitude of the images' centers in degrees; NaN where a dataset has none."""
     headers = []
     with progress("reading locations", len(files), "images") as advance:
         for file in files:

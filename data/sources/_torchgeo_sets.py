@@ -154,7 +154,7 @@ _EUROSAT = sentinel2("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B0
 # torchgeo sorts BigEarthNet's Sentinel-1 files by name: VH comes first, whatever its documentation says.
 _VH_VV = known.VV_VH[::-1]
 _SO2SAT_3 = ("3_random", "3_block", "3_culture_10")  # versions without a validation split
-# Sentinel-3 OLCI (ESA's user guide): centre wavelengths in micrometres of bands Oa01 to Oa21.
+# Sentinel-3 OLCI (ESA's user guide): center wavelengths in micrometers of bands Oa01 to Oa21.
 _OLCI_UM = (
     0.4, 0.4125, 0.4425, 0.49, 0.51, 0.56, 0.62, 0.665, 0.67375, 0.68125, 0.70875, 0.75375, 0.76125, 0.764375, 0.7675,
     0.77875, 0.865, 0.885, 0.9, 0.94, 1.02,

@@ -55,7 +55,7 @@ CARD = DatasetCard(
     bands="Sentinel-2 Level-2A, 12 bands, digital numbers at 120, 60 and 20 pixels; Sentinel-1 VV, VH in dB at 120",
     variants=("v2", "v1"),
     options=("classes", "allow_missing", "drop_snow_cloud", "nodata"),
-    licence="CDLA-Permissive-1.0",
+    license="CDLA-Permissive-1.0",
     citation="Clasen et al. 2024, reBEN: Refined BigEarthNet Dataset, arXiv:2407.03653; Sumbul et al. 2021, "
     "BigEarthNet-MM, doi:10.1109/MGRS.2021.3089174",
     source="--download (v2 about 120 GB, v1 about 120 GB), or the unpacked folders of https://bigearth.net in "
@@ -213,7 +213,7 @@ def _sample(folder: Path, layout: FileLayout, sensor: str, patches: Patches) -> 
             digest.update(f"{file.name} {len(content)}\n".encode() + content)
         there = lonlat_of([read_header(files[0])], where="bigearthnet")
         if lonlat is not None and there is not None:
-            east, north = (lonlat[row] - there[0]) * 111_320.0  # metres a degree
+            east, north = (lonlat[row] - there[0]) * 111_320.0  # meters a degree
             if np.hypot(east * np.cos(np.radians(there[0, 1])), north) > NEAR_M:
                 astray.append(names[row])
     if astray:

@@ -5,7 +5,7 @@ Files as torchgeo has them: ``EuroSATallBands.zip`` (or its unpacked ``ds/`` fol
 
 Variants: ``random`` uses these split files. ``spatial`` separates the splits geographically: it uses torchgeo's
 ``eurosat-spatial-{train,val,test}.txt`` if they are in the same folder; otherwise it sorts all tiles of the three
-random lists by the longitude of their centres (ties by id) and cuts them, from west to east, into 60 % train,
+random lists by the longitude of their centers (ties by id) and cuts them, from west to east, into 60 % train,
 20 % val and 20 % test.
 """
 
@@ -29,7 +29,7 @@ CARD = DatasetCard(
     labels="single-label",
     bands="Sentinel-2 Level-1C, 13 bands, digital numbers, all at 64 x 64",
     variants=("random", "spatial"),
-    licence="MIT",
+    license="MIT",
     citation="Helber et al. 2019, EuroSAT: A Novel Dataset and Deep Learning Benchmark for Land Use and Land Cover "
     "Classification, doi:10.1109/JSTARS.2019.2918242",
     source="--download, or EuroSATallBands.zip and eurosat-{train,val,test}.txt from "

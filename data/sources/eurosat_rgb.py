@@ -19,7 +19,7 @@ CARD = DatasetCard(
     labels="single-label",
     bands="red, green, blue, 8 bits, 64 x 64",
     variants=("random",),
-    licence="MIT",
+    license="MIT",
     citation="Helber et al. 2019, EuroSAT: A Novel Dataset and Deep Learning Benchmark for Land Use and Land Cover "
     "Classification, doi:10.1109/JSTARS.2019.2918242",
     source="--download, or EuroSAT.zip and eurosat-{train,val,test}.txt from "

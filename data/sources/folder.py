@@ -19,7 +19,7 @@ A table, ``DIR/labels.csv`` or ``DIR/labels.parquet``, with the columns
 - ``labels`` (multi-label: names separated by ``;`` or ``|``, or a list such as ``['a', 'b']``), or ``label`` (one
   class), or a column of 0 and 1 for every class;
 - ``split``: train, val or test, or the other names of split folders;
-- optional: ``id`` (else the path is the id), ``lon`` and ``lat`` of the centre in WGS 84 degrees.
+- optional: ``id`` (else the path is the id), ``lon`` and ``lat`` of the center in WGS 84 degrees.
 
 CSV files are UTF-8, or UTF-16 with a byte order mark, and separated by commas, semicolons or tabs. One table per split
 (``train.csv``, ``validation.csv``, ``test.csv`` with ``Filename,Label,ClassName``) beside the class folders is read
@@ -80,7 +80,7 @@ CARD = DatasetCard(
     classes="yours",
     labels="single- or multi-label",
     bands="red, green, blue of JPEG and PNG; whatever your TIFFs or dataset.json name",
-    licence="yours",
+    license="yours",
     citation="none",
     options=("nodata",),
     source="--data-root DIR with DIR/<split>/<class>/<image>, DIR/<class>/<image> or DIR/labels.csv",

@@ -7,7 +7,7 @@ holds that folder; or the WebDataset mirror's shards, ``<set>/shard_*.tar`` with
 
 Two sets have wrong band names, which are corrected unless ``--band-names published`` is given. EuroSAT stores B8A
 last, but m-eurosat names its 13 bands in ESA's order, so that five bands have wrong names (geo-bench issue 28).
-In m-brick-kiln the last three bands are an 8-bit true-colour picture (each correlates with the band of its colour),
+In m-brick-kiln the last three bands are an 8-bit true-color picture (each correlates with the band of its color),
 and "08A" and "09" hold B11 and B12.
 """
 
@@ -40,7 +40,7 @@ CARD = DatasetCard(
     bands="Sentinel-2; m-so2sat also radar; m-forestnet Landsat 8, 8 bits; m-pv4ger aerial RGB, 8 bits",
     variants=("m-eurosat", "m-bigearthnet", "m-so2sat", "m-brick-kiln", "m-forestnet", "m-pv4ger"),
     options=("partition", "band_names"),
-    licence="of each set: see the benchmark's page",
+    license="of each set: see the benchmark's page",
     citation="Lacoste et al. 2023, GEO-Bench: Toward Foundation Models for Earth Monitoring, arXiv:2306.03831",
     source="--download, or a set's folder or zip file from https://huggingface.co/datasets/recursix/geo-bench-1.0 "
     "in --data-root",

@@ -43,9 +43,9 @@ CARD = DatasetCard(
     title="GEO-Bench-2 (classification)",
     classes="19, 17, 15 and 12",
     labels="benv2 and treesatai multi-label; so2sat and forestnet single-label",
-    bands="Sentinel-1 and Sentinel-2; treesatai also aerial colour-infrared, 8 bits; forestnet Landsat 8, 8 bits",
+    bands="Sentinel-1 and Sentinel-2; treesatai also aerial color-infrared, 8 bits; forestnet Landsat 8, 8 bits",
     variants=("benv2", "so2sat", "treesatai", "forestnet"),
-    licence="of each set: see its page",
+    license="of each set: see its page",
     citation="GEO-Bench-2: From Performance to Capability, Rethinking Evaluation in Geospatial AI, arXiv:2511.15658",
     source="--download, or geobench_<set>.tortilla from https://huggingface.co/datasets/aialliance/<set> in "
     "--data-root",

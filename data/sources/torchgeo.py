@@ -44,8 +44,8 @@ CARD = DatasetCard(
     example="torchgeo:RESISC45",
     classes="the dataset's",
     labels="single- or multi-label",
-    bands="the dataset's: 8-bit images, Sentinel-1, -2 and -3, aerial colour-infrared",
-    licence="of each dataset: see torchgeo's documentation",
+    bands="the dataset's: 8-bit images, Sentinel-1, -2 and -3, aerial color-infrared",
+    license="of each dataset: see torchgeo's documentation",
     citation="Stewart et al. 2022, TorchGeo: Deep Learning with Geospatial Data, doi:10.1145/3557915.3560953, and the "
     "dataset's own paper",
     source="--download, or the files that torchgeo expects (https://torchgeo.readthedocs.io) in --data-root",
@@ -289,7 +289,7 @@ def _class_names(about: TorchGeoSet, sources: Any, listed: Mapping[str, Sequence
 
 
 def _lonlat(dataset: EODataset, request: DatasetRequest) -> np.ndarray | None:
-    """Centres of georeferenced files, (N, 2) degrees, kept in an index while the files stay the same."""
+    """Centers of georeferenced files, (N, 2) degrees, kept in an index while the files stay the same."""
     stem = f"{dataset.name.replace(':', '-')}-{dataset.split}-centres"
     files = [dataset.files(row, ())[0] for row in range(len(dataset))]
     kept = indexed(request, stem, "lonlat", str(dataset.files_digest), lambda: read_centres(files, dataset.name))

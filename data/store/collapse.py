@@ -57,7 +57,7 @@ def effective_rank(features: Any) -> float:
     """Number of directions in which features vary: exp of the entropy of the singular values' shares of their sum.
 
     Roy and Vetterli 2007, "The effective rank: a measure of effective dimensionality" (EUSIPCO), of the
-    centred features. It is n if n directions have equal standard deviation, and 0 if nothing varies.
+    centered features. It is n if n directions have equal standard deviation, and 0 if nothing varies.
     Singular values as small as those of rounding to the type of the features do not count.
 
     Args:

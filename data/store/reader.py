@@ -86,7 +86,7 @@ class FeatureSet:
 
     @property
     def y(self) -> Integer[np.ndarray, "..."]:
-        """The labels: (N,) class numbers, -1 for unlabelled, or (N, K) of 0 and 1 for multi-label data."""
+        """The labels: (N,) class numbers, -1 for unlabeled, or (N, K) of 0 and 1 for multi-label data."""
         return self.labels
 
     def to_pandas(self) -> "pd.DataFrame":

@@ -26,14 +26,14 @@ CARD = ModelCard(
     dim="768; twice that for cls+mean",
     bands="any of Sentinel-1, Sentinel-2 or RGB; locations are used where the dataset has them",
     files="torchgeo/copernicus-fm: CopernicusFM_ViT_base_varlang-085350e4.pth",
-    licence="CC-BY-4.0",
+    license="CC-BY-4.0",
     citation="Wang et al. 2025, arXiv:2503.11849",
     layers=True,
 )
 
 PATCH = 16
-# Centre wavelength and bandwidth in nanometres, as the authors give them to the model (Copernicus-Bench's
-# configs/dataset/cobench_eurosat_s2.yaml and cobench_bigearthnet_s1.yaml); plain pictures as Sentinel-2's colours.
+# Center wavelength and bandwidth in nanometers, as the authors give them to the model (Copernicus-Bench's
+# configs/dataset/cobench_eurosat_s2.yaml and cobench_bigearthnet_s1.yaml); plain pictures as Sentinel-2's colors.
 RADAR_NM = (5e7, 1e9)
 NUMBERS_NM = {
     "B01": (440, 20), "B02": (490, 65), "B03": (560, 35), "B04": (665, 30), "B05": (705, 15), "B06": (740, 15),

@@ -23,7 +23,7 @@ CARD = ModelCard(
     dim="768 (base), 1024 (large)",
     bands="s1, s2-12, or both as s1s2",
     files="torchgeo/croma: CROMA_base-0238d814.pt, CROMA_large-921e69ad.pt",
-    licence="CC-BY-4.0 (weights), MIT (torchgeo)",
+    license="CC-BY-4.0 (weights), MIT (torchgeo)",
     citation="Fuller et al. 2023, arXiv:2311.00566",
     layers=True,
 )

@@ -27,7 +27,7 @@ CARD = ModelCard(
     dim="384 (small), 768 (base), 1024 (large), 1536 (giant); twice that for cls+mean",
     bands="red, green, blue",
     files="facebook/dinov2-VARIANT, facebook/dinov2-with-registers-SIZE: model.safetensors",
-    licence="Apache-2.0",
+    license="Apache-2.0",
     citation="Oquab et al. 2023, arXiv:2304.07193; registers: Darcet et al. 2023, arXiv:2309.16588",
     layers=True,
 )  # fmt: skip

@@ -22,8 +22,8 @@ CARD = ModelCard(
     dim="384 (small), 768 (base), 1024 (large), 1280 (huge-plus), 4096 (7b); twice that for cls+mean",
     bands="red, green, blue",
     files="facebook/dinov3-vitSIZE16-pretrain-lvd1689m (web), ...-sat493m (satellite): model.safetensors; gated: "
-    "accept the licence on the repository's page, then hf auth login",
-    licence="DINOv3 License",
+    "accept the license on the repository's page, then hf auth login",
+    license="DINOv3 License",
     citation="Siméoni et al. 2025, arXiv:2508.10104",
     layers=True,
 )
@@ -80,7 +80,7 @@ def build(request: EncoderRequest) -> FrozenModel:
         if request.weights != "pretrained":
             raise
         raise RequestError(
-            f"{error}. DINOv3's weights are gated: accept the licence at https://huggingface.co/"
+            f"{error}. DINOv3's weights are gated: accept the license at https://huggingface.co/"
             f"{wanted.repository}, then run hf auth login"
         ) from error
     satellite = request.normalize == "sat493m"

@@ -32,9 +32,9 @@ CARD = ModelCard(
     default_bands=("s2-9", "rgb", "s1"),
     sizes="fixed",
     dim="768 (base), 1024 (large), 384 (small), 1280 (huge); twice that for cls+mean",
-    bands="any Sentinel-1, Sentinel-2 or RGB bands, and others with a wavelength of 0.3 to 3 micrometres",
+    bands="any Sentinel-1, Sentinel-2 or RGB bands, and others with a wavelength of 0.3 to 3 micrometers",
     files="torchgeo/dofa: dofa_base_patch16_224-a0275954.pth, dofa_large_patch16_224-0ff904d3.pth",
-    licence="CC-BY-4.0 (weights), MIT (torchgeo)",
+    license="CC-BY-4.0 (weights), MIT (torchgeo)",
     citation="Xiong et al. 2024, arXiv:2403.15356",
     layers=True,
 )

@@ -19,7 +19,7 @@ CARD = ModelCard(
     dim="4096",
     bands="red, green, blue",
     files="torchgeo/earthloc: earthloc-287af725.pth",
-    licence="MIT",
+    license="MIT",
     citation="Berton et al. 2024, arXiv:2403.06758",
 )
 

@@ -29,7 +29,7 @@ CARD = ModelCard(
     dim="128 (nano), 192 (tiny), 768 (base); twice that for mean+std",
     bands="Sentinel-1 VV VH and Sentinel-2 B02-B08 B8A B11 B12, in whole band groups",
     files="nasaharvest/galileo: models/{nano,tiny,base}/encoder.pt",
-    licence="MIT",
+    license="MIT",
     citation="Tseng et al. 2025, Galileo: Learning Global & Local Features of Many Remote Sensing Modalities, "
     "arXiv:2502.09356",
     layers=True,
@@ -184,7 +184,7 @@ class Galileo(nn.Module):
 
     def position(self, side: int, patch: int) -> Float[Tensor, "patches _"]:
         """Column and row in units of the training images' pixels, rows after one another."""
-        steps = torch.arange(side) * float(patch)  # of GSD_M metres
+        steps = torch.arange(side) * float(patch)  # of GSD_M meters
         half = self.s_t_channel_embed.shape[1] // 2
         rows, columns = torch.meshgrid(steps, steps, indexing="ij")
         return torch.cat((sine_cosine(columns.ravel(), half), sine_cosine(rows.ravel(), half)), dim=1)

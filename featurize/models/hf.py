@@ -39,7 +39,7 @@ CARD = ModelCard(
     dim="the model's; twice that for cls+mean",
     bands="red, green, blue",
     files="REPOSITORY, or a folder: config.json, preprocessor_config.json, model.safetensors",
-    licence="the repository's own (transformers: Apache-2.0)",
+    license="the repository's own (transformers: Apache-2.0)",
     citation="Wolf et al. 2020, doi:10.18653/v1/2020.emnlp-demos.6, and the model's own paper",
     example="hf:facebook/dinov2-base",
     layers=True,
@@ -195,14 +195,14 @@ def side_of(pictures: Mapping[str, Any], config: Any) -> int:
 
 
 def colours_of(pictures: Mapping[str, Any], source: Path | str) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation of pixels in [0, 1], by colour."""
+    """Mean and standard deviation of pixels in [0, 1], by color."""
     mean, std = pictures.get("image_mean"), pictures.get("image_std")
     if pictures.get("do_normalize") is False:
         mean, std = (0.0,) * 3, (1.0,) * 3
     rescale = pictures.get("rescale_factor", 1 / 255) if pictures.get("do_rescale", True) else 1.0
     if not mean or not std or len(mean) != 3 or len(std) != 3 or abs(rescale * 255 - 1) > 1e-6:
         raise RequestError(
-            f"{source} is not scaled by 1/255, a mean and a std of three colours; choose --normalize imagenet or zscore"
+            f"{source} is not scaled by 1/255, a mean and a std of three colors; choose --normalize imagenet or zscore"
         )
     return {name: (m, s) for name, m, s in zip(("red", "green", "blue"), mean, std, strict=True)}
 

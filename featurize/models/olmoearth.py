@@ -29,7 +29,7 @@ CARD = ModelCard(
     dim="768 (base), 128 (nano), 192 (tiny), 1024 (large); twice that for mean+std",
     bands="s1, s2-12, or both as s1s2; images of 8, 16, 24, ... pixels",
     files="allenai/OlmoEarth-v1-Base and -Nano, -Tiny, -Large: weights-....pth",
-    licence="OlmoEarth Artifact License (weights), Apache-2.0 (code)",
+    license="OlmoEarth Artifact License (weights), Apache-2.0 (code)",
     citation="Herzog et al. 2025, arXiv:2511.13655",
     layers=True,
 )

@@ -23,15 +23,15 @@ CARD = ModelCard(
     default_bands=("s2-12", "rgb", "s1"),
     sizes="multiples of 14",
     dim="768; twice that for cls+mean",
-    bands="any Sentinel-1, Sentinel-2 or RGB bands, and others with a wavelength of 0.3 to 3 micrometres",
+    bands="any Sentinel-1, Sentinel-2 or RGB bands, and others with a wavelength of 0.3 to 3 micrometers",
     files="lewaldm/panopticon: panopticon_vitb14_teacher.pth",
-    licence="Apache-2.0",
+    license="Apache-2.0",
     citation="Waldmann et al. 2025, arXiv:2503.10845",
     layers=True,
 )
 
 PATCH, TRAINED_SIZE = 14, 518  # DINOv2's grid, which the published position embeddings have; fine-tuned at 224
-# Whole nanometres, as the model cuts them. Red, green, blue: the authors' README. The others: ESA's spectral responses
+# Whole nanometers, as the model cuts them. Red, green, blue: the authors' README. The others: ESA's spectral responses
 # of Sentinel-2A (COPE-GSEG-EOPG-TN-15-0007), as the authors take theirs from spectral responses.
 OPTICAL_NM = {
     "B01": 442, "B02": 493, "B03": 559, "B04": 664, "B05": 704, "B06": 740, "B07": 782, "B08": 832, "B8A": 864,
@@ -48,7 +48,7 @@ def build(request: EncoderRequest) -> FrozenModel:
 
 
 def channel_id(band: Band) -> int:
-    """The number by which Panopticon knows a band: nanometres, or a negative one for radar."""
+    """The number by which Panopticon knows a band: nanometers, or a negative one for radar."""
     known = {"S1": RADAR, "S2": OPTICAL_NM, "RGB": OPTICAL_NM}.get(band.sensor, {}).get(band.name)
     return known if known is not None else round(optical_wavelength_um("panopticon", band) * 1000)
 

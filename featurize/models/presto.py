@@ -26,7 +26,7 @@ CARD = ModelCard(
     dim="128 (mean), 256 (mean+std)",
     bands="Sentinel-1 VV VH and Sentinel-2 B02-B08 B8A B11 B12, in whole band groups; needs locations",
     files="torchgeo/presto: model-e5e57c68.pth; the authors' default_model.pt works too",
-    licence="MIT",
+    license="MIT",
     citation="Tseng et al. 2023, arXiv:2304.14065",
     layers=True,
 )

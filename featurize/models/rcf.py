@@ -22,7 +22,7 @@ CARD = ModelCard(
     dim="1024",
     bands="any",
     files="none: filters are drawn at random or cut from training images",
-    licence="MIT",
+    license="MIT",
     citation="Rolf et al. 2021, doi:10.1038/s41467-021-24638-z",
 )
 

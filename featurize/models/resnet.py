@@ -28,7 +28,7 @@ CARD = ModelCard(
     files="timm/resnet50.a1_in1k: model.safetensors; torchgeo/resnet50_sentinel2_all_moco, ..._all_dino, "
     "..._rgb_moco, resnet50_sentinel1_all_moco, resnet18_sentinel2_all_moco, ..._rgb_moco; "
     "torchgeo/decur: rn50_ssl4eo-s12_...; wangyi111/softcon: B13_rn50_softcon.pth, B2_rn50_softcon.pth",
-    licence="Apache-2.0 (imagenet, decur), CC-BY-4.0 (the others)",
+    license="Apache-2.0 (imagenet, decur), CC-BY-4.0 (the others)",
     citation="He et al. 2015, arXiv:1512.03385; moco, dino: Wang et al. 2023, arXiv:2211.07044; "
     "decur: arXiv:2309.05300; softcon: arXiv:2405.20462",
 )  # fmt: skip

@@ -18,7 +18,7 @@ CARD = ModelCard(
     dim="256",
     bands="any; needs locations",
     files="microsoft/SatCLIP-ViT16-L40: satclip-vit16-l40.ckpt",
-    licence="MIT",
+    license="MIT",
     citation="Klemmer et al. 2025, SatCLIP, doi:10.1609/aaai.v39i4.32457",
 )
 

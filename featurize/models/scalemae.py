@@ -23,7 +23,7 @@ CARD = ModelCard(
     dim="1024 (large), 768 (base); twice that for cls+mean",
     bands="red, green, blue",
     files="isaaccorley/vit_large_patch16_224_fmow_rgb_scalemae: ...-386989c9.pth (large)",
-    licence="CC-BY-NC-4.0 (weights), MIT (torchgeo)",
+    license="CC-BY-NC-4.0 (weights), MIT (torchgeo)",
     citation="Reed et al. 2023, arXiv:2212.14532",
     layers=True,
 )

@@ -22,7 +22,7 @@ CARD = ModelCard(
     dim="384 (small), 768 (base); twice that for cls+mean",
     bands="s2-13 (small, base); s1 (small-s1, base-s1)",
     files="wangyi111/softcon: B13_vits14_softcon_enc.pth, B13_vitb14_..., B2_vits14_..., B2_vitb14_...",
-    licence="CC-BY-4.0",
+    license="CC-BY-4.0",
     citation="Wang et al. 2024, arXiv:2405.20462",
     layers=True,
 )

@@ -15,7 +15,7 @@ CARD = ModelCard(
     dim="4 per band",
     bands="any",
     files="none",
-    licence="MIT",
+    license="MIT",
     citation="Corley et al. 2024, arXiv:2305.13456 (a baseline)",
 )
 

@@ -27,13 +27,13 @@ CARD = ModelCard(
     dim="1024 (base), 768 (tiny); twice that for mean+std",
     bands="Sentinel-2 B04 B03 B02 B05-B08 B11 B12; red, green, blue of the -rgb and -aerial variants",
     files="torchgeo/satlas: sentinel2_swinb_si_ms-fe22a12c.pth and others; -multi: trained on several images",
-    licence="ODC-BY (weights), MIT (torchgeo)",
+    license="ODC-BY (weights), MIT (torchgeo)",
     citation="Bastani et al. 2023, SatlasPretrain, arXiv:2211.15660",
 )  # fmt: skip
 
 SENTINEL2 = ("B04", "B03", "B02", "B05", "B06", "B07", "B08", "B11", "B12")
 STRIDE = 32
-# Satlas reads B04, B03 and B02 from ESA's true-colour image, whose 255 stands for a reflectance of 0.3558, and the
+# Satlas reads B04, B03 and B02 from ESA's true-color image, whose 255 stands for a reflectance of 0.3558, and the
 # other bands as digital numbers over 8160 (its Normalization.md).
 TRUE_COLOUR_WHITE_DN, WHITE_DN = 3558.0, 8160.0
 
@@ -63,7 +63,7 @@ def default_bands(request: EncoderRequest) -> list[str]:
 
 
 def build(request: EncoderRequest) -> FrozenModel:
-    """The model of torchvision without its classifier: the last stage's normalised features, pooled."""
+    """The model of torchvision without its classifier: the last stage's normalized features, pooled."""
     check_patch_size("swin", request.image_size, STRIDE, example=256)
     wanted = _variant(request.variant)
     if wanted.channels == len(SENTINEL2):

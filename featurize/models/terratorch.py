@@ -30,7 +30,7 @@ CARD = ModelCard(
     "terramind_v1_large), 1280 (prithvi_eo_v2_600, prithvi_eo_v2_600_tl)",
     bands="prithvi: B02, B03, B04, B8A, B11, B12; terramind: s2-12, s2-13, s1, both sensors, 8-bit rgb; clay: s2-10",
     files="ibm-nasa-geospatial/Prithvi-EO-..., ibm-esa-geospatial/TerraMind-1.0-...: .pt; made-with-clay/Clay-legacy",
-    licence="Apache-2.0 (terratorch); the weights' own, on their page of the hub",
+    license="Apache-2.0 (terratorch); the weights' own, on their page of the hub",
     citation="Gomes et al. 2025, arXiv:2503.20563; Prithvi: arXiv:2412.02732; TerraMind: arXiv:2504.11171",
     layers=True,
     example="terratorch:prithvi_eo_v2_300",
@@ -62,7 +62,7 @@ OWN = {
     "S1": {"VV": "VV", "VH": "VH"},
     "RGB": {"red": "RED", "green": "GREEN", "blue": "BLUE"},
 }  # fmt: skip
-# Clay's Sentinel-2 bands: wavelength in micrometres, mean and standard deviation of digital numbers
+# Clay's Sentinel-2 bands: wavelength in micrometers, mean and standard deviation of digital numbers
 # (configs/metadata.yaml of github.com/Clay-foundation/model, the same for v1 and v1.5), and their resolution.
 CLAY_BANDS = {
     "BLUE": (0.493, 1105.0, 1809.0),

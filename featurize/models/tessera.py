@@ -26,7 +26,7 @@ CARD = ModelCard(
     dim="128 with both sensors, 512 with one; twice that for mean+std",
     bands="Sentinel-1 VV VH and Sentinel-2 B02-B08 B8A B11 B12, all bands of a sensor together",
     files="isaaccorley/tessera: model-44f8d7fe.pth, s2_encoder-28537a8e.pth, s1_encoder-6cb3ba6a.pth",
-    licence="CC0-1.0 (weights), MIT (torchgeo)",
+    license="CC0-1.0 (weights), MIT (torchgeo)",
     citation="Feng et al. 2025, arXiv:2506.20380",
 )
 

@@ -1,4 +1,4 @@
-"""k-nearest neighbours, exact: k, Euclidean or cosine distance and z-scoring chosen on val."""
+"""k-nearest neighbors, exact: k, Euclidean or cosine distance and z-scoring chosen on val."""
 
 import threading
 import time
@@ -42,7 +42,7 @@ class Neighbours(ClassifierMixin, BaseEstimator):
     Args:
         kept: (N, D) training samples, as they are stored.
         labels: (N, K) uint8 or (N,) class numbers.
-        k: neighbours, at most N.
+        k: neighbors, at most N.
         distance: ``euclidean`` or ``cosine``, the Euclidean distance between rows of length 1.
         mean: (D,) to subtract first, or None.
         scale: (D,) to divide by, or None.
@@ -79,7 +79,7 @@ class Neighbours(ClassifierMixin, BaseEstimator):
         vars(self).update(state | {"kept": np.concatenate(state["kept"])})
 
     def predict_proba(self, features: Num[np.ndarray, "samples dim"]) -> Scores:
-        """Shares among the neighbours, one column per class in `classes_`, of features as they are stored."""
+        """Shares among the neighbors, one column per class in `classes_`, of features as they are stored."""
         return self.shares(self.neighbours(features))
 
     def predict(self, features: Num[np.ndarray, "samples dim"]) -> Decisions:

@@ -38,7 +38,7 @@ def bench_umap_fit_on() -> dict:
 
 
 def bench_umap_against_umap_learn() -> dict:
-    """Seconds of a seeded layout of 20,000 x 768 features: ours (PCA, exact neighbours) against umap-learn's own."""
+    """Seconds of a seeded layout of 20,000 x 768 features: ours (PCA, exact neighbors) against umap-learn's own."""
     ours, peer = _child(PEER_ROWS, "ours"), _child(PEER_ROWS, "umap-learn")
     return {"rows": PEER_ROWS, "ours": ours, "peer": peer, "ratio": round(peer["seconds"] / ours["seconds"], 2)}
 

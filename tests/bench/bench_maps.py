@@ -139,7 +139,7 @@ def document(rows: list[dict], classes: np.ndarray) -> str:
         "",
         f"There are fewer tiles than the {side**2:,} positions of the mosaic, so some tiles occur twice (rotated). "
         '**No tile is used for both training and accuracy**: "Accuracy" is over the pixels of the '
-        f"{int(unseen.sum()):,} positions whose tile is not labelled, neither there nor at its other position.",
+        f"{int(unseen.sum()):,} positions whose tile is not labeled, neither there nor at its other position.",
         "",
         "| Model | Labels, map | Estimate | 95% interval | Accuracy | CPU s to embed | to map | Features, MB |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",

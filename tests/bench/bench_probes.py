@@ -39,7 +39,7 @@ def bench_probe_knn_quarter() -> dict:
 
 
 def bench_knn_search() -> dict:
-    """CPU seconds to find 50 neighbours of 512 val samples among 237,871: ours against scikit-learn's brute force.
+    """CPU seconds to find 50 neighbors of 512 val samples among 237,871: ours against scikit-learn's brute force.
 
     Peak memory is that of a process with all of train, ours as float16; the peer's is less than one that scores val.
     """
@@ -82,7 +82,7 @@ def _search_peer(folder: Path, count: int) -> dict:
 
 
 def _searched(search: Callable[[np.ndarray], np.ndarray], asked: np.ndarray) -> dict:
-    """Rate by CPU time, peak memory of this process and the neighbours, with one thread."""
+    """Rate by CPU time, peak memory of this process and the neighbors, with one thread."""
     with threadpool_limits(1):
         start = time.process_time()
         near = search(asked)

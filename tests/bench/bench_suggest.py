@@ -123,7 +123,7 @@ def highest(values: np.ndarray, known: np.ndarray, count: int) -> np.ndarray:
 
 
 def centres(x: np.ndarray, known: np.ndarray, count: int) -> np.ndarray:
-    """Greedy k-centre (Sener and Savarese 2018): the row farthest from all known ones, then the next."""
+    """Greedy k-center (Sener and Savarese 2018): the row farthest from all known ones, then the next."""
     near, chosen = distances(x, x[known]).min(axis=1), []
     for _ in range(count):
         chosen.append(int(near.argmax()))
@@ -149,7 +149,7 @@ def balanced(scores: np.ndarray, known: np.ndarray, count: int) -> np.ndarray:
 
 
 def clustered(values: np.ndarray, x: np.ndarray, known: np.ndarray, count: int, share: int = 0) -> np.ndarray:
-    """k-means weighted by value (Zhdanov 2019) of the best rows, or all; the row nearest each centre."""
+    """k-means weighted by value (Zhdanov 2019) of the best rows, or all; the row nearest each center."""
     rows = highest(values, known, share * count or int((~known).sum()))
     means = KMeans(count, n_init=1, random_state=0).fit(x[rows], sample_weight=values[rows] + 1e-6).cluster_centers_
     chosen: list[int] = []
@@ -171,7 +171,7 @@ RULES: dict[str, Rule] = {
     "margin": lambda x, scores, known, count: highest(doubt(scores), known, count),
     "entropy": lambda x, scores, known, count: highest(entropy(scores), known, count),
     "margin, classes in turn": lambda x, scores, known, count: balanced(scores, known, count),
-    "k-centre": lambda x, scores, known, count: centres(x, known, count),
+    "k-center": lambda x, scores, known, count: centres(x, known, count),
     "TypiClust": lambda x, scores, known, count: typical(x, known, count),
     "k-means of the 60 smallest margins": lambda x, s, known, count: clustered(doubt(s), x, known, count, 3),
     "k-means weighted by margin": lambda x, s, known, count: clustered(doubt(s), x, known, count),

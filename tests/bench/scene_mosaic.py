@@ -32,7 +32,7 @@ PROFILE = {
 
 
 def class_map(tiles: int, seed: int) -> np.ndarray:
-    """(tiles, tiles) class numbers in regions: each place has the class of the nearest of some random centres."""
+    """(tiles, tiles) class numbers in regions: each place has the class of the nearest of some random centers."""
     rng = np.random.default_rng(seed)
     centres = rng.uniform(0, tiles, (8 * len(CLASSES), 2))
     owners = rng.permutation(np.arange(len(centres)) % len(CLASSES))

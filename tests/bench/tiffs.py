@@ -158,7 +158,7 @@ def _difference(path: Path, header, values) -> str | None:
 
 
 def _place_of(source) -> tuple[float, float] | None:
-    """Longitude and latitude of the centre as rasterio gives them; None where there is no such place on Earth."""
+    """Longitude and latitude of the center as rasterio gives them; None where there is no such place on Earth."""
     from rasterio.warp import transform
 
     if source.crs is None or source.transform.is_identity:

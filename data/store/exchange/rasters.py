@@ -205,7 +205,7 @@ class _Pool:
         self.least, self.most = np.full((places, dim), np.inf), np.full((places, dim), -np.inf)
 
     def add(self, raster: _Raster, shapes: np.ndarray) -> None:
-        """Add the pixels of a raster whose centres are in the shapes, (N,), in its coordinates."""
+        """Add the pixels of a raster whose centers are in the shapes, (N,), in its coordinates."""
         import shapely
 
         bounds = shapely.bounds(shapes)
@@ -214,7 +214,7 @@ class _Pool:
         last = np.floor(np.column_stack([rows.max(axis=0), columns.max(axis=0)])) + 1
         last = np.minimum(last, raster.shape)
         here = np.flatnonzero((first < last).all(axis=1))
-        for place in here[np.lexsort(first[here].T[::-1])]:  # neighbours in turn, as blocks of the file are cached
+        for place in here[np.lexsort(first[here].T[::-1])]:  # neighbors in turn, as blocks of the file are cached
             top, left = map(int, first[place])
             bottom, right = map(int, last[place])
             step = max(1, BLOCK_PIXELS // (right - left))
@@ -242,7 +242,7 @@ class _Pool:
 
 
 def _within(shape: Any, raster: _Raster, rows: slice, columns: slice) -> np.ndarray:
-    """(h, w) whether pixels' centres are in a polygon; the pixel of a point, and of a polygon smaller than a pixel."""
+    """(h, w) whether pixels' centers are in a polygon; the pixel of a point, and of a polygon smaller than a pixel."""
     import shapely
 
     grid = np.meshgrid(np.arange(columns.start, columns.stop) + 0.5, np.arange(rows.start, rows.stop) + 0.5)

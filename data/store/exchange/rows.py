@@ -28,7 +28,7 @@ class Rows:
     keep: Bool[np.ndarray, " rows"]  # of the file
     ids: list[str]  # of the kept rows
     labels: Integer[np.ndarray, "samples ..."]  # (n, K) uint8 or (n,) int64; -1 where the file has none
-    class_names: tuple[str, ...]  # K names; none for an unlabelled set
+    class_names: tuple[str, ...]  # K names; none for an unlabeled set
     splits: Shaped[np.ndarray, " samples"]  # names
     lonlat: Float[np.ndarray, "samples 2"] | None  # degrees
     geometry: Shaped[np.ndarray, " samples"] | None  # hexadecimal WKB
@@ -192,7 +192,7 @@ def _splits(frame: pd.DataFrame, flags: ImportFlags, problems: _Problems) -> tup
 
 
 def _drawn(labels: np.ndarray, seed: int) -> np.ndarray:
-    """(N,) split names, drawn class by class where there are classes; all test where nothing is labelled."""
+    """(N,) split names, drawn class by class where there are classes; all test where nothing is labeled."""
     if labels.ndim == 1 and (labels == -1).all():
         return np.full(len(labels), "test")
     rng = np.random.default_rng(seed)

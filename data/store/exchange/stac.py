@@ -24,12 +24,12 @@ class Origin:
     Args:
         title: its name.
         href: its paper or page.
-        licence: SPDX identifier, or ``other``.
+        license: SPDX identifier, or ``other``.
     """
 
     title: str
     href: str
-    licence: str = "other"
+    license: str = "other"
 
 
 def write_stac(
@@ -100,8 +100,8 @@ def _collection(
         "stac_extensions": [EXTENSION],
         "id": name,
         "title": f"{model.title} embeddings of {dataset.title}",
-        "description": f"Embeddings of {dataset.title} (licence: {dataset.licence}) by {model.title} "
-        f"(licence: {model.licence}), one vector per image.",
+        "description": f"Embeddings of {dataset.title} (license: {dataset.license}) by {model.title} "
+        f"(license: {model.license}), one vector per image.",
         "license": "other",
         "extent": {"spatial": {"bbox": [whole]}, "temporal": {"interval": [[dates[0], dates[-1]]]}},
         **{key: emb[key] for key in COLLECTION_FIELDS if key in emb},
