@@ -189,7 +189,7 @@ def run_view(name: str, request: ViewRequest, **options: Any) -> list[Output]:
 
 
 def run_or_note(name: str, request: ViewRequest, notes: list[str], *, what: str, **options: Any) -> list[Output]:
-    """As `run_view`; why there are no outputs becomes a note, as `noted` makes it."""
+    """As `run_view`, but an error becomes a note, see `noted`."""
     with noted(notes, what):
         return run_view(name, request, **options)
     return []
@@ -197,7 +197,7 @@ def run_or_note(name: str, request: ViewRequest, notes: list[str], *, what: str,
 
 @contextmanager
 def noted(notes: list[str], what: str) -> Iterator[None]:
-    """What cannot be done inside becomes a note, ``<what>: <why>``, and the rest goes on.
+    """Turn a RequestError inside the block into a note, ``<what>: <why>``, and continue.
 
     Raises:
         DiskError: the disk is full or fails, so that what would be left of the whole could not be trusted.

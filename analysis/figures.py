@@ -66,7 +66,7 @@ _style: ContextVar[str] = ContextVar("style", default="paper")
 
 @contextmanager
 def styled(style: str) -> Iterator[None]:
-    """Draw what is drawn inside for ``paper`` or for ``slides``, which are read from afar; kept nowhere else."""
+    """Use the style ``paper``, or ``slides`` with larger text, for figures drawn inside this block only."""
     token = _style.set(style)
     try:
         yield
@@ -84,7 +84,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def panels(figure: Any, count: int, columns: int, **options: Any) -> list[Axes]:
-    """So many axes in rows of so many columns; the rest of the last row stays empty."""
+    """`count` axes in rows of `columns`; the rest of the last row stays empty."""
     axes = figure.subplots(max(1, -(-count // columns)), columns, squeeze=False, **options).ravel()
     for ax in axes[count:]:
         ax.set_axis_off()
@@ -92,7 +92,7 @@ def panels(figure: Any, count: int, columns: int, **options: Any) -> list[Axes]:
 
 
 def colours(count: int) -> list[str]:
-    """That many colors; the first eight are color-blind safe, after sixteen they come again."""
+    """`count` colors; the first eight are color-blind safe, and after sixteen they repeat."""
     return list(itertools.islice(itertools.cycle(PALETTE + MORE), count))
 
 
@@ -114,7 +114,7 @@ def shades(colour: str = RIGHT) -> Colormap:
 
 
 def wrapped(name: str, width: int = 34, *, most_lines: int = 3) -> str:
-    """A long class name on lines of so many letters; the middle of one that is longer still is left out.
+    """A long class name wrapped to lines of limited length; the middle of an even longer one is left out.
 
     Chinese, Japanese and Korean letters count as two.
     """
@@ -124,7 +124,7 @@ def wrapped(name: str, width: int = 34, *, most_lines: int = 3) -> str:
 
 
 def shortened(name: str, most: int) -> str:
-    """A name of at most so many letters: its start and its end, which tell it from others."""
+    """A name of at most `most` letters: its start and its end, which distinguish it from others."""
     if len(name) <= most:
         return name
     end = most // 3
@@ -213,7 +213,7 @@ def with_interval(value: float, low: float, high: float, *, bold: bool = False) 
 
 
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Write a figure as ``<stem>.png``, at least 300 dots an inch on a page, and ``<stem>.svg``; return both paths."""
+    """Write a figure as ``<stem>.png``, at least 300 dots per inch on a page, and ``<stem>.svg``; return both paths."""
     report_missing_letters(figure)
     width = figure.get_figwidth() / CANVAS[_style.get()][0]  # as on paper: a smaller canvas gets as many dots
     dpi = max(LEAST_DPI, PRINT_DPI * min(1.0, PAGE_WIDTH / width)) * width / figure.get_figwidth()

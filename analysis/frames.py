@@ -211,7 +211,7 @@ def distinct_words(encoders: Mapping[tuple[str, str], dict[str, Any]]) -> dict[t
 def run_labels(runs: Sequence[Run]) -> dict[tuple[str, str, str], str]:
     """A short name for each (dataset, encoder, run folder): the kind, and the settings in which runs of it differ.
 
-    Where that does not tell two runs apart, such as after features were made anew, the names are those of the folders.
+    Runs that this does not distinguish, such as after features were recomputed, are named by their folders.
     """
     groups: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
     for run in runs:

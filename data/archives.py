@@ -138,7 +138,7 @@ def _is_unpacked(folder: Path, identity: dict) -> bool:
 def _writable(folder: Path, *, create: bool) -> bool:
     """Whether files can be created there, found by trying; a folder without any write permission is not tried.
 
-    Root may write into a folder whose mode forbids it to everyone, but whoever set that mode did not want it.
+    Root may write to a folder whose mode forbids it for everyone, but that mode was set on purpose.
     """
     trial = folder / f".writable-{os.getpid()}-{secrets.token_hex(4)}"
     try:

@@ -16,8 +16,8 @@ class Band:
     Args:
         name: unique within a dataset, such as ``B04``, ``VV`` or ``red``.
         sensor: ``S2``, ``S1``, ``RGB`` (an 8-bit picture) or ``other`` (described by the user).
-        wavelength_um: physical center wavelength in micrometers; None if unknown. A model trained with another
-            number for a band has its own table.
+        wavelength_um: physical center wavelength in micrometers; None if unknown. A model trained with other
+            wavelengths has its own table.
         gsd_m: ground sampling distance in meters; None if unknown.
         colour: ``red``, ``green``, ``blue`` where the band is one of them.
     """
@@ -159,7 +159,7 @@ def require_whole_groups(model: str, bands: Sequence[Band], groups: Iterable[Seq
 
 
 def name_bands(bands: Sequence[Band]) -> str:
-    """Short readable name of the chosen bands, for folder names: a set's name, else the names joined."""
+    """Short readable name of the chosen bands for folder names: the name of a set, else the joined names."""
     names = tuple(band.name for band in bands)
     colours = tuple(band.colour for band in bands)
     for set_name, members in BAND_SETS.items():

@@ -1,4 +1,4 @@
-"""Checksums beside files that other programs read: ``map.tif.sha256``, as ``sha256sum -c`` takes it."""
+"""Checksums beside files that other programs read: ``map.tif.sha256``, in the format of ``sha256sum --check``."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ def checksums_of(path: Path) -> Path:
 def published_signed(path: Path, beside: Sequence[Path] = ()) -> Iterator[Path]:
     """As `data.files.published`, with a list of checksums.
 
-    The list is published first: what a killed command leaves is refused by `verify_signed` or made again.
+    The list is published first, so that `verify_signed` reports what a killed command leaves behind.
 
     Args:
         path: the file.
@@ -33,7 +33,7 @@ def published_signed(path: Path, beside: Sequence[Path] = ()) -> Iterator[Path]:
 
 
 def verify_signed(path: Path) -> list[Problem]:
-    """What is wrong with a file that was published with checksums, or with one that its list names."""
+    """Problems of a file that was published with checksums, and of the other files in its list."""
     listing, again = checksums_of(path), "make it again with probe predict --overwrite"
     try:
         rows = [line.split("  ", 1) for line in listing.read_text(encoding="utf-8").splitlines()]

@@ -17,7 +17,7 @@ LAYOUT = "expected DIR/<split>/<class>/<image>, DIR/<class>/<image>, or DIR/labe
 
 
 class Directories:
-    """Entries of the folders below `root`, each folder read from disk once: 100,000 paths are not 100,000 look-ups."""
+    """Entries of the folders below `root`, each folder read from disk once, however many paths are looked up."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -85,7 +85,7 @@ def read_class_folders(listed: Directories) -> Listing:
 
 
 def _check_stray(listed: Directories, folder: str) -> None:
-    """Raise a RequestError for images beside the class folders: skipping them silently would change the dataset."""
+    """Raise a RequestError for images next to the class folders: skipping them silently would change the dataset."""
     if stray := listed.images(folder):
         where, first = listed.root / folder, os.path.basename(stray[0])
         raise RequestError(f"{where} holds {len(stray)} images outside class folders, first {first}; {LAYOUT}")

@@ -144,10 +144,10 @@ def damage_reported(name: str) -> Iterator[list[str]]:
 
 
 def confirmed(question: str) -> bool:
-    """Ask whoever sits at the terminal.
+    """Ask the user at the terminal.
 
     Raises:
-        RequestError: nobody can answer.
+        RequestError: there is no terminal.
     """
     try:
         return not shell_flags and input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
@@ -195,7 +195,7 @@ def speaking(*, quiet: bool, python: bool = False) -> Iterator[None]:
     Args:
         quiet: nothing is printed but warnings.
         python: a Python function was called, not a command: warnings are Python's, and progress bars are drawn
-            although standard error may be no terminal.
+            even if standard error is not a terminal.
     """
     before = dict(_voice)
     _voice.update(quiet=quiet or _voice["quiet"], python=python or _voice["python"])
@@ -206,7 +206,7 @@ def speaking(*, quiet: bool, python: bool = False) -> Iterator[None]:
 
 
 def say(line: str, *, result: bool = False) -> None:
-    """Print a line for whoever waits: to standard error, or a result to standard output."""
+    """Print a line: a message to standard error, or a result to standard output."""
     if not _voice["quiet"]:
         print(line, file=sys.stdout if result else sys.stderr, flush=True)
 

@@ -140,7 +140,7 @@ def _class_names(root: Path) -> list[str]:
 
 
 def _names_in_card(readme: Path) -> list[str]:
-    """Class names in a dataset card's front matter, which says what the numbers of Parquet files mean."""
+    """Class names in a dataset card's front matter, for the class numbers in Parquet files."""
     if not readme.is_file() or not (text := readme.read_text(encoding="utf-8", errors="replace")).startswith("---"):
         return []
     import yaml  # deferred: rare

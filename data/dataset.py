@@ -133,7 +133,7 @@ class EODataset(ABC):
 
 
 class Derived(EODataset):
-    """Samples of another dataset: the same but for what is given, by the names of `EODataset`'s arguments."""
+    """Samples of another dataset with some of `EODataset`'s arguments replaced."""
 
     def __init__(self, whole: EODataset, **other: Any) -> None:
         self.whole = whole

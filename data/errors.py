@@ -13,7 +13,7 @@ class RequestError(Exception):
 
 
 class DiskError(RequestError):
-    """The disk is full or fails. Where a missing part is noted and the rest goes on, this goes through."""
+    """The disk is full or fails. Code that notes other errors and continues lets this one through."""
 
 
 def unknown(noun: str, name: str, choices: Iterable[str]) -> RequestError:

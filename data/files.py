@@ -39,7 +39,7 @@ def sha256_of_file(path: Path) -> str:
 def published(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success fsync it and rename it into place, else remove it.
 
-    What processes that were killed left in the folder is removed first.
+    Leftovers of killed processes in the folder are removed first.
 
     Raises:
         RequestError: the disk is full or fails, or the folder cannot be made; nothing is left behind.

@@ -21,7 +21,7 @@ Ours = Callable[[Path], Collection[str]]
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Exchange the names of two folders at once; False where the system or its file system has no way to."""
+    """Exchange the names of two folders at once; False if the file system does not support it."""
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError, TypeError):  # not Linux
@@ -33,7 +33,7 @@ def exchange(one: Path, other: Path) -> bool:
 def published_folder(folder: Path, *, ours: Ours | None = None) -> Iterator[Path]:
     """Yield a new empty folder beside `folder`; on success it takes that name, else it is removed.
 
-    Whatever happens, the old folder or the new one is there, whole. What dead processes left beside it is removed.
+    At any time, either the old folder or the new one is there, complete. Leftovers of dead processes are removed.
 
     Args:
         folder: the name that it takes.
@@ -103,7 +103,7 @@ def _take_place(new: Path, folder: Path, ours: Ours | None) -> None:
 
 
 def _discard(old: Path, folder: Path, ours: Ours | None) -> None:
-    """Delete what had the name of `folder`; files in it that are not ours are kept beside it, in sight."""
+    """Delete the folder that had the name of `folder`; files in it that are not ours are kept in a folder beside it."""
     if ours is None or not old.exists():
         shutil.rmtree(old, ignore_errors=True)
         return

@@ -90,7 +90,7 @@ class Lock:
 
         Raises:
             HeldError: another process holds it, and `wait` is off.
-            RequestError: the file is no lock, or it cannot be written.
+            RequestError: the file is not a lock, or it cannot be written.
         """
         reported = False
         while True:
@@ -204,7 +204,7 @@ def left_beside(path: Path) -> bool:
 
 
 def _link(source: Path, target: Path) -> bool:
-    """Give a file a second name, unless that is taken; a copy where the disk has no hard links."""
+    """Give a file a second name unless that is taken; makes a copy if the disk has no hard links."""
     try:
         os.link(source, target)  # the name appears with its content, or not at all
     except FileExistsError:
@@ -221,6 +221,6 @@ def _link(source: Path, target: Path) -> bool:
 
 
 def _silent_s(file: Path, mine: Path) -> float:
-    """Seconds since a file was touched, by the clock of its disk, which may differ from this machine's."""
+    """Seconds since a file was touched, by the clock of its disk, which may differ from that of this machine."""
     os.utime(mine)
     return mine.stat().st_mtime - file.stat().st_mtime

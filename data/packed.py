@@ -229,7 +229,7 @@ def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def read_header(file: Path) -> dict[str, Any]:
-    """What a packed file says it holds.
+    """The header of a packed file.
 
     Raises:
         RequestError: absent, of another kind, damaged, or of another schema.
@@ -264,7 +264,7 @@ def read_header(file: Path) -> dict[str, Any]:
 
 
 def _is_whole(header: Any) -> bool:
-    """Whether a header has what readers ask of it, in the type they expect."""
+    """Whether a header has all fields that readers need, with the expected types."""
     try:
         names = [band.name for band in bands_of(header)]
         stacked = [name for stack in stacks_of(header) for name in stack.bands]

@@ -63,8 +63,8 @@ def pack(
 ) -> PackResult:
     """Write the bands of some splits of one dataset into a packed file, or find it done.
 
-    The file appears whole, by one rename; a killed run leaves nothing that could be taken for one, and the next run
-    removes what it left.
+    The file appears complete, by one rename; a killed run leaves nothing that could be mistaken for one, and the next
+    run removes its leftovers.
 
     Args:
         file: where to; ends in ``.h5``.
@@ -149,7 +149,7 @@ def _make_header(splits: Mapping[str, EODataset], bands: Sequence[Band], *, limi
 
 
 def _card(name: str) -> dict[str, str]:
-    """What is kept of the dataset's card; nothing of a dataset that is not registered."""
+    """Fields of the dataset's card to store; none for a dataset that is not registered."""
     own = name.partition(":")[0]
     card = DATASETS.card(own) if own in DATASETS.names() else None
     if not card:
@@ -202,7 +202,7 @@ def _write(file: Path, header: dict[str, Any], splits: Mapping[str, EODataset], 
 
 
 def _allocate(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: str) -> None:
-    """Create a contiguous array that has its place in the file at once, and is not filled."""
+    """Create a contiguous array whose space in the file is allocated at once but not filled."""
     how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     how.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     how.set_fill_time(h5py.h5d.FILL_TIME_NEVER)

@@ -29,7 +29,7 @@ def names_in(given: str | None) -> list[str | None]:
 
 
 def own_values(flag: str, names: str | None, given: dict[str, str | None]) -> dict[str | None, dict[str, str | None]]:
-    """Values of other flags for each name of a list: ``small`` is for all, ``dinov2=small,dofa=base`` for those named.
+    """Values of other flags for each name in a list: ``small`` applies to all, ``dinov2=small,dofa=base`` by name.
 
     Args:
         flag: that of the list, ``--model`` or ``--dataset``.
@@ -73,7 +73,7 @@ def run_pairs(
 
     Raises:
         RequestError: a list has an empty name.
-        DiskError: the disk is full or fails, which the next pair would meet as well.
+        DiskError: the disk is full or fails, which would also stop the next pair.
     """
     pairs = [(one, other) for other, one in itertools.product(names_in(dataset), names_in(model))]
     rows, failed = [], 0

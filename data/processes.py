@@ -29,7 +29,7 @@ def place() -> str:
 
 
 def started(pid: int) -> str | None:
-    """When a process of this place started, which tells it from a later one of the same number; None if there is none.
+    """When a process of this place started, to distinguish it from later ones with the same number; None if absent.
 
     Where /proc is missing (macOS) or hides other users' processes (``hidepid``), only whether it runs is known.
     """

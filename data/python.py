@@ -28,7 +28,7 @@ class Shown:
 
 
 def taking[**P, R](app: App, flags: Callable[P, Any]) -> Callable[[Callable[[Any], R]], Callable[P, R]]:
-    """Give a function of the flags of a command the single flags as its parameters.
+    """Turn a function of a flags dataclass into one that takes each flag as a parameter.
 
     They are read as on the command line, so that values, errors and the recorded command are the same.
 

@@ -86,7 +86,7 @@ class Registry[Card]:
 
 
 def lacking(what: str, library: str, why: str) -> RequestError:
-    """Word the error for a library that is absent, or whose installed version lacks what is imported from it.
+    """The error for a library that is absent, or whose installed version lacks what is imported from it.
 
     Args:
         what: needs the library.

@@ -1,11 +1,11 @@
-"""Probe results on disk: ``run.json``, ``predictions.h5`` and ``model.skops`` in one folder a run.
+"""Probe results on disk: ``run.json``, ``predictions.h5`` and ``model.skops`` in one folder per run.
 
-``history`` of a record is what the chosen candidate's fit left behind, by name; most kinds leave nothing. ``head``
+``history`` of a record holds what the chosen candidate's fit recorded, by name; most kinds record nothing. ``head``
 leaves ``curves``: a list with an entry for every epoch, also those after the chosen one (``chosen.epoch``), each with
 ``epoch`` (from 1), ``train_loss``, ``val_loss``, ``train_accuracy`` and ``val_accuracy``. They are measured after the
 epoch with the weights it ended with, on all of val and all of the train samples in use, unaltered. Single-label: mean
-cross-entropy (nats a sample) and share of samples whose highest score is right. Multi-label: binary cross-entropy
-(nats) and share of right decisions at 0.5, both over every label of every sample.
+cross-entropy (nats per sample) and share of samples whose argmax is correct. Multi-label: binary cross-entropy
+(nats) and share of correct decisions at 0.5, both over every label of every sample.
 """
 
 import hashlib
@@ -146,7 +146,7 @@ class Run:
 
 @lru_cache(maxsize=PREDICTIONS_KEPT)
 def _read_predictions(file: Path, signature: Signature, sha256: str | None, split: str) -> Predictions:
-    """One split's predictions; `signature` makes a file that changed another one.
+    """One split's predictions; `signature` tells changed files apart in the cache.
 
     Args:
         file: ``predictions.h5``.
@@ -328,10 +328,10 @@ def intact(folder: Path) -> Run | None:
 
 
 def find_runs(out: Path, *, model: str | None = None, dataset: str | None = None, kind: str | None = None) -> list[Run]:
-    """Every run under `out` that fits the given names; perhaps none. Damaged ones are left out with a `DamageWarning`.
+    """Every run under `out` that matches these names, perhaps none; damaged ones are left out with a `DamageWarning`.
 
     `model` and `dataset` may be comma-separated lists.
-    Sorted by dataset, encoder and kind; of a kind, those that learned from less and lower seeds come first.
+    Sorted by dataset, encoder and kind; within a kind, smaller training sets and lower seeds come first.
     """
     runs, models, datasets = [], names_in(model), names_in(dataset)
     for folder in paths.run_folders(Path(out)):

@@ -1,4 +1,4 @@
-"""What JSON records must look like before anything in them is used: runs, and identities of feature files."""
+"""Checks of JSON records before they are used: runs, and identities of feature files."""
 
 from types import EllipsisType
 from typing import Any

@@ -32,7 +32,7 @@ def tile_corner(tile: str) -> tuple[str, int, int] | None:
         return None
     left = (columns.index(column) + 1) * 100_000
     top = ((ROWS.index(row) - (0 if int(zone) % 2 else 5)) % len(ROWS) + 1) * 100_000
-    south = (LATITUDE_BANDS.index(band) - 10) * 8 * 110_500  # meters a degree, rather too few
+    south = (LATITUDE_BANDS.index(band) - 10) * 8 * 110_500  # meters per degree, rounded down
     while top < south:
         top += ROWS_REPEAT_M
     return f"EPSG:{32600 + int(zone)}", left // PIXEL_GRID_M * PIXEL_GRID_M, -(-top // PIXEL_GRID_M) * PIXEL_GRID_M

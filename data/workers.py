@@ -174,7 +174,7 @@ def _serve(
 
 
 def _packed(result: Any, memory: mmap.mmap | None, start: int, slot: int) -> bytes:
-    """A result as a message; its arrays lie in the shared memory where they find room."""
+    """A result as a message; its arrays lie in shared memory if they fit there."""
     buffers: list[pickle.PickleBuffer] = []
     packed = pickle.dumps(result, protocol=5, buffer_callback=buffers.append)
     views = [buffer.raw() for buffer in buffers]

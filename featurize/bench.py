@@ -1,4 +1,4 @@
-"""How fast models run here: images/s alone and from files to files, beside the least time that the hardware allows."""
+"""Speed of models on this machine: images/s forward only and end to end, and the upper bound of the hardware."""
 
 import json
 import os
@@ -139,7 +139,7 @@ def operations(raw: Sequence[Batch], encoder: Any, lonlat: Lonlat | None, rows: 
 
 
 def calls_per_second(call: Callable[[], None]) -> float:
-    """How often a call can be made, over `SECONDS` and at least three calls, after one that does not count."""
+    """Calls per second, over `SECONDS` and at least three calls, after one warm-up call."""
     call()
     count, start = 0, time.perf_counter()
     while count < 3 or time.perf_counter() - start < SECONDS:
@@ -162,7 +162,7 @@ def reading_rate(samples: EODataset, job: Job, runtime: Runtime) -> float:
 
 
 def whole_rate(job: Job, samples: EODataset, runtime: Runtime) -> tuple[float, str]:
-    """Images/s of all of featurize, into a folder that is thrown away, and its slowest stage."""
+    """Images/s of featurize end to end, into a temporary folder, and its slowest stage."""
     task = Task(dataset=samples, encoder=job.encoder, runtime=runtime)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
@@ -172,7 +172,7 @@ def whole_rate(job: Job, samples: EODataset, runtime: Runtime) -> tuple[float, s
 
 @cache
 def peak_tflops(device: str, precision: str) -> float:
-    """10^12 operations/s of one large matrix product: what no model on this device exceeds."""
+    """10^12 operations/s of one large matrix product: an upper bound for all models on this device."""
     side = MATRIX[device]
     one, other = (torch.randn(side, side, device=device, dtype=PRECISIONS[precision]) for _ in range(2))
 

@@ -97,7 +97,7 @@ def changed_parts(task: Task, writer: store.PartWriter, done: Sequence[int], *, 
 
 
 def _touched(recorded: np.ndarray, now: np.ndarray, *, same_times: bool) -> np.ndarray:
-    """(N,) whether an image must be read to know that it is the same; an unknown image cannot be compared.
+    """(N,) whether an image must be read to check that it is unchanged; an unknown image cannot be compared.
 
     Args:
         recorded: (N, 2), see `data.seen`.

@@ -1,4 +1,4 @@
-"""Key layouts of checkpoints: what training wraps around a model, and DINOv2 as its authors save it."""
+"""Key layouts of checkpoints: prefixes that training adds, and DINOv2 in its authors' layout."""
 
 import re
 from collections import Counter
@@ -38,7 +38,7 @@ DINOV2_WIDTHS = {384: "small", 768: "base", 1024: "large", 1536: "giant"}
 
 
 def unwrapped(state: Mapping[str, Tensor], expected: Collection[str], origin: str) -> dict[str, Tensor]:
-    """A model's own entries of a training checkpoint, without what wrappers put before and into their names.
+    """A model's own entries of a training checkpoint, without the prefixes that wrappers add to their names.
 
     ``module.``, ``model.``, ``backbone.``, ``_orig_mod.`` and any other prefix are found by what follows them: the
     prefix under which most of the expected names are. Entries beside it, such as a head's, are left out and reported.

@@ -1,4 +1,4 @@
-"""Where all three commands start: our packages go before modules of the same names in the user's own project.
+"""Start of all three commands: our packages take precedence over the user's own modules of the same names.
 
 `data`, `probes` and `analysis` are common names. A user's ``data/`` or ``data.py`` in the working directory or on
 ``PYTHONPATH`` would be imported in place of ours; here ours are looked up first, in the process of a command and in
@@ -41,7 +41,7 @@ own_packages_first()
 
 
 def offered(package: str, name: str, modules: Mapping[str, str]) -> Any:
-    """What a package offers, from the module that has it, which is imported now.
+    """A name that a package exports, from the module that defines it, which is imported now.
 
     Args:
         package: name of the package.

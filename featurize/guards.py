@@ -1,4 +1,4 @@
-"""Guards against silent nonsense: pixels that, once scaled, are not what the encoder was made for."""
+"""Guards against silent errors: pixels that, once scaled, are outside what the encoder was trained for."""
 
 from collections.abc import Iterator
 
@@ -23,7 +23,7 @@ LEEWAY = 12.0
 def check_inputs(dataset: EODataset, encoder: FrozenModel) -> None:
     """Look at some images of a split before all of them are embedded.
 
-    What cannot be finding from a handful of images, such as a band that is flat over all of them, is a warning there.
+    Findings that a handful of images cannot prove, such as a band that is constant in all of them, are warnings then.
 
     Raises:
         RequestError: NaN, a band that never changes or is clipped away, native values in other units than the
@@ -56,7 +56,7 @@ def check_numbers(look: Look) -> None:
 
 
 def check_units(look: Look) -> None:
-    """Raise a RequestError where a scaling with numbers of its own meets values in other units than it takes."""
+    """Raise a RequestError if a scaling with fixed constants is given values in other units than it expects."""
     if look.method in (*FROM_DATA, "none"):
         return
     for channels, finding, takes in _wrong_units(look):
@@ -69,7 +69,7 @@ def check_units(look: Look) -> None:
 
 
 def _wrong_units(look: Look) -> Iterator[tuple[list[int], str, str]]:
-    """Places of bands, what their values are, and what they should be.
+    """Indices of bands, what their values are, and what they should be.
 
     Even dark water has digital numbers above 20; reflectance and 8-bit pictures brought to [0, 1] stay below.
     """
@@ -142,7 +142,7 @@ def check_scale(look: Look) -> None:
 
 
 def refuse(look: Look, message: str) -> None:
-    """Raise a RequestError; with few images, where chance may look so, only warn."""
+    """Raise a RequestError; with few images, where it may be chance, only warn."""
     if not look.few:
         raise RequestError(message)
     warn("featurize", message)

@@ -1,4 +1,4 @@
-"""A look at some images of a split before all of them are embedded: native and scaled values."""
+"""Native and scaled values of some images of a split, before all of them are embedded."""
 
 from dataclasses import dataclass, replace
 
@@ -13,7 +13,7 @@ from data.errors import RequestError
 from featurize.encoder import FrozenModel
 
 IMAGES, PIXELS = 16, 32  # sampled: images spread evenly over the split, pixels per side of each
-FEW = 8  # below so many images a band may well be flat or out of range: a calm sea, a field of snow
+FEW = 8  # with fewer images a band may be constant or out of range by chance: a calm sea, a field of snow
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Look:
 
 
 def look_at(dataset: EODataset, encoder: FrozenModel) -> Look | None:
-    """Read some images, on a coarse grid of their pixels; None where none can be read."""
+    """Read some images, on a coarse grid of their pixels; None if none can be read."""
     some, ids, images, whole, masks = limited(dataset, IMAGES), [], [], [], []
     fills = dataset.nodata["filled_with"] if dataset.nodata else {}
     for row in range(len(some)):

@@ -1,4 +1,4 @@
-"""Damaged feature files made whole: what is sound is kept, the rest is embedded again."""
+"""Repair of damaged feature files: intact rows are kept, the others are embedded again."""
 
 from pathlib import Path
 

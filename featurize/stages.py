@@ -1,4 +1,4 @@
-"""Stages that overlap: each works in a thread of its own and hands on through a short queue, so nothing piles up."""
+"""Overlapping stages: each runs in its own thread and passes items on through a short queue."""
 
 import queue
 import sys

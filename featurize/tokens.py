@@ -80,7 +80,7 @@ def chosen_layers(name: str, layer: str | None, depth: int) -> tuple[int, ...]:
 
 
 def noise_for(request: EncoderRequest) -> Images:
-    """An image to try a model out on, the same each time."""
+    """A fixed random image for trying out a model."""
     side = request.image_size or 0
     return torch.randn(1, len(request.bands), side, side, generator=torch.Generator().manual_seed(0))
 
@@ -88,8 +88,8 @@ def noise_for(request: EncoderRequest) -> Images:
 class TokenModel(FrozenModel):
     """A model whose embedding is pooled from its tokens: those after the last block, or after those of ``--layer``.
 
-    A model's file names the blocks and passes `run`, or overrides it. Tokens of inner blocks are noted while the model
-    runs, and pass through its final norm as the last ones do.
+    A model's file names the blocks and passes `run`, or overrides it. Tokens of inner blocks are recorded while the
+    model runs, and pass through its final norm as the last ones do.
 
     Args:
         request: the complete request.

@@ -60,7 +60,7 @@ def digest_state(state: Mapping[str, Tensor]) -> str:
 
 
 def random_module(make: Callable[[], nn.Module]) -> nn.Module:
-    """Make a module with its own initialization from a fixed seed, leaving the global generator alone."""
+    """Make a module with its own initialization from a fixed seed; the global generator is unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
         return make()
@@ -395,7 +395,7 @@ def check_hash(path: Path, name: str) -> None:
 
 
 def unreachable(url: str, why: str, remedy: str | None = None) -> RequestError:
-    """Word the error for a published file that can neither be fetched nor found in a cache."""
+    """The error for a published file that can neither be downloaded nor found in a cache."""
     name = url.rpartition("/")[2] or "FILE"
     remedy = remedy or f"copy it to this machine and pass it with --weights PATH/{name}"
     return RequestError(

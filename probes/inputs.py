@@ -118,7 +118,7 @@ def check_rows(features: store.FeatureSet, *, labelled: bool = True) -> None:
 
 
 def check_classes(labels: Integer[np.ndarray, "samples ..."], classes: int, what: str) -> None:
-    """Raise a RequestError, which says `what` the samples are, if all have the same single class."""
+    """Raise a RequestError if all samples have the same single class; `what` names the samples in it."""
     if (labels == labels[:1]).all() and (labels.ndim == 1 or classes == 1):
         raise RequestError(f"{what} has samples of one class only; a probe needs at least two classes")
 

@@ -52,7 +52,7 @@ class Pooled:
         return intervals.of_estimate(metric, estimate, self.units, runs=len(self.runs), extra_variance=extra)
 
     def less(self, other: "Pooled", metric: str) -> intervals.Difference:
-        """The paired difference of a metric, this one less the other."""
+        """The paired difference of a metric, this one minus the other."""
         extra = self.seed_variance[metric] + other.seed_variance[metric]
         return intervals.difference(self.estimates[metric] - other.estimates[metric], self.units, extra_variance=extra)
 
@@ -125,7 +125,7 @@ def thresholds_of(run: Run, rule: str) -> Float64[np.ndarray, " classes"] | None
 
 
 def pool(runs: Sequence[Run], judged: Sequence[Judged], units: Units, *, only: str | None = None) -> Pooled:
-    """Means over runs with the same settings (see `groups`), judged on the same samples; `only` one metric, or all."""
+    """Means over runs with the same settings (see `groups`), scored on the same samples; `only` one metric, or all."""
     names, multilabel = runs[0].class_names, runs[0].multilabel
     # Other metrics need no scores, which is faster.
     ranked = only is None or only.startswith("map_") or only in intervals.LOSSES

@@ -25,7 +25,7 @@ BASELINES = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What one dataset's runs say.
+    """The result of one dataset's runs.
 
     Args:
         where: the dataset and, where it is not its own, the split.

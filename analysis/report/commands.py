@@ -1,4 +1,4 @@
-"""The commands that make what a report shows again, or what it lacks."""
+"""The commands that reproduce what a report shows, or make what it lacks."""
 
 import shlex
 from collections.abc import Sequence
@@ -64,6 +64,6 @@ def probe_command(one: EncoderResults, out: Path, kinds: Sequence[str], settings
 
 
 def _flags(values: dict[str, Any]) -> list[str]:
-    """``--flag value`` for every value that is set; the default output folder need not be said."""
+    """``--flag value`` for every value that is set, without the default output folder."""
     set_ = {flag: str(value) for flag, value in values.items() if value not in (None, paths.DEFAULT_OUT)}
     return [word for flag, value in set_.items() for word in (f"--{flag}", value)]

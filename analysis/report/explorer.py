@@ -1,8 +1,8 @@
-"""What the report's interactive part shows, made ready in Python: values packed for the page, tables as read.
+"""Data for the report's interactive part, prepared in Python: values packed for the page, tables as read.
 
 Arrays travel as gzipped bytes in base64, each once however often it is used: a hundred thousand samples as JSON would
 be too much for a browser. Everything that is counted (tables, curves, decisions) is counted here from all test samples,
-so that the page can only agree with the runs; scores go as bytes, which is enough to look at.
+so that the page always agrees with the runs; scores are sent as bytes, which is precise enough to display.
 """
 
 import base64

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data.errors import RequestError
 
-MARK = '<meta name="generator" content="frozen-earth report">'  # what tells a report from a folder of the user's
+MARK = '<meta name="generator" content="frozen-earth report">'  # distinguishes a report from a folder of the user's
 LISTED = "files.json"  # names the files that a later report may delete
 V1_SUFFIXES = (".png", ".svg", ".csv", ".md", ".tex")
 
@@ -31,7 +31,7 @@ def check_replaceable(folder: Path) -> None:
 
 
 def written_files(folder: Path) -> list[str]:
-    """Relative paths of the files that the report in a folder wrote, last the list itself, which v0.1 has not."""
+    """Relative paths of the files that the report in a folder wrote, last the list itself, which is missing in v0.1."""
     try:
         return [*map(str, json.loads((folder / LISTED).read_text(encoding="utf-8"))), LISTED]
     except FileNotFoundError:

@@ -80,7 +80,7 @@ def render(
 def _dataset(
     name: str, found: list[EncoderResults], outputs: list[tuple[str, Output]], request: ViewRequest
 ) -> dict[str, Any]:
-    """What the page says of one dataset."""
+    """The facts, sections and commands of one dataset."""
     members = [features for features in found if features.dataset == name]
     return {
         "name": name,

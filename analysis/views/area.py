@@ -81,7 +81,7 @@ def run(
 
 @dataclass(frozen=True)
 class Result:
-    """An estimate and what to say of it.
+    """An estimate and how to present it.
 
     Args:
         name: of the files.

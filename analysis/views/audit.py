@@ -176,7 +176,7 @@ Row = tuple[str, str, str, int | None, int | None, str]
 
 
 def _pairs(splits: Sequence[Material]) -> Iterator[tuple[Material, Material, str]]:
-    """Each later split with each earlier one: what is in both was seen before it is asked for."""
+    """Each later split with each earlier one: samples in both were seen in training."""
     for earlier, later in combinations(splits, 2):
         yield earlier, later, f"{later.name} in {earlier.name}"
 

@@ -74,16 +74,16 @@ def run(request: ViewRequest, *, count: int, folds: int, seed: int, data_root: s
 
 
 def compute(sets: Sequence[store.FeatureSet], *, folds: int = 5, seed: int = 0) -> pd.DataFrame:
-    """Judge every label by probes that have not seen the sample.
+    """Score every label by probes that were not fitted on the sample.
 
     All splits of a feature set are learned from together, each fold scored by the others.
 
     Returns:
         A row per labeled sample, the most suspect first: ``id split given suggested quality suspected``. ``given`` and
         ``suggested`` are class names, several separated by ``; ``; ``quality`` is cleanlab's label quality score (0 is
-        worst; single-label: the probability of the given class); ``suspected`` is cleanlab's verdict. A sample with a
+        worst; single-label: the probability of the given class); ``suspected`` is cleanlab's decision. A sample with a
         class that no other fold shows has no quality and is not suspected. Spatial cells stay in one fold, where
-        locations are known and there are at least as many cells as folds: neighbors would vouch for each other.
+        locations are known and there are at least as many cells as folds: otherwise neighbors would confirm each other.
 
     Raises:
         RequestError: too few labeled samples, or no two classes of at least two samples.

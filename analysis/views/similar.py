@@ -140,7 +140,7 @@ def similarities(
     like: Integer[np.ndarray, " examples"],
     unlike: Integer[np.ndarray, " others"],
 ) -> Float[np.ndarray, " samples"]:
-    """Mean cosine of every sample to positive examples, less that to negative ones; features are centered first."""
+    """Mean cosine of every sample to positive examples minus that to negative ones; features are centered first."""
     unit = directions(values, values.mean(axis=0))
     wanted = unit[like].mean(axis=0) - (unit[unlike].mean(axis=0) if len(unlike) else 0)
     return (unit @ wanted).astype(np.float64)
@@ -155,7 +155,7 @@ def directions(
 
 
 def _pictures(features: store.FeatureSet, ids: list[str], data_root: str) -> dict[str, np.ndarray]:
-    """Pictures by id; none where the images are not at hand."""
+    """Pictures by id; none where the images are not available."""
     root = data_root or recorded_flag(features.environment, "data", "data_root")
     try:
         return samples.pictures(features.identity["dataset"], features.identity["split"]["name"], ids, root)

@@ -227,7 +227,7 @@ def _covered(source: LabelSource, pixels: np.ndarray, names: tuple[str, ...], ti
 
 
 def _decided(source: LabelSource, votes: np.ndarray, names: tuple[str, ...], outside: Any = ()) -> WindowLabels:
-    """The class with most votes, (N, K); none where two have as many. `outside` says of points which lie in none."""
+    """The class with most votes, (N, K); none for a tie. `outside` marks points that lie in no window."""
     if not votes.any():
         raise RequestError(
             f"{source.path}: no label lies in a window of the scene; check that both cover the same area"

@@ -1,4 +1,4 @@
-"""How much of each window of a scene is measured: nodata, masks, clouds and what lies beyond the edge are not."""
+"""The valid pixels of each window of a scene: not nodata, masked, cloudy or beyond the edge."""
 
 from itertools import product
 

@@ -195,7 +195,7 @@ def kept(
         request: with the flags.
         splits: all that are recorded.
         provenance: takes the records.
-        absent: tells which patches have no files.
+        absent: returns which patches have no files.
         where: where patches are missing.
         remedy: what else to do about it.
     """

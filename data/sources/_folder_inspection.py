@@ -1,4 +1,4 @@
-"""What is known of every file of a user's folder before its pixels are read.
+"""What the headers of a user's files say before their pixels are read.
 
 Sizes and times come from the directories. Only TIFFs declare nodata, scales and locations: their headers are read once
 and kept in the cache folder. JPEG and PNG files are checked when their pixels are read.

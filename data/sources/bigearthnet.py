@@ -6,7 +6,7 @@ Files as torchgeo has them. Variant ``v2`` (reBEN, Clasen et al. 2024, arXiv:240
 
 Variant ``v1``, with 19 classes or the 43 they were made of::
 
-    bigearthnet-{train,val,test}.csv (Sentinel-2 patch,Sentinel-1 patch a line, no header)
+    bigearthnet-{train,val,test}.csv (one line per Sentinel-2 patch,Sentinel-1 patch; no header)
     BigEarthNet-v1.0/<patch>/<patch>_B02.tif   BigEarthNet-S1-v1.0/<patch>/<patch>_VV.tif
     and <patch>_labels_metadata.json beside the bands; read once and kept in an index
 
@@ -197,7 +197,7 @@ def _check_classes(variant: str, request: DatasetRequest) -> int:
 def _sample(folder: Path, layout: FileLayout, sensor: str, patches: Patches) -> tuple[str, np.ndarray | None]:
     """Digest of all bands of some evenly spread patches, and the locations of all patches if the sampled ones agree.
 
-    Checking every file would take longer than many a model takes to embed them.
+    Checking every file would take longer than many models take to embed them.
     """
     names = patches.names[sensor]
     lonlat = patches_of.locations(patches.names[layout.located_by])
@@ -213,7 +213,7 @@ def _sample(folder: Path, layout: FileLayout, sensor: str, patches: Patches) -> 
             digest.update(f"{file.name} {len(content)}\n".encode() + content)
         there = lonlat_of([read_header(files[0])], where="bigearthnet")
         if lonlat is not None and there is not None:
-            east, north = (lonlat[row] - there[0]) * 111_320.0  # meters a degree
+            east, north = (lonlat[row] - there[0]) * 111_320.0  # meters per degree
             if np.hypot(east * np.cos(np.radians(there[0, 1])), north) > NEAR_M:
                 astray.append(names[row])
     if astray:

@@ -332,7 +332,7 @@ def _band_stats(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def _misnamed(folder: Path, name: str) -> bool:
-    """Whether the files have the wrong names, judged by their statistics; without statistics they do.
+    """Whether the files have the wrong names, according to their statistics; assumed if there are none.
 
     EuroSAT's cirrus band has a mean of 12 and its B11 one of 1,819; a picture of 8 bits ends at 255.
     """

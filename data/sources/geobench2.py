@@ -1,4 +1,4 @@
-"""GEO-Bench-2: the four classification sets of the second benchmark: BigEarthNet v2, So2Sat, TreeSatAI, ForestNet.
+"""GEO-Bench-2: its four classification sets, BigEarthNet v2, So2Sat, TreeSatAI and ForestNet.
 
 Files as the benchmark publishes them, in ``--data-root``: ``geobench_benv2.tortilla``, ``geobench_so2sat.tortilla``,
 ``geobench_treesatai.tortilla`` and ``geobench_forestnet.tortilla``; ``--download`` fetches one. They are read here: the
@@ -295,7 +295,7 @@ def _labels(file: Path, samples: Sequence[Mapping[str, Any]], about: Set) -> np.
 
 
 def _aerial(file: Path, part: Part, samples: Sequence[Mapping[str, Any]]) -> Part:
-    """Four aerial channels in the order that the brightest one tells."""
+    """Four aerial channels; the position of the brightest one determines their order."""
     some = samples[:: max(1, len(samples) // 50)]
     images = [read_image(str(file), sample["files"][part.place], part, sample["id"]) for sample in some]
     means = np.mean([image.mean(axis=(1, 2)) for image in images], axis=0)

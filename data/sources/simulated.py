@@ -238,7 +238,7 @@ class Simulated(EODataset):
             else:
                 seen = reflectance[OPTICAL.index(band.name)][units] * light
                 seen = fields.blurred(seen) if band.gsd_m == 10 else fields.averaged(seen, int(band.gsd_m or 10) // 10)
-                seen = 10_000 * seen + 60 * (noise.random(seen.shape, np.float32) - 0.5)  # deviation 17 DN
+                seen = 10_000 * seen + 60 * (noise.random(seen.shape, np.float32) - 0.5)  # standard deviation 17 DN
                 pixels.append((np.clip(seen, 1, 20_000) + 0.5).astype(np.uint16))
         return pixels
 

@@ -1,6 +1,6 @@
 """Feature files on disk: identity, writer, reader, verification, salvage, exchange.
 
-One HDF5 file a split holds ``features`` (N, D), ``labels`` (N, K) or (N,), ``ids`` (N,) and, where known, ``lonlat``
+One HDF5 file per split holds ``features`` (N, D), ``labels`` (N, K) or (N,), ``ids`` (N,) and, where known, ``lonlat``
 (N, 2) and ``sources`` (N, 2), a stamp and a checksum of each image (`data.seen`). The attribute ``identity`` is all
 that decides the values; ``environment`` is recorded and never compared.
 

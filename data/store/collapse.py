@@ -46,7 +46,7 @@ def _rounding(features: Any, some: np.ndarray) -> np.ndarray:
 
 
 def _beyond_two(some: np.ndarray, rounding: np.ndarray) -> float:
-    """Share of the variance outside the two directions of largest variance, less that of rounding."""
+    """Share of the variance outside the two directions of largest variance, without that of rounding."""
     centred = some - some.mean(axis=0)
     gram = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
     values = np.linalg.eigvalsh(gram).clip(0.0)

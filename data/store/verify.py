@@ -74,7 +74,7 @@ def verify_parts(folder: Path) -> UnfinishedSplit:
 def salvage(file: Path) -> tuple[int, int]:
     """Keep the sound rows of a damaged feature file as finished parts, so that featurize makes only the rest again.
 
-    HDF5's checksum of each chunk tells which rows are sound; the damaged file stays until it is replaced. Parts of the
+    HDF5's checksum of each chunk shows which rows are sound; the damaged file stays until it is replaced. Parts of the
     same identity that are finished already, such as those of a repair that was killed, are kept.
 
     Returns:

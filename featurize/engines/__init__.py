@@ -1,1 +1,1 @@
-"""Where parts are made: one file an engine, each with ``run(job) -> exit code``."""
+"""Where parts are made: one file per engine, each with ``run(job) -> exit code``."""

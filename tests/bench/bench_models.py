@@ -1,4 +1,4 @@
-"""Forward passes on a CPU: ours, a few images a core, against the whole batch on all cores together."""
+"""Forward passes on a CPU: ours, a few images per core, against the whole batch on all cores together."""
 
 import sys
 

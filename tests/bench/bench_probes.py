@@ -141,7 +141,7 @@ def bench_linear_path() -> dict:
     train = scaler.fit_transform(splits["train"].features[:].astype(np.float32))
     val, test = (scaler.transform(splits[split].features[:].astype(np.float32)) for split in ("val", "test"))
     values, theirs = {}, {}
-    with threadpool_limits(1, user_api="blas"):  # a process a core already, as ours has a thread a core
+    with threadpool_limits(1, user_api="blas"):  # one process per core already, as ours has one thread per core
         for c in C_VALUES:
             peer = OneVsRestClassifier(LogisticRegression(C=c, max_iter=1000), n_jobs=int(CORES))
             peer.fit(train, splits["train"].labels)

@@ -8,7 +8,7 @@ The peer needs an environment of its own (its requirements differ):
 For random convolutional features, image statistics and a ResNet-50 with random weights, 13 bands, fp32, with refit on
 train and val and without, three times in turns:
 
-- both whole pipelines, each with its own features, each part a process: accuracy and wall-clock seconds;
+- both whole pipelines, each with its own features, each part in its own process: accuracy and wall-clock seconds;
 - the peer's own classifiers on our features: accuracy of the same probe on equal features, and seconds.
 
 Writes results/peer-torchgeo-bench.json and a table beside it.
