@@ -1,6 +1,6 @@
 """Checksums beside files that other programs read: ``map.tif.sha256``, in the format of ``sha256sum --check``."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def verify_signed(path: Path) -> list[Problem]:
     return problems
 
 
-def signed_files(places: Iterable[Path]) -> list[Path]:
+def signed_files(places: Collection[Path]) -> list[Path]:
     """Files with a list of checksums: those named, and all in and below the folders; older maps have no list."""
     named = {place for place in places if checksums_of(place).exists()}
     return sorted(named | {found.with_suffix("") for place in places for found in place.rglob(f"*{SUFFIX}")})

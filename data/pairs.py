@@ -37,16 +37,18 @@ def own_values(flag: str, names: str | None, given: dict[str, str | None]) -> di
         given: values by field, such as ``variant``.
 
     Raises:
-        RequestError: a value is for a name that is not in the list.
+        RequestError: a value is for a name that is not in the list, or a name has two.
     """
     found = {name: dict(given) for name in names_in(names)}
     for field, value in given.items():
         if not value or not re.match(NAMED, value):
             continue
-        each = dict(part.split("=", 1) for part in re.split(rf",(?={NAMED})", value))
+        shown, parts = f"--{field.replace('_', '-')} {value}", re.split(rf",(?={NAMED})", value)
+        each = dict(part.split("=", 1) for part in parts)
         if others := [name for name in each if name not in found]:
-            shown = f"--{field.replace('_', '-')} {value}"
             raise RequestError(f"{shown}: {others[0]} is not in {flag} {names}; name those, or give one value for all")
+        if len(each) < len(parts):
+            raise RequestError(f"{shown}: a name has two values; give one for each")
         for name, values in found.items():
             values[field] = each.get(str(name))
     return found

@@ -88,3 +88,5 @@ def test_each_name_of_a_list_may_have_its_own_values():
     }
     with pytest.raises(RequestError, match="--variant d=small: d is not in --model a,b"):
         own_values("--model", "a,b", {"variant": "d=small"})
+    with pytest.raises(RequestError, match="--variant a=small,a=base: .*two values"):
+        own_values("--model", "a,b", {"variant": "a=small,a=base"})

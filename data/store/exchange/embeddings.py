@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -279,9 +280,12 @@ def _vector_columns(file: Path, schema: pa.Schema, embedding: str | None) -> tup
         what = f"no column or numbered columns '{embedding}'" if embedding else "no column of vectors"
         raise RequestError(f"{file} has {what}; it has {', '.join(schema.names)}; name them with --embedding")
     numbers, columns = zip(*sorted(found), strict=True)
-    if gaps := sorted({*range(numbers[0], numbers[-1])} - {*numbers}):
-        after = columns[numbers.index(gaps[0] - 1)]
-        raise RequestError(f"{file} is damaged: the column after {after} is missing; export or download it again")
+    for at, (number, following) in enumerate(pairwise(numbers)):
+        if following > number + 1:
+            raise RequestError(
+                f"{file} has no column between {columns[at]} and {columns[at + 1]}: export or download it again, or "
+                "number the columns without a gap"
+            )
     return columns
 
 
