@@ -75,7 +75,7 @@ def open_dataset(request: DatasetRequest) -> dict[str, EODataset]:
     sources = {split: _source(name, about, variant, split, request) for split in about.splits or ("train",)}
     listed = {split: _samples(name, about, source, split, root) for split, source in sources.items()}
     splits, how = _splits(listed)
-    classes = _class_names(about, sources.values(), listed)
+    classes = _class_names(about, sources.values())
     opened: dict[str, EODataset] = {}
     for split in dict.fromkeys(("train", *request.splits)):
         origin, rows = splits[split]
@@ -280,7 +280,7 @@ def _share(count: int, share: float) -> int:
     return min(max(1, round(share * count)), count - 1)
 
 
-def _class_names(about: TorchGeoSet, sources: Any, listed: Mapping[str, Sequence[Sample]]) -> list[str]:
+def _class_names(about: TorchGeoSet, sources: Any) -> list[str]:
     """Torchgeo's class names in its order; their sorted union where splits of a folder differ."""
     by_split = [list(about.classes(source)) for source in sources]
     if all(names == by_split[0] for names in by_split):
