@@ -4,9 +4,8 @@ import queue
 import sys
 import threading
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,22 +57,37 @@ def ahead[T](items: Iterable[T]) -> Iterator[Iterator[T]]:
     Yields:
         The same items; leaving the block stops the thread, whatever is left.
     """
-    source, waiting = iter(items), deque[Future[Any]]()
-    pool = ThreadPoolExecutor(1, "ahead")
+    # No executor, nor a Queue of that size: an interrupt in the middle of their Python code can leave a lock held, and
+    # all that want it waiting for ever.
+    source, drawn, wanted, left = iter(items), queue.SimpleQueue[Any](), queue.SimpleQueue[bool](), []
 
-    def drawn() -> Iterator[T]:
+    def run() -> None:
+        try:
+            while wanted.get() and not left:
+                drawn.put((next(source, _END), None))
+        except BaseException as error:  # raised again in the calling thread
+            drawn.put((_END, error))
+
+    def taken() -> Iterator[T]:
         while True:
-            while len(waiting) <= DEPTH:
-                waiting.append(pool.submit(next, source, _END))
-            if (item := waiting.popleft().result()) is _END:
+            wanted.put(True)
+            item, error = drawn.get()
+            if error:
+                raise error
+            if item is _END:
                 return
             yield item
 
+    for _ in range(DEPTH):
+        wanted.put(True)
+    thread = threading.Thread(target=run, name="ahead", daemon=True)
+    thread.start()
     try:
-        waiting.append(pool.submit(next, source, _END))
-        yield drawn()
+        yield taken()
     finally:
-        pool.shutdown(cancel_futures=True)
+        left.append(True)
+        wanted.put(True)
+        thread.join()
 
 
 @contextmanager
@@ -87,8 +101,7 @@ def behind[T](work: Callable[[T], None]) -> Iterator[Callable[[T], None]]:
         ``put(item)``, which raises what `work` raised on an earlier item. Leaving the block waits until all is done,
         also when the block itself failed: what was handed over is not lost.
     """
-    # Not one Queue of that size: an interrupt in the middle of its Python code can leave the thread asleep for ever.
-    waiting, free = queue.SimpleQueue[Any](), queue.SimpleQueue[None]()
+    waiting, free = queue.SimpleQueue[Any](), queue.SimpleQueue[None]()  # as in `ahead`
     for _ in range(DEPTH):
         free.put(None)
     errors: list[BaseException] = []

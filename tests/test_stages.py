@@ -3,7 +3,8 @@
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 
 import pytest
 
@@ -126,8 +127,15 @@ def test_the_bottleneck_is_the_stage_that_worked_longest():
     assert meter.bottleneck() == "embed"
 
 
-def test_an_interrupt_anywhere_in_handing_over_leaves_no_thread_waiting():
+@pytest.mark.parametrize("stage", ["ahead", "behind"])
+def test_an_interrupt_anywhere_in_handing_over_leaves_no_thread_waiting(stage):
     """SIGTERM between the two halves of a notification once left the writer asleep, and the process waiting for it."""
+
+    def use(stack):
+        """What hands over one item."""
+        if stage == "ahead":
+            return partial(next, stack.enter_context(ahead(map(time.sleep, [0.002] * 9))))
+        return partial(stack.enter_context(behind(lambda _: None)), 1)
 
     def reached(step):
         """Whether handing over one item takes that many steps of Python; the last of them is interrupted."""
@@ -140,14 +148,15 @@ def test_an_interrupt_anywhere_in_handing_over_leaves_no_thread_waiting():
             return trace
 
         def main():
-            with suppress(KeyboardInterrupt), behind(lambda _: None) as put:
-                time.sleep(0.002)  # the writer waits
+            with suppress(KeyboardInterrupt), ExitStack() as stack:
+                hand_over = use(stack)
+                time.sleep(0.002)  # the other thread waits, or is at work
                 sys.settrace(trace)
                 try:
-                    put(1)
+                    hand_over()
                 finally:
                     sys.settrace(None)
-                    time.sleep(0.002)  # the writer has taken what there is, and waits again
+                    time.sleep(0.002)  # the other thread has taken what there is, and waits again
             done.set()
 
         threading.Thread(target=main, daemon=True).start()
