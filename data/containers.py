@@ -25,7 +25,7 @@ from data.listing import SPLIT_NAMES
 
 CARD = "README.md"  # of a dataset on the Hugging Face hub
 BANDS_FILE = "dataset.json"  # see `data.sources.folder`
-CLASS_NAMES = ("classnames.txt", "classes.txt")  # of WebDataset shards whose labels are numbers, one a line
+CLASS_NAMES = ("classnames.txt", "classes.txt")  # of WebDataset shards whose labels are numbers, one per line
 IMAGE, LABEL, LABELS = ("image", "img", "picture"), ("label", "class", "category"), ("labels", "classes", "tags")
 OTHERS = ("id", "lon", "longitude", "lat", "latitude")
 LARGEST_TEXT = 2**20  # bytes of a shard's label

@@ -71,4 +71,4 @@ def _keep(page: Path, text: str) -> None:
         temporary.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}", encoding="utf-8")
         temporary.rename(page)
     except OSError:
-        pass  # a home that cannot be written costs half a second a time, nothing else
+        pass  # a home that cannot be written costs half a second each time, nothing else

@@ -118,7 +118,7 @@ def with_val(listing: Listing) -> Listing:
 
 
 def cut(paths: Sequence[str], names: Sequence[Sequence[str]]) -> list[str]:
-    """A split for each sample: 60 % train, 20 % val, 20 % test of each class, always the same for the same paths.
+    """A split for each sample: 60% train, 20% val, 20% test of each class, always the same for the same paths.
 
     Args:
         paths: relative to the folder; the sha256 of a path decides.

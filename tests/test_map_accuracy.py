@@ -26,7 +26,7 @@ def olofsson2014():
 
 
 def test_accuracies_of_olofsson_2014(olofsson2014):
-    """Page 54, left column, with the half widths of its 95 % intervals.
+    """Page 54, left column, with the half widths of its 95% intervals.
 
     The paper prints 0.23 and 0.01 for the producer's accuracies of forest gain and stable non-forest; its own
     equation 7 gives 0.254 and 0.018.

@@ -123,7 +123,7 @@ def test_the_seminars_figures_are_consistent(precision, f2, hamming, recall):
     solved = 4 * precision * f2 / (5 * precision - f2)
     assert solved == pytest.approx(recall, abs=5e-4)
     assert 5 * precision * solved / (4 * precision + solved) == pytest.approx(f2)
-    # With L labels a patch of 19 classes: FN = L(1-R), FP = LR(1/P - 1), and (FN + FP) / 19 is the hamming loss.
+    # With L labels per patch of 19 classes: FN = L(1-R), FP = LR(1/P - 1), and (FN + FP) / 19 is the hamming loss.
     labels = 19 * hamming / (1 - solved + solved * (1 / precision - 1))
     assert 2.85 < labels < 2.92
     # ... and our own functions say the same of counts made from them

@@ -87,7 +87,7 @@ def test_centres_are_where_the_transform_says(tmp_path):
 def test_windows_with_too_little_data_are_left_out_and_the_rest_is_filled(tmp_path):
     truth = make_truth()
     pixels = make_pixels(truth)
-    pixels[:, :40, :64] = 0  # 62 % of the first window
+    pixels[:, :40, :64] = 0  # 62% of the first window
     pixels[1, 70:80, 70:80] = 0  # one band only
     file = write_raster(tmp_path / "scene.tif", pixels, names=list(SIGNATURES), nodata=0)
     windows = opened(file, tmp_path, min_valid=0.8)

@@ -129,7 +129,7 @@ def test_label_frequencies_are_the_real_ones(many_labels: np.ndarray):
     assert many_labels.sum(axis=1).mean() == pytest.approx(2.95, abs=0.03)
     for name, count in REAL_COUNTS.items():
         real, drawn = count / 480_038, many_labels[:, CLASSES.index(name)].mean()
-        # 1.5 % for the fit, and four standard errors of the draw.
+        # 1.5% for the fit, and four standard errors of the draw.
         assert drawn == pytest.approx(real, abs=0.015 * real + 4 * (real / 200_000) ** 0.5), name
 
 

@@ -16,7 +16,7 @@ from data.files import canonical_json, published, short_hash
 
 SIDE = 48  # pixels of a picture
 COLUMNS = 50
-QUALITY = 72  # of WebP: about 1 kB a picture
+QUALITY = 72  # of WebP: about 1 kB per picture
 
 
 def chosen(ids: Sequence[str], first: Sequence[str], count: int) -> list[str]:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from jaxtyping import Float32, Integer
 
-PIXELS = 120  # a side, at 10 m
+PIXELS = 120  # per side, at 10 m
 SLOTS = 64  # parcels of a scene share this many random states; a power of two
 Y, X = np.mgrid[:PIXELS, :PIXELS].astype(np.float32) / (PIXELS - 1) - 0.5
 

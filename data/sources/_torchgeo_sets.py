@@ -34,8 +34,8 @@ class TorchGeoSet:
     classes: Callable[[Any], Sequence[str]] = lambda source: source.classes
     # torchgeo's name of each split that it publishes; none where it has no ``split``
     splits: Mapping[str, str] = field(default_factory=dict)
-    # file name, with ``{}`` for the split, that lists the images of a split. torchgeo leaves out listed images that are
-    # absent without a word.
+    # file name, with ``{}`` for the split, that lists the images of a split. torchgeo silently leaves out listed
+    # images that are absent.
     split_list: str | None = None
     # constructor arguments by ``--dataset-variant``; the first is the default
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -5,8 +5,8 @@ Files as torchgeo has them: ``EuroSATallBands.zip`` (or its unpacked ``ds/`` fol
 
 Variants: ``random`` uses these split files. ``spatial`` separates the splits geographically: it uses torchgeo's
 ``eurosat-spatial-{train,val,test}.txt`` if they are in the same folder; otherwise it sorts all tiles of the three
-random lists by the longitude of their centers (ties by id) and cuts them, from west to east, into 60 % train,
-20 % val and 20 % test.
+random lists by the longitude of their centers (ties by id) and cuts them, from west to east, into 60% train,
+20% val and 20% test.
 """
 
 from collections.abc import Sequence
@@ -92,7 +92,7 @@ def _located(ids: Sequence[str], centres: dict[str, tuple[float, float]]) -> np.
 
 
 def west_to_east(ids: Sequence[str], centres: dict[str, tuple[float, float]]) -> dict[str, list[str]]:
-    """Cut tiles, sorted by longitude (ties by id), into 60 % train, 20 % val and 20 % test."""
+    """Cut tiles, sorted by longitude (ties by id), into 60% train, 20% val and 20% test."""
     unlocated = [name for name in ids if np.isnan(centres[name][0])]
     if unlocated:
         raise RequestError(

@@ -7,8 +7,8 @@ Class folders (one class per image)::
     DIR/a.jpg                DIR/b.jpg                                       images without labels: --split test
 
 Split folders may be called ``training``, ``validation``, ``valid``, ``dev`` and ``testing`` too. Without split folders
-each class is cut into 60 % train, 20 % val and 20 % test in the order of the sha256 of the images' relative paths:
-always the same cut for the same files. Where there are train and test but no val, val is drawn from train: 20 % of each
+each class is cut into 60% train, 20% val and 20% test in the order of the sha256 of the images' relative paths:
+always the same cut for the same files. Where there are train and test but no val, val is drawn from train: 20% of each
 class, in the order of the sha256 of a fixed seed and the path; the identity of the features says so.
 
 A table, ``DIR/labels.csv`` or ``DIR/labels.parquet``, with the columns

@@ -1,4 +1,4 @@
-"""GEO-Bench v1: six classification sets of one benchmark, with partitions of 1 % to 100 % of train.
+"""GEO-Bench v1: six classification sets of one benchmark, with partitions of 1% to 100% of train.
 
 Files as the benchmark publishes them, in ``--data-root`` or its folder ``classification_v1.0``:
 ``<set>/<sample>.hdf5`` with ``<set>/<partition>_partition.json`` and ``<set>/band_stats.json``; or ``<set>.zip``, which

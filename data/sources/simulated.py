@@ -3,7 +3,7 @@
 Every number comes from a seed, the split and the index. A sample is drawn in four steps:
 
 1. labels: one of 16 landscape types, then its classes (fitted to BigEarthNet v2's label table);
-2. a map of the labeled classes: parcels, forests, towns, rivers, coasts, each class on at least 3 % of the patch;
+2. a map of the labeled classes: parcels, forests, towns, rivers, coasts, each class on at least 3% of the patch;
 3. a cover for every pixel (crop, meadow, conifer, roof ...): classes share covers, which makes them as easy to
    confuse as they are in CORINE, whose polygons hold up to 25 ha of something else;
 4. reflectance of every cover as a mixture of a few materials with spectra from a published library, changed by
@@ -50,9 +50,9 @@ OPTICAL = BAND_SETS["s2-12"]
 URBAN, INDUSTRIAL, BEACHES, COASTAL_WETLANDS, INLAND_WATERS, MARINE = 0, 1, 14, 16, 17, 18
 
 # Landscape types: weight, then every class's probability, both in thousandths. A mixture of independent labels
-# (given at least one) fitted by expectation-maximisation to the 480,038 label sets of reBEN's metadata.parquet
-# (Clasen et al. 2024, arXiv:2407.03653, CDLA-Permissive-1.0). It has the real 2.95 labels a patch, class
-# frequencies within 1.1 % of the real ones and every pair of classes within 0.5 points.
+# (given at least one) fitted by expectation-maximization to the 480,038 label sets of reBEN's metadata.parquet
+# (Clasen et al. 2024, arXiv:2407.03653, CDLA-Permissive-1.0). It has the real 2.95 labels per patch, class
+# frequencies within 1.1% of the real ones and every pair of classes within 0.5 points.
 # fmt: off
 LANDSCAPES = np.array([
     (132, 400,  29, 1000,  83, 220, 504, 398,   3, 351,  71, 181,   3,   2,  90,   0,   4,   1,   50,   0),
@@ -106,7 +106,7 @@ MATERIALS = {
 
 # Covers: shares of materials in summer (assumptions, set by eye against the means of BigEarthNet's bands), the
 # part of the green that winter takes, the spread of the shares between scenes and parcels (log), texture (relative),
-# and VV and VH in dB. No table of C-band backscatter by cover was at hand: the dB are assumptions that keep the
+# and VV and VH in dB. No table of C-band backscatter by cover was available: the dB are assumptions that keep the
 # usual order (built > forest > crops > bare > water) and give means near BigEarthNet v2's -12.6 and -19.4 dB.
 COVERS = {
     #            green dry   soil  sand  asph  tile  conc  metal water shade  winter spread texture  VV     VH
@@ -230,7 +230,7 @@ class Simulated(EODataset):
         units, reflectance, backscatter, light = draw_surface(scene, classes)
         pixels = []
         for band in bands:
-            noise = self._generator(index, band.name)  # its own, so that a band is the same whoever else is asked for
+            noise = self._generator(index, band.name)  # its own: a band does not depend on the others
             if band.sensor == "S1":
                 decibel = backscatter[BAND_SETS["s1"].index(band.name)][units]
                 speckle = noise.standard_gamma(SPECKLE_LOOKS, decibel.shape, np.float32) / SPECKLE_LOOKS

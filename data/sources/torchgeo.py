@@ -8,8 +8,8 @@ EuroSAT, EuroSAT100, EuroSATSpatial, FireRisk, MillionAID, PatternNet, RESISC45,
 Variants: ``s1`` and ``s2`` of BigEarthNet and BigEarthNetV2 (default: both sensors), ``multi-label`` of MillionAID,
 ``3_random``, ``3_block`` and ``3_culture_10`` of So2Sat (default: version 2).
 
-Splits are torchgeo's own. A dataset without splits is cut into 60 % train, 20 % val and 20 % test; one with train and
-one other split keeps that as test, and 20 % of train becomes val. Both cuts are stratified by class (by the rarest
+Splits are torchgeo's own. A dataset without splits is cut into 60% train, 20% val and 20% test; one with train and
+one other split keeps that as test, and 20% of train becomes val. Both cuts are stratified by class (by the rarest
 class of multi-label samples), in the order of the sha256 of a fixed seed and the id: the same for the same files. The
 identity of the features records the split.
 

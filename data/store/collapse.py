@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float64
 
 RANK_ROWS = 1024  # enough for a small rank, few enough to take a fraction of a second
-# Share of the variance beyond two directions. One direction with 1 % noise has 1e-4; features of real images have at
+# Share of the variance beyond two directions. One direction with 1% noise has 1e-4; features of real images have at
 # least 0.03, and 0.1 with every dimension scaled (image statistics of EuroSAT RGB; tests/bench: `guards`).
 LITTLE, LITTLE_SCALED = 1e-3, 0.1
 RANK_MEANS_LITTLE = 16  # below so many samples or dimensions: the rank is at most their number

@@ -42,7 +42,7 @@ PRITHVI = tuple(f"prithvi_eo_{size}" for size in (
 TERRAMIND = tuple(f"terramind_v1_{size}" for size in ("tiny", "small", "base", "large"))
 CLAY = "clay_v1_base"
 NAMES = (*PRITHVI, *TERRAMIND, CLAY)
-# What a part of a name says about why a backbone of terratorch's registry is not among them.
+# Why backbones of terratorch's registry are not supported, by a part of their names.
 REFUSED = {
     "dinov3": "use --model dinov3",
     "dofa": "use --model dofa: terratorch's version lacks the final norm",

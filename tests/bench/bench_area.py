@@ -17,7 +17,7 @@ TRUTH = np.array(
 
 
 def bench_area_coverage() -> dict:
-    """Share of simulated stratified samples whose 95 % interval of a class's area holds the true area.
+    """Share of simulated stratified samples whose 95% interval of a class's area holds the true area.
 
     A map of four classes, two of them rare; n samples, at least 50 of a class, drawn 1,000 times. Writes
     docs/results/area.md.
@@ -48,7 +48,7 @@ def bench_area_coverage() -> dict:
     return {"coverage_by_samples": found, "repetitions": REPETITIONS, "nominal": 0.95}
 
 
-# Printed: value and half width of its 95 % interval. Olofsson et al. 2014, page 54, from its Table 8.
+# Printed: value and half width of its 95% interval. Olofsson et al. 2014, page 54, from its Table 8.
 CHANGE = ("Deforestation", "Forest gain", "Stable forest", "Stable non-forest")
 TABLE_8 = [[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]]
 PIXELS = (200_000, 150_000, 3_200_000, 6_450_000)

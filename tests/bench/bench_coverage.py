@@ -1,4 +1,4 @@
-"""Do nominal 95 % intervals cover? Simulated classifiers whose true metrics are known exactly.
+"""Do nominal 95% intervals cover? Simulated classifiers whose true metrics are known exactly.
 
 A label occurs with its real frequency in BigEarthNet v2; its score is normal, shifted by the label, with an effect that
 all classes of an image share and, where errors correlate in space, effects of its cell on labels and scores. The
@@ -267,7 +267,7 @@ def exact(shares: tuple[float, ...] = (0.8, 0.97, 0.99), sizes: tuple[int, ...] 
 
 
 def bench_coverage() -> dict:
-    """Coverage of nominal 95 % intervals, and how often two equal models differ; writes docs/results/coverage.md."""
+    """Coverage of nominal 95% intervals, and how often two equal models differ; writes docs/results/coverage.md."""
     repetitions = int(os.environ.get("COVERAGE_REPETITIONS", REPETITIONS))
     covered, differ = study(repetitions)
     text = page(covered, differ, repetitions) + exact()

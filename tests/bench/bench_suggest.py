@@ -182,7 +182,7 @@ RULES: dict[str, Rule] = {
 
 
 def gains(values: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-    """Accuracy of random labels and the paired gain of each rule, with half its 95 % interval, after each round.
+    """Accuracy of random labels and the paired gain of each rule, with half its 95% interval, after each round.
 
     For each seed, half of the tiles are a pool to label from and half are tested on; 20 labels, two per class, are
     drawn at random; then 20 are added twice.
