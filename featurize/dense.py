@@ -25,7 +25,7 @@ def keep_patches(encoder: FrozenModel, dataset: EODataset) -> FrozenModel:
     if not grids:
         raise RequestError("--dense requires --dataset scene; leave it out")
     if not encoder.has_patches:
-        raise RequestError(f"--dense: patch tokens of {encoder.name} are not available; use dinov2 or galileo")
+        raise RequestError(f"--dense: {encoder.name} has no patch tokens here; use galileo, dinov2 or terratorch")
     side, channels = encoder.request.image_size or grids[0].tile, len(encoder.request.bands)
     widths = {}
     for pooling in ("mean", "patches"):

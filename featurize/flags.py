@@ -44,7 +44,8 @@ class ModelFlags:
         weights: pretrained, random (untrained; shown in the name of the feature folder), or the path of a weights file
             or folder.
         variant: Variant of the model, such as small or base. Default: the first in `featurize list`.
-        dense: Keep the tokens of all patches of a scene's windows, for a map at patch resolution; galileo and dinov2.
+        dense: Keep the tokens of all patches of a scene's windows, for a map at patch resolution (galileo,
+            dinov2, terratorch).
     """
 
     model: Annotated[str, completed(MODELS.names)]

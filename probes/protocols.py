@@ -116,7 +116,7 @@ PROTOCOLS: dict[str, Protocol] = {
         plain=False,
     ),
     "map": Protocol(
-        title="a map of a scene: all labels train it; test is nested cross-validation by spatial blocks with a buffer",
+        title="a map of a scene: fitted on all labels; nested cross-validation over spatial blocks with a buffer",
         citation="this project; Roberts et al. 2017, doi 10.1111/ecog.02881",
         plain=False,
     ),
@@ -163,7 +163,7 @@ PROTOCOLS: dict[str, Protocol] = {
         refit=(),
         shots=16,
         seeds=5,
-        differs=("draws are this program's",),
+        differs=("samples are drawn by this program",),
     ),
     "seminar": Protocol(
         title="random forest, linear probe and MLP on DOFA features of BigEarthNet, F2",
