@@ -36,12 +36,13 @@ def model_lines(name: str) -> Iterator[tuple[str, str]]:
     """Facts about one model, each with its label."""
     card = MODELS.card(name)
     usual = f"{card.image_size} x {card.image_size}; " if card.image_size else ""
+    several = len(card.pooling) > 1  # which may be joined, and chosen layers too
     yield name, MODELS.summary(name)
     yield "variants", _choices(card.variant)
-    yield "dimensions", card.dim
+    yield "dimensions", card.dim + several * (" per pooling" + card.layers * " and layer")
     yield "bands", card.bands
     yield "input size", f"{usual}{card.sizes}"
-    yield "pooling", _choices(card.pooling)
+    yield "pooling", _choices(card.pooling) + several * ", or several joined by +"
     yield "scaling", _choices(card.normalize)
     yield "weights", _choices(card.weights)
     yield "files", card.files

@@ -19,7 +19,7 @@ CARD = ModelCard(
     image_size=224,
     default_bands=("rgb",),
     sizes="multiples of 16",
-    dim="384 (small), 768 (base), 1024 (large), 1280 (huge-plus), 4096 (7b); twice that for cls+mean",
+    dim="384 (small), 768 (base), 1024 (large), 1280 (huge-plus), 4096 (7b)",
     bands="red, green, blue",
     files="facebook/dinov3-vitSIZE16-pretrain-lvd1689m (web), ...-sat493m (satellite): model.safetensors; gated: "
     "accept the license on the repository's page, then hf auth login",
