@@ -147,10 +147,12 @@ def one_setting(python: str, arguments: argparse.Namespace, model: str, refit: b
 def table(results: list[dict]) -> str:
     """The results as Markdown."""
     lines = [
-        "# Beside torchgeo-bench 0.4 on 600 real EuroSAT tiles",
+        "# Compared with torchgeo-bench 0.4 on 600 real EuroSAT tiles",
         "",
-        "Written by `python -m tests.bench.peer_torchgeo_bench`. Accuracy on 120 test tiles; wall-clock and CPU "
-        "seconds and ratios are medians of runs in turns.",
+        "Written by `python -m tests.bench.peer_torchgeo_bench`. Accuracy on 120 test tiles: ours; of "
+        'torchgeo-bench\'s probes on our features; and of torchgeo-bench with its own features ("peer"). Wall-clock '
+        "seconds, in brackets CPU seconds, of both whole pipelines, and the ratio of peer to ours: medians of runs "
+        "in turns.",
         "",
         "| features | refit | probe | ours | peer on ours | peer | our s (CPU) | peer s (CPU) | ratio (CPU) |",
         "|---|---|---|---|---|---|---|---|---|",
