@@ -92,7 +92,7 @@ def _answer(frame: pd.DataFrame, pairs: pd.DataFrame, runs: list[Run]) -> Answer
                 shown[other] = "Best other encoder"
         else:
             shown[at] = f"Baseline {baseline}"
-            lead.append(f"It is {_gap_words(gaps[names[at]])} {baseline}.")
+            lead.append(_gap_words(gaps[names[at]], baseline))
     tied = [at for at, row in enumerate(rows) if row["tied"] and at]
     shown |= {at: f"{shown[at]}, tied" if at in shown else "Tied with the best" for at in tied[:MOST_TIED]}
     if len(rows) > 1:
@@ -128,10 +128,9 @@ def _gap(pair: dict[str, Any]) -> str:
     return figures.with_interval(pair["difference"], pair["low"], pair["high"])
 
 
-def _gap_words(pair: dict[str, Any]) -> str:
-    if np.isnan(pair["p"]):
-        return f"{_gap(pair)} better (not testable) than"
-    return f"{_gap(pair)} better ({'' if pair['significant'] else 'not '}significant) than"
+def _gap_words(pair: dict[str, Any], baseline: str) -> str:
+    tested = "not testable" if np.isnan(pair["p"]) else "significant" if pair["significant"] else "not significant"
+    return f"It is {_gap(pair)} better than {baseline} ({tested})."
 
 
 def _weakest(run: Run, rule: str) -> str:
@@ -151,6 +150,6 @@ def _warnings(row: dict[str, Any], best: Run) -> list[str]:
     if km is not None and (near := float((km < NEAR_KM).mean())) >= NEAR_SHARE:
         lines.append(
             f"{near:.0%} of test samples lie within {NEAR_KM:g} km of a training sample, which makes metrics "
-            "optimistic for other places; probe --split-by cells keeps them apart"
+            "too optimistic for other places; probe --split-by cells keeps them apart"
         )
     return list(dict.fromkeys([*lines, *best.record["warnings"]]))
