@@ -61,7 +61,7 @@ def assert_equal(encoder, images, expected):
         ("dofa_base_patch16_224", "use --model dofa"),
         ("scalemae_large", "use --model scalemae"),
         ("terramind_v1_base_tim", "generates further inputs"),
-        ("terramind_v1_tokenizer_s2l2a", "no embeddings"),
+        ("terramind_v1_tokenizer_s2l2a", "tokenizer"),
         ("ssl4eol_resnet50_landsat_oli_sr_moco", "Landsat"),
         ("IdentityBackbone", "not known"),
         ("UNet", "not known"),
@@ -75,7 +75,7 @@ def test_a_backbone_whose_training_is_not_known_is_refused_with_those_that_are(n
 
 @pytest.mark.skipif(find_spec("terratorch") is not None, reason="terratorch is installed")
 def test_without_terratorch_one_line_says_how_to_install_it():
-    with pytest.raises(RequestError, match=r"prithvi_eo_v2_300 needs terratorch \(.*pip install -e . terratorch"):
+    with pytest.raises(RequestError, match=r"prithvi_eo_v2_300 needs terratorch \(.*docs/guide/install.md"):
         build("prithvi_eo_v2_300")
 
 
