@@ -13,7 +13,7 @@ from featurize.encoder import FrozenModel
 from featurize.look import Look, look_at
 
 # Shares of a band's pixels that leave nothing to distinguish images by. Real sensors' dark bands (short-wave infrared
-# over water) have a few per cent of noise, saturated ones have none.
+# over water) have a few percent of noise, saturated ones have none.
 ALL_ALIKE, SATURATED = 0.999, 0.98
 FROM_DATA = ("zscore", "stretch")  # scalings by the dataset's statistics: native units do not matter to them
 # With few images bounds are this much wider: fresh snow is 25 standard deviations above the mean of EuroSAT's blue.

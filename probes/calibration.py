@@ -26,7 +26,7 @@ from probes.scores import score_block
 from probes.shapes import Scores, Truth
 
 MIN_SAMPLES = 5
-# Scores of forests and neighbors are often exactly 0 or 1, with infinite log odds. All scores are first moved inwards
+# Scores of forests and neighbors are often exactly 0 or 1, with infinite log odds. All scores are first moved inward
 # by this share, which keeps their order. Platt's sigmoid needs more, or the zeros of a forest decide the slope alone:
 # of 1e-6 to 1e-2, 1e-3 had the lowest log loss on test of EuroSAT and of mosaics.
 SOFTENED, SOFTENED_LESS = 1e-3, 1e-6
@@ -82,7 +82,7 @@ class Calibrated(ClassifierMixin, BaseEstimator):
 
 
 def log_odds(scores: Float[np.ndarray, "*shape"], softened: float = SOFTENED) -> Float64[np.ndarray, "*shape"]:
-    """Log odds of scores moved inwards by a share: finite and in the order of the scores."""
+    """Log odds of scores moved inward by a share: finite and in the order of the scores."""
     inside = softened + (1 - 2 * softened) * scores.astype(np.float64)
     return np.log(inside) - np.log1p(-inside)
 
