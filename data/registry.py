@@ -59,7 +59,7 @@ class Registry[Card]:
             library = (error.name or "").partition(".")[0]
             if not library or library in PACKAGES:  # a mistake here
                 raise
-            raise lacking(f"--{self.noun} {name}", library, error.msg) from error
+            raise lacking(f"{self.noun} {name}", library, error.msg) from error
 
     def check(self, name: str) -> str:
         """Return the name if it is registered, else raise as `load` does, without importing anything.
@@ -100,7 +100,7 @@ def lacking(what: str, library: str, why: str) -> RequestError:
     except metadata.PackageNotFoundError:
         found = f"{name} is not installed"
     reason = why.partition(" (/")[0]  # without the library's path
-    return RequestError(f"{what} needs {wanted}: {found} ({reason}); pip install '{wanted}'")
+    return RequestError(f"{what} needs {wanted}: {found} ({reason}); pip install -U '{wanted}'")
 
 
 @cache

@@ -108,7 +108,7 @@ def test_listing_imports_no_entry():
         ("from torchgeo import Absent", "torchgeo>=0.10: torchgeo .* is installed .*'Absent'.*pip install"),
         ("import torchgeo.absent", "torchgeo>=0.10: torchgeo .* is installed"),
         ("from PIL.Image import Absent", "pillow: pillow .* is installed"),
-        ("import absent.models", "absent: absent is not installed .*pip install 'absent'"),
+        ("import absent.models", "absent: absent is not installed .*pip install -U 'absent'"),
     ],
 )
 def test_a_library_that_lacks_what_a_module_imports_is_named_with_the_version_that_has_it(
@@ -119,5 +119,5 @@ def test_a_library_that_lacks_what_a_module_imports_is_named_with_the_version_th
     (package / "__init__.py").touch()
     (package / "one.py").write_text(f"{line}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(RequestError, match=f"^--model one needs {expected}[^\n/]*$"):
+    with pytest.raises(RequestError, match=f"^model one needs {expected}[^\n/]*$"):
         Registry(package.name, "model").load("one")
