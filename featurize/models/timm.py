@@ -178,12 +178,11 @@ def transformer_of(model: Any, request: EncoderRequest) -> dict[str, Any]:
     shapes = [one.shape if isinstance(one, Tensor) else None for one in (last, *noted)]  # several, of TNT and CrossViT
     if not norm or len(noted) != len(blocks) or set(shapes) != {shapes[0]} or len(shapes[0] or ()) != 3:
         raise RequestError(f"{asked}: timm's {request.inner} has no transformer blocks of equal width; remove it")
-    prefix = getattr(model, "num_prefix_tokens", 0)
-    if "cls" in request.pooling and (not prefix or model.cls_token is None):  # only registers
+    classed = getattr(model, "has_class_token", getattr(model, "cls_token", None) is not None)
+    if "cls" in request.pooling and not classed:  # tokens before the patches may be registers only
         raise RequestError(f"{asked}: timm's {request.inner} has no class token; use mean")
-    pooled = getattr(model, "fc_norm", None)
-    parts = {"blocks": blocks, "norm": norm, "pooled_norm": pooled, "prefix": prefix, "width": last.shape[2]}
-    return parts | {"run": model.forward_features}
+    about = {"prefix": getattr(model, "num_prefix_tokens", 0), "pooled_norm": getattr(model, "fc_norm", None)}
+    return about | {"blocks": blocks, "norm": norm, "width": last.shape[2], "run": model.forward_features}
 
 
 @torch.inference_mode()
