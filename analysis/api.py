@@ -17,7 +17,8 @@ from analysis.figures import styled
 from analysis.views import table as table_view
 from analysis.views import umap as umap_view
 from data import paths
-from data.python import parsed, words_of, working
+from data.asked import words_of
+from data.python import parsed, working
 from data.runs import Run
 from data.store import FeatureSet
 

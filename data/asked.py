@@ -73,13 +73,23 @@ def recorded_command(asked: Any, identity: dict[str, Any], folder: Path, split: 
     """
     if not isinstance(asked, dict) or not all(isinstance(asked.get(group), dict) for group in ("model", "data")):
         return None
-    given = {name: value for name, value in asked["data"].items() if value != getattr(ANY, name, None)}
     first = {"model": asked["model"].get("model")}  # then the dataset, as one would write it
-    flags = first | given | asked["model"] | {"split": split, "precision": identity["encoder"].get("precision")}
+    flags = first | asked["data"] | asked["model"] | {"split": split, "precision": identity["encoder"].get("precision")}
     if len(folder.parents) > 2:
         flags["out"] = str(folder.parents[2])
-    words = ["featurize"]
-    for name, value in flags.items():
-        if value is not None and value is not False and (name, value) != ("split", ANY.split):
-            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    return shlex.join(words)
+    set_ = {flag: value for flag, value in flags.items() if value is not False and value != getattr(ANY, flag, None)}
+    return shlex.join(["featurize", *words_of(set_)])
+
+
+def words_of(given: Mapping[str, Any]) -> list[str]:
+    """Flags as on a command line: lists are joined by commas, None is not given."""
+    words = []
+    for name, value in given.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            several = isinstance(value, Sequence) and not isinstance(value, str)
+            text = ",".join(map(str, value)) if several else str(value)
+            words += [f"--{flag}={text}"] if text.startswith("-") else [f"--{flag}", text]
+    return words

@@ -1,7 +1,7 @@
 """Python functions that take the flags of a command: one list of names, types, defaults and descriptions for both."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from cyclopts import App, CycloptsError
 
-from data.asked import running
+from data.asked import running, words_of
 from data.command import speaking
 from data.errors import RequestError
 from data.files import explained
@@ -76,21 +76,6 @@ def working(words: Sequence[str], *, progress: bool) -> Iterator[None]:
         if isinstance(known := explained(error, Path("a file")), RequestError):
             raise known from error
         raise
-
-
-def words_of(given: Mapping[str, Any]) -> list[str]:
-    """Flags as on a command line: lists are joined by commas, None is not given."""
-    words = []
-    for name, value in given.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        elif value is not None:
-            text = (
-                str(value) if isinstance(value, str) or not isinstance(value, Sequence) else ",".join(map(str, value))
-            )
-            words += [f"--{flag}={text}"] if text.startswith("-") else [f"--{flag}", text]
-    return words
 
 
 def parsed(app: App, words: Sequence[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The featurize command: what it prints, and one clear line with exit code 2 for each wrong request."""
 
 import resource
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from data import command, store
+from data.asked import recorded_command
 from data.registry import DATASETS
 from featurize.card import MODELS
 from featurize.cli import app
@@ -205,6 +207,16 @@ def test_an_output_folder_that_cannot_be_made(featurize, tmp_path):
 def test_a_flag_of_another_dataset_is_refused_even_if_it_is_zero(featurize):
     code, _, err = featurize("--model", "stats", "--dataset", "simulated", "--min-valid", "0")
     assert code == 2 and one_line(err) and "--min-valid" in err
+
+
+def test_a_recorded_command_can_be_given_as_it_is():
+    asked = {"model": {"model": "dinov2", "layer": "-4,-1", "dense": False}, "data": {"limit": 5, "download": True}}
+    line = recorded_command(asked, {"encoder": {"precision": "fp32"}}, Path("out/features/a/b"), "all")
+    flags = app.parse_args(shlex.split(str(line))[1:], exit_on_error=False)[1].arguments["flags"]
+    assert (flags.model, flags.layer, flags.dense, flags.precision, flags.out) == (
+        "dinov2", "-4,-1", False, "fp32", Path("out"),
+    )  # fmt: skip
+    assert flags.limit == 5 and flags.download
 
 
 def test_new_images_are_scaled_like_those_of_the_features_named(tmp_path, featurize):

@@ -7,7 +7,7 @@ from typing import Any
 
 from analysis.report.inventory import EncoderResults
 from data import paths
-from data.asked import recorded_command
+from data.asked import recorded_command, words_of
 from data.dataset import SPLITS
 from data.scene.grid import grids_of
 from probes import protocols
@@ -65,5 +65,4 @@ def probe_command(one: EncoderResults, out: Path, kinds: Sequence[str], settings
 
 def _flags(values: dict[str, Any]) -> list[str]:
     """``--flag value`` for every value that is set, without the default output folder."""
-    set_ = {flag: str(value) for flag, value in values.items() if value not in (None, paths.DEFAULT_OUT)}
-    return [word for flag, value in set_.items() for word in (f"--{flag}", value)]
+    return words_of({flag: value for flag, value in values.items() if value != paths.DEFAULT_OUT})
