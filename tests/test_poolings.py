@@ -166,9 +166,9 @@ def test_without_a_class_token_there_is_no_cls(name):
 def test_a_pooling_or_kind_of_model_without_layers_says_so(small):
     with pytest.raises(RequestError, match="--pooling gap: croma has it for the last layer only"):
         build("croma", bands="s1", image_size=16, pooling="gap", layer="-1")
-    with pytest.raises(RequestError, match="--layer -1: timm's test_resnet is no transformer"):
+    with pytest.raises(RequestError, match="--layer -1: timm's test_resnet has no transformer blocks"):
         build("timm:test_resnet", layer="-1")
-    with pytest.raises(RequestError, match="--pooling mean: timm's tnt_s_legacy_patch16_224 is no transformer"):
+    with pytest.raises(RequestError, match="--pooling mean: timm's tnt_s_legacy_patch16_224 has no transformer blocks"):
         build("timm:tnt_s_legacy_patch16_224", pooling="mean")  # its blocks return two tensors
     with pytest.raises(RequestError, match="test_vit3 has no class token"):  # its first token is a register
         build("timm:test_vit3", pooling="cls")
