@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +79,9 @@ def _unused(layout: Path, digests: set[str]) -> bool:
         with np.load(layout, allow_pickle=False) as kept:
             versions = json.loads(str(kept["identity"]))["versions"]
             sources = set(kept["sources"].tolist()) if "sources" in kept else set()  # not recorded before 0.2
-    except UNUSABLE:
+        return not sources <= digests or any(version(name) != used for name, used in versions.items())
+    except (*UNUSABLE, PackageNotFoundError):  # or of a package that is gone
         return True
-    return not sources <= digests or any(version(name) != used for name, used in versions.items())
 
 
 def delete(path: Path) -> None:
