@@ -338,6 +338,12 @@ def test_a_large_forest_is_the_same_grown_in_steps_and_is_cut_by_the_budget(fold
     assert len(models.load_model(cut.folder / "model.skops").estimators_) == trees
 
 
+def test_a_tree_draws_no_more_rows_than_a_fold_has():
+    forest = rf.build({"n_estimators": 2, "max_samples": 50}, seed=0, multilabel=False, n_jobs=1)
+    rf.fit(forest, np.eye(6), np.arange(6) % 2, label="", out_of_time=lambda: False)
+    assert forest.max_samples == 6 and len(forest.estimators_) == 2
+
+
 @pytest.mark.parametrize(
     ("kind", "multilabel", "settings", "told"),
     [

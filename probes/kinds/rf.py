@@ -51,6 +51,8 @@ def fit(
     Returns:
         ``trees``, the number grown, if the time budget ended.
     """
+    if forest.max_samples:  # folds may have fewer rows, and scikit-learn before 1.9 refuses to draw more than there are
+        forest.set_params(max_samples=min(forest.max_samples, len(features)))
     trees = forest.n_estimators
     step = TREES_PER_STEP * max(1, forest.n_jobs or 1) if len(features) > LARGE else trees
     with progress(label, trees, "trees") as advance:
