@@ -89,7 +89,7 @@ def build(request: EncoderRequest) -> FrozenModel:
         model=model,
         run=lambda images: model(pixel_values=images).last_hidden_state,
         width=model.config.hidden_size,
-        blocks=model.model.layer,
+        blocks=getattr(model, "model", model).layer,  # transformers 5.0 has no encoder between
         norm=model.norm,
         prefix=1 + REGISTERS,
         normalization=picture_normalization("sat493m", request.bands, SAT493M) if satellite else None,
