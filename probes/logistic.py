@@ -1,7 +1,10 @@
 """L2-regularized logistic regression of all labels at once, along an ascending path of C.
 
 The objective is scikit-learn's, ``C * sum(w * loss) + |W|² / 2`` with unpenalized intercepts, on z-scored features.
-scikit-learn's solvers fit one label at a time and do not precondition; here
+Small problems of mutually exclusive classes, up to `MOST_NEWTON` operations a step, go to scikit-learn's Newton solver,
+which ends in a few steps where L-BFGS takes a thousand rounds: features of other scales, classes that separate. Its
+Hessian has the square of all weights, so it is no choice for the others. Of scikit-learn's solvers for those, none fits
+several labels at a time or preconditions; here
 
 - all labels share each matrix product, but each label is a separate problem with its own step and curvature, and it is
   left out of the products once it has converged. A single L-BFGS over all labels, as in a network without hidden layer,
@@ -19,6 +22,7 @@ Rows are processed in blocks whose sums are added in order, so the number of thr
 same code runs on NumPy arrays and on torch tensors, hence on a GPU.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -35,6 +39,9 @@ MEMORY = 10  # pairs of steps and gradient changes
 # rare classes become separable and the optimum diverges, within 3e-2 (20 times closer than scikit-learn's default).
 TOLERANCE = 3e-4
 MAX_ROUNDS = 1000
+MOST_NEWTON = 3e8  # about the multiplications of a step: 20 ms on one core
+# Of half the squared expected step in the norm of the Hessian; as `TOLERANCE` at its strictest.
+NEWTON_TOLERANCE = 1e-12
 # Up to this many feature values, float64 is used: where a label is almost separable at a large C, rounding errors of a
 # float32 loss hide the last steps (probabilities stayed up to 0.08 from the optimum).
 MOST_EXACT = 2_000_000
@@ -84,7 +91,7 @@ def solve_path(
         exclusive: whether each row has exactly one class (softmax), else labels are independent (sigmoid).
         weights: (2, K) weights of zeros and of ones; for `exclusive` the second row holds the classes' weights.
         threads: for NumPy; torch uses its own.
-        tolerance: see `TOLERANCE`.
+        tolerance: see `TOLERANCE`; Newton's method has its own.
         max_rounds: evaluations of the loss for each C.
         out_of_time: called before every evaluation of the loss.
     """
@@ -99,14 +106,68 @@ def solve_path(
         targets = _double(targets)
     elif features.shape[0] * features.shape[1] <= MOST_EXACT:
         features, targets = _double(features), _double(targets)
+    given = (features, targets, c_values, weights, max_rounds, out_of_time)
+    variables = classes * (features.shape[1] + 1)
+    if exclusive and isinstance(features, np.ndarray) and (len(features) + variables / 3) * variables**2 <= MOST_NEWTON:
+        path = _newton_path(*given)
+    else:
+        path = _lbfgs_path(*given, exclusive, threads, tolerance, diagonal=span is not None)
+    for solution in path:
+        yield solution if span is None else replace(solution, coef=solution.coef @ span.T)
+
+
+def _lbfgs_path(
+    features: Any,
+    targets: Any,
+    c_values: Iterable[float],
+    weights: np.ndarray | None,
+    max_rounds: int,
+    out_of_time: Callable[[], bool],
+    exclusive: bool,
+    threads: int,
+    tolerance: float,
+    *,
+    diagonal: bool,
+) -> Iterator[Solution]:
+    """See `solve_path`; ``diagonal`` says that the features' second moments are, as those of `_row_span`."""
+    classes = targets.shape[1]
     loss = _Loss(features, targets, np.ones((2, classes)) if weights is None else weights, exclusive, threads)
     with loss:
-        state = _State(loss, tolerance=tolerance, problems=1 if exclusive else classes)
+        state = _State(loss, tolerance=tolerance, problems=1 if exclusive else classes, diagonal=diagonal)
         for number, c in enumerate(c_values):
             solution = state.solve(1 / (c * len(features)), max_rounds, out_of_time)
             if number and out_of_time() and not solution.converged.all():
                 return
-            yield solution if span is None else replace(solution, coef=solution.coef @ span.T)
+            yield solution
+
+
+def _newton_path(
+    features: np.ndarray,
+    targets: np.ndarray,
+    c_values: Iterable[float],
+    weights: np.ndarray | None,
+    max_rounds: int,
+    out_of_time: Callable[[], bool],
+) -> Iterator[Solution]:
+    """See `solve_path`; a started C is finished, and rounds are steps of Newton's method."""
+    from scipy.linalg import LinAlgWarning
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression  # deferred: slow to import
+
+    labels = targets.argmax(axis=1)
+    model = LogisticRegression(solver="newton-cholesky", warm_start=True, tol=NEWTON_TOLERANCE, max_iter=max_rounds)
+    for number, c in enumerate(c_values):
+        if number and out_of_time():
+            return
+        with warnings.catch_warnings():
+            for category in (
+                ConvergenceWarning,
+                LinAlgWarning,
+            ):  # the solution tells; L-BFGS goes on where it is singular
+                warnings.simplefilter("ignore", category)
+            model.set_params(C=c).fit(features, labels, None if weights is None else weights[1][labels])
+        rounds = int(model.n_iter_[0])
+        yield Solution(model.coef_.copy(), model.intercept_.copy(), np.array([rounds < max_rounds]), rounds)
 
 
 def _double(array: Any) -> Any:
@@ -240,10 +301,10 @@ class _State:
     problem of K (D + 1) variables, other labels are K problems of D + 1.
     """
 
-    def __init__(self, loss: _Loss, *, tolerance: float, problems: int) -> None:
+    def __init__(self, loss: _Loss, *, tolerance: float, problems: int, diagonal: bool) -> None:
         self.loss, self.tolerance, self.problems = loss, tolerance, problems
         self.classes, dim = loss.targets.shape[1], loss.features.shape[1]
-        if dim > MOST_COORDINATES:
+        if diagonal or dim > MOST_COORDINATES:
             moments, self.basis = loss.squares(), None
         else:
             moments, self.basis = np.linalg.eigh(loss.second_moments())

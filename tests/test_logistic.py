@@ -214,3 +214,28 @@ def test_badly_scaled_features_converge_at_a_large_c(monkeypatch):
         *_, last = logistic.solve_path(x, y, (1.0, 1e2, 1e4), exclusive=False)
         ends.append(last.converged.all())
     assert ends == [True, False]
+
+
+def test_few_rows_of_unequal_scales_reach_the_optimum_at_every_c(monkeypatch):
+    """A named bug: of 40 values of C on image statistics as they are, nine stopped after a thousand rounds."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(4, size=120)
+    targets = np.eye(4, dtype=np.float32)[labels]
+    scales = np.geomspace(1, 1000, 20)
+    features = ((targets @ rng.standard_normal((4, 20)) + rng.standard_normal((120, 20))) * scales).astype(np.float32)
+    features -= features.mean(axis=0)
+    c_values = np.logspace(-6, 4, 40)
+    for c, found in zip(c_values, logistic.solve_path(features, targets, c_values, exclusive=True), strict=True):
+        rest = softmax(features @ found.coef.T + found.intercept, axis=1) - targets
+        slopes = (rest.T @ features / 120 + found.coef / (120 * c)) / scales
+        assert found.converged.all() and found.rounds < 30
+        assert np.abs(slopes).max() < 1e-6 and np.abs(rest.mean(axis=0)).max() < 1e-6
+
+    # the two ways agree where both can go
+    even = (features / scales).astype(np.float32)
+    newton = list(logistic.solve_path(even, targets, (1e-3, 1.0, 100.0), exclusive=True))
+    monkeypatch.setattr(logistic, "MOST_NEWTON", 0)
+    for one, other in zip(newton, TIGHT(even, targets, c_values=(1e-3, 1.0, 100.0), exclusive=True), strict=True):
+        scores = [softmax(even @ found.coef.T + found.intercept, axis=1) for found in (one, other)]
+        np.testing.assert_allclose(*scores, atol=1e-4)
+        assert one.rounds < other.rounds
