@@ -34,6 +34,7 @@ from data import runs, store
 from tests.bench.pairs import PROJECT, SHARED
 
 ZIP = "EuroSATallBands.zip"
+TILE = 64  # pixels a side
 # Ours, then the peer's; filters differ: ours has 512 of 4 x 4 pixels, the peer 256 of 3 x 3.
 MODELS = {
     "rcf": (["--variant", "gaussian"], ["model=rcf"]),
@@ -96,6 +97,8 @@ def whole_peer(python: str, model: list[str], size: int | None, refit: bool, whe
 def whole_ours(model: str, words: list[str], size: int | None, refit: bool, root: Path, where: Path) -> dict:
     """Our pipeline: featurize, then both probes, two processes, from nothing on disk."""
     out = where / f"ours-{uuid.uuid4().hex}"
+    if model.startswith("timm:"):  # which would enlarge them to the size of its training
+        size = size or TILE
     resize = ["--image-size", str(size)] if size else []
     command = ["-m", "featurize", "--model", model, *words, *resize, "--bands", "all", "--dataset", "eurosat"]
     command += ["--data-root", str(root), "--precision", "fp32", "--out", str(out)]
