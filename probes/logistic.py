@@ -110,7 +110,8 @@ def solve_path(
         features, targets = _double(features), _double(targets)
     given = (features, targets, c_values, weights, max_rounds, out_of_time)
     variables = classes * (features.shape[1] + 1)
-    if exclusive and isinstance(features, np.ndarray) and (len(features) + variables / 3) * variables**2 <= MOST_NEWTON:
+    small = (len(features) + variables / 3) * variables**2 <= MOST_NEWTON
+    if exclusive and classes > 2 and isinstance(features, np.ndarray) and small:  # of two it has one row of weights
         path = _newton_path(*given)
     else:
         path = _lbfgs_path(*given, exclusive, threads, tolerance, diagonal=span is not None)

@@ -145,6 +145,14 @@ def test_more_features_than_rows_have_scikit_learns_coefficients_at_every_c(tens
         np.testing.assert_allclose(softmax(logits, axis=1), peer.predict_proba(features.astype(np.float64)), atol=2e-4)
 
 
+def test_two_exclusive_classes_have_weights_each():
+    features, labels = _one(2)
+    (found,) = logistic.solve_path(features, np.eye(2, dtype=np.float32)[labels], [0.5], exclusive=True, tolerance=1e-5)
+    peer = LogisticRegression(C=1.0, tol=1e-10).fit(features.astype(np.float64), labels)  # half the penalty: one row
+    np.testing.assert_allclose(np.diff(found.coef, axis=0), peer.coef_, atol=2e-3)
+    np.testing.assert_allclose(np.diff(found.intercept), peer.intercept_, atol=2e-3)
+
+
 def test_more_features_than_rows_never_make_an_array_of_features_by_features(monkeypatch):
     """The 5,000 x 5,000 second moments took 116 s and gigabytes where 300 rows span at most 300 directions."""
     asked = []
