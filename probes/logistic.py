@@ -163,10 +163,8 @@ def _newton_path(
         if number and out_of_time():
             return
         with warnings.catch_warnings():
-            for category in (
-                ConvergenceWarning,
-                LinAlgWarning,
-            ):  # the solution tells; L-BFGS goes on where it is singular
+            # The solution records whether it converged; scikit-learn continues with L-BFGS if the Hessian is singular.
+            for category in (ConvergenceWarning, LinAlgWarning):
                 warnings.simplefilter("ignore", category)
             model.set_params(C=c).fit(features, labels, None if weights is None else weights[1][labels])
         rounds = int(model.n_iter_[0])
