@@ -169,6 +169,7 @@ def _newton_path(
             model.set_params(C=c).fit(features, labels, None if weights is None else weights[1][labels])
         rounds = int(model.n_iter_[0])
         yield Solution(model.coef_.copy(), model.intercept_.copy(), np.array([rounds < max_rounds]), rounds)
+        model.intercept_ -= model.intercept_[-1]  # the same model, from which scikit-learn 1.6 can start the next C
 
 
 def _double(array: Any) -> Any:
