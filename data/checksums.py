@@ -1,4 +1,4 @@
-"""Checksums beside files that other programs read: ``map.tif.sha256``, in the format of ``sha256sum --check``."""
+"""Checksums beside files that other programs read: ``map.tif.sha256``, in the format of ``sha256sum -c``."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
