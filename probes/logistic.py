@@ -167,8 +167,8 @@ def _newton_path(
             for category in (ConvergenceWarning, LinAlgWarning):
                 warnings.simplefilter("ignore", category)
             model.set_params(C=c).fit(features, labels, None if weights is None else weights[1][labels])
-        rounds = int(model.n_iter_[0])
-        yield Solution(model.coef_.copy(), model.intercept_.copy(), np.array([rounds < max_rounds]), rounds)
+        rounds = int(np.max(model.n_iter_))
+        yield Solution(model.coef_.copy(), np.array(model.intercept_), np.array([rounds < max_rounds]), rounds)
         model.intercept_ -= model.intercept_[-1]  # the same model, from which scikit-learn 1.6 can start the next C
 
 
