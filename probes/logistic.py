@@ -158,7 +158,9 @@ def _newton_path(
     from sklearn.linear_model import LogisticRegression  # deferred: slow to import
 
     labels = targets.argmax(axis=1)
-    model = LogisticRegression(solver="newton-cholesky", warm_start=True, tol=NEWTON_TOLERANCE, max_iter=max_rounds)
+    model: Any = LogisticRegression(
+        solver="newton-cholesky", warm_start=True, tol=NEWTON_TOLERANCE, max_iter=max_rounds
+    )
     for number, c in enumerate(c_values):
         if number and out_of_time():
             return
