@@ -408,7 +408,7 @@ def test_a_second_writer_is_told_of_the_first(source, tmp_path):
 
 
 def packing(file: Path, *extra: str, **options) -> subprocess.Popen:
-    words = ["--dataset", "simulated", "--split", "val", "--bands", "rgb", "--to", str(file), *extra]
+    words = ["--dataset", "simulated", "--split", "train", "--bands", "rgb", "--to", str(file), *extra]
     return subprocess.Popen(
         [sys.executable, "-m", "featurize", "pack", *words], stderr=subprocess.PIPE, text=True, **options
     )
