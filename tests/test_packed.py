@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -498,7 +499,8 @@ def state(pid: int) -> str:
 
 @pytest.mark.parametrize("kind, exit_code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_leaves_nothing(tmp_path, kind, exit_code):
-    process = packing(tmp_path / "p.h5", "--workers", "1", start_new_session=True)
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which tests run in the background ignore
+    process = packing(tmp_path / "p.h5", "--workers", "1", start_new_session=True, preexec_fn=heeding)
     at_work(process, tmp_path)
     deadline = time.monotonic() + 60
     while not any(map(ignores_interrupts, children(process.pid))) and time.monotonic() < deadline:
