@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data.flags import ANY
-
 _current: list[list[str]] = []
 
 
@@ -73,6 +71,8 @@ def recorded_command(asked: Any, identity: dict[str, Any], folder: Path, split: 
     """
     if not isinstance(asked, dict) or not all(isinstance(asked.get(group), dict) for group in ("model", "data")):
         return None
+    from data.flags import ANY  # deferred: processes that check or read files need no flags
+
     first = {"model": asked["model"].get("model")}  # then the dataset, as one would write it
     flags = first | asked["data"] | asked["model"] | {"split": split, "precision": identity["encoder"].get("precision")}
     if len(folder.parents) > 2:

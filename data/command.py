@@ -14,15 +14,15 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-import cyclopts
-from cyclopts import App, CycloptsError
+from typing import TYPE_CHECKING, Any
 
 from data.asked import running
 from data.errors import DamageWarning, RequestError
 from data.files import explained
 from data.paths import check_local
+
+if TYPE_CHECKING:
+    from cyclopts import App
 
 PLAIN_LINE_EVERY_S = 30
 OURS = tuple(str(Path(__file__).parents[1] / name) for name in ("data", "featurize", "probes", "analysis"))
@@ -33,8 +33,10 @@ _facts: list[dict[str, Any]] = []
 _voice = {"quiet": False, "python": False}  # see `speaking`
 
 
-def new_app(name: str, help_text: str) -> App:
+def new_app(name: str, help_text: str) -> "App":
     """A cyclopts application with plain-text help and shell completion; `run` reports its errors."""
+    from cyclopts import App, Parameter  # deferred: processes that check or read files only use `say` and `progress`
+
     app = App(
         name=name,
         help=help_text,
@@ -44,7 +46,7 @@ def new_app(name: str, help_text: str) -> App:
         version=_version,
         version_flags=["--version"],
         suppress_keyboard_interrupt=False,  # `run` says how to resume
-        default_parameter=cyclopts.Parameter(negative_iterable=(), show_env_var=False, validator=check_path),
+        default_parameter=Parameter(negative_iterable=(), show_env_var=False, validator=check_path),
     )
     app.register_install_completion_command("install-completion", help="Install completion for bash, zsh or fish.")
     return app
@@ -56,7 +58,7 @@ def _version() -> str:
     return version("frozen-earth")
 
 
-def run(app: App, arguments: list[str] | None = None) -> int:
+def run(app: "App", arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 1 the work found something wrong, 2 a wrong request.
 
     Args:
@@ -84,7 +86,9 @@ def record(**facts: Any) -> None:
     _facts.append(facts)
 
 
-def _run(app: App, given: Sequence[str]) -> int:
+def _run(app: "App", given: Sequence[str]) -> int:
+    from cyclopts import CycloptsError  # deferred, see `new_app`
+
     name = app.name[0]
     try:
         check_working_folder()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Float64
 
+from data import command
 from data.scene.grid import transformed
 
 if TYPE_CHECKING:
@@ -64,6 +65,4 @@ def warn(where: str, why: str) -> None:
     if where in _warned or os.environ.get("RANK", "0") != "0":
         return
     _warned.add(where)
-    from data import command  # deferred: the process that checks files needs no command line
-
     command.warn(where or "images", f"no locations: {why}; models that need locations will refuse these images")

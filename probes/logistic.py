@@ -108,37 +108,31 @@ def solve_path(
         targets = _double(targets)
     elif features.shape[0] * features.shape[1] <= MOST_EXACT:
         features, targets = _double(features), _double(targets)
-    given = (features, targets, c_values, weights, max_rounds, out_of_time)
     variables = classes * (features.shape[1] + 1)
     small = (len(features) + variables / 3) * variables**2 <= MOST_NEWTON
     if exclusive and classes > 2 and isinstance(features, np.ndarray) and small:  # of two it has one row of weights
-        path = _newton_path(*given)
+        path = _newton_path(features, targets, c_values, weights, max_rounds, out_of_time)
     else:
-        path = _lbfgs_path(*given, exclusive, threads, tolerance, diagonal=span is not None)
+        loss = _Loss(features, targets, np.ones((2, classes)) if weights is None else weights, exclusive, threads)
+        path = _lbfgs_path(loss, c_values, max_rounds, out_of_time, tolerance=tolerance, diagonal=span is not None)
     for solution in path:
         yield solution if span is None else replace(solution, coef=solution.coef @ span.T)
 
 
 def _lbfgs_path(
-    features: Any,
-    targets: Any,
+    loss: "_Loss",
     c_values: Iterable[float],
-    weights: np.ndarray | None,
     max_rounds: int,
     out_of_time: Callable[[], bool],
-    exclusive: bool,
-    threads: int,
-    tolerance: float,
     *,
+    tolerance: float,
     diagonal: bool,
 ) -> Iterator[Solution]:
     """See `solve_path`; ``diagonal`` says that the features' second moments are, as those of `_row_span`."""
-    classes = targets.shape[1]
-    loss = _Loss(features, targets, np.ones((2, classes)) if weights is None else weights, exclusive, threads)
     with loss:
-        state = _State(loss, tolerance=tolerance, problems=1 if exclusive else classes, diagonal=diagonal)
+        state = _State(loss, tolerance=tolerance, diagonal=diagonal)
         for number, c in enumerate(c_values):
-            solution = state.solve(1 / (c * len(features)), max_rounds, out_of_time)
+            solution = state.solve(1 / (c * len(loss.features)), max_rounds, out_of_time)
             if number and out_of_time() and not solution.converged.all():
                 return
             yield solution
@@ -305,9 +299,10 @@ class _State:
     problem of K (D + 1) variables, other labels are K problems of D + 1.
     """
 
-    def __init__(self, loss: _Loss, *, tolerance: float, problems: int, diagonal: bool) -> None:
-        self.loss, self.tolerance, self.problems = loss, tolerance, problems
+    def __init__(self, loss: _Loss, *, tolerance: float, diagonal: bool) -> None:
+        self.loss, self.tolerance = loss, tolerance
         self.classes, dim = loss.targets.shape[1], loss.features.shape[1]
+        self.problems = problems = 1 if loss.exclusive else self.classes
         if diagonal or dim > MOST_COORDINATES:
             moments, self.basis = loss.squares(), None
         else:
